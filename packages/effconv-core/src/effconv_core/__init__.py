@@ -1,0 +1,25 @@
+"""EffConv: learn the kernel size of every convolution of a CNN under a parameter budget."""
+
+from effconv_core.checkpoint import load_training_state, save_training_state
+from effconv_core.config import RECIPES, SearchConfig, recipe
+from effconv_core.plan import SizePlan, apply_plan, load, save
+from effconv_core.search import SearchStep, search
+from effconv_core.searchable import SearchableCNN, searched_layers
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "RECIPES",
+    "SearchConfig",
+    "SearchStep",
+    "SearchableCNN",
+    "SizePlan",
+    "apply_plan",
+    "load",
+    "load_training_state",
+    "recipe",
+    "save",
+    "save_training_state",
+    "search",
+    "searched_layers",
+]

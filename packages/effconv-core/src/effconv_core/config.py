@@ -1,0 +1,109 @@
+"""Settings of a search; the defaults are the paper's."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Settings of one search.
+
+    The values of the EffConv paper are the defaults; where the paper is silent, the field says so.
+    """
+
+    k: int = 3
+    """Sizes run from 1 to 2k + 1."""
+    tau: float = 3.0
+    """Widens the active region of tanh in EffConv Eq. 1."""
+    b: float = -0.35
+    """Sets the soft size at the start: k tanh(b) + k + 1, which is 2.99."""
+    size_hidden: int = 64
+    """Hidden size of the size predictor's GRU (the paper gives none)."""
+    kernel_form: Literal["projected", "literal"] = "projected"
+    """literal: each layer's GRU has c_in * c_out hidden units, as EffConv Eq. 5 says to the letter;
+    projected: a small GRU, then a linear map to c_in * c_out."""
+    kernel_hidden: int = 64
+    """Hidden size of the projected form (the paper gives none)."""
+    centre: Literal["paper", "aligned"] = "paper"
+    """Centre of the mask: v / 2, as EffConv Eq. 6 has it, or the middle of the kernel."""
+    budget_form: Literal["paper", "smooth"] = "paper"
+    """paper: |log(P(round v) / budget)| with a straight-through gradient (EffConv Eq. 4);
+    smooth: log(P(v) / budget)^2."""
+    budget_weight: float = 2.0
+    """Weight of the budget term (lambda in EffConv Eq. 8)."""
+    count: Literal["model", "searched"] = "model"
+    """What the budget counts: all parameters of the CNN, or the searched kernels (Eq. 3)."""
+    size_lr: float = 1e-4
+    """Learning rate of the size predictor."""
+    kernel_lr: float = 1e-3
+    """Learning rate of the kernel predictor."""
+    cnn_lr: float = 1e-4
+    """Learning rate of the CNN's other parameters."""
+    weight_decay: float = 1e-3
+    """Weight decay of all three."""
+    epochs: int = 10
+    """Epochs of the search (the paper takes 5 for ImageNet-32)."""
+    tolerance: float = 0.02
+    """How far the plan's cost may lie from the budget, as a part of the budget."""
+    seed: int = 0
+    """Seed of the predictors' initial values and fixed inputs."""
+
+    def __post_init__(self) -> None:
+        for name in ("k", "size_hidden", "kernel_hidden", "epochs"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} is {value!r}; it must be an integer, so pass one")
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1, so raise it")
+        for name in ("tau", "size_lr", "kernel_lr", "cnn_lr"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name} is {value}; it must be above 0 and finite, so change it")
+        for name in ("budget_weight", "weight_decay"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} is {value}; it must be 0 or more and finite")
+        if not 0 < self.tolerance < 1:
+            raise ValueError(
+                f"tolerance is {self.tolerance}; it is a part of the budget, so pass a value "
+                "between 0 and 1, such as 0.02"
+            )
+        for name, allowed in {
+            "kernel_form": ("projected", "literal"),
+            "centre": ("paper", "aligned"),
+            "budget_form": ("paper", "smooth"),
+            "count": ("model", "searched"),
+        }.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; pass {allowed[0]!r} or {allowed[1]!r}"
+                )
+
+    @property
+    def largest(self) -> int:
+        """The largest size, 2k + 1."""
+        return 2 * self.k + 1
+
+
+RECIPES: dict[str, SearchConfig] = {
+    "paper": SearchConfig(),
+    "default": SearchConfig(budget_form="smooth", budget_weight=20.0, size_lr=1e-3),
+}
+"""Named settings: `paper` is the EffConv paper to the letter, `default` is what `search` uses."""
+
+
+def recipe(name: str, **changes: object) -> SearchConfig:
+    """Give the settings of a named recipe, with some fields changed.
+
+    Args:
+        name: `"paper"` or `"default"`.
+        **changes: fields of `SearchConfig` and their values.
+
+    Raises:
+        ValueError: if there is no such recipe.
+        TypeError: if there is no such field.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"recipe {name!r} does not exist; pass one of {sorted(RECIPES)}")
+    return dataclasses.replace(RECIPES[name], **changes)

@@ -1,0 +1,217 @@
+"""What a search finds: a size for each layer, as a file and as a CNN."""
+
+import copy
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from effconv_core.conv import resized_conv
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class SizePlan(Mapping[str, int]):
+    """The learned kernel sizes: a mapping of layer name to size.
+
+    Args:
+        sizes: layer name, as in `model.named_modules()`, to kernel size of at least 1.
+        soft_sizes: layer name to soft size, where a search made the plan.
+        cost: parameter count at these sizes.
+        budget: the wanted parameter count.
+
+    Raises:
+        TypeError: if a size is no integer.
+        ValueError: if there is no layer, a size is below 1, or the soft sizes are of other layers.
+    """
+
+    sizes: dict[str, int]
+    soft_sizes: dict[str, float] = field(default_factory=dict)
+    cost: int | None = None
+    budget: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.sizes:
+            raise ValueError("the plan holds no layer; pass at least one layer name with its size")
+        for name, size in self.sizes.items():
+            if isinstance(size, bool) or not isinstance(size, int):
+                raise TypeError(
+                    f"size of layer {name!r} is {size!r}; sizes are integers, so pass one"
+                )
+            if size < 1:
+                raise ValueError(
+                    f"size of layer {name!r} is {size}; sizes start at 1, so pass 1 or more"
+                )
+        if self.soft_sizes and self.soft_sizes.keys() != self.sizes.keys():
+            odd = sorted(self.soft_sizes.keys() ^ self.sizes.keys())
+            raise ValueError(f"sizes and soft sizes must name the same layers; {odd} are in one")
+
+    def __getitem__(self, name: str) -> int:
+        return self.sizes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def adjusted(self) -> dict[str, int]:
+        """Layers whose size is not the rounded soft size, with the rounded one.
+
+        They were changed because plain rounding left the budget's tolerance.
+        """
+        return {
+            name: round(soft)
+            for name, soft in self.soft_sizes.items()
+            if round(soft) != self.sizes[name]
+        }
+
+    def to_json(self) -> str:
+        """Write the plan as JSON with a schema version."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "SizePlan":
+        """Read a plan that `to_json` wrote.
+
+        Raises:
+            ValueError: if the text is no such plan; the sentence says what is wrong.
+            TypeError: if a size is no integer.
+        """
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"the plan is no JSON ({error}); pass a file that save wrote"
+            ) from None
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+            found = content.get("schema") if isinstance(content, dict) else type(content).__name__
+            raise ValueError(
+                f"the plan has schema {found!r}; this version reads schema {SCHEMA}, so write the "
+                "plan again"
+            )
+        fields = {"sizes": {}, "soft_sizes": {}, "cost": None, "budget": None}
+        unknown = sorted(content.keys() - fields.keys() - {"schema"})
+        if unknown:
+            raise ValueError(f"the plan has unknown fields {unknown}; it may hold {list(fields)}")
+        for name in ("sizes", "soft_sizes"):
+            if not isinstance(content.get(name, {}), dict):
+                raise ValueError(f"{name} of the plan is no mapping of layer name to number")
+        return cls(**{name: content.get(name, default) for name, default in fields.items()})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the plan to a JSON file, whole or not at all."""
+        path = Path(path)
+        temporary = path.with_name(path.name + ".partial")
+        temporary.write_text(self.to_json(), encoding="utf-8")
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "SizePlan":
+        """Read a plan from a JSON file.
+
+        Raises:
+            ValueError: if the file holds no plan; the sentence names the file.
+            TypeError: if a size is no integer.
+        """
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"{path}: {error}") from None
+
+
+def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
+    """Put other modules in the place of some, wherever the model holds them, also twice."""
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child in replacements:
+                setattr(parent, name, replacements[child])
+
+
+def apply_plan(
+    model: nn.Module, plan: Mapping[str, int], *, generator: torch.Generator | None = None
+) -> nn.Module:
+    """Build the plain CNN of a plan: a copy of the model with convolutions of the planned sizes.
+
+    The layers of the plan are new, with He's fan-out normal values; all others are copied as they
+    are. The result holds classes of `torch.nn` and of the model alone.
+
+    Args:
+        model: the network that was searched; it is not changed.
+        plan: layer name to kernel size, such as a `SizePlan`.
+        generator: source of the initial values; the global one when None.
+
+    Raises:
+        ValueError: if a layer is unknown or no `nn.Conv2d`, or a size is below 1.
+        TypeError: if a size is no integer.
+    """
+    sizes = SizePlan(dict(plan)).sizes
+    cnn = copy.deepcopy(model)
+    modules = dict(cnn.named_modules())
+    convs = [name for name, module in modules.items() if type(module) is nn.Conv2d]
+    for name in sizes:
+        if name not in convs:
+            kind = type(modules[name]).__name__ if name in modules else None
+            raise ValueError(
+                f"layer {name!r} of the plan is {f'a {kind}' if kind else 'not in the model'}; "
+                f"a plan names nn.Conv2d layers of the model, which are {convs}"
+            )
+    replace_modules(
+        cnn,
+        {
+            modules[name]: resized_conv(modules[name], size, generator)
+            for name, size in sizes.items()
+        },
+    )
+    return cnn
+
+
+def save(cnn: nn.Module, plan: SizePlan, path: str | os.PathLike[str]) -> None:
+    """Write the weights of a plan's CNN, with the plan, as one safetensors file.
+
+    Args:
+        cnn: what `apply_plan` gave, trained or not.
+        plan: its plan.
+        path: where to write; the file appears whole or not at all.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + ".partial")
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in cnn.state_dict().items()
+    }
+    save_file(tensors, temporary, metadata={"plan": plan.to_json()})
+    temporary.replace(path)
+
+
+def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
+    """Rebuild a CNN that `save` wrote.
+
+    Args:
+        model: the network that was searched; it is not changed.
+        path: a file of `save`.
+
+    Raises:
+        ValueError: if the file holds no plan, or the plan or the weights do not fit the model.
+    """
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if "plan" not in metadata:
+        raise ValueError(f"{path} holds no plan; pass a file that effconv_core.save wrote")
+    cnn = apply_plan(model, SizePlan.from_json(metadata["plan"]))
+    try:
+        cnn.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} does not fit the model ({error}); pass the model searched"
+        ) from None
+    return cnn

@@ -1,0 +1,161 @@
+"""`search`: learn the kernel sizes of a network (EffConv Algorithm 1, lines 1 to 8)."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from effconv_core.checkpoint import load_training_state, save_training_state
+from effconv_core.config import SearchConfig, recipe
+from effconv_core.plan import SizePlan
+from effconv_core.searchable import LayerFilter, SearchableCNN
+
+
+@dataclass(frozen=True)
+class SearchStep:
+    """What one step of a search did; tensors stay on the device, so reading one synchronises."""
+
+    epoch: int
+    step: int
+    task_loss: Tensor
+    budget_loss: Tensor
+    outputs: Any
+    targets: Any
+    soft_sizes: Tensor
+    sizes: list[int]
+    cost: int
+
+
+def search(
+    model: nn.Module,
+    loader: Iterable[tuple[Any, Any]],
+    *,
+    budget: float,
+    config: SearchConfig | None = None,
+    criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
+    searched: LayerFilter | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    on_step: Callable[[SearchStep], None] | None = None,
+) -> SizePlan:
+    """Learn the kernel sizes of a network under a parameter budget (EffConv Algorithm 1, 1-8).
+
+    Args:
+        model: any network with `nn.Conv2d` layers; it is not changed. The search runs on its
+            device and in its memory format.
+        loader: gives batches `(inputs, targets)`, once an epoch. Where it has `set_epoch`, that is
+            called before each epoch.
+        budget: the wanted parameter count of the found network.
+        config: settings; `recipe("default")` when None, `recipe("paper")` is the paper.
+        criterion: the task's loss of `(outputs, targets)`.
+        searched: which convolutions are searched, see `searched_layers`.
+        checkpoint: a file that is written after every epoch and, where it exists, gone on from.
+        on_step: called after every step.
+
+    Returns:
+        The plan, whose cost is within the config's tolerance of the budget.
+
+    Raises:
+        ValueError: if no layer can be searched, the budget cannot be met, the loader is empty, the
+            inputs have another channel count than the network takes, or the checkpoint belongs to
+            another search.
+        FloatingPointError: if a soft size is no longer finite.
+    """
+    config = config or recipe("default")
+    searchable = SearchableCNN(model, config, searched=searched)
+    searchable.plan(budget)  # refuses a budget that cannot be met before any training
+    optimizer = torch.optim.AdamW(searchable.parameter_groups())
+    identity = {"config": asdict(config), "budget": budget, "layers": searchable.layers}
+    first_epoch = 0
+    if checkpoint is not None and Path(checkpoint).exists():
+        first_epoch = _resume(checkpoint, searchable, optimizer, identity)
+    searchable.train()
+    for epoch in range(first_epoch, config.epochs):
+        _run_epoch(searchable, loader, optimizer, epoch, budget, criterion, on_step)
+        if checkpoint is not None:
+            progress = {**identity, "epoch": epoch + 1}
+            save_training_state(checkpoint, searchable, optimizer, progress)
+    return searchable.plan(budget)
+
+
+def _resume(
+    checkpoint: str | os.PathLike[str],
+    searchable: SearchableCNN,
+    optimizer: torch.optim.Optimizer,
+    identity: dict[str, Any],
+) -> int:
+    progress = load_training_state(checkpoint, searchable, optimizer)
+    for name, value in identity.items():
+        if progress.get(name) != value:
+            raise ValueError(
+                f"{checkpoint} was written by a search whose {name} was {progress.get(name)}, not "
+                f"{value}; search with the same {name}, or delete it to start again"
+            )
+    return progress["epoch"]
+
+
+def _run_epoch(
+    searchable: SearchableCNN,
+    loader: Iterable[tuple[Any, Any]],
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    budget: float,
+    criterion: Callable[[Any, Any], Tensor],
+    on_step: Callable[[SearchStep], None] | None,
+) -> None:
+    example = next(searchable.parameters())
+    if hasattr(loader, "set_epoch"):
+        loader.set_epoch(epoch)
+    step = -1
+    for step, (inputs, targets) in enumerate(loader):
+        inputs, targets = (
+            value.to(example.device, non_blocking=True) if isinstance(value, Tensor) else value
+            for value in (inputs, targets)
+        )
+        try:
+            outputs = searchable(inputs)
+        except RuntimeError as error:
+            raise _channel_error(searchable, inputs) or error from None
+        task_loss = criterion(outputs, targets)
+        budget_loss = searchable.budget_loss(budget)
+        optimizer.zero_grad()
+        (task_loss + budget_loss).backward()
+        optimizer.step()
+        if on_step is not None:
+            on_step(
+                SearchStep(
+                    epoch,
+                    step,
+                    task_loss.detach(),
+                    budget_loss.detach(),
+                    outputs,
+                    targets,
+                    searchable.soft_sizes.detach(),
+                    searchable.sizes,
+                    searchable.cost(searchable.sizes),
+                )
+            )
+    if step < 0:
+        raise ValueError(
+            f"the loader gave no batch in epoch {epoch + 1}; it must give at least one an "
+            "epoch, so check its data set and batch size, and pass a loader, not an iterator"
+        )
+
+
+def _channel_error(searchable: SearchableCNN, inputs: Any) -> ValueError | None:
+    """Give a plain sentence where a convolution failed for the images' channel count."""
+    named = searchable.model.named_modules()
+    name, conv = next(((n, m) for n, m in named if isinstance(m, nn.Conv2d)), ("", None))
+    if conv is None or not isinstance(inputs, Tensor) or inputs.dim() != 4:
+        return None
+    if inputs.shape[1] != conv.in_channels:
+        return ValueError(
+            f"the images have {inputs.shape[1]} channel(s), but the model's first convolution "
+            f"{name!r} takes {conv.in_channels}; build the model for {inputs.shape[1]} or convert "
+            "the images"
+        )
+    return None

@@ -1,0 +1,99 @@
+import pytest
+import torch
+from effconv_core.config import SearchConfig
+from effconv_core.kernel_predictor import (
+    LiteralKernelPredictor,
+    ProjectedKernelPredictor,
+    kernel_predictor,
+)
+from effconv_core.mask import modulation_mask
+from torch import nn
+
+CHANNELS = [(4, 3), (2, 6), (5, 2)]
+
+
+def torch_gru(grus, layer):
+    gru = nn.GRU(64, grus.hidden).double()
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    gru.load_state_dict({f"{name}_l0": getattr(grus, name)[layer] for name in names})
+    return gru, grus.z[layer]
+
+
+def make(kind, seed=0, **changes):
+    generator = torch.Generator().manual_seed(seed)
+    return kind(CHANNELS, SearchConfig(**changes), generator).double()
+
+
+def soft(sizes):
+    return (torch.tensor(sizes, dtype=torch.float64) + 0.2).requires_grad_()
+
+
+def test_projected_form_equals_a_torch_gru_a_layer_row_major():
+    predictor, sizes = make(ProjectedKernelPredictor, kernel_hidden=5), [3, 2, 4]
+    soft_sizes = soft(sizes)
+    kernels = predictor(soft_sizes, sizes)
+    first = 0
+    for layer, (c_out, c_in) in enumerate(CHANNELS):
+        size = sizes[layer]
+        gru, z = torch_gru(predictor.grus, layer)
+        states, _ = gru(z.expand(size * size, 64))
+        rows = slice(first, first + c_out * c_in)
+        mask = modulation_mask(soft_sizes[layer], size)
+        for t in range(size * size):
+            raw = predictor.weight[rows] @ states[t] + predictor.bias[rows]
+            position = (..., t // size, t % size)
+            torch.testing.assert_close(
+                kernels[layer][position], raw.view(c_out, c_in) * mask[t // size, t % size]
+            )
+        first += c_out * c_in
+
+
+def test_literal_form_is_a_gru_whose_states_are_the_kernel():
+    predictor, sizes = make(LiteralKernelPredictor), [3, 1, 2]
+    # Layers of 12 and 12 values share one call, so order must survive the grouping.
+    assert predictor.members == {10: [2], 12: [0, 1]}
+    soft_sizes = soft(sizes)
+    kernels = predictor(soft_sizes, sizes)
+    for width, grus in zip(predictor.members, predictor.grus):
+        for row, layer in enumerate(predictor.members[width]):
+            size, (c_out, c_in) = sizes[layer], CHANNELS[layer]
+            assert grus.hidden == c_out * c_in
+            gru, z = torch_gru(grus, row)
+            states, _ = gru(z.expand(size * size, 64))
+            raw = torch.stack([s.view(c_out, c_in) for s in states], -1)
+            expected = raw.view(c_out, c_in, size, size) * modulation_mask(soft_sizes[layer], size)
+            torch.testing.assert_close(kernels[layer], expected)
+
+
+def test_projected_kernels_start_with_he_fan_out_deviation_at_size_three():
+    channels = [(16, 16), (64, 32)]
+    generator = torch.Generator().manual_seed(0)
+    predictor = ProjectedKernelPredictor(channels, SearchConfig(), generator)
+    # A huge soft size makes the mask 1 everywhere (aligned centre), so these are raw kernels.
+    predictor.centre = "aligned"
+    kernels = predictor(torch.full((2,), 1e6), [3, 3])
+    for kernel, (c_out, _) in zip(kernels, channels):
+        # 2304 and more values from a shared 64-wide state: 5 % covers their spread.
+        assert kernel.std().item() == pytest.approx((2 / (9 * c_out)) ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("form", ["projected", "literal"])
+def test_gradients_reach_every_parameter_and_every_soft_size(form):
+    generator = torch.Generator().manual_seed(0)
+    predictor = kernel_predictor(CHANNELS, SearchConfig(kernel_form=form), generator).double()
+    sizes = [3, 2, 4]
+    soft_sizes = soft(sizes)
+    sum(k.square().sum() for k in predictor(soft_sizes, sizes)).backward()
+    assert soft_sizes.grad.abs().min() > 0
+    assert all(parameter.grad.abs().sum() > 0 for parameter in predictor.parameters())
+
+
+def test_a_taps_gradient_does_not_reach_a_smaller_kernel():
+    predictor = make(ProjectedKernelPredictor)
+    kernels = predictor(soft([1, 2, 3]), [1, 2, 3])
+    assert [tuple(k.shape[2:]) for k in kernels] == [(1, 1), (2, 2), (3, 3)]
+    # Growing a kernel leaves the timesteps before as they were: only positions and mask change.
+    states = predictor.grus([1, 4, 9])
+    longer = predictor.grus([4, 9, 16])
+    torch.testing.assert_close(states[:1], longer[:1])
+    torch.testing.assert_close(states[1:5], longer[4:8])

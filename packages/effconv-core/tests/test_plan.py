@@ -1,0 +1,138 @@
+import json
+
+import pytest
+import torch
+from effconv_core import SizePlan, apply_plan, load, save
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+
+def net():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False),
+        nn.Conv2d(16, 16, 3, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 4),
+    )
+
+
+names = st.text(min_size=1)
+
+
+@given(st.dictionaries(names, st.tuples(st.integers(1, 31), st.floats(1, 31)), min_size=1))
+def test_json_round_trip(layers):
+    plan = SizePlan(
+        {name: size for name, (size, _) in layers.items()},
+        {name: soft for name, (_, soft) in layers.items()},
+        cost=1234,
+        budget=1200.5,
+    )
+    assert SizePlan.from_json(plan.to_json()) == plan
+
+
+def test_file_round_trip_leaves_no_other_file(tmp_path):
+    plan = SizePlan({"conv": 4})
+    plan.save(tmp_path / "plan.json")
+    assert SizePlan.load(tmp_path / "plan.json") == plan
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_a_plan_is_a_mapping_of_layer_name_to_size():
+    plan = SizePlan({"a": 3, "b": 5})
+    assert dict(plan) == {"a": 3, "b": 5}
+    assert (len(plan), plan["b"], list(plan)) == (2, 5, ["a", "b"])
+
+
+def test_adjusted_names_what_rounding_would_have_given():
+    plan = SizePlan({"a": 3, "b": 4}, {"a": 3.2, "b": 3.4})
+    assert plan.adjusted == {"b": 3}
+
+
+def document(**changes):
+    return json.dumps({"schema": 1, "sizes": {"conv": 3}} | changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "sentence"),
+    [
+        ("{", ValueError, "the plan is no JSON"),
+        ("[]", ValueError, "schema 'list'; this version reads schema 1"),
+        (document(schema=2), ValueError, "schema 2; this version reads schema 1"),
+        (document(sizes={}), ValueError, "holds no layer"),
+        (document(sizes=[3]), ValueError, "sizes of the plan is no mapping"),
+        (document(sizes={"conv": 0}), ValueError, "'conv' is 0; sizes start at 1"),
+        (document(sizes={"conv": 3.5}), TypeError, "'conv' is 3.5; sizes are integers"),
+        (document(sizes={"conv": True}), TypeError, "'conv' is True; sizes are integers"),
+        (document(soft_sizes={"fc": 3.1}), ValueError, r"same layers; \['conv', 'fc'\]"),
+        (document(size={"conv": 3}), ValueError, r"unknown fields \['size'\]"),
+    ],
+)
+def test_a_malformed_plan_says_file_value_and_rule(text, error, sentence, tmp_path):
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    with pytest.raises(error, match=sentence) as caught:
+        SizePlan.load(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["4.0", "9", "1"])
+def test_unknown_and_unfit_layers_are_refused_by_name(name):
+    with pytest.raises(ValueError, match=f"layer '{name}' of the plan is .*which are"):
+        apply_plan(net(), {name: 3})
+
+
+@pytest.mark.parametrize("sizes", [{"3": 5, "4": 2}, {"3": 4, "4": 7}, {"0": 1, "3": 1, "4": 1}])
+def test_a_rebuilt_cnn_has_the_planned_parameters_and_no_class_of_ours(sizes):
+    model = net()
+    cnn = apply_plan(model, sizes)
+    channels = {"0": 3 * 8, "3": 8 * 16, "4": 16 * 16}
+    change = sum(channels[name] * (size * size - 9) for name, size in sizes.items())
+    count = sum(p.numel() for p in model.parameters()) + change
+    assert sum(p.numel() for p in cnn.parameters()) == count
+    assert all(type(module).__module__.startswith("torch.nn") for module in cnn.modules())
+    images = torch.randn(2, 3, 13, 10)
+    assert cnn(images).shape == model(images).shape
+    assert cnn[:5](images).shape == model[:5](images).shape
+
+
+def test_the_model_handed_in_is_not_changed():
+    model = net()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    apply_plan(model, {"4": 6})
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_equal_generators_give_equal_networks():
+    model, plan = net(), {"3": 4, "4": 5}
+
+    def weights(seed):
+        return apply_plan(model, plan, generator=torch.Generator().manual_seed(seed)).state_dict()
+
+    one, same = weights(1), weights(1)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+
+
+def test_saved_networks_come_back_with_plan_and_weights(tmp_path):
+    model, plan = net(), SizePlan({"3": 4, "4": 5})
+    cnn = apply_plan(model, plan).to(memory_format=torch.channels_last).eval()
+    save(cnn, plan, tmp_path / "cnn.safetensors")
+    loaded = load(model, tmp_path / "cnn.safetensors").eval()
+    images = torch.randn(2, 3, 12, 12)
+    torch.testing.assert_close(loaded(images), cnn(images))
+    assert [path.name for path in tmp_path.iterdir()] == ["cnn.safetensors"]
+
+
+def test_a_file_of_another_network_is_refused(tmp_path):
+    plan = SizePlan({"3": 4})
+    save(apply_plan(net(), plan), plan, tmp_path / "cnn.safetensors")
+    other = net()
+    other[7] = nn.Linear(16, 9)
+    with pytest.raises(ValueError, match="does not fit the model"):
+        load(other, tmp_path / "cnn.safetensors")

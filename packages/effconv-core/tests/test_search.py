@@ -1,0 +1,193 @@
+import dataclasses
+
+import pytest
+import torch
+from effconv_core import SearchableCNN, recipe, search
+from torch import nn
+
+BUDGET = 1500
+
+
+def net():
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3, padding=1),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 3, stride=2, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 3),
+    )
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
+    return model
+
+
+class Loader:
+    """Batches that depend on the epoch alone, as a resumable loader's do."""
+
+    def __init__(self, batches=4, fail_in_epoch=None):
+        self.batches, self.fail_in_epoch, self.epoch = batches, fail_in_epoch, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.epoch)
+        for index in range(self.batches):
+            if self.epoch == self.fail_in_epoch and index == 2:
+                raise KeyboardInterrupt
+            labels = torch.randint(3, (8,), generator=generator)
+            yield torch.randn(8, 1, 9, 9, generator=generator) + labels.view(-1, 1, 1, 1), labels
+
+
+def config(**changes):
+    return recipe("default", **{"epochs": 3, "size_lr": 0.05, **changes})
+
+
+def test_the_plan_is_within_two_percent_of_the_budget():
+    plan = search(net(), Loader(), budget=BUDGET, config=config())
+    assert list(plan) == ["2", "5"]
+    assert abs(plan.cost - BUDGET) <= 0.02 * BUDGET
+    assert plan.budget == BUDGET
+
+
+def test_two_searches_of_one_seed_agree_and_another_seed_differs():
+    def soft(seed):
+        return search(net(), Loader(), budget=BUDGET, config=config(seed=seed)).soft_sizes
+
+    assert soft(1) == soft(1)
+    assert soft(1) != soft(2)
+
+
+def test_the_global_seed_is_neither_used_nor_set():
+    model = net()
+    before = torch.random.get_rng_state()
+    search(model, Loader(), budget=BUDGET, config=config())
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_the_model_handed_in_is_not_changed():
+    model = net()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    search(model, Loader(), budget=BUDGET, config=config())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(tmp_path):
+    checkpoint = tmp_path / "search.safetensors"
+    whole, resumed = [], []
+    expected = search(net(), Loader(), budget=BUDGET, config=config(), on_step=whole.append)
+    with pytest.raises(KeyboardInterrupt):
+        search(
+            net(),
+            Loader(fail_in_epoch=1),
+            budget=BUDGET,
+            config=config(),
+            checkpoint=checkpoint,
+        )
+    plan = search(
+        net(),
+        Loader(),
+        budget=BUDGET,
+        config=config(),
+        checkpoint=checkpoint,
+        on_step=resumed.append,
+    )
+    assert plan == expected
+    assert [s.epoch for s in resumed] == [1] * 4 + [2] * 4
+    for mine, theirs in zip(resumed, whole[4:]):
+        assert torch.equal(mine.task_loss, theirs.task_loss)
+
+
+def test_a_finished_search_gives_its_plan_again_without_a_step(tmp_path):
+    keywords = {"budget": BUDGET, "config": config(), "checkpoint": tmp_path / "s.safetensors"}
+    plan, steps = search(net(), Loader(), **keywords), []
+    assert search(net(), Loader(), on_step=steps.append, **keywords) == plan
+    assert steps == []
+
+
+def test_a_checkpoint_of_another_search_is_refused(tmp_path):
+    keywords = {"budget": BUDGET, "checkpoint": tmp_path / "s.safetensors"}
+    search(net(), Loader(), config=config(), **keywords)
+    with pytest.raises(ValueError, match="whose config was .* delete it to start again"):
+        search(net(), Loader(), config=config(seed=9), **keywords)
+    keywords["budget"] = 1400
+    with pytest.raises(ValueError, match="whose budget was 1500, not 1400"):
+        search(net(), Loader(), config=config(), **keywords)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x00" * 64, None])
+def test_a_damaged_checkpoint_is_refused_with_the_remedy(tmp_path, damage):
+    path = tmp_path / "s.safetensors"
+    keywords = {"budget": BUDGET, "config": config(), "checkpoint": path}
+    search(net(), Loader(), **keywords)
+    path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
+    with pytest.raises(ValueError, match="no readable training state .* delete it"):
+        search(net(), Loader(), **keywords)
+
+
+def test_steps_report_what_happened():
+    steps = []
+    search(net(), Loader(), budget=BUDGET, config=config(epochs=2), on_step=steps.append)
+    assert [(s.epoch, s.step) for s in steps] == [(e, i) for e in range(2) for i in range(4)]
+    first = steps[0]
+    cost = SearchableCNN(net()).cost
+    assert first.sizes == [3, 3]
+    assert first.cost == cost([3, 3])
+    assert first.outputs.shape == (8, 3)
+    # v = 2.9908732 in both layers: weight 20 times log(P(v) / budget)^2.
+    soft_cost = cost.constant + 2.9908732**2 * (24 + 48)
+    expected = 20 * torch.tensor(soft_cost / BUDGET).log() ** 2
+    torch.testing.assert_close(first.budget_loss, expected, rtol=1e-4, atol=0)
+
+
+def test_an_infeasible_budget_is_refused_before_the_loader_is_touched():
+    class Untouched:
+        def __iter__(self):
+            raise AssertionError("the loader was read")
+
+    with pytest.raises(ValueError, match=r"budget 10 cannot be met: .* from \d+ \(all sizes 1\)"):
+        search(net(), Untouched(), budget=10, config=config())
+    tight = dataclasses.replace(config(), tolerance=1e-4)
+    with pytest.raises(ValueError, match="no plan costs within"):
+        search(net(), Untouched(), budget=BUDGET + 0.5, config=tight)
+
+
+@pytest.mark.parametrize("loader", [[], Loader(batches=0)])
+def test_an_empty_loader_is_refused(loader):
+    with pytest.raises(ValueError, match="the loader gave no batch in epoch 1"):
+        search(net(), loader, budget=BUDGET, config=config())
+
+
+def test_an_exhausted_iterator_is_refused_in_the_second_epoch():
+    with pytest.raises(ValueError, match="epoch 2.*pass a loader, not an iterator"):
+        search(net(), iter(Loader()), budget=BUDGET, config=config())
+
+
+def test_a_wrong_channel_count_is_one_sentence():
+    batches = [(torch.randn(4, 3, 9, 9), torch.zeros(4).long())]
+    with pytest.raises(ValueError, match=r"images have 3 channel\(s\).*'0' takes 1"):
+        search(net(), batches, budget=BUDGET, config=config())
+
+
+def test_another_runtime_error_is_not_disguised():
+    batches = [(torch.randn(4, 1, 9, 9).double(), torch.zeros(4).long())]
+    with pytest.raises(RuntimeError, match="type"):
+        search(net(), batches, budget=BUDGET, config=config())
+
+
+def test_a_loss_that_is_not_finite_stops_the_search():
+    batches = [(torch.full((4, 1, 9, 9), float("nan")), torch.zeros(4).long())] * 2
+    with pytest.raises(FloatingPointError, match="soft size of layer '2' is nan"):
+        search(net(), batches, budget=BUDGET, config=config())
+
+
+def test_an_unknown_recipe_names_the_known_ones():
+    with pytest.raises(
+        ValueError, match=r"'fast' does not exist; pass one of \['default', 'paper'"
+    ):
+        recipe("fast")

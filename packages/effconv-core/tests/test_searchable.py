@@ -1,0 +1,156 @@
+import copy
+
+import pytest
+import torch
+from effconv_core import SearchableCNN, SearchConfig, apply_plan, recipe, searched_layers
+from torch import nn
+
+
+class Residual(nn.Module):
+    """A network of the test's own: a skip, a stride, one convolution used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.shared = nn.Conv2d(6, 6, 3, padding=1, bias=False)
+        self.down = nn.Conv2d(6, 10, 5, stride=2, padding=2)
+        self.depthwise = nn.Conv2d(10, 10, 3, padding=1, groups=10)
+        self.point = nn.Conv2d(10, 10, 1)
+        self.alias = self.shared
+        self.fc = nn.Linear(10, 3)
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        x = x + self.shared(self.alias(x).relu())
+        return self.fc(self.point(self.depthwise(self.down(x).relu())).mean((2, 3)))
+
+
+def set_kernels(searchable, kernels):
+    """Stand in for the kernel predictor, so that kernels are known."""
+    searchable.kernel_predictor = lambda soft_sizes, sizes: kernels
+
+
+def test_default_choice_is_ungrouped_square_larger_than_1x1_after_the_first():
+    assert list(searched_layers(Residual())) == ["shared", "down"]
+
+
+def test_a_filter_chooses_by_name_and_module():
+    assert list(searched_layers(Residual(), lambda n, m: n == "depthwise")) == ["depthwise"]
+    assert list(searched_layers(Residual(), lambda n, m: m.stride == (2, 2))) == ["down"]
+
+
+def test_with_the_original_kernels_the_output_is_the_originals():
+    model = Residual()
+    searchable = SearchableCNN(model)
+    del searchable.kernel_predictor
+    set_kernels(searchable, [model.shared.weight, model.down.weight])
+    images = torch.randn(2, 3, 15, 12)
+    torch.testing.assert_close(searchable(images), model(images))
+
+
+def test_the_model_is_copied_and_shared_layers_stay_shared():
+    model = Residual()
+    searchable = SearchableCNN(model)
+    assert type(model.shared) is nn.Conv2d
+    assert searchable.model.alias is searchable.model.shared
+    assert searchable.layers == ["shared", "down"]
+
+
+def test_cost_is_the_parameter_count_of_the_network_that_apply_plan_builds():
+    model = Residual()
+    searchable = SearchableCNN(model)
+    assert searchable.cost([3, 5]) == sum(p.numel() for p in model.parameters())
+    cnn = apply_plan(model, {"shared": 2, "down": 6})
+    assert searchable.cost([2, 6]) == sum(p.numel() for p in cnn.parameters())
+    assert SearchableCNN(model, SearchConfig(count="searched")).cost([2, 6]) == 36 * 4 + 60 * 36
+
+
+def test_three_groups_hold_every_parameter_once_at_the_papers_rates():
+    searchable = SearchableCNN(Residual())
+    groups = searchable.parameter_groups()
+    assert [(g["name"], g["lr"], g["weight_decay"]) for g in groups] == [
+        ("size_predictor", 1e-4, 1e-3),
+        ("kernel_predictor", 1e-3, 1e-3),
+        ("cnn", 1e-4, 1e-3),
+    ]
+    ours = [id(p) for group in groups for p in group["params"]]
+    assert sorted(ours) == sorted(id(p) for p in searchable.parameters())
+
+
+def test_gradients_reach_every_searched_layers_size():
+    searchable = SearchableCNN(Residual(), recipe("default"))
+    searchable(torch.randn(4, 3, 14, 14)).logsumexp(1).sum().backward()
+    assert (searchable.size_predictor.head_bias.grad != 0).all()
+
+
+def test_a_searchable_network_can_be_copied_after_a_forward_pass():
+    searchable = SearchableCNN(Residual()).eval()
+    images = torch.randn(2, 3, 14, 14)
+    torch.testing.assert_close(copy.deepcopy(searchable)(images), searchable(images))
+
+
+def test_plan_is_within_the_budget_or_refused():
+    searchable = SearchableCNN(Residual())
+    plan = searchable.plan(budget=3500)
+    assert plan.cost == searchable.cost([plan["shared"], plan["down"]])
+    assert abs(plan.cost - 3500) <= 0.02 * 3500
+    with pytest.raises(ValueError, match="cannot be met"):
+        searchable.plan(budget=100)
+
+
+@pytest.mark.parametrize(
+    ("model", "searched", "sentence"),
+    [
+        (nn.Linear(3, 3), None, "the Linear has no layer to search: none of its 0"),
+        (nn.Sequential(nn.Conv2d(3, 3, 3)), None, "has no layer to search: none of its 1"),
+        (Residual(), lambda n, m: False, "that `searched` accepts"),
+        (
+            nn.Sequential(nn.Conv2d(3, 3, (1, 5))),
+            lambda n, m: True,
+            r"'0' has kernel size \(1, 5\)",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")),
+            lambda n, m: True,
+            "padding mode 'reflect'",
+        ),
+    ],
+)
+def test_what_cannot_be_searched_says_why(model, searched, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        SearchableCNN(model, searched=searched)
+
+
+def test_a_soft_size_that_is_not_finite_names_its_layer():
+    searchable = SearchableCNN(Residual())
+    searchable.size_predictor.head_bias.data[1] = float("nan")
+    with pytest.raises(FloatingPointError, match="layer 'down' is nan"):
+        searchable(torch.randn(1, 3, 14, 14))
+
+
+@pytest.mark.slow
+def test_torchvision_resnet18():
+    torchvision = pytest.importorskip("torchvision")
+    model = torchvision.models.resnet18(num_classes=5)
+    searchable = SearchableCNN(model, recipe("default"))
+    # 16 block convolutions; the 7x7 stem is first and the shortcuts are 1x1.
+    assert len(searchable.layers) == 16
+    assert searchable.cost([3] * 16) == sum(p.numel() for p in model.parameters())
+    optimizer = torch.optim.AdamW(searchable.parameter_groups())
+    images, labels = torch.randn(2, 3, 64, 64), torch.tensor([0, 3])
+    for _ in range(2):
+        loss = nn.functional.cross_entropy(searchable(images), labels)
+        loss = loss + searchable.budget_loss(11e6)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    gradients = searchable.size_predictor.head_bias.grad
+    assert gradients.isfinite().all()
+    assert (gradients != 0).all()
+    plan = searchable.plan(11e6)
+    cnn = apply_plan(model, plan)
+    assert sum(p.numel() for p in cnn.parameters()) == plan.cost
+    assert abs(plan.cost - 11e6) <= 0.02 * 11e6
+    assert cnn(images).shape == (2, 5)
+    ours = {type(m) for m in cnn.modules() if "effconv" in type(m).__module__}
+    assert not ours

@@ -1,0 +1,154 @@
+"""`assemble_kernels`: hidden states to masked convolution kernels, all layers in one call."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from effconv_kernels import cpu
+from effconv_kernels.checks import check_counts, check_shape, check_tensors
+
+
+def assemble_kernels(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    soft_sizes: Tensor,
+    *,
+    sizes: Sequence[int],
+    channels: Sequence[tuple[int, int]],
+    centre: Literal["paper", "aligned"] = "paper",
+) -> list[Tensor]:
+    """Turn hidden states into masked kernels (EffConv Eq. 5 to 7).
+
+    Layer l's state at timestep t is mapped linearly to the c_out * c_in values of kernel
+    position (t // s, t % s), which are multiplied by the mask of Eq. 6,
+    `exp(-((i - c)^2 + (j - c)^2) / v^2)` with i, j counted from 1.
+
+    Args:
+        hidden: `(sum s_l^2, H)`, the states of `gru_unroll`, layer after layer.
+        weight: `(sum c_out c_in, H)`, the maps of all layers, one below the other.
+        bias: `(sum c_out c_in,)`.
+        soft_sizes: `(L,)`, v, each above 0.
+        sizes: L kernel sizes s of at least 1.
+        channels: L pairs `(c_out, c_in)`; for a grouped convolution c_in is that of one group.
+        centre: where the mask is highest: `"paper"` is v / 2, as Eq. 6 has it; `"aligned"` is
+            (s + 1) / 2, the middle of the kernel.
+
+    Returns:
+        L kernels `(c_out, c_in, s, s)`, contiguous views of one buffer.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if shapes, dtypes, devices, counts or the centre do not fit together.
+
+    Example:
+        >>> kernels = assemble_kernels(
+        ...     torch.ones(13, 4), torch.ones(10, 4), torch.zeros(10), torch.tensor([3.2, 1.7]),
+        ...     sizes=[3, 2], channels=[(2, 3), (4, 1)],
+        ... )
+        >>> [tuple(kernel.shape) for kernel in kernels]
+        [(2, 3, 3, 3), (4, 1, 2, 2)]
+    """
+    name = "assemble_kernels"
+    check_tensors(
+        name,
+        {
+            "hidden": (hidden, 2),
+            "weight": (weight, 2),
+            "bias": (bias, 1),
+            "soft_sizes": (soft_sizes, 1),
+        },
+    )
+    layers = soft_sizes.shape[0]
+    if layers < 1:
+        raise ValueError(f"{name}: soft_sizes is empty; pass one soft size for each layer")
+    sizes = list(sizes)
+    check_counts(name, "sizes", sizes, layers)
+    check_counts(name, "channels (out)", [c_out for c_out, _ in channels], layers)
+    check_counts(name, "channels (in)", [c_in for _, c_in in channels], layers)
+    counts = [c_out * c_in for c_out, c_in in channels]
+    H = hidden.shape[1]
+    check_shape(name, "hidden", hidden, (sum(size * size for size in sizes), H))
+    check_shape(name, "weight", weight, (sum(counts), H))
+    check_shape(name, "bias", bias, (sum(counts),))
+    if centre not in ("paper", "aligned"):
+        raise ValueError(f"{name}: centre is {centre!r}; pass 'paper' or 'aligned'")
+
+    buffer = _assemble_kernels(hidden, weight, bias, soft_sizes, sizes, counts, centre)
+    shapes = [(*pair, size, size) for pair, size in zip(channels, sizes, strict=True)]
+    lengths = [count * size * size for count, size in zip(counts, sizes, strict=True)]
+    return [part.view(shape) for part, shape in zip(buffer.split(lengths), shapes, strict=True)]
+
+
+@torch.library.custom_op("effconv::assemble_kernels", mutates_args=())
+def _assemble_kernels(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    soft_sizes: Tensor,
+    sizes: Sequence[int],
+    counts: Sequence[int],
+    centre: str,
+) -> Tensor:
+    return cpu.assemble_kernels(hidden, weight, bias, soft_sizes, sizes, counts, centre)
+
+
+@_assemble_kernels.register_fake
+def _(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    soft_sizes: Tensor,
+    sizes: Sequence[int],
+    counts: Sequence[int],
+    centre: str,
+) -> Tensor:
+    total = sum(count * size * size for count, size in zip(counts, sizes, strict=True))
+    return hidden.new_empty(total)
+
+
+@torch.library.custom_op("effconv::assemble_kernels_backward", mutates_args=())
+def _assemble_kernels_backward(
+    grad: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    soft_sizes: Tensor,
+    sizes: Sequence[int],
+    counts: Sequence[int],
+    centre: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return cpu.assemble_kernels_backward(
+        grad, hidden, weight, bias, soft_sizes, sizes, counts, centre
+    )
+
+
+@_assemble_kernels_backward.register_fake
+def _(
+    grad: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    soft_sizes: Tensor,
+    sizes: Sequence[int],
+    counts: Sequence[int],
+    centre: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (hidden, weight, bias, soft_sizes))
+
+
+def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    *tensors, ctx.sizes, ctx.counts, ctx.centre = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple:
+    grads = _assemble_kernels_backward(
+        grad.contiguous(), *ctx.saved_tensors, ctx.sizes, ctx.counts, ctx.centre
+    )
+    return *grads, None, None, None
+
+
+_assemble_kernels.register_autograd(_backward, setup_context=_save)

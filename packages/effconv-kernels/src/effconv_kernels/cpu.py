@@ -1,0 +1,197 @@
+"""Batched PyTorch forms of the operators, without autograd; they run on any device."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+
+def _padded_index(steps: Sequence[int], device: torch.device) -> Tensor:
+    """Position of each ragged row (layers one after another) in a padded (L * T_max) table."""
+    longest = max(steps)
+    rows = [layer * longest + t for layer, count in enumerate(steps) for t in range(count)]
+    return torch.tensor(rows, device=device)
+
+
+def _by_length(steps: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Layers from the longest to the shortest, and how many still run at each timestep."""
+    order = sorted(range(len(steps)), key=lambda layer: -steps[layer])
+    active = [sum(count > t for count in steps) for t in range(max(steps))]
+    return order, active
+
+
+def gru_unroll(
+    input_gates: Tensor, weight_hh: Tensor, bias_hh: Tensor, steps: Sequence[int]
+) -> Tensor:
+    """Run all GRUs in one loop over timesteps; layers that have ended drop out of the batch."""
+    layers, _, H = weight_hh.shape
+    order, active = _by_length(steps)
+    gates_in = input_gates[order]
+    # The reset gate multiplies the recurrent half of the candidate, so only r and z can be folded.
+    constant = torch.cat([(gates_in + bias_hh[order])[:, : 2 * H], bias_hh[order][:, 2 * H :]], 1)
+    constant, weight = constant.unsqueeze(-1), weight_hh[order]
+    candidate_in = gates_in[:, 2 * H :]
+    states = weight_hh.new_zeros(max(steps), layers, H)
+    hidden = weight_hh.new_zeros(layers, H)
+    for t, n in enumerate(active):
+        hidden = hidden[:n]
+        gates = torch.baddbmm(constant[:n], weight[:n], hidden.unsqueeze(-1)).squeeze(-1)
+        reset, update = torch.sigmoid(gates[:, : 2 * H]).chunk(2, dim=1)
+        candidate = torch.addcmul(candidate_in[:n], reset, gates[:, 2 * H :]).tanh_()
+        hidden = torch.lerp(candidate, hidden, update)
+        states[t, :n] = hidden
+    unsorted = torch.empty_like(states)
+    unsorted[:, order] = states
+    padded = unsorted.transpose(0, 1).reshape(-1, H)
+    return padded[_padded_index(steps, padded.device)]
+
+
+def gru_unroll_backward(
+    grad: Tensor,
+    hidden: Tensor,
+    input_gates: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor,
+    steps: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the gradients of `input_gates`, `weight_hh` and `bias_hh`.
+
+    The gates of all timesteps are recomputed from the saved states in one product, and the
+    weight gradient is one product at the end; the loop only carries dL/dh from step to step.
+    """
+    layers, _, H = weight_hh.shape
+    T = max(steps)
+    order, active = _by_length(steps)
+    index = _padded_index(steps, hidden.device)
+
+    def pad(rows: Tensor) -> Tensor:
+        padded = rows.new_zeros(layers * T, H).index_copy_(0, index, rows)
+        return padded.view(layers, T, H)[order]
+
+    weight, constant_in = weight_hh[order], input_gates[order].unsqueeze(1)
+    states, grad_states = pad(hidden), pad(grad)
+    previous = torch.cat([states.new_zeros(layers, 1, H), states[:, :-1]], dim=1)
+    recurrent = torch.baddbmm(bias_hh[order].unsqueeze(1), previous, weight.transpose(1, 2))
+    reset, update = torch.sigmoid((constant_in + recurrent)[..., : 2 * H]).chunk(2, dim=-1)
+    h_n = recurrent[..., 2 * H :]
+    candidate = torch.tanh(constant_in[..., 2 * H :] + reset * h_n)
+
+    # Derivatives of the pre-activations by h_t: dL/d(gate) = slope * dL/dh_t.
+    slope_n = (1 - update) * (1 - candidate * candidate)
+    slope_z = (previous - candidate) * update * (1 - update)
+    slope_r = slope_n * h_n * reset * (1 - reset)
+    slopes = torch.stack([slope_r, slope_z, slope_n * reset], dim=2)
+
+    grad_hidden = torch.zeros_like(states)
+    carry = states.new_zeros(0, H)
+    for t in range(T - 1, -1, -1):
+        n = active[t]
+        total = grad_states[:n, t].clone()
+        total[: carry.shape[0]] += carry
+        grad_hidden[:n, t] = total
+        if t:
+            grad_recurrent = (slopes[:n, t] * total.unsqueeze(1)).view(n, 1, 3 * H)
+            carry = torch.baddbmm(
+                (update[:n, t] * total).unsqueeze(1), grad_recurrent, weight[:n]
+            ).squeeze(1)
+
+    grad_recurrent = (slopes * grad_hidden.unsqueeze(2)).view(layers, T, 3 * H)
+    grad_weight = torch.bmm(grad_recurrent.transpose(1, 2), previous)
+    grad_bias = grad_recurrent.sum(dim=1)
+    grad_gates = torch.cat([grad_bias[:, : 2 * H], (slope_n * grad_hidden).sum(dim=1)], dim=1)
+
+    def unsort(rows: Tensor) -> Tensor:
+        return torch.empty_like(rows).index_copy_(0, torch.tensor(order, device=rows.device), rows)
+
+    return unsort(grad_gates), unsort(grad_weight), unsort(grad_bias)
+
+
+def _taps(sizes: Sequence[int], soft_sizes: Tensor, centre: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Layer of each tap `(sum s*s,)`, its mask value (EffConv Eq. 6) and d mask / d v."""
+    device = soft_sizes.device
+    layer = torch.tensor(
+        [index for index, size in enumerate(sizes) for _ in range(size * size)], device=device
+    )
+    rows, columns, middle = (
+        torch.tensor(values, dtype=soft_sizes.dtype, device=device)
+        for values in zip(
+            *(
+                (t // size + 1, t % size + 1, (size + 1) / 2)
+                for size in sizes
+                for t in range(size * size)
+            ),
+            strict=True,
+        )
+    )
+    v = soft_sizes[layer]
+    moves = centre == "paper"
+    offset_i, offset_j = (axis - (v / 2 if moves else middle) for axis in (rows, columns))
+    distance = offset_i**2 + offset_j**2
+    mask = torch.exp(-distance / v**2)
+    slope = 2 * distance / v**3
+    if moves:
+        slope = slope + (offset_i + offset_j) / v**2
+    return layer, mask, mask * slope
+
+
+def _slices(sizes: Sequence[int], counts: Sequence[int]) -> list[tuple[slice, slice, slice]]:
+    """Rows of the hidden states, rows of the map and stretch of the buffer of each layer."""
+
+    def spans(lengths: list[int]) -> list[slice]:
+        ends = list(accumulate(lengths))
+        return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+
+    taps = [size * size for size in sizes]
+    values = [tap * count for tap, count in zip(taps, counts, strict=True)]
+    return list(zip(spans(taps), spans(list(counts)), spans(values), strict=True))
+
+
+def assemble_kernels(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    soft_sizes: Tensor,
+    sizes: Sequence[int],
+    counts: Sequence[int],
+    centre: str,
+) -> Tensor:
+    """Write all masked kernels into one buffer; the mask is folded into the hidden states.
+
+    Folding it in before the product means that unmasked kernels are never in memory.
+    """
+    _, mask, _ = _taps(sizes, soft_sizes, centre)
+    masked = hidden * mask.unsqueeze(1)
+    slices = _slices(sizes, counts)
+    buffer = hidden.new_empty(slices[-1][2].stop)
+    for taps, rows, span in slices:
+        out = buffer[span].view(rows.stop - rows.start, -1)
+        torch.outer(bias[rows], mask[taps], out=out)
+        out.addmm_(weight[rows], masked[taps].t())
+    return buffer
+
+
+def assemble_kernels_backward(
+    grad: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    soft_sizes: Tensor,
+    sizes: Sequence[int],
+    counts: Sequence[int],
+    centre: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Give the gradients of `hidden`, `weight`, `bias` and `soft_sizes`."""
+    layer, mask, mask_slope = _taps(sizes, soft_sizes, centre)
+    masked = hidden * mask.unsqueeze(1)
+    grad_masked, grad_mask = torch.empty_like(hidden), torch.empty_like(mask)
+    grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(bias)
+    for taps, rows, span in _slices(sizes, counts):
+        grad_kernel = grad[span].view(rows.stop - rows.start, -1)
+        torch.mm(grad_kernel, masked[taps], out=grad_weight[rows])
+        torch.mv(grad_kernel, mask[taps], out=grad_bias[rows])
+        torch.mm(grad_kernel.t(), weight[rows], out=grad_masked[taps])
+        torch.mv(grad_kernel.t(), bias[rows], out=grad_mask[taps])
+    grad_mask += (grad_masked * hidden).sum(dim=1)
+    grad_soft = torch.zeros_like(soft_sizes).index_add_(0, layer, grad_mask * mask_slope)
+    return grad_masked * mask.unsqueeze(1), grad_weight, grad_bias, grad_soft

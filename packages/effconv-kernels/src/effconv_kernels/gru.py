@@ -1,0 +1,102 @@
+"""`gru_unroll`: many small GRUs on constant inputs, all layers and timesteps in one call."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from effconv_kernels import cpu
+from effconv_kernels.checks import check_counts, check_shape, check_tensors
+
+
+def gru_unroll(
+    input_gates: Tensor, weight_hh: Tensor, bias_hh: Tensor, steps: Sequence[int] | Tensor
+) -> Tensor:
+    """Unroll L independent GRUs, each on one constant input from a zero state (EffConv Eq. 5).
+
+    This is the GRU of `torch.nn.GRU`: gates stand in the order r, z, n, and the reset gate
+    multiplies the recurrent half of the candidate after its bias.
+
+    Args:
+        input_gates: `(L, 3H)`, `W_ih z + b_ih` of each layer's constant input z.
+        weight_hh: `(L, 3H, H)`, recurrent weights.
+        bias_hh: `(L, 3H)`, recurrent biases.
+        steps: L timestep counts T_l of at least 1. A tensor on a GPU costs one synchronisation.
+
+    Returns:
+        `(sum T_l, H)`: the state after every timestep, layer after layer.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if shapes, dtypes, devices or counts do not fit together.
+
+    Example:
+        >>> gates, weight, bias = torch.zeros(2, 12), torch.zeros(2, 12, 4), torch.zeros(2, 12)
+        >>> gru_unroll(gates, weight, bias, steps=[9, 25]).shape
+        torch.Size([34, 4])
+    """
+    check_tensors(
+        "gru_unroll",
+        {"input_gates": (input_gates, 2), "weight_hh": (weight_hh, 3), "bias_hh": (bias_hh, 2)},
+    )
+    layers, _, H = weight_hh.shape
+    if layers < 1 or H < 1:
+        raise ValueError(
+            f"gru_unroll: weight_hh has shape {tuple(weight_hh.shape)}; "
+            "it must be (L, 3H, H) with L and H of at least 1, so pass at least one GRU"
+        )
+    check_shape("gru_unroll", "weight_hh", weight_hh, (layers, 3 * H, H))
+    check_shape("gru_unroll", "input_gates", input_gates, (layers, 3 * H))
+    check_shape("gru_unroll", "bias_hh", bias_hh, (layers, 3 * H))
+    counts = steps.tolist() if isinstance(steps, Tensor) else list(steps)
+    check_counts("gru_unroll", "steps", counts, layers)
+    return _gru_unroll(input_gates, weight_hh, bias_hh, counts)
+
+
+@torch.library.custom_op("effconv::gru_unroll", mutates_args=())
+def _gru_unroll(
+    input_gates: Tensor, weight_hh: Tensor, bias_hh: Tensor, steps: Sequence[int]
+) -> Tensor:
+    return cpu.gru_unroll(input_gates, weight_hh, bias_hh, steps)
+
+
+@_gru_unroll.register_fake
+def _(input_gates: Tensor, weight_hh: Tensor, bias_hh: Tensor, steps: Sequence[int]) -> Tensor:
+    return weight_hh.new_empty(sum(steps), weight_hh.shape[-1])
+
+
+@torch.library.custom_op("effconv::gru_unroll_backward", mutates_args=())
+def _gru_unroll_backward(
+    grad: Tensor,
+    hidden: Tensor,
+    input_gates: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor,
+    steps: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    return cpu.gru_unroll_backward(grad, hidden, input_gates, weight_hh, bias_hh, steps)
+
+
+@_gru_unroll_backward.register_fake
+def _(
+    grad: Tensor,
+    hidden: Tensor,
+    input_gates: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor,
+    steps: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (input_gates, weight_hh, bias_hh))
+
+
+def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    *tensors, ctx.steps = inputs
+    ctx.save_for_backward(output, *tensors)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple:
+    return *_gru_unroll_backward(grad.contiguous(), *ctx.saved_tensors, ctx.steps), None
+
+
+_gru_unroll.register_autograd(_backward, setup_context=_save)

@@ -1,0 +1,71 @@
+"""What each operator means, slow and plain: the oracle of the tests.
+
+Everything here is ordinary differentiable PyTorch, one layer, one timestep, one tap at a time.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def gru_unroll_reference(
+    input_gates: Tensor, weight_hh: Tensor, bias_hh: Tensor, steps: Sequence[int]
+) -> Tensor:
+    """Run every GRU on its constant input, one layer and one timestep at a time.
+
+    Arguments, result and gate order are those of `effconv_kernels.gru_unroll`.
+    """
+    states = []
+    for layer, count in enumerate(steps):
+        hidden = torch.zeros_like(bias_hh[layer, : weight_hh.shape[-1]])
+        for _ in range(count):
+            i_r, i_z, i_n = input_gates[layer].chunk(3)
+            h_r, h_z, h_n = (weight_hh[layer] @ hidden + bias_hh[layer]).chunk(3)
+            reset = torch.sigmoid(i_r + h_r)
+            update = torch.sigmoid(i_z + h_z)
+            candidate = torch.tanh(i_n + reset * h_n)
+            hidden = (1 - update) * candidate + update * hidden
+            states.append(hidden)
+    return torch.stack(states)
+
+
+def mask_reference(soft_size: Tensor, size: int, centre: str) -> Tensor:
+    """Write out EffConv Eq. 6 tap by tap, as a `(size, size)` tensor."""
+    middle = soft_size / 2 if centre == "paper" else (size + 1) / 2
+    rows = []
+    for i in range(1, size + 1):
+        row = []
+        for j in range(1, size + 1):
+            row.append(torch.exp(-((i - middle) ** 2 + (j - middle) ** 2) / soft_size**2))
+        rows.append(torch.stack(row))
+    return torch.stack(rows)
+
+
+def assemble_kernels_reference(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    soft_sizes: Tensor,
+    *,
+    sizes: Sequence[int],
+    channels: Sequence[tuple[int, int]],
+    centre: str = "paper",
+) -> list[Tensor]:
+    """Map, shape and mask every layer's hidden states, one tap at a time (EffConv Eq. 5 to 7).
+
+    Arguments and result are those of `effconv_kernels.assemble_kernels`.
+    """
+    kernels = []
+    first_state = first_row = 0
+    for layer, (size, (c_out, c_in)) in enumerate(zip(sizes, channels, strict=True)):
+        rows = slice(first_row, first_row + c_out * c_in)
+        mask = mask_reference(soft_sizes[layer], size, centre)
+        taps = []
+        for t in range(size * size):
+            raw = weight[rows] @ hidden[first_state + t] + bias[rows]
+            taps.append(raw.view(c_out, c_in) * mask[t // size, t % size])
+        kernels.append(torch.stack(taps, dim=-1).view(c_out, c_in, size, size))
+        first_state += size * size
+        first_row += c_out * c_in
+    return kernels

@@ -1,0 +1,126 @@
+import pytest
+import torch
+from effconv_kernels import assemble_kernels
+from effconv_kernels.reference import assemble_kernels_reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+NAMES = ["hidden", "weight", "bias", "soft_sizes"]
+
+
+def inputs(sizes, channels, H, *, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    rows = sum(c_out * c_in for c_out, c_in in channels)
+    shapes = [(sum(s * s for s in sizes), H), (rows, H), (rows,)]
+    tensors = [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
+    soft = torch.tensor(sizes, dtype=dtype)
+    soft += torch.rand(len(sizes), generator=generator, dtype=dtype) - 0.5
+    return [tensor.requires_grad_() for tensor in [*tensors, soft]]
+
+
+def test_two_taps_by_hand():
+    # One channel, H = 1, map 2, bias 1: raw values 2 h + 1 = [3, 5, 7, 9] for h = [1, 2, 3, 4].
+    # s = 2, v = 2, c = v/2 = 1: distances to (1, 1) are 0, 1, 1, 2, so the mask is
+    # [1, e^-0.25, e^-0.25, e^-0.5] = [1, 0.7788008, 0.7788008, 0.6065307].
+    (kernel,) = assemble_kernels(
+        torch.tensor([[1.0], [2.0], [3.0], [4.0]]),
+        torch.tensor([[2.0]]),
+        torch.tensor([1.0]),
+        torch.tensor([2.0]),
+        sizes=[2],
+        channels=[(1, 1)],
+    )
+    expected = torch.tensor([[3.0, 3.894004], [5.451606, 5.458776]])
+    torch.testing.assert_close(kernel[0, 0], expected)
+
+
+def test_aligned_centre_by_hand():
+    # s = 3, v = 2, c = 2: corner distance 2, edge 1, middle 0.
+    (kernel,) = assemble_kernels(
+        torch.ones(9, 1),
+        torch.ones(1, 1),
+        torch.zeros(1),
+        torch.tensor([2.0]),
+        sizes=[3],
+        channels=[(1, 1)],
+        centre="aligned",
+    )
+    corner, edge = 0.6065307, 0.7788008
+    expected = torch.tensor([[corner, edge, corner], [edge, 1.0, edge], [corner, edge, corner]])
+    torch.testing.assert_close(kernel[0, 0], expected)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    layers=st.lists(
+        st.tuples(st.integers(1, 7), st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=4
+    ),
+    H=st.integers(1, 6),
+    centre=st.sampled_from(["paper", "aligned"]),
+    seed=st.integers(0, 1000),
+)
+def test_output_and_every_gradient_equal_the_reference(layers, H, centre, seed):
+    sizes, channels = [s for s, _, _ in layers], [(o, i) for _, o, i in layers]
+    tensors = inputs(sizes, channels, H, seed=seed)
+    keywords = {"sizes": sizes, "channels": channels, "centre": centre}
+    ours = assemble_kernels(*tensors, **keywords)
+    reference = assemble_kernels_reference(*tensors, **keywords)
+    generator = torch.Generator().manual_seed(seed)
+    upstream = [torch.randn(k.shape, generator=generator, dtype=torch.float64) for k in ours]
+    torch.testing.assert_close(ours, reference)
+    for name, mine, theirs in zip(
+        NAMES,
+        torch.autograd.grad(ours, tensors, upstream),
+        torch.autograd.grad(reference, tensors, upstream),
+    ):
+        torch.testing.assert_close(mine, theirs, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("centre", ["paper", "aligned"])
+def test_gradcheck(centre):
+    sizes, channels = [3, 2, 1], [(2, 1), (1, 3), (2, 2)]
+    torch.autograd.gradcheck(
+        lambda *t: assemble_kernels(*t, sizes=sizes, channels=channels, centre=centre),
+        inputs(sizes, channels, 2),
+    )
+
+
+def test_kernels_are_contiguous_views_of_one_buffer():
+    sizes, channels = [3, 2], [(2, 3), (4, 1)]
+    kernels = assemble_kernels(*inputs(sizes, channels, 4), sizes=sizes, channels=channels)
+    assert [tuple(k.shape) for k in kernels] == [(2, 3, 3, 3), (4, 1, 2, 2)]
+    assert all(k.is_contiguous() for k in kernels)
+    assert kernels[0].untyped_storage().data_ptr() == kernels[1].untyped_storage().data_ptr()
+
+
+def test_opcheck():
+    sizes, channels = [3, 2], [(2, 3), (4, 1)]
+    arguments = (*inputs(sizes, channels, 4), sizes, [6, 4], "paper")
+    torch.library.opcheck(torch.ops.effconv.assemble_kernels.default, arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        ({"sizes": [2, 3]}, ValueError, "sizes has 2 entries for 1 layers"),
+        ({"sizes": [0]}, ValueError, r"sizes\[0\] is 0"),
+        ({"sizes": [3]}, ValueError, r"hidden has shape \(4, 5\).*\(9, 5\)"),
+        ({"channels": [(2, 4)]}, ValueError, r"weight has shape \(6, 5\).*\(8, 5\)"),
+        ({"channels": [(2, 0)]}, ValueError, r"channels \(in\)\[0\] is 0"),
+        ({"centre": "middle"}, ValueError, "pass 'paper' or 'aligned'"),
+        ({"bias": torch.zeros(5)}, ValueError, r"bias has shape \(5,\)"),
+        ({"soft_sizes": torch.zeros(0)}, ValueError, "soft_sizes is empty"),
+        ({"soft_sizes": torch.tensor([2])}, ValueError, "floating-point"),
+    ],
+)
+def test_bad_arguments_name_the_value_and_the_rule(change, error, sentence):
+    arguments = {
+        "hidden": torch.zeros(4, 5),
+        "weight": torch.zeros(6, 5),
+        "bias": torch.zeros(6),
+        "soft_sizes": torch.ones(1),
+        "sizes": [2],
+        "channels": [(2, 3)],
+    }
+    with pytest.raises(error, match=sentence):
+        assemble_kernels(**(arguments | change))

@@ -1,0 +1,142 @@
+import pytest
+import torch
+from effconv_kernels import gru_unroll
+from effconv_kernels.reference import gru_unroll_reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def inputs(layers, H, *, seed=0, dtype=torch.float64, requires_grad=True):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(layers, 3 * H), (layers, 3 * H, H), (layers, 3 * H)]
+    return [
+        torch.randn(shape, generator=generator, dtype=dtype).requires_grad_(requires_grad)
+        for shape in shapes
+    ]
+
+
+def test_one_step_by_hand():
+    # h_0 = 0, so r = sigma(0.4 + 0.1), z = sigma(-0.2 + 0.3), n = tanh(0.5 + r * 0.6),
+    # h_1 = (1 - z) n with r = 0.62245933, z = 0.52497919.
+    gates = torch.tensor([[0.4, -0.2, 0.5]], dtype=torch.float64)
+    weight = torch.tensor([[[9.0], [9.0], [9.0]]], dtype=torch.float64)
+    bias = torch.tensor([[0.1, 0.3, 0.6]], dtype=torch.float64)
+    assert gru_unroll(gates, weight, bias, [1]).item() == pytest.approx(0.334004, abs=1e-6)
+
+
+def test_equals_torch_gru_on_a_constant_input():
+    H, inputs_per_step, steps = 5, 3, [7, 1, 4]
+    torch_grus = [torch.nn.GRU(inputs_per_step, H).double() for _ in steps]
+    generator = torch.Generator().manual_seed(1)
+    for gru in torch_grus:
+        for parameter in gru.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    z = torch.randn(len(steps), inputs_per_step, generator=generator, dtype=torch.float64)
+    expected = torch.cat(
+        [
+            gru(z[i].expand(t, inputs_per_step))[0]
+            for i, (gru, t) in enumerate(zip(torch_grus, steps))
+        ]
+    )
+    ours = gru_unroll(
+        torch.stack([g.weight_ih_l0 @ z[i] + g.bias_ih_l0 for i, g in enumerate(torch_grus)]),
+        torch.stack([g.weight_hh_l0 for g in torch_grus]),
+        torch.stack([g.bias_hh_l0 for g in torch_grus]),
+        steps,
+    )
+    torch.testing.assert_close(ours, expected)
+    upstream = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    leaves = [g.weight_hh_l0 for g in torch_grus] + [g.weight_ih_l0 for g in torch_grus]
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, leaves, upstream), torch.autograd.grad(expected, leaves, upstream)
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    steps=st.lists(st.sampled_from([1, 2, 4, 9, 49]), min_size=1, max_size=5),
+    H=st.integers(1, 9),
+    seed=st.integers(0, 1000),
+)
+def test_output_and_every_gradient_equal_the_reference(steps, H, seed):
+    tensors = inputs(len(steps), H, seed=seed)
+    ours = gru_unroll(*tensors, steps)
+    reference = gru_unroll_reference(*tensors, steps)
+    torch.testing.assert_close(ours, reference)
+    upstream = torch.randn(ours.shape, dtype=torch.float64, generator=torch.Generator())
+    names = ["input_gates", "weight_hh", "bias_hh"]
+    for name, mine, theirs in zip(
+        names,
+        torch.autograd.grad(ours, tensors, upstream),
+        torch.autograd.grad(reference, tensors, upstream),
+    ):
+        torch.testing.assert_close(mine, theirs, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_gradcheck():
+    torch.autograd.gradcheck(lambda *t: gru_unroll(*t, [4, 1, 3]), inputs(3, 2))
+
+
+def test_float32_is_as_close_as_its_rounding_allows():
+    steps = [49, 25, 9, 1]
+    exact = inputs(4, 64, requires_grad=False)
+    exact[1] /= 8  # recurrent weights of the size that an initialised GRU has
+    ours = gru_unroll(*(t.float() for t in exact), steps)
+    # The state is contractive here; 49 steps of sums over 64 products stay within a few ulps.
+    torch.testing.assert_close(
+        ours.double(), gru_unroll_reference(*exact, steps), atol=2e-6, rtol=0
+    )
+
+
+def test_non_contiguous_input_and_a_tensor_of_steps():
+    gates, weight, bias = inputs(3, 4, requires_grad=False)
+    expected = gru_unroll(gates, weight, bias, [2, 5, 1])
+    transposed = weight.transpose(1, 2).contiguous().transpose(1, 2)
+    assert not transposed.is_contiguous()
+    torch.testing.assert_close(
+        gru_unroll(gates.t().contiguous().t(), transposed, bias, torch.tensor([2, 5, 1])), expected
+    )
+
+
+def test_opcheck():
+    torch.library.opcheck(torch.ops.effconv.gru_unroll.default, (*inputs(2, 3), [4, 2]))
+
+
+@pytest.mark.slow
+def test_runs_inside_a_fullgraph_compile():
+    tensors = inputs(2, 3)
+    compiled = torch.compile(lambda *t: gru_unroll(*t, [4, 2]).square().sum(), fullgraph=True)
+    eager = gru_unroll(*tensors, [4, 2]).square().sum()
+    torch.testing.assert_close(compiled(*tensors), eager)
+    torch.testing.assert_close(
+        torch.autograd.grad(compiled(*tensors), tensors), torch.autograd.grad(eager, tensors)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        ({"steps": [3]}, ValueError, "steps has 1 entries for 2 layers"),
+        ({"steps": [3, 0]}, ValueError, r"steps\[1\] is 0; it must be at least 1"),
+        ({"steps": [3, -4]}, ValueError, r"steps\[1\] is -4"),
+        ({"steps": [3, 1.5]}, TypeError, r"steps\[1\] is 1.5, a float"),
+        ({"weight_hh": torch.zeros(2, 9, 4)}, ValueError, r"weight_hh has shape \(2, 9, 4\)"),
+        ({"weight_hh": torch.zeros(9, 3)}, ValueError, "must have 3 dimension"),
+        ({"weight_hh": torch.zeros(2, 0, 0)}, ValueError, "H of at least 1"),
+        ({"bias_hh": torch.zeros(2, 9).double()}, ValueError, "bias_hh is torch.float64"),
+        ({"bias_hh": torch.zeros(2, 9).long()}, ValueError, "floating-point"),
+        ({"bias_hh": torch.zeros(2, 8)}, ValueError, r"ask for \(2, 9\)"),
+        ({"bias_hh": torch.zeros(2, 9, device="meta")}, ValueError, "on meta"),
+        ({"bias_hh": [0.0]}, TypeError, "bias_hh is a list"),
+    ],
+)
+def test_bad_arguments_name_the_value_and_the_rule(change, error, sentence):
+    arguments = {
+        "input_gates": torch.zeros(2, 9),
+        "weight_hh": torch.zeros(2, 9, 3),
+        "bias_hh": torch.zeros(2, 9),
+        "steps": [1, 1],
+    }
+    with pytest.raises(error, match=sentence):
+        gru_unroll(**(arguments | change))
