@@ -1,0 +1,98 @@
+"""The layers that the models share, with initial values from a generator."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from effconv_models.kernel_sizes import check_positive
+
+
+def same_conv(
+    c_in: int,
+    c_out: int,
+    kernel_size: int,
+    stride: int = 1,
+    *,
+    generator: torch.Generator | None = None,
+) -> nn.Conv2d | nn.Sequential:
+    """Make a convolution whose output size does not depend on its kernel size.
+
+    `(B, c_in, H, W)` becomes `(B, c_out, ceil(H / stride), ceil(W / stride))`. The image is padded
+    with (s - 1) // 2 zeros before and s // 2 after. There is no bias. Kernels start with the
+    fan-out normal values of He et al. (2015, https://arxiv.org/abs/1502.01852).
+
+    Args:
+        c_in: channels of the input.
+        c_out: channels of the output.
+        kernel_size: height and width s of the kernel.
+        stride: step of the window.
+        generator: source of the initial values, on the layer's device; the global one when None.
+
+    Returns:
+        One `nn.Conv2d`; for an even size with a stride, which `nn.Conv2d` cannot pad, an
+        `nn.Sequential` of `nn.ZeroPad2d` and `nn.Conv2d`, whose weight is named `1.weight`.
+
+    Raises:
+        TypeError: if a number is no integer.
+        ValueError: if a number is below 1.
+
+    Example:
+        >>> same_conv(3, 8, 4, stride=2)(torch.zeros(1, 3, 15, 15)).shape
+        torch.Size([1, 8, 8, 8])
+    """
+    for what, value in {"c_in": c_in, "c_out": c_out, "stride": stride}.items():
+        check_positive(what, value)
+    before, after = (check_positive("kernel_size", kernel_size) - 1) // 2, kernel_size // 2
+    padder: nn.Module | None = None
+    if before == after:
+        padding: int | str = before
+    elif stride == 1:
+        padding = "same"
+    else:
+        padder, padding = nn.ZeroPad2d((before, after, before, after)), 0
+    # Skipping torch's own initialisation leaves the global random state alone.
+    conv = nn.utils.skip_init(
+        nn.Conv2d,
+        c_in,
+        c_out,
+        kernel_size,
+        stride=stride,
+        padding=padding,
+        bias=False,
+        device=torch.get_default_device(),
+    )
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+    return conv if padder is None else nn.Sequential(padder, conv)
+
+
+def linear(features: int, num_classes: int, *, generator: torch.Generator | None) -> nn.Linear:
+    """Make a classifier of `(B, features)` with the values that `nn.Linear` starts from."""
+    classifier = nn.utils.skip_init(
+        nn.Linear, features, num_classes, device=torch.get_default_device()
+    )
+    bound = features**-0.5
+    nn.init.uniform_(classifier.weight, -bound, bound, generator=generator)
+    nn.init.uniform_(classifier.bias, -bound, bound, generator=generator)
+    return classifier
+
+
+Block = Callable[[int, int, int, tuple[int, int]], nn.Module]
+
+
+def make_stage(
+    block: Block, c_in: int, c_out: int, stride: int, sizes: Sequence[tuple[int, int]]
+) -> nn.Sequential:
+    """Chain blocks, of which the first changes the channels and takes the stride.
+
+    Args:
+        block: makes a block from its input channels, output channels, stride and kernel sizes.
+        c_in: channels of the stage's input.
+        c_out: channels of its output.
+        stride: of its first block; the others have 1.
+        sizes: kernel sizes of the two convolutions of each block.
+    """
+    first, *others = sizes
+    return nn.Sequential(
+        block(c_in, c_out, stride, first), *(block(c_out, c_out, 1, pair) for pair in others)
+    )

@@ -1,0 +1,97 @@
+"""Models by name."""
+
+import difflib
+import fnmatch
+from collections.abc import Callable
+from typing import TypedDict, TypeVar
+
+import torch
+from torch import nn
+
+from effconv_models.kernel_sizes import KernelSizes
+
+
+class ModelOptions(TypedDict, total=False):
+    """What every registered function takes, by keyword; see `create_model`."""
+
+    num_classes: int
+    in_channels: int
+    kernel_sizes: KernelSizes
+    generator: torch.Generator | None
+
+
+ModelFunction = TypeVar("ModelFunction", bound=Callable[..., nn.Module])
+
+_models: dict[str, Callable[..., nn.Module]] = {}
+
+
+def register_model(function: ModelFunction) -> ModelFunction:
+    """Make a model known to `create_model` under the function's own name.
+
+    Args:
+        function: takes `num_classes`, `in_channels`, `kernel_sizes` and `generator` by keyword.
+
+    Raises:
+        ValueError: if the name is taken.
+    """
+    name = function.__name__
+    if name in _models:
+        known, new = (f"{f.__module__}.{f.__qualname__}" for f in (_models[name], function))
+        raise ValueError(
+            f"model {name!r} of {new} is already registered by {known}; rename one of the two"
+        )
+    _models[name] = function
+    return function
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Give the names of the registered models that match a pattern with `*`, `?` and `[...]`.
+
+    Example:
+        >>> list_models("wide_resnet28*")
+        ['wide_resnet28_1', 'wide_resnet28_10']
+    """
+    return sorted(fnmatch.filter(_models, pattern))
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    kernel_sizes: KernelSizes = 3,
+    generator: torch.Generator | None = None,
+) -> nn.Module:
+    """Make a model by name; it maps images `(B, in_channels, H, W)` to logits `(B, num_classes)`.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: how many logits there are.
+        in_channels: channels of the images.
+        kernel_sizes: of the convolutions inside blocks, 3x3 in the published networks; the first
+            convolution and 1x1 shortcuts keep theirs. One int for all, a sequence of one int for
+            each in forward order, or a mapping of layer name to int in which a layer left out
+            has size 3. `block_kernel_sizes(model)` lists the layers.
+        generator: source of the initial values, on the model's device; the global one when None.
+
+    Raises:
+        TypeError: if an argument is of another kind.
+        ValueError: if the name is unknown or a number is not allowed.
+
+    Example:
+        >>> model = create_model("cifar_resnet20", kernel_sizes=5)
+        >>> model(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"model name is {name!r}; names are strings, so pass one of list_models()")
+    if name not in _models:
+        close = difflib.get_close_matches(name, _models)
+        choices = f"close ones are {close}" if close else f"there are {list_models()}"
+        raise ValueError(f"model {name!r} is unknown; {choices}, so pass one of them")
+    return _models[name](
+        num_classes=num_classes,
+        in_channels=in_channels,
+        kernel_sizes=kernel_sizes,
+        generator=generator,
+    )

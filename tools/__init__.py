@@ -1,0 +1,1 @@
+"""What `hatch run` runs: the only place that knows all four packages."""

@@ -1,0 +1,127 @@
+"""The outcome of a run: a table for the terminal, a figure and a short report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from effconv_core import SizePlan
+from matplotlib.figure import Figure
+from rich.table import Table
+from torch import nn
+
+from tools.run_folder import REPORT, Metrics, seconds_per_epoch, write_text
+
+
+def layer_rows(model: nn.Module, plan: SizePlan) -> list[tuple[str, int, int, int, int]]:
+    """Give (layer, input channels, output channels, size, parameters) along the network."""
+    modules = dict(model.named_modules())
+    rows = []
+    for name, size in plan.items():
+        conv = modules[name]
+        c_in = conv.in_channels // conv.groups
+        rows.append(
+            (name, conv.in_channels, conv.out_channels, size, c_in * conv.out_channels * size**2)
+        )
+    return rows
+
+
+def layer_table(model: nn.Module, plan: SizePlan) -> Table:
+    """Make the terminal's table: layer, channels, size, parameters."""
+    table = Table(title="learned kernel sizes")
+    for column in ("layer", "channels", "soft size", "size", "parameters"):
+        table.add_column(column, justify="left" if column == "layer" else "right")
+    for name, c_in, c_out, size, parameters in layer_rows(model, plan):
+        soft = f"{plan.soft_sizes[name]:.2f}"
+        table.add_row(name, f"{c_in} → {c_out}", soft, str(size), f"{parameters:,}")
+    return table
+
+
+def draw_sizes(path: Path, plan: SizePlan, metrics: Metrics) -> None:
+    """Draw the learned size of each layer, and the course of the soft sizes over the search."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    places = range(len(plan))
+    left.bar(places, list(plan.values()), color="#4477aa", label="size")
+    left.plot(places, list(plan.soft_sizes.values()), "k.", label="soft size")
+    left.set_xticks(places, list(plan), rotation=90, fontsize=7)
+    left.set(title="learned kernel sizes", ylabel="size (pixels)")
+    left.legend()
+    rows = [row for row in metrics.rows() if row["phase"] == "search"]
+    courses = zip(*(row["soft_sizes"] for row in rows), strict=True)
+    steps = [row["global_step"] for row in rows]
+    for name, course in zip(plan, courses, strict=True):
+        right.plot(steps, course, label=name, linewidth=1)
+    right.set(title="soft sizes during the search", xlabel="step", ylabel="soft size (pixels)")
+    right.legend(fontsize=5, ncols=2)
+    temporary = path.with_suffix(".partial.png")
+    figure.savefig(temporary, dpi=120)
+    temporary.replace(path)
+
+
+def write_report(
+    folder: Path, model: nn.Module, plan: SizePlan, results: dict[str, Any], metrics: Metrics
+) -> None:
+    """Write `report.md` from what the run has measured.
+
+    Args:
+        folder: the run's folder, with its `config.json`.
+        model: the network that was searched.
+        plan: what was found.
+        results: `accuracy` of the found network, and where it was asked for `baseline_accuracy`
+            and `baseline_parameters` of the network with its original sizes, from 0 to 1.
+        metrics: the run's metrics.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings = config["settings"]
+    parts = [
+        f"# {folder.name}",
+        "",
+        f"{settings['model']} on {settings['data']}, recipe `{settings['recipe']}`.",
+        "",
+        "| network | parameters | test accuracy |",
+        "|---|---|---|",
+        f"| learned sizes | {plan.cost:,} | {results['accuracy']:.2%} |",
+    ]
+    if "baseline_accuracy" in results:
+        parts.append(
+            f"| original sizes | {results['baseline_parameters']:,} "
+            f"| {results['baseline_accuracy']:.2%} |"
+        )
+    off = plan.cost / plan.budget - 1
+    parts += [
+        "",
+        f"Budget {plan.budget:,.0f} parameters, plan {plan.cost:,} ({off:+.2%}). "
+        + adjustment_sentence(plan),
+        "",
+        f"Search: {settings['search']['epochs']} epoch(s), "
+        f"{seconds_per_epoch(metrics, 'search'):.1f} s each. "
+        f"Training: {settings['train']['epochs']} epoch(s), "
+        f"{seconds_per_epoch(metrics, 'train'):.1f} s each. "
+        f"Mean over both: {seconds_per_epoch(metrics, 'search', 'train'):.1f} s.",
+        "",
+        "![sizes](sizes.png)",
+        "",
+        "| layer | channels | soft size | size | parameters |",
+        "|---|---|---|---|---|",
+    ]
+    parts += [
+        f"| {name} | {c_in} → {c_out} | {plan.soft_sizes[name]:.2f} | {size} | {parameters:,} |"
+        for name, c_in, c_out, size, parameters in layer_rows(model, plan)
+    ]
+    parts += ["", "## Made with", "", "| what | value |", "|---|---|"]
+    parts += [f"| {name} | {value} |" for name, value in config["environment"].items()]
+    parts += ["", "## Settings", "", "```json", json.dumps(settings, indent=2), "```", ""]
+    write_text(folder / REPORT, "\n".join(parts))
+
+
+def adjustment_sentence(plan: SizePlan) -> str:
+    """Say whether rounding left the budget's tolerance, and what was changed then."""
+    if not plan.adjusted:
+        return "Rounding the soft sizes met it."
+    changes = ", ".join(
+        f"{name} {rounded} → {plan[name]}" for name, rounded in plan.adjusted.items()
+    )
+    return (
+        "Rounding the soft sizes left the budget's tolerance, so the nearest plan inside was "
+        f"taken: {changes}."
+    )

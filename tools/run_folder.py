@@ -1,0 +1,126 @@
+"""A run's folder: settings, metrics, and what keeps a finished run from being overwritten."""
+
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+REPORT = "report.md"
+PACKAGES = ("effconv-core", "effconv-kernels", "effconv-models", "effconv-data")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def open_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
+    """Make a run's folder, or go on in one that was interrupted.
+
+    Args:
+        folder: where the run is kept.
+        settings: what decides the run's outcome; written to `config.json`.
+        overwrite: delete what is there and start again.
+
+    Returns:
+        Whether an interrupted run goes on.
+
+    Raises:
+        FileExistsError: if the run is finished, or was made with other settings.
+    """
+    remedy = "pass --overwrite to delete it and run again, or another --name"
+    config = folder / "config.json"
+    if overwrite and folder.exists():
+        if any(folder.iterdir()) and not config.exists():
+            raise FileExistsError(f"{folder} is no run folder, so it is not deleted; pass --name")
+        shutil.rmtree(folder)
+    if (folder / REPORT).exists():
+        raise FileExistsError(f"run {folder} is finished, see {folder / REPORT}; {remedy}")
+    if config.exists():
+        before = json.loads(config.read_text(encoding="utf-8"))["settings"]
+        now = json.loads(json.dumps(settings))
+        if before != now:
+            changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+            raise FileExistsError(
+                f"run {folder} was begun with another {', '.join(changed)}; {remedy}"
+            )
+        return True
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"settings": settings, "environment": environment(settings["device"])}
+    write_text(config, json.dumps(content, indent=2) + "\n")
+    return False
+
+
+def environment(device: str) -> dict[str, str]:
+    """Name the device, the versions and the commit that a figure was made with."""
+    name = platform.processor() or platform.machine()
+    if device.startswith("cuda"):
+        name = torch.cuda.get_device_name(device)
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    ).stdout.strip()
+    return {
+        "device": f"{device} ({name}, {torch.get_num_threads()} threads)",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **{package: version(package) for package in PACKAGES},
+        "commit": commit or "unknown",
+    }
+
+
+class Metrics:
+    """Rows of a run's metrics, as JSON lines and for TensorBoard.
+
+    When a phase goes on after an interruption, the rows of the epochs that it repeats are dropped.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "metrics.jsonl"
+        self.begun: set[str] = set()
+        self.writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def log(self, phase: str, epoch: int, global_step: int, **values: Any) -> None:
+        """Append one row; numbers become curves named `phase/value` in TensorBoard."""
+        if phase not in self.begun:
+            self.begun.add(phase)
+            kept = [r for r in self.rows() if r["phase"] != phase or r["epoch"] < epoch]
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        row = {"phase": phase, "epoch": epoch, "global_step": global_step, **values}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self.writer.add_scalar(f"{phase}/{name}", value, global_step)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Give all rows written so far; a last line cut off by an interruption is left out."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def close(self) -> None:
+        """Finish the TensorBoard file."""
+        self.writer.close()
+
+
+def seconds_per_epoch(metrics: Metrics, *phases: str) -> float | None:
+    """Give the mean time of the epochs of some phases together, None where there is none."""
+    times = [r["seconds"] for r in metrics.rows() if r["phase"] in phases and "seconds" in r]
+    return sum(times) / len(times) if times else None
