@@ -1,11 +1,14 @@
-"""The searches that have a name of their own: data, network and budget of each."""
+"""The searches that have a name of their own: data, network and settings of each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from effconv_core import RECIPES, SearchConfig
 from effconv_data import Batches, load, synthetic
 from effconv_models import create_model
 from torch import nn
+
+from tools.train import TRAIN_RECIPES, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -14,16 +17,26 @@ class Preset:
 
     model: str
     budget: float
-    search_epochs: int = 10
-    train_epochs: int | None = None
-    """None leaves the training recipe's own."""
+    search: SearchConfig
+    train: TrainConfig
 
 
-PRESETS = {
-    "cifar10": Preset("cifar_resnet20", 0.27e6),
-    "mnist": Preset("cifar_resnet20", 0.27e6),
-    "demo": Preset("demo", 12e3, search_epochs=6, train_epochs=6),
-}
+def preset(data: str, recipe: str) -> Preset:
+    """Give the settings of a named search.
+
+    Args:
+        data: `cifar10`, `mnist` or `demo`.
+        recipe: `paper` is the paper's search and the training it names; `default` the project's.
+    """
+    search = RECIPES[recipe]
+    train = TRAIN_RECIPES["flexconv" if recipe == "paper" else "resnet"]
+    if data == "demo":
+        # A small network that sees few images: higher rates, so that its kernels are trained
+        # well enough within seconds for their sizes to matter.
+        search = replace(search, epochs=8, size_lr=1e-2, kernel_lr=1e-2, cnn_lr=5e-3)
+        train = TrainConfig(8, 64, "adam", 1e-2, 0.0, "cosine", 1.0)
+        return Preset("demo", 14e3, search, train)
+    return Preset("cifar_resnet20", 0.27e6, search, train)
 
 
 def make_batches(
@@ -42,3 +55,24 @@ def make_network(name: str, batches: Batches, seed: int) -> nn.Module:
     if name == "demo":
         return demo_network(channels, classes, generator)
     return create_model(name, in_channels=channels, num_classes=classes, generator=generator)
+
+
+def demo_network(channels: int, classes: int, generator: torch.Generator) -> nn.Sequential:
+    """Make a small plain CNN whose searched layers are `see` and three `mix` convolutions."""
+    network = nn.Sequential()
+    widths = [(channels, 8, 1), (8, 16, 3), (16, 16, 3), (16, 16, 3), (16, 32, 3)]
+    for name, (c_in, c_out, size) in zip(
+        ("stem", "see", "mix1", "mix2", "mix3"), widths, strict=True
+    ):
+        conv = nn.Conv2d(c_in, c_out, size, padding=size // 2, bias=False)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", generator=generator)
+        network.add_module(name, conv)
+        network.add_module(f"{name}_norm", nn.BatchNorm2d(c_out))
+        network.add_module(f"{name}_relu", nn.ReLU())
+    network.add_module("pool", nn.AdaptiveAvgPool2d(1))
+    network.add_module("flatten", nn.Flatten())
+    classifier = nn.Linear(32, classes)
+    nn.init.normal_(classifier.weight, std=0.1, generator=generator)
+    nn.init.zeros_(classifier.bias)
+    network.add_module("classifier", classifier)
+    return network

@@ -1,0 +1,181 @@
+"""`hatch run search:NAME`: learn kernel sizes, then train the CNN that was found, and report."""
+
+import re
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from effconv_core import RECIPES, SearchConfig, SizePlan, apply_plan, save, search
+from rich.console import Console
+from torch import nn
+
+from tools.meter import progress_bar, step_meter
+from tools.presets import make_batches, make_network, preset
+from tools.report import adjustment_sentence, draw_sizes, layer_table, write_report
+from tools.run_folder import Metrics, open_run
+from tools.train import TrainConfig, evaluate, train
+
+DATA = ("cifar10", "mnist", "demo")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Learn the kernel sizes of a CNN under a parameter budget, then train the CNN found."""
+
+    model: str
+    """`demo` or a name of effconv_models."""
+    budget: float
+    """Wanted number of parameters of the found CNN."""
+    search: SearchConfig
+    train: TrainConfig
+    recipe: str = "default"
+    """`default`, or `paper` for the paper's search and training; sets the defaults of the rest."""
+    batch_size: int = 128
+    """Of the search."""
+    seed: int = 0
+    """Of data order, augmentation and the networks' initial values; the search has its own."""
+    scale: float = 6.0
+    """Width in pixels of the pattern that carries the class in the demo's images."""
+    baseline: bool = False
+    """Train the network with its original sizes alike, for comparison."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    runs: Path = Path("runs")
+    """Folder of all runs."""
+    name: str = ""
+    """Name of the run's folder; made from data, model and budget when empty."""
+    overwrite: bool = False
+    """Delete a run of this name and start again."""
+
+
+def parse(arguments: list[str]) -> tuple[str, Options]:
+    """Read the command line: the data's name, then options; `--search-epochs` is `--search.epochs`.
+
+    The recipe is read first, because it sets the defaults of the others.
+    """
+    data, *rest = arguments or [""]
+    if data not in DATA:
+        raise ValueError(f"data {data!r} is unknown; name one of {', '.join(DATA)} first")
+    rest = [re.sub(r"^--(search|train)-", r"--\1.", argument) for argument in rest]
+    recipe = "default"
+    for flag, value in zip(rest, [*rest[1:], ""], strict=True):
+        recipe = value if flag == "--recipe" else recipe
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe {recipe!r} does not exist; pass one of {', '.join(RECIPES)}")
+    start = preset(data, recipe)
+    defaults = Options(start.model, start.budget, start.search, start.train, recipe)
+    options = tyro.cli(Options, default=defaults, args=rest, prog=f"search:{data}")
+    return data, options
+
+
+def run(data: str, options: Options, console: Console) -> Path:
+    """Search, train and report; give the run's folder.
+
+    Raises:
+        FileExistsError: if the run is finished or was made with other settings.
+        ValueError: for what `search`, `train` or the data refuse.
+    """
+    name = options.name or f"{data}-{options.model}-{options.budget:.0f}-{options.recipe}"
+    folder = options.runs / name
+    settings = {"data": data, **asdict(options)}
+    for place in ("runs", "name", "overwrite"):
+        del settings[place]
+    if open_run(folder, settings, overwrite=options.overwrite):
+        console.print(f"going on with the interrupted run {folder}")
+
+    def batches(split: str, batch_size: int) -> object:
+        return make_batches(
+            data,
+            split,
+            batch_size=batch_size,
+            device=options.device,
+            seed=options.seed,
+            scale=options.scale,
+        )
+
+    search_batches = batches("train", options.batch_size)
+    model = make_network(options.model, search_batches, options.seed)
+    model = model.to(options.device, memory_format=torch.channels_last)
+    metrics = Metrics(folder)
+    with progress_bar(console) as progress:
+        plan = search(
+            model,
+            search_batches,
+            budget=options.budget,
+            config=options.search,
+            checkpoint=folder / "search.safetensors",
+            on_step=step_meter(
+                progress,
+                metrics,
+                "search",
+                epochs=options.search.epochs,
+                steps_per_epoch=len(search_batches),
+                budget=options.budget,
+            ),
+        )
+    plan.save(folder / "plan.json")
+    console.print(layer_table(model, plan))
+    console.print(
+        f"plan {plan.cost:,} parameters, budget {options.budget:,.0f}. {adjustment_sentence(plan)}"
+    )
+    draw_sizes(folder / "sizes.png", plan, metrics)
+    del search_batches
+
+    train_batches = batches("train", options.train.batch_size)
+    test_batches = batches("test", 500)
+
+    def trained(phase: str, cnn: nn.Module) -> float:
+        with progress_bar(console) as progress:
+            meter = step_meter(
+                progress,
+                metrics,
+                phase,
+                epochs=options.train.epochs,
+                steps_per_epoch=len(train_batches),
+            )
+            checkpoint = folder / f"{phase}.safetensors"
+            train(cnn, train_batches, options.train, checkpoint=checkpoint, on_step=meter)
+        return evaluate(cnn, test_batches)
+
+    generator = torch.Generator().manual_seed(options.seed)
+    cnn = apply_plan(model, plan, generator=generator).to(memory_format=torch.channels_last)
+    results = {"accuracy": trained("train", cnn)}
+    console.print(f"learned sizes: test accuracy {results['accuracy']:.2%}")
+    save(cnn, plan, folder / "cnn.safetensors")
+    if options.baseline:
+        # The same start for the layers that are searched, in place of the model's own.
+        original = original_plan(model, plan)
+        generator = torch.Generator().manual_seed(options.seed)
+        baseline = apply_plan(model, original, generator=generator)
+        baseline = baseline.to(memory_format=torch.channels_last)
+        results["baseline_parameters"] = sum(p.numel() for p in baseline.parameters())
+        results["baseline_accuracy"] = trained("baseline", baseline)
+        console.print(f"original sizes: test accuracy {results['baseline_accuracy']:.2%}")
+    metrics.close()
+    write_report(folder, model, plan, results, metrics)
+    return folder
+
+
+def original_plan(model: nn.Module, plan: SizePlan) -> dict[str, int]:
+    """Give the sizes that the searched layers have in the network as it came."""
+    modules = dict(model.named_modules())
+    return {name: modules[name].kernel_size[0] for name in plan}
+
+
+def main() -> None:
+    """Run the command line; a refusal is one line and exit status 2."""
+    console = Console()
+    started = time.perf_counter()
+    try:
+        data, options = parse(sys.argv[1:])
+        folder = run(data, options, console)
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        Console(stderr=True).print(f"search: {error}", style="red", markup=False)
+        sys.exit(2)
+    console.print(f"{folder / 'report.md'} written after {time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
