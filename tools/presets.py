@@ -1,6 +1,9 @@
 """The searches that have a name of their own: data, network and settings of each."""
 
+import os
+import tarfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from effconv_core import RECIPES, SearchConfig
@@ -19,6 +22,8 @@ class Preset:
     budget: float
     search: SearchConfig
     train: TrainConfig
+    batch_size: int
+    """Of the search."""
 
 
 def preset(data: str, recipe: str) -> Preset:
@@ -32,11 +37,12 @@ def preset(data: str, recipe: str) -> Preset:
     train = TRAIN_RECIPES["flexconv" if recipe == "paper" else "resnet"]
     if data == "demo":
         # A small network that sees few images: higher rates, so that its kernels are trained
-        # well enough within seconds for their sizes to matter.
-        search = replace(search, epochs=8, size_lr=1e-2, kernel_lr=1e-2, cnn_lr=5e-3)
+        # well enough within seconds for their sizes to matter. The budget is that of sizes 3.
+        rates = {"size_lr": 1e-2, "kernel_lr": 5e-3, "cnn_lr": 5e-3}
+        search = replace(search, epochs=8, centre="aligned", **rates)
         train = TrainConfig(8, 64, "adam", 1e-2, 0.0, "cosine", 1.0)
-        return Preset("demo", 14e3, search, train)
-    return Preset("cifar_resnet20", 0.27e6, search, train)
+        return Preset("demo", 10_684, search, train, 64)
+    return Preset("cifar_resnet20", 0.27e6, search, train, 128)
 
 
 def make_batches(
@@ -46,6 +52,17 @@ def make_batches(
     if data == "demo":
         return synthetic(scale, split=split, batch_size=batch_size, device=device, seed=seed)
     return load(data, split=split, batch_size=batch_size, device=device, seed=seed)
+
+
+def data_note(data: str) -> str:
+    """Say what a preset's pictures are, for the report; call it when they have been read."""
+    if data == "demo":
+        return "drawn patches in noise"
+    folder = Path(os.environ["EFFCONV_DATA"]) / data
+    with tarfile.open(next(folder.glob("train-*.tar*"))) as shard:
+        lossy = any(name.endswith((".jpg", ".jpeg")) for name in shard.getnames()[:2])
+    kind = "re-encoded as JPEG (lossy): compare only with the same data" if lossy else "lossless"
+    return f"{data}, pictures {kind}"
 
 
 def make_network(name: str, batches: Batches, seed: int) -> nn.Module:
@@ -58,17 +75,26 @@ def make_network(name: str, batches: Batches, seed: int) -> nn.Module:
 
 
 def demo_network(channels: int, classes: int, generator: torch.Generator) -> nn.Sequential:
-    """Make a small plain CNN whose searched layers are `see` and three `mix` convolutions."""
+    """Make a small CNN whose first searched layer, `see`, alone looks at the pixels.
+
+    Pooling follows it, so that the three `mix` layers cannot make up for a `see` that is too small.
+    """
     network = nn.Sequential()
-    widths = [(channels, 8, 1), (8, 16, 3), (16, 16, 3), (16, 16, 3), (16, 32, 3)]
-    for name, (c_in, c_out, size) in zip(
-        ("stem", "see", "mix1", "mix2", "mix3"), widths, strict=True
-    ):
+    widths = {
+        "stem": (channels, 8, 1),
+        "see": (8, 16, 3),
+        "mix1": (16, 16, 3),
+        "mix2": (16, 16, 3),
+        "mix3": (16, 32, 3),
+    }
+    for name, (c_in, c_out, size) in widths.items():
         conv = nn.Conv2d(c_in, c_out, size, padding=size // 2, bias=False)
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", generator=generator)
         network.add_module(name, conv)
         network.add_module(f"{name}_norm", nn.BatchNorm2d(c_out))
         network.add_module(f"{name}_relu", nn.ReLU())
+        if name == "see":
+            network.add_module("see_pool", nn.MaxPool2d(4))
     network.add_module("pool", nn.AdaptiveAvgPool2d(1))
     network.add_module("flatten", nn.Flatten())
     classifier = nn.Linear(32, classes)

@@ -76,7 +76,8 @@ def write_report(
     parts = [
         f"# {folder.name}",
         "",
-        f"{settings['model']} on {settings['data']}, recipe `{settings['recipe']}`.",
+        f"{settings['model']} on {settings['data']}, recipe `{settings['recipe']}`. "
+        f"Data: {config['environment']['data']}.",
         "",
         "| network | parameters | test accuracy |",
         "|---|---|---|",

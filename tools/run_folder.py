@@ -23,12 +23,13 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def open_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
+def open_run(folder: Path, settings: Mapping[str, Any], data: str, *, overwrite: bool) -> bool:
     """Make a run's folder, or go on in one that was interrupted.
 
     Args:
         folder: where the run is kept.
         settings: what decides the run's outcome; written to `config.json`.
+        data: what the data are, written beside the device and the versions.
         overwrite: delete what is there and start again.
 
     Returns:
@@ -55,7 +56,10 @@ def open_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> b
             )
         return True
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"settings": settings, "environment": environment(settings["device"])}
+    content = {
+        "settings": settings,
+        "environment": {"data": data, **environment(settings["device"])},
+    }
     write_text(config, json.dumps(content, indent=2) + "\n")
     return False
 

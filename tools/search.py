@@ -3,17 +3,19 @@
 import re
 import sys
 import time
+import warnings
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 import tyro
-from effconv_core import RECIPES, SearchConfig, SizePlan, apply_plan, save, search
+from effconv_core import RECIPES, SearchableCNN, SearchConfig, SizePlan, apply_plan, save, search
 from rich.console import Console
 from torch import nn
 
 from tools.meter import progress_bar, step_meter
-from tools.presets import make_batches, make_network, preset
+from tools.presets import data_note, make_batches, make_network, preset
 from tools.report import adjustment_sentence, draw_sizes, layer_table, write_report
 from tools.run_folder import Metrics, open_run
 from tools.train import TrainConfig, evaluate, train
@@ -23,7 +25,10 @@ DATA = ("cifar10", "mnist", "demo")
 
 @dataclass(frozen=True)
 class Options:
-    """Learn the kernel sizes of a CNN under a parameter budget, then train the CNN found."""
+    """Learn the kernel sizes of a CNN under a parameter budget, then train the CNN found.
+
+    `--search-epochs` may be written for `--search.epochs`, and so on.
+    """
 
     model: str
     """`demo` or a name of effconv_models."""
@@ -31,13 +36,13 @@ class Options:
     """Wanted number of parameters of the found CNN."""
     search: SearchConfig
     train: TrainConfig
+    batch_size: int
+    """Of the search."""
     recipe: str = "default"
     """`default`, or `paper` for the paper's search and training; sets the defaults of the rest."""
-    batch_size: int = 128
-    """Of the search."""
     seed: int = 0
     """Of data order, augmentation and the networks' initial values; the search has its own."""
-    scale: float = 6.0
+    scale: float = 8.0
     """Width in pixels of the pattern that carries the class in the demo's images."""
     baseline: bool = False
     """Train the network with its original sizes alike, for comparison."""
@@ -60,12 +65,14 @@ def parse(arguments: list[str]) -> tuple[str, Options]:
         raise ValueError(f"data {data!r} is unknown; name one of {', '.join(DATA)} first")
     rest = [re.sub(r"^--(search|train)-", r"--\1.", argument) for argument in rest]
     recipe = "default"
-    for flag, value in zip(rest, [*rest[1:], ""], strict=True):
+    for flag, value in pairwise(rest):
         recipe = value if flag == "--recipe" else recipe
     if recipe not in RECIPES:
         raise ValueError(f"recipe {recipe!r} does not exist; pass one of {', '.join(RECIPES)}")
     start = preset(data, recipe)
-    defaults = Options(start.model, start.budget, start.search, start.train, recipe)
+    defaults = Options(
+        start.model, start.budget, start.search, start.train, start.batch_size, recipe
+    )
     options = tyro.cli(Options, default=defaults, args=rest, prog=f"search:{data}")
     return data, options
 
@@ -77,13 +84,6 @@ def run(data: str, options: Options, console: Console) -> Path:
         FileExistsError: if the run is finished or was made with other settings.
         ValueError: for what `search`, `train` or the data refuse.
     """
-    name = options.name or f"{data}-{options.model}-{options.budget:.0f}-{options.recipe}"
-    folder = options.runs / name
-    settings = {"data": data, **asdict(options)}
-    for place in ("runs", "name", "overwrite"):
-        del settings[place]
-    if open_run(folder, settings, overwrite=options.overwrite):
-        console.print(f"going on with the interrupted run {folder}")
 
     def batches(split: str, batch_size: int) -> object:
         return make_batches(
@@ -98,6 +98,16 @@ def run(data: str, options: Options, console: Console) -> Path:
     search_batches = batches("train", options.batch_size)
     model = make_network(options.model, search_batches, options.seed)
     model = model.to(options.device, memory_format=torch.channels_last)
+    # Refuses a model or a budget that cannot be searched before the run leaves a trace.
+    SearchableCNN(model, options.search).plan(options.budget)
+
+    name = options.name or f"{data}-{options.model}-{options.budget:.0f}-{options.recipe}"
+    folder = options.runs / name
+    settings = {"data": data, **asdict(options)}
+    for place in ("runs", "name", "overwrite"):
+        del settings[place]
+    if open_run(folder, settings, data_note(data), overwrite=options.overwrite):
+        console.print(f"going on with the interrupted run {folder}")
     metrics = Metrics(folder)
     with progress_bar(console) as progress:
         plan = search(
@@ -168,11 +178,13 @@ def main() -> None:
     """Run the command line; a refusal is one line and exit status 2."""
     console = Console()
     started = time.perf_counter()
+    # Torch says so once for every even size: true, and no concern of who runs a search.
+    warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
     try:
         data, options = parse(sys.argv[1:])
         folder = run(data, options, console)
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        Console(stderr=True).print(f"search: {error}", style="red", markup=False)
+        Console(stderr=True).print(f"search: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
     console.print(f"{folder / 'report.md'} written after {time.perf_counter() - started:.0f} s")
 
