@@ -1,11 +1,11 @@
 """`hatch run search:NAME`: learn kernel sizes, then train the CNN that was found, and report."""
 
+import argparse
 import re
 import sys
 import time
 import warnings
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -64,9 +64,9 @@ def parse(arguments: list[str]) -> tuple[str, Options]:
     if data not in DATA:
         raise ValueError(f"data {data!r} is unknown; name one of {', '.join(DATA)} first")
     rest = [re.sub(r"^--(search|train)-", r"--\1.", argument) for argument in rest]
-    recipe = "default"
-    for flag, value in pairwise(rest):
-        recipe = value if flag == "--recipe" else recipe
+    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chosen.add_argument("--recipe", default="default")
+    recipe = chosen.parse_known_args(rest)[0].recipe
     if recipe not in RECIPES:
         raise ValueError(f"recipe {recipe!r} does not exist; pass one of {', '.join(RECIPES)}")
     start = preset(data, recipe)

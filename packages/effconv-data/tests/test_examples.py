@@ -2,7 +2,7 @@
 
 import doctest
 import re
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 @pytest.mark.parametrize("module", ["loader", "synthetic"])
 def test_docstring_examples(module):
-    result = doctest.testmod(sys.modules[f"effconv_data.{module}"])
+    result = doctest.testmod(import_module(f"effconv_data.{module}"))
     assert result.attempted > 0
     assert result.failed == 0
 

@@ -1,0 +1,32 @@
+"""What the documents show runs."""
+
+import doctest
+import re
+import sys
+from pathlib import Path
+
+import effconv_core
+import torch
+from torch import nn
+
+
+def test_docstring_example():
+    names = {name: getattr(effconv_core, name) for name in effconv_core.__all__}
+    result = doctest.testmod(
+        sys.modules["effconv_core.searchable"], extraglobs={"torch": torch, "nn": nn, **names}
+    )
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_readme_examples(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert len(blocks) == 2
+    names = {}
+    for block in blocks:
+        exec(block, names)
+    assert abs(names["plan"].cost / 15_000 - 1) <= 0.02
+    built = effconv_core.apply_plan(names["model"], effconv_core.SizePlan.load("plan.json"))
+    assert sum(p.numel() for p in built.parameters()) == names["plan"].cost

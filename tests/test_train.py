@@ -1,0 +1,112 @@
+"""The training of the found CNN."""
+
+import pytest
+import torch
+from effconv_data import synthetic
+from torch import nn
+
+from tools.presets import demo_network, preset
+from tools.train import TRAIN_RECIPES, TrainConfig, evaluate, rate_factor, train
+
+
+def network(seed: int = 0) -> nn.Module:
+    return demo_network(1, 4, torch.Generator().manual_seed(seed))
+
+
+def batches(**changes):
+    settings = {"samples": 256, "batch_size": 64, "seed": 0, **changes}
+    return synthetic(6, **settings)
+
+
+def test_recipes_are_those_of_the_papers():
+    resnet = TRAIN_RECIPES["resnet"]
+    assert (resnet.epochs, resnet.batch_size, resnet.optimizer) == (200, 128, "sgd")
+    assert (resnet.lr, resnet.weight_decay, resnet.schedule) == (0.1, 1e-4, "steps")
+    flexconv = TRAIN_RECIPES["flexconv"]
+    assert (flexconv.epochs, flexconv.batch_size, flexconv.optimizer) == (350, 64, "adam")
+    assert (flexconv.lr, flexconv.weight_decay, flexconv.schedule) == (1e-3, 0.0, "cosine")
+    assert preset("cifar10", "paper").train == flexconv
+    assert preset("cifar10", "default").train == resnet
+
+
+def test_rate_factor_by_hand():
+    steps = TrainConfig(epochs=200)
+    assert [rate_factor(steps, e) for e in (0, 99.9, 100, 149.9, 150, 199)] == [
+        1.0,
+        1.0,
+        0.1,
+        0.1,
+        0.01,
+        0.01,
+    ]
+    cosine = TrainConfig(epochs=25, schedule="cosine", warmup_epochs=5.0)
+    # Warm-up takes a tenth of the training at most: 2.5 epochs, then 22.5 of half a cosine.
+    factors = [rate_factor(cosine, e) for e in (0, 1.25, 2.5, 2.5 + 7.5, 2.5 + 11.25, 25)]
+    assert factors == pytest.approx([0.0, 0.5, 1.0, 0.75, 0.5, 0.0], abs=1e-12)
+
+
+def test_weights_follow_sgd_with_momentum_written_out():
+    config = TrainConfig(epochs=2, batch_size=64, lr=0.05, weight_decay=0.01)
+    data, trained, slow = batches(), network(), network()
+    train(trained, data, config)
+
+    parameters = list(slow.parameters())
+    momenta = [torch.zeros_like(p) for p in parameters]
+    data.set_epoch(0)
+    slow.train()
+    for epoch in range(2):
+        for images, labels in data:
+            loss = nn.CrossEntropyLoss()(slow(images), labels)
+            gradients = torch.autograd.grad(loss, parameters)
+            rate = 0.05 if epoch < 1 else 0.005
+            with torch.no_grad():
+                for p, m, g in zip(parameters, momenta, gradients, strict=True):
+                    m.mul_(0.9).add_(g + 0.01 * p)
+                    p.sub_(rate * m)
+    for ours, theirs in zip(trained.parameters(), parameters, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path):
+    config = TrainConfig(epochs=3, batch_size=64, lr=0.05)
+    straight = network()
+    train(straight, batches(), config)
+
+    class StopError(Exception):
+        pass
+
+    def stop(step):
+        if step.epoch == 1 and step.step == 2:
+            raise StopError
+
+    checkpoint = tmp_path / "train.safetensors"
+    with pytest.raises(StopError):
+        train(network(), batches(), config, checkpoint=checkpoint, on_step=stop)
+    resumed, seen = network(seed=9), []
+    train(resumed, batches(), config, checkpoint=checkpoint, on_step=lambda s: seen.append(s.epoch))
+
+    assert set(seen) == {1, 2}
+    for name, value in straight.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    checkpoint = tmp_path / "train.safetensors"
+    train(network(), batches(), TrainConfig(epochs=1), checkpoint=checkpoint)
+    with pytest.raises(ValueError, match="other training settings"):
+        train(network(), batches(), TrainConfig(epochs=2), checkpoint=checkpoint)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training():
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        train(network(), batches(), TrainConfig(epochs=1, lr=1e30))
+
+
+def test_accuracy_counts_the_samples_of_a_short_last_batch():
+    class SaysZero(nn.Module):
+        def forward(self, images):
+            return torch.tensor([[1.0, 0, 0, 0]]).expand(len(images), 4)
+
+    data = batches(split="test", samples=100)
+    assert len(data) == 2
+    assert evaluate(SaysZero(), data) == 0.25
