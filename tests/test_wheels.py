@@ -1,6 +1,7 @@
 """The packages as their users get them: wheels, installed into clean environments."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -91,7 +92,9 @@ def dist(tmp_path_factory) -> Path:
         if (ROOT / name).is_file():
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             (clone / name).write_bytes((ROOT / name).read_bytes())
-    run("hatch", "build", "--all", cwd=clone)
+    # As from a plain shell: the environment that runs this test is none of the clone's.
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("HATCH_")}
+    run("hatch", "build", "--all", cwd=clone, env=plain)
     return clone / "dist"
 
 

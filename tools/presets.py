@@ -39,7 +39,7 @@ def preset(data: str, recipe: str) -> Preset:
         # A small network that sees few images: higher rates, so that its kernels are trained
         # well enough within seconds for their sizes to matter. The budget is that of sizes 3.
         rates = {"size_lr": 1e-2, "kernel_lr": 5e-3, "cnn_lr": 5e-3}
-        search = replace(search, epochs=8, centre="aligned", **rates)
+        search = replace(search, epochs=12, centre="aligned", **rates)
         train = TrainConfig(8, 64, "adam", 1e-2, 0.0, "cosine", 1.0)
         return Preset("demo", 10_684, search, train, 64)
     return Preset("cifar_resnet20", 0.27e6, search, train, 128)
