@@ -126,3 +126,18 @@ def test_accuracy_counts_the_samples_of_a_short_last_batch():
     data = batches(split="test", samples=100)
     assert len(data) == 2
     assert evaluate(SaysZero(), data) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"epochs": 0}, "epochs of the training is 0; it must be at least 1"),
+        ({"batch_size": 0}, "batch_size of the training is 0; it must be at least 1"),
+        ({"lr": 0.0}, "lr of the training is 0.0; it must be above 0"),
+        ({"weight_decay": -1.0}, "weight_decay of the training is -1.0; it must be at least 0"),
+        ({"warmup_epochs": -1.0}, "warmup_epochs is -1.0; it must be 0 or more"),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        TrainConfig(**change)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 import tyro
 from effconv_core import RECIPES, SearchableCNN, SearchConfig, SizePlan, apply_plan, save, search
+from effconv_data import Batches
 from rich.console import Console
 from torch import nn
 
@@ -47,6 +48,7 @@ class Options:
     baseline: bool = False
     """Train the network with its original sizes alike, for comparison."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """`cpu`, `cuda` or one of several, such as `cuda:1`."""
     runs: Path = Path("runs")
     """Folder of all runs."""
     name: str = ""
@@ -84,8 +86,12 @@ def run(data: str, options: Options, console: Console) -> Path:
         FileExistsError: if the run is finished or was made with other settings.
         ValueError: for what `search`, `train` or the data refuse.
     """
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"device is {options.device!r}, but this torch sees no GPU; pass --device cpu"
+        )
 
-    def batches(split: str, batch_size: int) -> object:
+    def batches(split: str, batch_size: int) -> Batches:
         return make_batches(
             data,
             split,

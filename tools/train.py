@@ -27,6 +27,17 @@ class TrainConfig:
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up, but at most a tenth of the training."""
 
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("weight_decay", 0)):
+            if not getattr(self, name) >= least:
+                raise ValueError(
+                    f"{name} of the training is {getattr(self, name)}; it must be at least {least}"
+                )
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr of the training is {self.lr}; it must be above 0, so raise it")
+        if not self.warmup_epochs >= 0:
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs}; it must be 0 or more")
+
 
 TRAIN_RECIPES = {
     # He et al. 2016, section 4.2.
