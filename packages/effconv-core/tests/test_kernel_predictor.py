@@ -2,6 +2,7 @@ import pytest
 import torch
 from effconv_core.config import SearchConfig
 from effconv_core.kernel_predictor import (
+    KernelBank,
     LiteralKernelPredictor,
     ProjectedKernelPredictor,
     kernel_predictor,
@@ -77,7 +78,7 @@ def test_projected_kernels_start_with_he_fan_out_deviation_at_size_three():
         assert kernel.std().item() == pytest.approx((2 / (9 * c_out)) ** 0.5, rel=0.05)
 
 
-@pytest.mark.parametrize("form", ["projected", "literal"])
+@pytest.mark.parametrize("form", ["projected", "literal", "bank"])
 def test_gradients_reach_every_parameter_and_every_soft_size(form):
     generator = torch.Generator().manual_seed(0)
     predictor = kernel_predictor(CHANNELS, SearchConfig(kernel_form=form), generator).double()
@@ -97,3 +98,34 @@ def test_a_taps_gradient_does_not_reach_a_smaller_kernel():
     longer = predictor.grus([4, 9, 16])
     torch.testing.assert_close(states[:1], longer[:1])
     torch.testing.assert_close(states[1:5], longer[4:8])
+
+
+@pytest.mark.parametrize("size", range(1, 8))
+def test_a_banks_tap_keeps_its_place_over_the_image_at_every_size(size):
+    bank = make(KernelBank)
+    with torch.no_grad():
+        for kernel in bank.kernels:
+            # Each tap holds its offset from the output pixel.
+            kernel.copy_(torch.arange(-3.0, 4).view(7, 1) * 10 + torch.arange(-3.0, 4))
+    soft_sizes = soft([size] * 3)
+    before = (size - 1) // 2
+    offsets = torch.arange(size, dtype=torch.float64) - before
+    expected = (offsets.view(-1, 1) * 10 + offsets) * modulation_mask(soft_sizes[0], size)
+    for kernel, (c_out, c_in) in zip(bank(soft_sizes, [size] * 3), CHANNELS):
+        torch.testing.assert_close(kernel, expected.expand(c_out, c_in, size, size))
+
+
+def test_a_banks_taps_outside_of_the_window_have_no_gradient():
+    bank = make(KernelBank)
+    sum(kernel.sum() for kernel in bank(soft([3, 3, 3]), [3, 3, 3])).backward()
+    for kernel in bank.kernels:
+        inside = torch.zeros(7, 7, dtype=torch.bool)
+        inside[2:5, 2:5] = True
+        assert (kernel.grad[:, :, inside] > 0).all()
+        assert (kernel.grad[:, :, ~inside] == 0).all()
+
+
+def test_a_bank_starts_with_he_fan_out_deviation_at_size_three():
+    generator = torch.Generator().manual_seed(0)
+    bank = KernelBank([(32, 64)], SearchConfig(), generator)
+    assert bank.kernels[0].std().item() == pytest.approx((2 / (9 * 32)) ** 0.5, rel=0.02)

@@ -20,9 +20,10 @@ class SearchConfig:
     """Sets the soft size at the start: k tanh(b) + k + 1, which is 2.99."""
     size_hidden: int = 64
     """Hidden size of the size predictor's GRU (the paper gives none)."""
-    kernel_form: Literal["projected", "literal"] = "projected"
+    kernel_form: Literal["projected", "literal", "bank"] = "projected"
     """literal: each layer's GRU has c_in * c_out hidden units, as EffConv Eq. 5 says to the letter;
-    projected: a small GRU, then a linear map to c_in * c_out."""
+    projected: a small GRU, then a linear map to c_in * c_out; bank: no GRU, but one kernel of the
+    largest size a layer, learned directly and cropped (not in the paper)."""
     kernel_hidden: int = 64
     """Hidden size of the projected form (the paper gives none)."""
     centre: Literal["paper", "aligned"] = "paper"
@@ -70,14 +71,14 @@ class SearchConfig:
                 "between 0 and 1, such as 0.02"
             )
         for name, allowed in {
-            "kernel_form": ("projected", "literal"),
+            "kernel_form": ("projected", "literal", "bank"),
             "centre": ("paper", "aligned"),
             "budget_form": ("paper", "smooth"),
             "count": ("model", "searched"),
         }.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; pass {allowed[0]!r} or {allowed[1]!r}"
+                    f"{name} is {getattr(self, name)!r}; pass {' or '.join(map(repr, allowed))}"
                 )
 
     @property

@@ -1,4 +1,4 @@
-"""Where kernels come from: GRUs that write a kernel tap by tap (EffConv Eq. 5, 7)."""
+"""Where kernels come from: GRUs that write them tap by tap (EffConv Eq. 5, 7), or a bank."""
 
 import math
 from collections.abc import Sequence
@@ -108,10 +108,52 @@ class LiteralKernelPredictor(nn.Module):
         return [kernels[layer] for layer in range(len(self.channels))]
 
 
+class KernelBank(nn.Module):
+    """One kernel of the largest size a layer, learned directly and cropped to s (not in the paper).
+
+    A tap keeps its place over the image when the size changes, unlike in the row-major order of
+    Eq. 5. Values start with He's fan-out standard deviation at size 3, sqrt(2 / (9 c_out)).
+
+    Args:
+        channels: L pairs `(c_out, c_in)`.
+        config: largest size and mask centre.
+        generator: source of the initial values.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[tuple[int, int]],
+        config: SearchConfig,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.k, self.centre = config.k, config.centre
+        self.kernels = nn.ParameterList(
+            torch.randn(c_out, c_in, config.largest, config.largest, generator=generator)
+            * math.sqrt(2 / (9 * c_out))
+            for c_out, c_in in channels
+        )
+
+    def forward(self, soft_sizes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        """Give L masked kernels `(c_out, c_in, s, s)` for soft sizes `(L,)` and sizes."""
+        masked = []
+        for kernel, soft_size, size in zip(self.kernels, soft_sizes, sizes, strict=True):
+            first = self.k - (size - 1) // 2  # where "same" padding puts the window's first tap
+            window = slice(first, first + size)
+            mask = modulation_mask(soft_size, size, self.centre)
+            masked.append(kernel[:, :, window, window] * mask)
+        return masked
+
+
+SOURCES = {
+    "projected": ProjectedKernelPredictor,
+    "literal": LiteralKernelPredictor,
+    "bank": KernelBank,
+}
+
+
 def kernel_predictor(
     channels: Sequence[tuple[int, int]], config: SearchConfig, generator: torch.Generator
-) -> ProjectedKernelPredictor | LiteralKernelPredictor:
-    """Make the kernel predictor of the form that the config names."""
-    if config.kernel_form == "literal":
-        return LiteralKernelPredictor(channels, config, generator)
-    return ProjectedKernelPredictor(channels, config, generator)
+) -> ProjectedKernelPredictor | LiteralKernelPredictor | KernelBank:
+    """Make the source of kernels that the config names."""
+    return SOURCES[config.kernel_form](channels, config, generator)
