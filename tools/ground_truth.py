@@ -4,9 +4,7 @@ One row a training is appended to `results/ground-truth/SPACE.jsonl`; rows that 
 trained again, so an interrupted command goes on where it stopped.
 """
 
-import json
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import tyro
 from effconv_core import apply_plan
 from rich.console import Console
 
-from tools.meter import plain_bar
+from tools.jobs import append_row, read_rows, run_jobs
 from tools.presets import data_note
 from tools.run_folder import environment
 from tools.spaces import SAMPLES, SPACES
@@ -56,13 +54,6 @@ def train_plan(space: str, plan: dict[str, int], seed: int) -> dict:
     }
 
 
-def read_table(path: Path) -> tuple[dict, list[dict]]:
-    """Give the header and the rows of a table; a line cut off by an interruption is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    header, *rows = (json.loads(line) for line in lines if line.endswith("\n"))
-    return header, rows
-
-
 def open_table(path: Path, space: str) -> list[dict]:
     """Make a table with its header, or give the rows that it holds.
 
@@ -79,15 +70,13 @@ def open_table(path: Path, space: str) -> list[dict]:
             "settings": settings,
             "environment": {"data": data, **environment("cpu"), "threads of a training": 1},
         }
-        path.write_text(json.dumps(header) + "\n", encoding="utf-8")
+        append_row(path, header)
         return []
-    header, rows = read_table(path)
+    header, *rows = read_rows(path)
     if header["settings"] != settings:
         raise ValueError(
             f"{path} was made with {header['settings']}, not {settings}; delete it to train anew"
         )
-    # A line cut off by an interruption would run into the next one.
-    path.write_text("".join(json.dumps(row) + "\n" for row in (header, *rows)), encoding="utf-8")
     return rows
 
 
@@ -96,22 +85,15 @@ def main() -> None:
     options = tyro.cli(Options, prog="bench:ground-truth")
     jobs = []
     for space in options.spaces:
-        rows = open_table(options.out / f"{space}.jsonl", space)
-        done = {(json.dumps(row["plan"]), row["seed"]) for row in rows}
+        path = options.out / f"{space}.jsonl"
+        done = [(row["plan"], row["seed"]) for row in open_table(path, space)]
         jobs += [
-            (space, plan, seed)
+            (path, (space, plan, seed))
             for seed in range(options.seeds)
             for plan in SPACES[space].plans()
-            if (json.dumps(plan), seed) not in done
+            if (plan, seed) not in done
         ]
-    with ProcessPoolExecutor(options.workers) as pool, plain_bar(Console()) as progress:
-        task = progress.add_task("ground truth", total=len(jobs))
-        running = {pool.submit(train_plan, *job): job for job in jobs}
-        for future in as_completed(running):
-            space, *_ = running[future]
-            with (options.out / f"{space}.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(future.result()) + "\n")
-            progress.advance(task)
+    run_jobs(Console(), "trainings", train_plan, jobs, options.workers)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,16 @@ import sys
 from pathlib import Path
 
 import effconv_core
+import pytest
 import torch
 from torch import nn
 
 
-def test_docstring_example():
+@pytest.mark.parametrize("module", ["searchable", "score"])
+def test_docstring_examples(module):
     names = {name: getattr(effconv_core, name) for name in effconv_core.__all__}
     result = doctest.testmod(
-        sys.modules["effconv_core.searchable"], extraglobs={"torch": torch, "nn": nn, **names}
+        sys.modules[f"effconv_core.{module}"], extraglobs={"torch": torch, "nn": nn, **names}
     )
     assert result.attempted > 0
     assert result.failed == 0

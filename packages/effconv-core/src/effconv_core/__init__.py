@@ -3,6 +3,7 @@
 from effconv_core.checkpoint import load_training_state, save_training_state
 from effconv_core.config import RECIPES, SearchConfig, recipe
 from effconv_core.plan import SizePlan, apply_plan, load, save
+from effconv_core.score import PlanScore, rank_plan, score
 from effconv_core.search import SearchStep, search
 from effconv_core.searchable import SearchableCNN, searched_layers
 
@@ -10,6 +11,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "RECIPES",
+    "PlanScore",
     "SearchConfig",
     "SearchStep",
     "SearchableCNN",
@@ -17,9 +19,11 @@ __all__ = [
     "apply_plan",
     "load",
     "load_training_state",
+    "rank_plan",
     "recipe",
     "save",
     "save_training_state",
+    "score",
     "search",
     "searched_layers",
 ]
