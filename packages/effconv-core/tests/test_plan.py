@@ -69,6 +69,9 @@ def document(**changes):
         (document(sizes={"conv": 3.5}), TypeError, "'conv' is 3.5; sizes are integers"),
         (document(sizes={"conv": True}), TypeError, "'conv' is True; sizes are integers"),
         (document(soft_sizes={"fc": 3.1}), ValueError, r"same layers; \['conv', 'fc'\]"),
+        (document(soft_sizes={"conv": "3"}), TypeError, "soft size of layer 'conv' .* is '3'; it"),
+        (document(cost="9"), TypeError, "cost of the plan is '9'; it must be a number"),
+        (document(budget=[9]), TypeError, r"budget of the plan is \[9\]; it must be a number"),
         (document(size={"conv": 3}), ValueError, r"unknown fields \['size'\]"),
     ],
 )
@@ -127,6 +130,14 @@ def test_saved_networks_come_back_with_plan_and_weights(tmp_path):
     images = torch.randn(2, 3, 12, 12)
     torch.testing.assert_close(loaded(images), cnn(images))
     assert [path.name for path in tmp_path.iterdir()] == ["cnn.safetensors"]
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    plan, path = SizePlan({"3": 4}), tmp_path / "cnn.safetensors"
+    save(apply_plan(net(), plan), plan, path)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match="is no readable safetensors file"):
+        load(net(), path)
 
 
 def test_a_file_of_another_network_is_refused(tmp_path):

@@ -191,3 +191,18 @@ def test_an_unknown_recipe_names_the_known_ones():
         ValueError, match=r"'fast' does not exist; pass one of \['default', 'paper'"
     ):
         recipe("fast")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"model": "resnet"}, "the model is a str; pass a torch.nn.Module"),
+        ({"config": "paper"}, r"config is 'paper'; pass a SearchConfig, such as recipe"),
+        ({"budget": "15000"}, "budget is '15000'; pass the wanted parameter count as a number"),
+    ],
+)
+def test_an_argument_of_the_wrong_kind_is_named(change, sentence):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3))
+    arguments = {"model": model, "loader": [], "budget": 300, **change}
+    with pytest.raises(TypeError, match=sentence):
+        search(**arguments)

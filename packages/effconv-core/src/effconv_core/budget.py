@@ -65,8 +65,11 @@ def check_budget(cost: ParameterCost, budget: float, largest: int) -> None:
     """Refuse a budget below the smallest plan or above the largest one.
 
     Raises:
+        TypeError: if the budget is no number.
         ValueError: with the feasible range.
     """
+    if isinstance(budget, bool) or not isinstance(budget, int | float):
+        raise TypeError(f"budget is {budget!r}; pass the wanted parameter count as a number")
     smallest_cost = cost([1] * len(cost.per_tap))
     largest_cost = cost([largest] * len(cost.per_tap))
     if not smallest_cost <= budget <= largest_cost:
@@ -124,10 +127,11 @@ def nearest_plan(
         costs, distances = next_costs[kept], next_distances[kept]
     inside = np.flatnonzero(costs >= low)
     if not inside.size:
+        others = f"the next cost below is {costs.max():,}" if costs.size else "all cost more"
         raise ValueError(
             f"no plan costs within {tolerance:.1%} of the budget {budget:,.0f}: the "
-            f"{len(cost.per_tap)} searched layer(s) allow too few different costs, so raise the "
-            "tolerance or change the budget"
+            f"{len(cost.per_tap)} searched layer(s) allow too few different costs and {others}, "
+            "so raise the tolerance or change the budget"
         )
     row = inside[np.argmin(distances[inside])]
     plan = []

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -28,7 +28,7 @@ class SizePlan(Mapping[str, int]):
         budget: the wanted parameter count.
 
     Raises:
-        TypeError: if a size is no integer.
+        TypeError: if a size is no integer, or a soft size, the cost or the budget no number.
         ValueError: if there is no layer, a size is below 1, or the soft sizes are of other layers.
     """
 
@@ -49,6 +49,15 @@ class SizePlan(Mapping[str, int]):
                 raise ValueError(
                     f"size of layer {name!r} is {size}; sizes start at 1, so pass 1 or more"
                 )
+        numbers = {f"soft size of layer {name!r}": v for name, v in self.soft_sizes.items()}
+        numbers |= {
+            name: value
+            for name, value in (("cost", self.cost), ("budget", self.budget))
+            if value is not None
+        }
+        for name, value in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"{name} of the plan is {value!r}; it must be a number")
         if self.soft_sizes and self.soft_sizes.keys() != self.sizes.keys():
             odd = sorted(self.soft_sizes.keys() ^ self.sizes.keys())
             raise ValueError(f"sizes and soft sizes must name the same layers; {odd} are in one")
@@ -84,7 +93,7 @@ class SizePlan(Mapping[str, int]):
 
         Raises:
             ValueError: if the text is no such plan; the sentence says what is wrong.
-            TypeError: if a size is no integer.
+            TypeError: if a size is no integer or another entry no number.
         """
         try:
             content = json.loads(text)
@@ -202,9 +211,14 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     Raises:
         ValueError: if the file holds no plan, or the plan or the weights do not fit the model.
     """
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is no readable safetensors file ({error}); pass one that save wrote"
+        ) from None
     if "plan" not in metadata:
         raise ValueError(f"{path} holds no plan; pass a file that effconv_core.save wrote")
     cnn = apply_plan(model, SizePlan.from_json(metadata["plan"]))

@@ -60,12 +60,13 @@ def search(
         The plan, whose cost is within the config's tolerance of the budget.
 
     Raises:
+        TypeError: if the model, the budget or the config is of the wrong kind.
         ValueError: if no layer can be searched, the budget cannot be met, the loader is empty, the
             inputs have another channel count than the network takes, or the checkpoint belongs to
             another search.
         FloatingPointError: if a soft size is no longer finite.
     """
-    config = config or recipe("default")
+    config = recipe("default") if config is None else config
     searchable = SearchableCNN(model, config, searched=searched)
     searchable.plan(budget)  # refuses a budget that cannot be met before any training
     optimizer = torch.optim.AdamW(searchable.parameter_groups())

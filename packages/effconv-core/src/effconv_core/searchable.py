@@ -81,6 +81,7 @@ class SearchableCNN(nn.Module):
         sizes: their integer sizes.
 
     Raises:
+        TypeError: if the model is no module or the config no `SearchConfig`.
         ValueError: if no layer can be searched.
 
     Example:
@@ -98,7 +99,14 @@ class SearchableCNN(nn.Module):
         searched: LayerFilter | None = None,
     ) -> None:
         super().__init__()
-        self.config = config = config or SearchConfig()
+        config = SearchConfig() if config is None else config
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"the model is a {type(model).__name__}; pass a torch.nn.Module")
+        if not isinstance(config, SearchConfig):
+            raise TypeError(
+                f"config is {config!r}; pass a SearchConfig, such as recipe('default') gives"
+            )
+        self.config = config
         self.model = copy.deepcopy(model)
         chosen = searched_layers(self.model, searched)
         self.layers = list(chosen)
