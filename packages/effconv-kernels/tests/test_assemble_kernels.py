@@ -124,3 +124,23 @@ def test_bad_arguments_name_the_value_and_the_rule(change, error, sentence):
     }
     with pytest.raises(error, match=sentence):
         assemble_kernels(**(arguments | change))
+
+
+@pytest.mark.slow
+def test_runs_inside_a_fullgraph_compile():
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 4, generator=generator) for n in (13, 10))
+    tensors = (hidden.requires_grad_(), torch.tensor([3.2, 1.7], requires_grad=True))
+
+    def energy(hidden, soft_sizes):
+        kernels = assemble_kernels(
+            hidden, weight, torch.zeros(10), soft_sizes, sizes=[3, 2], channels=[(2, 3), (4, 1)]
+        )
+        return sum(kernel.square().sum() for kernel in kernels)
+
+    compiled = torch.compile(energy, fullgraph=True)
+    eager = energy(*tensors)
+    torch.testing.assert_close(compiled(*tensors), eager)
+    torch.testing.assert_close(
+        torch.autograd.grad(compiled(*tensors), tensors), torch.autograd.grad(eager, tensors)
+    )
