@@ -67,7 +67,7 @@ def pictures(name: str, split: str, seed: int) -> Batches:
     return load(name, split=split, batch_size=64, seed=seed, limit=SAMPLES)
 
 
-ADAM = TrainConfig(8, 64, "adam", 1e-2, 0.0, "cosine", 1.0)
+ADAM = TrainConfig(20, 64, "adam", 1e-2, 0.0, "cosine", 1.0)
 
 SPACES = {
     "planted-2.5": Space(partial(planted, 2.5), ADAM),
