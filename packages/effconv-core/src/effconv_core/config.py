@@ -26,8 +26,14 @@ class SearchConfig:
     largest size a layer, learned directly and cropped (not in the paper)."""
     kernel_hidden: int = 64
     """Hidden size of the projected form (the paper gives none)."""
+    mask: Literal["gaussian", "ring"] = "gaussian"
+    """gaussian: EffConv Eq. 6; ring: the outermost ring of taps is on or off, drawn anew for each
+    step, with a chance that is the soft size's fraction (not in the paper; for the bank alone)."""
     centre: Literal["paper", "aligned"] = "paper"
-    """Centre of the mask: v / 2, as EffConv Eq. 6 has it, or the middle of the kernel."""
+    """Centre of the Gaussian mask: v / 2, as EffConv Eq. 6 has it, or the middle of the kernel."""
+    exploration: float = 0.0
+    """Noise on the soft sizes of each training step, uniform within this many sizes of zero; the
+    budget term sees none of it (the paper has none)."""
     budget_form: Literal["paper", "smooth"] = "paper"
     """paper: |log(P(round v) / budget)| with a straight-through gradient (EffConv Eq. 4);
     smooth: log(P(v) / budget)^2."""
@@ -45,13 +51,16 @@ class SearchConfig:
     """Weight decay of all three."""
     epochs: int = 10
     """Epochs of the search (the paper takes 5 for ImageNet-32)."""
+    finalists: int = 1
+    """Plans near the learned sizes that are compared at the end, on the search's own kernels; with
+    1 the nearest plan is taken (the paper compares none)."""
     tolerance: float = 0.02
     """How far the plan's cost may lie from the budget, as a part of the budget."""
     seed: int = 0
     """Seed of the predictors' initial values and fixed inputs."""
 
     def __post_init__(self) -> None:
-        for name in ("k", "size_hidden", "kernel_hidden", "epochs"):
+        for name in ("k", "size_hidden", "kernel_hidden", "epochs", "finalists"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name} is {value!r}; it must be an integer, so pass one")
@@ -61,7 +70,7 @@ class SearchConfig:
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise ValueError(f"{name} is {value}; it must be above 0 and finite, so change it")
-        for name in ("budget_weight", "weight_decay"):
+        for name in ("budget_weight", "weight_decay", "exploration"):
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} is {value}; it must be 0 or more and finite")
@@ -72,6 +81,7 @@ class SearchConfig:
             )
         for name, allowed in {
             "kernel_form": ("projected", "literal", "bank"),
+            "mask": ("gaussian", "ring"),
             "centre": ("paper", "aligned"),
             "budget_form": ("paper", "smooth"),
             "count": ("model", "searched"),
@@ -80,6 +90,16 @@ class SearchConfig:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; pass {' or '.join(map(repr, allowed))}"
                 )
+        if self.mask == "ring" and self.kernel_form != "bank":
+            raise ValueError(
+                f"mask is 'ring' and kernel_form is {self.kernel_form!r}; a ring needs taps that "
+                "keep their place when the size changes, so pass kernel_form='bank'"
+            )
+        if self.finalists > 1 and not self.exploration:
+            raise ValueError(
+                f"finalists is {self.finalists} and exploration is 0; finalists are drawn within "
+                "the exploration of the learned sizes, so raise it or pass finalists=1"
+            )
 
     @property
     def largest(self) -> int:
@@ -89,7 +109,18 @@ class SearchConfig:
 
 RECIPES: dict[str, SearchConfig] = {
     "paper": SearchConfig(),
-    "default": SearchConfig(budget_form="smooth", budget_weight=20.0, size_lr=1e-3),
+    "default": SearchConfig(
+        kernel_form="bank",
+        mask="ring",
+        exploration=2.5,
+        budget_form="smooth",
+        budget_weight=20.0,
+        size_lr=1e-2,
+        kernel_lr=5e-3,
+        cnn_lr=5e-3,
+        epochs=2,
+        finalists=24,
+    ),
 }
 """Named settings: `paper` is the EffConv paper to the letter, `default` is what `search` uses."""
 

@@ -9,8 +9,9 @@ from effconv_kernels import assemble_kernels
 from torch import Tensor, nn
 
 from effconv_core.config import SearchConfig
+from effconv_core.draws import Draws
 from effconv_core.gru import FixedInputGRUs
-from effconv_core.mask import modulation_mask
+from effconv_core.mask import modulation_mask, ring_mask
 
 
 class KernelSource(Protocol):
@@ -116,7 +117,7 @@ class KernelBank(nn.Module):
 
     Args:
         channels: L pairs `(c_out, c_in)`.
-        config: largest size and mask centre.
+        config: largest size, mask and the seed of its draws.
         generator: source of the initial values.
     """
 
@@ -127,7 +128,8 @@ class KernelBank(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.k, self.centre = config.k, config.centre
+        self.k, self.mask, self.centre = config.k, config.mask, config.centre
+        self.draws = Draws(config.seed, 1)
         self.kernels = nn.ParameterList(
             torch.randn(c_out, c_in, config.largest, config.largest, generator=generator)
             * math.sqrt(2 / (9 * c_out))
@@ -137,10 +139,14 @@ class KernelBank(nn.Module):
     def forward(self, soft_sizes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         """Give L masked kernels `(c_out, c_in, s, s)` for soft sizes `(L,)` and sizes."""
         masked = []
-        for kernel, soft_size, size in zip(self.kernels, soft_sizes, sizes, strict=True):
+        draws = self.draws(len(sizes)).to(soft_sizes)
+        for layer, (kernel, size) in enumerate(zip(self.kernels, sizes, strict=True)):
             first = self.k - (size - 1) // 2  # where "same" padding puts the window's first tap
             window = slice(first, first + size)
-            mask = modulation_mask(soft_size, size, self.centre)
+            if self.mask == "ring":
+                mask = ring_mask(soft_sizes[layer], size, draws[layer])
+            else:
+                mask = modulation_mask(soft_sizes[layer], size, self.centre)
             masked.append(kernel[:, :, window, window] * mask)
         return masked
 

@@ -1,4 +1,4 @@
-"""The mask that makes a kernel differentiable in its size (EffConv Eq. 6)."""
+"""Masks that make a kernel differentiable in its size: EffConv Eq. 6, and a ring."""
 
 from typing import Literal
 
@@ -23,3 +23,28 @@ def modulation_mask(
     middle = soft_size / 2 if centre == "paper" else (size + 1) / 2
     profile = torch.exp(-(((taps - middle) / soft_size) ** 2))
     return torch.outer(profile, profile)
+
+
+def ring_mask(soft_size: Tensor, size: int, draw: Tensor) -> Tensor:
+    """Give 1 everywhere but in the outermost ring of taps, which is on or off (not in the paper).
+
+    The ring, what a kernel of size s has and one of s - 1 has not, is on with the probability
+    v - (s - 1), and passes its gradient on to v as that probability would. Over many draws dL/dv is
+    the mean slope of the loss between the two sizes. A fixed mask has no such slope to give once
+    the kernel has adapted to it: the taps make up for what the mask takes.
+
+    Args:
+        soft_size: scalar tensor v, from s - 1 to s.
+        size: s, the kernel size.
+        draw: scalar tensor, uniform in [0, 1): the ring is on where it is below the probability.
+
+    Returns:
+        `(s, s)`, differentiable in `soft_size`.
+    """
+    probability = soft_size - (size - 1)
+    on = (draw < probability).to(soft_size)
+    taps = torch.arange(size, device=soft_size.device)
+    first = (size - 1) // 2 - (size - 2) // 2  # where the window of s - 1 starts in that of s
+    inside = ((taps >= first) & (taps < first + size - 1)).to(soft_size)
+    inner = torch.outer(inside, inside)
+    return inner + (1 - inner) * (on + probability - probability.detach())

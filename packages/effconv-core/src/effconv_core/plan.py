@@ -75,7 +75,8 @@ class SizePlan(Mapping[str, int]):
     def adjusted(self) -> dict[str, int]:
         """Layers whose size is not the rounded soft size, with the rounded one.
 
-        They were changed because plain rounding left the budget's tolerance.
+        They were changed because plain rounding left the budget's tolerance, or because a plan
+        near by did better at the end of the search (`SearchConfig.finalists`).
         """
         return {
             name: round(soft)

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from effconv_core.batches import epoch_batches
 from effconv_core.checkpoint import load_training_state, save_training_state
 from effconv_core.config import SearchConfig, recipe
 from effconv_core.plan import SizePlan
 from effconv_core.searchable import LayerFilter, SearchableCNN
+from effconv_core.tournament import tournament
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ def search(
     Args:
         model: any network with `nn.Conv2d` layers; it is not changed. The search runs on its
             device and in its memory format.
-        loader: gives batches `(inputs, targets)`, once an epoch. Where it has `set_epoch`, that is
-            called before each epoch.
+        loader: gives batches `(inputs, targets)`, once an epoch and, where the config has
+            finalists, for their comparison. Where it has `set_epoch`, that is called before.
         budget: the wanted parameter count of the found network.
         config: settings; `recipe("default")` when None, `recipe("paper")` is the paper.
         criterion: the task's loss of `(outputs, targets)`.
@@ -80,6 +82,8 @@ def search(
         if checkpoint is not None:
             progress = {**identity, "epoch": epoch + 1}
             save_training_state(checkpoint, searchable, optimizer, progress)
+    if config.finalists > 1:
+        return tournament(searchable, loader, budget=budget, criterion=criterion)
     return searchable.plan(budget)
 
 
@@ -108,15 +112,8 @@ def _run_epoch(
     criterion: Callable[[Any, Any], Tensor],
     on_step: Callable[[SearchStep], None] | None,
 ) -> None:
-    example = next(searchable.parameters())
-    if hasattr(loader, "set_epoch"):
-        loader.set_epoch(epoch)
-    step = -1
-    for step, (inputs, targets) in enumerate(loader):
-        inputs, targets = (
-            value.to(example.device, non_blocking=True) if isinstance(value, Tensor) else value
-            for value in (inputs, targets)
-        )
+    device = next(searchable.parameters()).device
+    for step, (inputs, targets) in enumerate(epoch_batches(loader, epoch, device)):
         try:
             outputs = searchable(inputs)
         except RuntimeError as error:
@@ -140,11 +137,6 @@ def _run_epoch(
                     searchable.cost(searchable.sizes),
                 )
             )
-    if step < 0:
-        raise ValueError(
-            f"the loader gave no batch in epoch {epoch + 1}; it must give at least one an "
-            "epoch, so check its data set and batch size, and pass a loader, not an iterator"
-        )
 
 
 def _channel_error(searchable: SearchableCNN, inputs: Any) -> ValueError | None:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from effconv_core.budget import (
 )
 from effconv_core.config import SearchConfig
 from effconv_core.conv import PredictedConv2d
+from effconv_core.draws import Draws
 from effconv_core.kernel_predictor import kernel_predictor
 from effconv_core.plan import SizePlan, replace_modules
 from effconv_core.size_predictor import SizePredictor
@@ -66,8 +67,8 @@ def _is_plain(conv: nn.Conv2d) -> bool:
 class SearchableCNN(nn.Module):
     """A copy of a network whose searched convolutions use predicted kernels (EffConv Fig. 1).
 
-    Each forward pass predicts the soft sizes, rounds them, predicts and masks the kernels, and
-    runs the network on them. The searched layers' own weights are not used.
+    Each forward pass predicts the soft sizes, rounds them, makes the masked kernels, and runs the
+    network on them. The searched layers' own weights are not used.
 
     Args:
         model: any network with `nn.Conv2d` layers; it is copied, not changed.
@@ -78,7 +79,7 @@ class SearchableCNN(nn.Module):
         layers: names of the searched layers.
         cost: what sizes cost.
         soft_sizes: `(L,)`, those of the last forward pass, None before it.
-        sizes: their integer sizes.
+        sizes: these rounded, what `plan()` would give.
 
     Raises:
         TypeError: if the model is no module or the config no `SearchConfig`.
@@ -122,6 +123,7 @@ class SearchableCNN(nn.Module):
         example = next(iter(chosen.values())).weight
         self.size_predictor = SizePredictor(len(channels), config, generator).to(example)
         self.kernel_predictor = kernel_predictor(channels, config, generator).to(example)
+        self.draws = Draws(config.seed, 0)
         self.soft_sizes: Tensor | None = None
         self.sizes: list[int] = []
 
@@ -132,12 +134,36 @@ class SearchableCNN(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network, with any arguments that it takes, on freshly predicted kernels.
 
+        In training mode the config's exploration and mask draw the sizes of this pass around the
+        soft sizes; in evaluation mode they are `sizes`.
+
         Raises:
             FloatingPointError: if a soft size is not finite; the sentence names the layer.
         """
         self.soft_sizes = self.size_predictor()
-        self.sizes = self._round(self.soft_sizes.tolist())
-        kernels = self.kernel_predictor(self.soft_sizes, self.sizes)
+        on_host = self.soft_sizes.tolist()
+        self.sizes = self._round(on_host)
+        soft_sizes, sizes = self.soft_sizes, self.sizes
+        if self.training and self.config.exploration:
+            noise = (2 * self.draws(len(self.layers)) - 1) * self.config.exploration
+            soft_sizes = (soft_sizes + noise.to(soft_sizes)).clamp(1, self.config.largest)
+            explored = (v + n for v, n in zip(on_host, noise.tolist(), strict=True))
+            on_host = [min(max(v, 1.0), float(self.config.largest)) for v in explored]
+            sizes = self._round(on_host)
+        if self.config.mask == "ring":
+            if not self.training:
+                return self.forward_at(self.sizes, *args, **kwargs)
+            # The ring between floor(v) and floor(v) + 1 is what is drawn.
+            sizes = [min(math.floor(v) + 1, self.config.largest) for v in on_host]
+        return self._run(self.kernel_predictor(soft_sizes, sizes), args, kwargs)
+
+    def forward_at(self, sizes: Sequence[int], *args: Any, **kwargs: Any) -> Any:
+        """Run the network at the given sizes, one for each layer, on the kernels learned so far."""
+        parameter = next(self.kernel_predictor.parameters())
+        soft_sizes = torch.tensor(sizes, dtype=parameter.dtype, device=parameter.device)
+        return self._run(self.kernel_predictor(soft_sizes, sizes), args, kwargs)
+
+    def _run(self, kernels: Sequence[Tensor], args: Any, kwargs: Any) -> Any:
         for conv, kernel in zip(self._convs, kernels, strict=True):
             conv.kernel = kernel
         try:

@@ -1,0 +1,34 @@
+"""Random numbers that an interrupted search goes on with."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Draws(nn.Module):
+    """Uniform numbers that depend on a seed and on how often they were drawn, and on nothing else.
+
+    The count is part of the module's state. It lives on the host, so that drawing never waits for
+    the device, and is the same in every process of a distributed search.
+
+    Args:
+        seed: of the numbers.
+        stream: 0 or 1; the two streams of a seed have nothing to do with each other.
+    """
+
+    def __init__(self, seed: int, stream: int) -> None:
+        super().__init__()
+        self.start, self.count = (2 * seed + stream) * 1_000_003, 0
+
+    def forward(self, n: int) -> Tensor:
+        """Give the next `(n,)` numbers in [0, 1), on the CPU."""
+        generator = torch.Generator().manual_seed(self.start + self.count)
+        self.count += 1
+        return torch.rand(n, generator=generator)
+
+    def get_extra_state(self) -> Tensor:
+        """Give the count, for `state_dict`."""
+        return torch.tensor(self.count)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the count over from a `state_dict`."""
+        self.count = int(state)
