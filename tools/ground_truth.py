@@ -1,6 +1,6 @@
 """`hatch run bench:ground-truth`: train every plan of the small spaces from scratch, alike.
 
-One row a training is appended to `results/ground-truth/SPACE.jsonl`; rows that are there are not
+One row a training is appended to `results/ground-truth/TABLE.jsonl`; rows that are there are not
 trained again, so an interrupted command goes on where it stopped.
 """
 
@@ -16,57 +16,61 @@ from rich.console import Console
 from tools.jobs import append_row, read_rows, run_jobs
 from tools.presets import data_note
 from tools.run_folder import environment
-from tools.spaces import SAMPLES, SPACES
+from tools.spaces import tables
 from tools.train import evaluate, train
 
-TABLES = Path("results/ground-truth")
+FOLDER = Path("results/ground-truth")
+TABLES = tables()
 
 
 @dataclass(frozen=True)
 class Options:
     """Train every plan near the budget of each small space from scratch."""
 
-    spaces: tuple[str, ...] = tuple(SPACES)
-    """Which spaces."""
+    tables: tuple[str, ...] = tuple(TABLES)
+    """Which tables."""
     seeds: int = 3
     """Trainings of each plan."""
     workers: int = 2
     """Processes, of one thread each."""
-    out: Path = TABLES
+    out: Path = FOLDER
     """Folder of the tables."""
 
 
-def train_plan(space: str, plan: dict[str, int], seed: int) -> dict:
+def train_plan(table: str, plan: dict[str, int], seed: int) -> dict:
     """Train one plan once; give its row."""
     torch.set_num_threads(1)
+    settings, _ = TABLES[table]
+    batches = settings.batches("train", seed)  # reading or drawing the data is no part of the cost
     started = time.process_time()
-    settings = SPACES[space]
     network = settings.network(seed)
     cnn = apply_plan(network, plan, generator=torch.Generator().manual_seed(seed))
     cnn = cnn.to(memory_format=torch.channels_last)
-    train(cnn, settings.batches("train", seed), settings.train)
+    train(cnn, batches, settings.train)
+    seconds = time.process_time() - started
     return {
         "plan": plan,
         "parameters": sum(parameter.numel() for parameter in cnn.parameters()),
         "seed": seed,
         "accuracy": evaluate(cnn, settings.batches("test", seed)),
-        "cpu_seconds": round(time.process_time() - started, 2),
+        "cpu_seconds": round(seconds, 2),
     }
 
 
-def open_table(path: Path, space: str) -> list[dict]:
+def open_table(path: Path, table: str) -> list[dict]:
     """Make a table with its header, or give the rows that it holds.
 
     Raises:
         ValueError: if the table was made with other settings.
     """
-    settings = {"samples": SAMPLES, "train": asdict(SPACES[space].train)}
+    space, _ = TABLES[table]
+    settings = {"samples": space.samples, "train": asdict(space.train)}
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = data_note("demo" if space.startswith("planted") else space.split("-")[0])
+        real = table.split("-")[0]
+        data = data_note(real if real in ("cifar10", "mnist") else "demo")
         header = {
-            "space": space,
-            "budget": SPACES[space].budget,
+            "table": table,
             "settings": settings,
             "environment": {"data": data, **environment("cpu"), "threads of a training": 1},
         }
@@ -84,13 +88,13 @@ def main() -> None:
     """Run the command line."""
     options = tyro.cli(Options, prog="bench:ground-truth")
     jobs = []
-    for space in options.spaces:
-        path = options.out / f"{space}.jsonl"
-        done = [(row["plan"], row["seed"]) for row in open_table(path, space)]
+    for table in options.tables:
+        path = options.out / f"{table}.jsonl"
+        done = [(row["plan"], row["seed"]) for row in open_table(path, table)]
         jobs += [
-            (path, (space, plan, seed))
+            (path, (table, plan, seed))
             for seed in range(options.seeds)
-            for plan in SPACES[space].plans()
+            for plan in TABLES[table][1]
             if (plan, seed) not in done
         ]
     run_jobs(Console(), "trainings", train_plan, jobs, options.workers)

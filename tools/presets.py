@@ -2,7 +2,7 @@
 
 import os
 import tarfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -36,10 +36,7 @@ def preset(data: str, recipe: str) -> Preset:
     search = RECIPES[recipe]
     train = TRAIN_RECIPES["flexconv" if recipe == "paper" else "resnet"]
     if data == "demo":
-        # A small network that sees few images: higher rates, so that its kernels are trained
-        # well enough within seconds for their sizes to matter. The budget is that of sizes 3.
-        rates = {"size_lr": 1e-2, "kernel_lr": 5e-3, "cnn_lr": 5e-3}
-        search = replace(search, epochs=12, centre="aligned", **rates)
+        # The budget is that of sizes 3.
         train = TrainConfig(8, 64, "adam", 1e-2, 0.0, "cosine", 1.0)
         return Preset("demo", 10_684, search, train, 64)
     return Preset("cifar_resnet20", 0.27e6, search, train, 128)
@@ -74,18 +71,19 @@ def make_network(name: str, batches: Batches, seed: int) -> nn.Module:
     return create_model(name, in_channels=channels, num_classes=classes, generator=generator)
 
 
-def demo_network(channels: int, classes: int, generator: torch.Generator) -> nn.Sequential:
+def demo_network(
+    channels: int, classes: int, generator: torch.Generator, *, mixes: int = 3
+) -> nn.Sequential:
     """Make a small CNN whose first searched layer, `see`, alone looks at the pixels.
 
-    Pooling follows it, so that the three `mix` layers cannot make up for a `see` that is too small.
+    Pooling follows it, so that the `mix` layers cannot make up for a `see` that is too small.
     """
     network = nn.Sequential()
     widths = {
         "stem": (channels, 8, 1),
         "see": (8, 16, 3),
-        "mix1": (16, 16, 3),
-        "mix2": (16, 16, 3),
-        "mix3": (16, 32, 3),
+        **{f"mix{i}": (16, 16, 3) for i in range(1, mixes)},
+        f"mix{mixes}": (16, 32, 3),
     }
     for name, (c_in, c_out, size) in widths.items():
         conv = nn.Conv2d(c_in, c_out, size, padding=size // 2, bias=False)

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from tools.ground_truth import TABLES
+from tools.ground_truth import FOLDER
 from tools.jobs import read_rows, run_jobs
 from tools.run_folder import environment
 from tools.score_search import RECIPES, truth
@@ -37,22 +37,22 @@ class Options:
     """Which recipes give the source of kernels and its rate."""
     workers: int = 2
     """Processes, of one thread each."""
-    tables: Path = TABLES
+    tables: Path = FOLDER
     """Folder of the ground-truth tables."""
     out: Path = Path("results/proxy")
     """Folder of the trainings on predicted kernels."""
 
 
-class FixedSizes(nn.Module):
-    """Stands in for the size predictor: always the same sizes."""
+class AtSizes(nn.Module):
+    """A network on predicted kernels whose sizes never change."""
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, searchable: SearchableCNN, sizes: Sequence[int]) -> None:
         super().__init__()
-        self.register_buffer("sizes", torch.tensor(sizes, dtype=torch.float32))
+        self.searchable, self.sizes = searchable, sizes
 
-    def forward(self) -> Tensor:
-        """Give the sizes `(L,)`."""
-        return self.sizes
+    def forward(self, images: Tensor) -> Tensor:
+        """Run the network."""
+        return self.searchable.forward_at(self.sizes, images)
 
 
 def train_predicted(space: str, name: str, plan: dict[str, int]) -> dict:
@@ -61,14 +61,14 @@ def train_predicted(space: str, name: str, plan: dict[str, int]) -> dict:
     started = time.process_time()
     settings, config = SPACES[space], replace(RECIPES[name], seed=0)
     searchable = SearchableCNN(settings.network(0), config)
-    searchable.size_predictor = FixedSizes([plan[layer] for layer in searchable.layers])
+    fixed = AtSizes(searchable, [plan[layer] for layer in searchable.layers])
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
     train, losses = settings.batches("train", 0), []
-    searchable.train()
+    fixed.train()
     for epoch in range(config.epochs):
         train.set_epoch(epoch)
         for images, labels in train:
-            loss = F.cross_entropy(searchable(images), labels)
+            loss = F.cross_entropy(fixed(images), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -76,7 +76,7 @@ def train_predicted(space: str, name: str, plan: dict[str, int]) -> dict:
     return {
         "recipe": name,
         "plan": plan,
-        "accuracy": evaluate(searchable, settings.batches("test", 0)),
+        "accuracy": evaluate(fixed, settings.batches("test", 0)),
         "loss": torch.stack(losses[-len(train) :]).mean().item(),
         "cpu_seconds": round(time.process_time() - started, 2),
         "environment": environment("cpu"),
@@ -114,7 +114,7 @@ def main() -> None:
     for heading in ("space", "kernels from", "by accuracy", "by loss", "mean accuracy, %"):
         table.add_column(heading)
     for space in options.spaces:
-        plans, accuracies = truth(options.tables / f"{space}.jsonl")
+        plans, accuracies = truth(space, options.tables)
         means = accuracies.mean(axis=1)
         seeds = [
             spearman(accuracies[:, s], np.delete(accuracies, s, axis=1).mean(axis=1))

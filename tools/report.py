@@ -116,13 +116,13 @@ def write_report(
 
 
 def adjustment_sentence(plan: SizePlan) -> str:
-    """Say whether rounding left the budget's tolerance, and what was changed then."""
+    """Say whether the plan is the rounded soft sizes, and what was changed."""
     if not plan.adjusted:
-        return "Rounding the soft sizes met it."
+        return "It is the rounded soft sizes."
     changes = ", ".join(
         f"{name} {rounded} → {plan[name]}" for name, rounded in plan.adjusted.items()
     )
     return (
-        "Rounding the soft sizes left the budget's tolerance, so the nearest plan inside was "
-        f"taken: {changes}."
+        f"Not the rounded soft sizes: {changes}, because rounding left the budget's tolerance or "
+        "the plan did better at the end of the search."
     )

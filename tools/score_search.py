@@ -1,4 +1,4 @@
-"""`hatch run bench:score`: where the plans of each recipe stand in the ground-truth tables.
+"""`hatch run bench:score`: where the plans of each recipe, and of its peers, stand among all plans.
 
 Searches are kept in `results/score/SPACE.jsonl`, one row each, and not run twice; the printed table
 is made from those rows and from the tables.
@@ -11,40 +11,48 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import torch
 import tyro
 from effconv_core import rank_plan, recipe, search
 from rich.console import Console
 from rich.table import Table
 
-from tools.ground_truth import TABLES
+from tools.ground_truth import FOLDER
 from tools.jobs import read_rows, run_jobs
-from tools.presets import preset
+from tools.peers import halving, tpe
 from tools.run_folder import environment
 from tools.spaces import SPACES
 
-FAST = preset("demo", "default").search  # higher rates, for networks that see few images
+SMOOTH = {"budget_form": "smooth", "budget_weight": 20.0, "epochs": 12}
+RATES = {"size_lr": 1e-2, "kernel_lr": 5e-3, "cnn_lr": 5e-3}
+RING = recipe("default")
 RECIPES = {
-    "paper": recipe("paper", epochs=FAST.epochs),
-    "default": recipe("default", epochs=FAST.epochs),
-    "fast": FAST,
-    "fast, bank": replace(FAST, kernel_form="bank"),
+    "paper": recipe("paper", epochs=12),
+    "smooth": recipe("paper", **SMOOTH, size_lr=1e-3),
+    "fast": recipe("paper", **SMOOTH, **RATES, centre="aligned"),
+    "fast, bank": recipe("paper", **SMOOTH, **RATES, centre="aligned", kernel_form="bank"),
+    "default": RING,
+    "default, no finalists": replace(RING, finalists=1),
+    "default, no exploration": replace(RING, finalists=1, exploration=0.0),
+    "default, Gaussian": replace(RING, mask="gaussian", centre="aligned"),
 }
+PEERS = {"TPE": tpe, "halving": halving}
 
 
 @dataclass(frozen=True)
 class Options:
-    """Search with each recipe in each space, and print where the plans stand."""
+    """Search with each recipe and peer in each space, and print where the plans stand."""
 
     spaces: tuple[str, ...] = tuple(SPACES)
     """Which spaces; each needs its ground-truth table."""
-    recipes: tuple[str, ...] = tuple(RECIPES)
-    """Which recipes."""
+    recipes: tuple[str, ...] = (*RECIPES, *PEERS)
+    """Which recipes and peers."""
     seeds: int = 10
     """Searches of each recipe in each space."""
     workers: int = 2
     """Processes, of one thread each."""
-    tables: Path = TABLES
+    tables: Path = FOLDER
     """Folder of the ground-truth tables."""
     out: Path = Path("results/score")
     """Folder of the searches."""
@@ -53,43 +61,55 @@ class Options:
 def search_once(space: str, name: str, seed: int) -> dict:
     """Search once; give the row."""
     torch.set_num_threads(1)
-    started = time.process_time()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     settings = SPACES[space]
-    plan = search(
-        settings.network(seed),
-        settings.batches("train", seed),
-        budget=settings.budget,
-        config=replace(RECIPES[name], seed=seed),
-    )
+    settings.batches("train", seed)  # reading or drawing the data is no part of the cost
+    started = time.process_time()
+    if name in PEERS:
+        found = {"plan": PEERS[name](space, seed)}
+    else:
+        config = replace(RECIPES[name], seed=seed)
+        plan = search(
+            settings.network(seed),
+            settings.batches("train", seed),
+            budget=settings.budget,
+            config=config,
+        )
+        found = {
+            "plan": plan.sizes,
+            "soft_sizes": {layer: round(v, 4) for layer, v in plan.soft_sizes.items()},
+            "adjusted": plan.adjusted,
+            "parameters": plan.cost,
+            "config": asdict(config),
+        }
     return {
         "recipe": name,
         "seed": seed,
-        "plan": plan.sizes,
-        "soft_sizes": {layer: round(v, 4) for layer, v in plan.soft_sizes.items()},
-        "adjusted": plan.adjusted,
-        "parameters": plan.cost,
+        **found,
         "cpu_seconds": round(time.process_time() - started, 2),
         "environment": environment("cpu"),
-        "config": asdict(RECIPES[name]),
     }
 
 
-def truth(path: Path) -> tuple[list[dict[str, int]], np.ndarray]:
-    """Give the plans of a table and their accuracies `(P, seeds)`.
+def truth(space: str, folder: Path) -> tuple[list[dict[str, int]], np.ndarray]:
+    """Give the plans of a space and their accuracies `(P, seeds)` from its ground-truth table.
 
     Raises:
-        ValueError: if a plan was trained less often than another.
+        ValueError: if a plan was trained less often than another, or not at all.
     """
+    path = folder / f"{SPACES[space].table or space}.jsonl"
     accuracies: dict[str, dict[int, float]] = defaultdict(dict)
     for row in read_rows(path)[1:]:
         accuracies[json.dumps(row["plan"])][row["seed"]] = row["accuracy"]
-    counts = {len(by_seed) for by_seed in accuracies.values()}
-    if len(counts) != 1:
+    plans = SPACES[space].plans()
+    table = [accuracies[json.dumps(plan)] for plan in plans]
+    counts = {len(by_seed) for by_seed in table}
+    if len(counts) != 1 or counts == {0}:
         raise ValueError(
-            f"{path} holds {sorted(counts)} trainings of a plan; run bench:ground-truth to its end"
+            f"{path} holds {sorted(counts)} trainings of a plan of {space}; run "
+            "bench:ground-truth to its end"
         )
-    values = [[by_seed[seed] for seed in sorted(by_seed)] for by_seed in accuracies.values()]
-    return [json.loads(plan) for plan in accuracies], np.array(values)
+    return plans, np.array([[by_seed[seed] for seed in sorted(by_seed)] for by_seed in table])
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -114,7 +134,7 @@ def noise_floor(accuracies: np.ndarray) -> float:
 
 def summary(space: str, options: Options) -> list[list[str]]:
     """Give the rows of the printed table for one space."""
-    plans, accuracies = truth(options.tables / f"{space}.jsonl")
+    plans, accuracies = truth(space, options.tables)
     means = accuracies.mean(axis=1)
     rows = []
 
@@ -134,13 +154,13 @@ def summary(space: str, options: Options) -> list[list[str]]:
             ]
         )
 
-    uniform = rank_plan(dict.fromkeys(plans[0], 3), plans, accuracies)
+    uniform = rank_plan(dict.fromkeys(plans[0], SPACES[space].uniform), plans, accuracies)
     noise = f"{len(plans)} plans, {100 * means.min():.1f} to {100 * means.max():.1f} %"
     rows.append([space, noise, "", "", f"noise floor {100 * noise_floor(accuracies):.2f}", ""])
     rows.append(
         [space, "random (expected)", "", "50", f"{100 * (means.max() - means.mean()):.2f}", ""]
     )
-    add("uniform 3x3", np.array([uniform.percentile]), np.array([uniform.regret]))
+    add("uniform", np.array([uniform.percentile]), np.array([uniform.regret]))
     found = read_rows(options.out / f"{space}.jsonl")
     for name in options.recipes:
         scores = [

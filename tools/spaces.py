@@ -1,8 +1,9 @@
 """Small spaces of plans: every plan near a budget can be trained from scratch in seconds."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import product
 
@@ -14,7 +15,6 @@ from torch import nn
 from tools.presets import demo_network
 from tools.train import TrainConfig
 
-SAMPLES = 4000  # of each split
 TOLERANCE = 0.02
 
 
@@ -22,17 +22,31 @@ TOLERANCE = 0.02
 class Space:
     """A small network on a data set, with a budget that decides which plans belong to it."""
 
-    batches: Callable[[str, int], Batches]
-    """Gives the batches of a split for a seed."""
+    make_batches: Callable[[str, int, int], Batches]
+    """Gives the batches of a split for a seed and a number of samples."""
     train: TrainConfig
+    samples: int = 4000
+    """Of each split."""
     halve: bool = False
     """Whether images are halved before the network sees them."""
+    mixes: int = 3
+    """Searched layers after the first."""
+    uniform: int = 3
+    """The budget is the cost of this size everywhere."""
+    table: str = ""
+    """A ground-truth table of every plan at all, which spaces of other budgets share; when empty,
+    the space has a table of its own, of the plans near its budget."""
+
+    def batches(self, split: str, seed: int) -> Batches:
+        """Give the batches of a split for a seed."""
+        return self.make_batches(split, seed, self.samples)
 
     def network(self, seed: int) -> nn.Module:
         """Make the network, with sizes 3, its values drawn from the seed."""
         train = self.batches("train", 0)
         generator = torch.Generator().manual_seed(seed)
-        network = demo_network(train.image_shape[0], train.num_classes, generator)
+        channels, classes = train.image_shape[0], train.num_classes
+        network = demo_network(channels, classes, generator, mixes=self.mixes)
         if self.halve:
             named = OrderedDict(halve=nn.AvgPool2d(2), **dict(network.named_children()))
             network = nn.Sequential(named)
@@ -40,40 +54,56 @@ class Space:
 
     @property
     def budget(self) -> int:
-        """The parameter count with sizes 3."""
+        """The parameter count of the uniform plan."""
         searchable = SearchableCNN(self.network(0))
-        return searchable.cost([3] * len(searchable.layers))
+        return searchable.cost([self.uniform] * len(searchable.layers))
 
-    def plans(self) -> list[dict[str, int]]:
-        """Give every plan whose cost is within the tolerance of the budget."""
+    def plans(self, tolerance: float = TOLERANCE) -> list[dict[str, int]]:
+        """Give every plan whose cost is within a tolerance of the budget."""
         searchable = SearchableCNN(self.network(0))
-        uniform = searchable.cost([3] * len(searchable.layers))
         return [
             dict(zip(searchable.layers, sizes, strict=True))
             for sizes in product(range(1, 8), repeat=len(searchable.layers))
-            if abs(searchable.cost(sizes) / uniform - 1) <= TOLERANCE
+            if abs(searchable.cost(sizes) / self.budget - 1) <= tolerance
         ]
 
 
 @lru_cache(maxsize=4)
-def planted(scale: float, split: str, seed: int) -> Batches:
+def planted(scale: float, image_size: int, split: str, seed: int, samples: int) -> Batches:
     """Give the drawn set at a scale."""
-    return synthetic(scale, split=split, samples=SAMPLES, batch_size=64, seed=seed)
+    return synthetic(
+        scale, split=split, samples=samples, image_size=image_size, batch_size=64, seed=seed
+    )
 
 
 @lru_cache(maxsize=4)
-def pictures(name: str, split: str, seed: int) -> Batches:
+def pictures(name: str, split: str, seed: int, samples: int) -> Batches:
     """Give the first pictures of a real set."""
-    return load(name, split=split, batch_size=64, seed=seed, limit=SAMPLES)
+    return load(name, split=split, batch_size=64, seed=seed, limit=samples)
 
 
 ADAM = TrainConfig(20, 64, "adam", 1e-2, 0.0, "cosine", 1.0)
+EVERY = Space(partial(planted, 4.0, 16), ADAM, samples=2000, mixes=2, table="every")
 
 SPACES = {
-    "planted-2.5": Space(partial(planted, 2.5), ADAM),
-    "planted-5": Space(partial(planted, 5.0), ADAM),
-    "planted-8": Space(partial(planted, 8.0), ADAM),
+    "planted-2.5": Space(partial(planted, 2.5, 24), ADAM),
+    "planted-5": Space(partial(planted, 5.0, 24), ADAM),
+    "planted-8": Space(partial(planted, 8.0, 24), ADAM),
     "mnist": Space(partial(pictures, "mnist"), ADAM),
     "cifar10-16": Space(partial(pictures, "cifar10"), ADAM, halve=True),
     "cifar10-32": Space(partial(pictures, "cifar10"), ADAM),
+    "every-4": replace(EVERY, uniform=4),
+    "every-5": replace(EVERY, uniform=5),
+    "every-6": replace(EVERY, uniform=6),
 }
+
+
+def tables() -> dict[str, tuple[Space, list[dict[str, int]]]]:
+    """Give the ground-truth tables by name: whose training they hold, and the plans in them."""
+    found = {}
+    for name, space in SPACES.items():
+        if space.table:
+            found[space.table] = (space, space.plans(tolerance=math.inf))
+        else:
+            found[name] = (space, space.plans())
+    return found

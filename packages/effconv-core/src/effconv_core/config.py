@@ -112,7 +112,7 @@ RECIPES: dict[str, SearchConfig] = {
     "default": SearchConfig(
         kernel_form="bank",
         mask="ring",
-        exploration=2.5,
+        exploration=2.0,
         budget_form="smooth",
         budget_weight=20.0,
         size_lr=1e-2,
