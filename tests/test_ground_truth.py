@@ -9,9 +9,10 @@ from rich.console import Console
 
 from tools.ground_truth import open_table, train_plan
 from tools.jobs import read_rows, run_jobs
+from tools.peers import Trial, halving, steps_allowed, tpe
 from tools.proxy import spearman, train_predicted
 from tools.score_search import Options, noise_floor, summary, truth
-from tools.spaces import SPACES
+from tools.spaces import SPACES, TABLES
 
 
 def square(number):
@@ -79,23 +80,41 @@ def test_a_table_of_other_settings_is_refused(tmp_path):
 
 
 def table(path, accuracies):
-    plans = [{"a": 3, "b": 3}, {"a": 4, "b": 1}, {"a": 1, "b": 4}]
-    rows = [{"space": "made"}]
-    for plan, values in zip(plans, accuracies):
+    """Write a table of the first plans of planted-5, and of one that is not near its budget."""
+    plans = SPACES["planted-5"].plans()
+    far = {"see": 7, "mix1": 7, "mix2": 7, "mix3": 7}
+    rows = [{"table": "planted-5"}]
+    for plan, values in zip([far, *plans], accuracies):
         rows += [{"plan": plan, "seed": s, "accuracy": value} for s, value in enumerate(values)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in reversed(rows[1:])))
+    path.write_text(json.dumps(rows[0]) + "\n" + path.read_text())
     return plans
 
 
-def test_truth_gathers_the_trainings_of_each_plan(tmp_path):
-    path = tmp_path / "made.jsonl"
-    plans = table(path, [[0.5, 0.6], [0.7, 0.8], [0.9, 1.0]])
-    found, accuracies = truth(path)
+def test_truth_gathers_the_trainings_of_each_plan_near_the_budget(tmp_path):
+    values = [[0.99, 0.99]] + [[0.01 * i, 0.02 * i] for i in range(22)]
+    plans = table(tmp_path / "planted-5.jsonl", values)
+    found, accuracies = truth("planted-5", tmp_path)
     assert found == plans
-    assert accuracies.tolist() == [[0.5, 0.6], [0.7, 0.8], [0.9, 1.0]]
-    table(path, [[0.5, 0.6], [0.7]])
+    assert accuracies.tolist() == values[1:]
+    table(tmp_path / "planted-5.jsonl", [*values[:-1], [0.5]])
     with pytest.raises(ValueError, match="run bench:ground-truth to its end"):
-        truth(path)
+        truth("planted-5", tmp_path)
+    table(tmp_path / "planted-5.jsonl", values[:-1])
+    with pytest.raises(ValueError, match="run bench:ground-truth to its end"):
+        truth("planted-5", tmp_path)
+
+
+def test_a_table_of_every_plan_serves_spaces_of_several_budgets():
+    every = TABLES["every"].table_plans()
+    assert len(every) == 7**3
+    budgets = {SPACES[name].budget for name in ("every-4", "every-5", "every-6")}
+    assert len(budgets) == 3
+    for name in ("every-4", "every-5", "every-6"):
+        plans = SPACES[name].plans()
+        assert len(plans) > 1
+        assert all(plan in every for plan in plans)
+        assert dict.fromkeys(plans[0], SPACES[name].uniform) in plans
 
 
 def test_noise_floor_by_hand():
@@ -114,18 +133,40 @@ def test_spearman_by_hand():
 
 
 def test_the_summary_ranks_found_plans_against_the_table(tmp_path):
-    plans = table(tmp_path / "made.jsonl", [[0.6, 0.6], [0.9, 0.9], [0.3, 0.3]])
+    values = [[0.99] * 2] + [[0.60] * 2] * 22
+    uniform = SPACES["planted-5"].plans().index({"see": 3, "mix1": 3, "mix2": 3, "mix3": 3})
+    values[1 + uniform], best, worst = [0.7] * 2, 0, 1
+    values[1 + best], values[1 + worst] = [0.8] * 2, [0.5] * 2
+    plans = table(tmp_path / "planted-5.jsonl", values)
     found = tmp_path / "found"
     found.mkdir()
-    rows = [{"recipe": "paper", "seed": s, "plan": plans[s]} for s in (0, 1)]
-    (found / "made.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    lines = summary("made", Options(recipes=("paper",), tables=tmp_path, out=found))
+    rows = [{"recipe": "paper", "seed": s, "plan": plans[p]} for s, p in enumerate((best, worst))]
+    (found / "planted-5.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = summary("planted-5", Options(recipes=("paper",), tables=tmp_path, out=found))
     by_name = {line[1]: line[2:] for line in lines}
-    # Uniform is the second of three; the best has 0.9 and the mean is 0.6.
-    assert by_name["uniform 3x3"][1].startswith("50 ")
-    assert by_name["uniform 3x3"][2] == "30.00"
-    assert by_name["random (expected)"][2] == "30.00"
+    # The table's mean is (0.8 + 0.7 + 0.5 + 19 * 0.6) / 22 = 0.6091.
+    assert by_name["random (expected)"][2] == "19.09"
+    assert by_name["uniform"][1].startswith("95 ")  # better than 20 of 21
+    assert by_name["uniform"][2] == "10.00"
     assert by_name["paper"][0] == "2"
-    assert by_name["paper"][1].startswith("75 ")
+    assert by_name["paper"][1].startswith("50 ")
     assert by_name["paper"][2] == "15.00"
-    assert by_name["paper"][3].startswith("+15.00 ")
+    assert by_name["paper"][3].startswith("+4.09 ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peer", [tpe, halving])
+def test_a_peer_finds_a_plan_near_the_budget_at_a_fifth_of_a_training(peer, monkeypatch):
+    steps = 0
+
+    def counted(trial, allowed, train=Trial.train):
+        nonlocal steps
+        steps += allowed
+        return train(trial, allowed)
+
+    monkeypatch.setattr(Trial, "train", counted)
+    space = SPACES["every-4"]
+    assert peer("every-4", 0) in space.plans()
+    # 20 epochs of 31 steps, divided by 5; what does not divide evenly is not used.
+    assert steps_allowed(space) == 124
+    assert 0.9 * 124 <= steps <= 124

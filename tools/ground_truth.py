@@ -16,11 +16,10 @@ from rich.console import Console
 from tools.jobs import append_row, read_rows, run_jobs
 from tools.presets import data_note
 from tools.run_folder import environment
-from tools.spaces import tables
+from tools.spaces import TABLES
 from tools.train import evaluate, train
 
 FOLDER = Path("results/ground-truth")
-TABLES = tables()
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Options:
 def train_plan(table: str, plan: dict[str, int], seed: int) -> dict:
     """Train one plan once; give its row."""
     torch.set_num_threads(1)
-    settings, _ = TABLES[table]
+    settings = TABLES[table]
     batches = settings.batches("train", seed)  # reading or drawing the data is no part of the cost
     started = time.process_time()
     network = settings.network(seed)
@@ -63,7 +62,7 @@ def open_table(path: Path, table: str) -> list[dict]:
     Raises:
         ValueError: if the table was made with other settings.
     """
-    space, _ = TABLES[table]
+    space = TABLES[table]
     settings = {"samples": space.samples, "train": asdict(space.train)}
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,10 +90,11 @@ def main() -> None:
     for table in options.tables:
         path = options.out / f"{table}.jsonl"
         done = [(row["plan"], row["seed"]) for row in open_table(path, table)]
+        plans = TABLES[table].table_plans()
         jobs += [
             (path, (table, plan, seed))
             for seed in range(options.seeds)
-            for plan in TABLES[table][1]
+            for plan in plans
             if (plan, seed) not in done
         ]
     run_jobs(Console(), "trainings", train_plan, jobs, options.workers)

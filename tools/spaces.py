@@ -60,12 +60,16 @@ class Space:
 
     def plans(self, tolerance: float = TOLERANCE) -> list[dict[str, int]]:
         """Give every plan whose cost is within a tolerance of the budget."""
-        searchable = SearchableCNN(self.network(0))
+        searchable, budget = SearchableCNN(self.network(0)), self.budget
         return [
             dict(zip(searchable.layers, sizes, strict=True))
             for sizes in product(range(1, 8), repeat=len(searchable.layers))
-            if abs(searchable.cost(sizes) / self.budget - 1) <= tolerance
+            if abs(searchable.cost(sizes) / budget - 1) <= tolerance
         ]
+
+    def table_plans(self) -> list[dict[str, int]]:
+        """Give the plans that the space's table holds."""
+        return self.plans(math.inf if self.table else TOLERANCE)
 
 
 @lru_cache(maxsize=4)
@@ -97,13 +101,5 @@ SPACES = {
     "every-6": replace(EVERY, uniform=6),
 }
 
-
-def tables() -> dict[str, tuple[Space, list[dict[str, int]]]]:
-    """Give the ground-truth tables by name: whose training they hold, and the plans in them."""
-    found = {}
-    for name, space in SPACES.items():
-        if space.table:
-            found[space.table] = (space, space.plans(tolerance=math.inf))
-        else:
-            found[name] = (space, space.plans())
-    return found
+TABLES = {space.table or name: space for name, space in SPACES.items()}
+"""The ground-truth tables by name, each with a space whose trainings it holds."""

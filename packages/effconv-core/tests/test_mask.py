@@ -1,6 +1,6 @@
 import pytest
 import torch
-from effconv_core.mask import modulation_mask
+from effconv_core.mask import modulation_mask, ring_mask
 from effconv_kernels.reference import mask_reference
 
 
@@ -40,3 +40,52 @@ def test_papers_mask_leans_towards_the_origin_and_the_aligned_one_does_not():
     aligned = modulation_mask(torch.tensor(5.0), 5, "aligned")
     assert paper[0, 0] > paper[-1, -1]
     torch.testing.assert_close(aligned, aligned.flip(0, 1))
+
+
+def test_ring_by_hand():
+    # v = 3.3: the ring of size 4 is on with probability 0.3. The window of 3 starts at the first
+    # tap in that of 4, since an even window has its middle left of the centre.
+    v = torch.tensor(3.3)
+    inner = torch.zeros(4, 4)
+    inner[:3, :3] = 1
+    assert torch.equal(ring_mask(v, 4, torch.tensor(0.29)), torch.ones(4, 4))
+    assert torch.equal(ring_mask(v, 4, torch.tensor(0.31)), inner)
+    # v = 4.5, size 5: the window of 4 starts one tap in.
+    inner = torch.zeros(5, 5)
+    inner[1:, 1:] = 1
+    assert torch.equal(ring_mask(torch.tensor(4.5), 5, torch.tensor(0.6)), inner)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7])
+def test_a_ring_is_what_the_next_smaller_window_lacks(size):
+    k = 3
+
+    def window(s):
+        first = k - (s - 1) // 2  # as "same" padding places it
+        taps = torch.zeros(7, 7)
+        taps[first : first + s, first : first + s] = 1
+        return taps
+
+    off = ring_mask(torch.tensor(size - 0.5), size, torch.tensor(0.9))
+    first = k - (size - 1) // 2
+    placed = torch.zeros(7, 7)
+    placed[first : first + size, first : first + size] = off
+    assert torch.equal(placed, window(size - 1))
+
+
+def test_a_rings_mean_gradient_is_the_slope_between_the_two_sizes():
+    # For a loss f of the mask's taps, E dL/dv must be f(on) - f(off). With f linear in the mask,
+    # each draw gives it exactly; with f quadratic, the mean of both draws is what counts.
+    weights = torch.arange(16.0, dtype=torch.float64).view(4, 4)
+
+    def loss(mask):
+        return (weights * mask).sum() + 0.01 * (weights * mask).sum() ** 2
+
+    slopes = []
+    for draw in (0.2, 0.7):  # v = 3.5: each half of the time
+        v = torch.tensor(3.5, dtype=torch.float64, requires_grad=True)
+        loss(ring_mask(v, 4, torch.tensor(draw))).backward()
+        slopes.append(v.grad.item())
+    on, off = torch.ones(4, 4, dtype=torch.float64), torch.zeros(4, 4, dtype=torch.float64)
+    off[:3, :3] = 1
+    assert sum(slopes) / 2 == pytest.approx((loss(on) - loss(off)).item())

@@ -196,6 +196,26 @@ def test_an_unknown_recipe_names_the_known_ones():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        ({"mask": "disc"}, "mask is 'disc'; pass 'gaussian' or 'ring'"),
+        ({"kernel_form": "projected"}, "a ring needs taps .* pass kernel_form='bank'"),
+        ({"exploration": -1.0}, "exploration is -1.0; it must be 0 or more and finite"),
+        ({"exploration": 0.0}, "finalists is 24 and exploration is 0; .* pass finalists=1"),
+        ({"finalists": 0}, "finalists is 0; it must be at least 1"),
+    ],
+)
+def test_settings_that_do_not_go_together_say_why(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        recipe("default", **change)
+
+
+def test_finalists_are_counted_in_whole_numbers():
+    with pytest.raises(TypeError, match=r"finalists is 2.5; it must be an integer"):
+        recipe("default", finalists=2.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
         ({"model": "resnet"}, "the model is a str; pass a torch.nn.Module"),
         ({"config": "paper"}, r"config is 'paper'; pass a SearchConfig, such as recipe"),
         ({"budget": "15000"}, "budget is '15000'; pass the wanted parameter count as a number"),

@@ -83,6 +83,69 @@ def test_gradients_reach_every_searched_layers_size():
     assert (searchable.size_predictor.head_bias.grad != 0).all()
 
 
+def test_exploration_moves_the_sizes_of_a_training_step_and_not_what_is_learned():
+    settings = recipe("default", mask="gaussian", finalists=1, exploration=1.5)
+    searchable = SearchableCNN(Residual(), settings)
+    seen = []
+    source = searchable.kernel_predictor.forward
+
+    def spy(soft_sizes, sizes):
+        seen.append((soft_sizes.tolist(), sizes))
+        return source(soft_sizes, sizes)
+
+    searchable.kernel_predictor.forward = spy
+    images = torch.randn(2, 3, 14, 14)
+    for _ in range(200):
+        searchable(images)
+    soft = torch.tensor([v for v, _ in seen])
+    # v starts at 2.99, so what is drawn lies evenly between 1.49 and 4.49.
+    assert 1.49 <= soft.min() < 1.6
+    assert 4.4 < soft.max() <= 4.5
+    torch.testing.assert_close(soft.mean(0), torch.full((2,), 2.99), atol=0.25, rtol=0)
+    assert all(sizes == [round(v) for v in vs] for vs, sizes in seen)
+    assert searchable.sizes == [3, 3]
+    torch.testing.assert_close(searchable.soft_sizes, torch.full((2,), 2.9908732))
+    seen.clear()
+    searchable.eval()(images)
+    assert seen == [(searchable.soft_sizes.tolist(), [3, 3])]
+
+
+def test_a_drawn_size_stays_within_the_range():
+    searchable = SearchableCNN(Residual(), recipe("default", exploration=50.0))
+    source, seen = searchable.kernel_predictor.forward, []
+
+    def spy(soft_sizes, sizes):
+        seen.extend(zip(soft_sizes.tolist(), sizes))
+        return source(soft_sizes, sizes)
+
+    searchable.kernel_predictor.forward = spy
+    for _ in range(30):
+        searchable(torch.randn(2, 3, 14, 14))
+    assert {1.0, 7.0} <= {v for v, _ in seen}
+    assert all(1 <= v <= 7 and 0 <= size - v <= 1 for v, size in seen)
+
+
+def test_forward_at_runs_the_banks_windows_of_the_given_sizes():
+    model = Residual()
+    searchable = SearchableCNN(model, recipe("default")).eval()
+    shared, down = searchable.kernel_predictor.kernels
+    cnn = apply_plan(model, {"shared": 4, "down": 3})
+    with torch.no_grad():
+        # By hand: the middle of 7 taps is number 3, and a window of 4 has one tap before it.
+        cnn.shared.weight.copy_(shared[:, :, 2:6, 2:6])
+        cnn.down.weight.copy_(down[:, :, 2:5, 2:5])
+        cnn.down.bias.copy_(model.down.bias)
+        images = torch.randn(2, 3, 14, 14)
+        torch.testing.assert_close(searchable.forward_at([4, 3], images), cnn(images))
+
+
+def test_in_evaluation_the_ring_form_runs_at_the_rounded_sizes():
+    searchable = SearchableCNN(Residual(), recipe("default")).eval()
+    images = torch.randn(2, 3, 14, 14)
+    torch.testing.assert_close(searchable(images), searchable.forward_at([3, 3], images))
+    torch.testing.assert_close(searchable(images), searchable(images))
+
+
 def test_a_searchable_network_can_be_copied_after_a_forward_pass():
     searchable = SearchableCNN(Residual()).eval()
     images = torch.randn(2, 3, 14, 14)

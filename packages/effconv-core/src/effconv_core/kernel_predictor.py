@@ -128,8 +128,8 @@ class KernelBank(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.k, self.mask, self.centre = config.k, config.mask, config.centre
-        self.draws = Draws(config.seed, 1)
+        self.k, self.centre = config.k, config.centre
+        self.draws = Draws(config.seed, 1) if config.mask == "ring" else None
         self.kernels = nn.ParameterList(
             torch.randn(c_out, c_in, config.largest, config.largest, generator=generator)
             * math.sqrt(2 / (9 * c_out))
@@ -139,12 +139,14 @@ class KernelBank(nn.Module):
     def forward(self, soft_sizes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         """Give L masked kernels `(c_out, c_in, s, s)` for soft sizes `(L,)` and sizes."""
         masked = []
-        draws = self.draws(len(sizes)).to(soft_sizes)
+        # In evaluation every ring that has a chance is on.
+        drawn = self.draws(len(sizes)) if self.draws and self.training else torch.zeros(len(sizes))
+        drawn = drawn.to(soft_sizes)
         for layer, (kernel, size) in enumerate(zip(self.kernels, sizes, strict=True)):
             first = self.k - (size - 1) // 2  # where "same" padding puts the window's first tap
             window = slice(first, first + size)
-            if self.mask == "ring":
-                mask = ring_mask(soft_sizes[layer], size, draws[layer])
+            if self.draws:
+                mask = ring_mask(soft_sizes[layer], size, drawn[layer])
             else:
                 mask = modulation_mask(soft_sizes[layer], size, self.centre)
             masked.append(kernel[:, :, window, window] * mask)
