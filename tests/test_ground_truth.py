@@ -85,7 +85,10 @@ def table(path, accuracies):
     far = {"see": 7, "mix1": 7, "mix2": 7, "mix3": 7}
     rows = [{"table": "planted-5"}]
     for plan, values in zip([far, *plans], accuracies):
-        rows += [{"plan": plan, "seed": s, "accuracy": value} for s, value in enumerate(values)]
+        rows += [
+            {"plan": plan, "seed": s, "accuracy": value, "cpu_seconds": 4.0}
+            for s, value in enumerate(values)
+        ]
     path.write_text("".join(json.dumps(row) + "\n" for row in reversed(rows[1:])))
     path.write_text(json.dumps(rows[0]) + "\n" + path.read_text())
     return plans
@@ -140,7 +143,10 @@ def test_the_summary_ranks_found_plans_against_the_table(tmp_path):
     plans = table(tmp_path / "planted-5.jsonl", values)
     found = tmp_path / "found"
     found.mkdir()
-    rows = [{"recipe": "paper", "seed": s, "plan": plans[p]} for s, p in enumerate((best, worst))]
+    rows = [
+        {"recipe": "paper", "seed": s, "plan": plans[p], "cpu_seconds": 3.0}
+        for s, p in enumerate((best, worst))
+    ]
     (found / "planted-5.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = summary("planted-5", Options(recipes=("paper",), tables=tmp_path, out=found))
     by_name = {line[1]: line[2:] for line in lines}
@@ -152,6 +158,7 @@ def test_the_summary_ranks_found_plans_against_the_table(tmp_path):
     assert by_name["paper"][1].startswith("50 ")
     assert by_name["paper"][2] == "15.00"
     assert by_name["paper"][3].startswith("+4.09 ")
+    assert by_name["paper"][4] == "0.75"
 
 
 @pytest.mark.slow

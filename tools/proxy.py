@@ -26,6 +26,15 @@ from tools.score_search import RECIPES, truth
 from tools.spaces import SPACES
 from tools.train import evaluate
 
+FAST = RECIPES["fast"]
+FORMS = {
+    **{name: RECIPES[name] for name in ("smooth", "fast", "fast, bank", "default")},
+    "fast, hidden 16": replace(FAST, kernel_hidden=16),
+    "fast, hidden 256": replace(FAST, kernel_hidden=256),
+    "fast, literal": replace(FAST, kernel_form="literal"),
+}
+"""Where kernels come from, at which rates, for how many epochs."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -33,8 +42,8 @@ class Options:
 
     spaces: tuple[str, ...] = ("planted-8", "cifar10-16")
     """Which spaces; each needs its ground-truth table."""
-    recipes: tuple[str, ...] = ("default", "fast", "fast, bank")
-    """Which recipes give the source of kernels and its rate."""
+    forms: tuple[str, ...] = tuple(FORMS)
+    """Which sources of kernels."""
     workers: int = 2
     """Processes, of one thread each."""
     tables: Path = FOLDER
@@ -59,7 +68,7 @@ def train_predicted(space: str, name: str, plan: dict[str, int]) -> dict:
     """Train the network on predicted kernels of fixed sizes; give the row."""
     torch.set_num_threads(1)
     started = time.process_time()
-    settings, config = SPACES[space], replace(RECIPES[name], seed=0)
+    settings, config = SPACES[space], replace(FORMS[name], seed=0)
     searchable = SearchableCNN(settings.network(0), config)
     fixed = AtSizes(searchable, [plan[layer] for layer in searchable.layers])
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
@@ -74,7 +83,7 @@ def train_predicted(space: str, name: str, plan: dict[str, int]) -> dict:
             optimizer.step()
             losses.append(loss.detach())
     return {
-        "recipe": name,
+        "form": name,
         "plan": plan,
         "accuracy": evaluate(fixed, settings.batches("test", 0)),
         "loss": torch.stack(losses[-len(train) :]).mean().item(),
@@ -100,10 +109,10 @@ def main() -> None:
     jobs = []
     for space in options.spaces:
         path = options.out / f"{space}.jsonl"
-        done = [(row["recipe"], row["plan"]) for row in read_rows(path)]
+        done = [(row["form"], row["plan"]) for row in read_rows(path)]
         jobs += [
             (path, (space, name, plan))
-            for name in options.recipes
+            for name in options.forms
             for plan in SPACES[space].plans()
             if (name, plan) not in done
         ]
@@ -127,9 +136,9 @@ def main() -> None:
             f"{100 * means.mean():.1f}",
         ]
         table.add_row(space, *scratch)
-        for name in options.recipes:
+        for name in options.forms:
             found = read_rows(options.out / f"{space}.jsonl")
-            rows = [row for row in found if row["recipe"] == name]
+            rows = [row for row in found if row["form"] == name]
             expected = np.array([means[plans.index(row["plan"])] for row in rows])
             reached = np.array([row["accuracy"] for row in rows])
             losses = np.array([row["loss"] for row in rows])

@@ -7,14 +7,17 @@ is made from those rows and from the tables.
 import json
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import optuna
 import torch
 import tyro
-from effconv_core import rank_plan, recipe, search
+from effconv_core import SearchableCNN, rank_plan, recipe, search
+from effconv_core.budget import nearest_plan
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +25,7 @@ from tools.ground_truth import FOLDER
 from tools.jobs import read_rows, run_jobs
 from tools.peers import halving, tpe
 from tools.run_folder import environment
-from tools.spaces import SPACES
+from tools.spaces import SPACES, TOLERANCE
 
 SMOOTH = {"budget_form": "smooth", "budget_weight": 20.0, "epochs": 12}
 RATES = {"size_lr": 1e-2, "kernel_lr": 5e-3, "cnn_lr": 5e-3}
@@ -38,6 +41,8 @@ RECIPES = {
     "default, Gaussian": replace(RING, mask="gaussian", centre="aligned"),
 }
 PEERS = {"TPE": tpe, "halving": halving}
+FRESH = 10
+"""The first seed of those that had no say in the settings of the default recipe."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ class Options:
     recipes: tuple[str, ...] = (*RECIPES, *PEERS)
     """Which recipes and peers."""
     seeds: int = 10
-    """Searches of each recipe in each space."""
+    """Searches of each recipe in each space; seeds start at 10 for the default recipe, its variants
+    and the peers, since lower ones were used to choose its settings, and at 0 for the others."""
     workers: int = 2
     """Processes, of one thread each."""
     tables: Path = FOLDER
@@ -91,8 +97,15 @@ def search_once(space: str, name: str, seed: int) -> dict:
     }
 
 
-def truth(space: str, folder: Path) -> tuple[list[dict[str, int]], np.ndarray]:
+def truth(
+    space: str, folder: Path, *, every: bool = False
+) -> tuple[list[dict[str, int]], np.ndarray]:
     """Give the plans of a space and their accuracies `(P, seeds)` from its ground-truth table.
+
+    Args:
+        space: its name.
+        folder: of the tables.
+        every: give all plans that the table holds, not only those near the space's budget.
 
     Raises:
         ValueError: if a plan was trained less often than another, or not at all.
@@ -101,7 +114,7 @@ def truth(space: str, folder: Path) -> tuple[list[dict[str, int]], np.ndarray]:
     accuracies: dict[str, dict[int, float]] = defaultdict(dict)
     for row in read_rows(path)[1:]:
         accuracies[json.dumps(row["plan"])][row["seed"]] = row["accuracy"]
-    plans = SPACES[space].plans()
+    plans = SPACES[space].table_plans() if every else SPACES[space].plans()
     table = [accuracies[json.dumps(plan)] for plan in plans]
     counts = {len(by_seed) for by_seed in table}
     if len(counts) != 1 or counts == {0}:
@@ -132,47 +145,100 @@ def noise_floor(accuracies: np.ndarray) -> float:
     return 2 * float(np.sqrt(2 * variance / S))
 
 
+def reversed_plan(space: str, plan: dict[str, int]) -> dict[str, int]:
+    """Give a plan's sizes to the layers in the opposite order, brought back to the budget."""
+    searchable = SearchableCNN(SPACES[space].network(0))
+    sizes = nearest_plan(
+        searchable.cost,
+        [float(size) for size in reversed(plan.values())],
+        SPACES[space].budget,
+        tolerance=TOLERANCE,
+        largest=searchable.config.largest,
+    )
+    return dict(zip(plan, sizes, strict=True))
+
+
 def summary(space: str, options: Options) -> list[list[str]]:
     """Give the rows of the printed table for one space."""
     plans, accuracies = truth(space, options.tables)
     means = accuracies.mean(axis=1)
-    rows = []
+    random_regret = means.max() - means.mean()  # what a random plan loses on average
+    trainings = read_rows(options.tables / f"{SPACES[space].table or space}.jsonl")[1:]
+    training = np.median([row["cpu_seconds"] for row in trainings])
+    found = read_rows(options.out / f"{space}.jsonl")
 
-    def add(name: str, percentiles: np.ndarray, regrets: np.ndarray) -> None:
+    def line(name: str, chosen: list[dict[str, int]], seconds: Sequence[float]) -> list[str]:
+        scores = [rank_plan(plan, plans, accuracies) for plan in chosen]
+        percentiles = np.array([score.percentile for score in scores])
+        gains = random_regret - np.array([score.regret for score in scores])
         low, high = interval(percentiles)
-        # Random plans have the table's mean accuracy.
-        gains = (means.max() - means.mean()) - regrets
         gain_low, gain_high = interval(gains)
+        return [
+            space,
+            name,
+            str(len(scores)),
+            f"{percentiles.mean():.0f} [{low:.0f}, {high:.0f}]",
+            f"{100 * (random_regret - gains.mean()):.2f}",
+            f"{100 * gains.mean():+.2f} [{100 * gain_low:+.2f}, {100 * gain_high:+.2f}]",
+            f"{np.median(seconds) / training:.2f}" if len(seconds) else "",
+        ]
+
+    spread = f"{len(plans)} plans, {100 * means.min():.1f} to {100 * means.max():.1f} %"
+    rows = [
+        [space, spread, "", "", f"noise floor {100 * noise_floor(accuracies):.2f}", "", ""],
+        [space, "random (expected)", "", "50", f"{100 * random_regret:.2f}", "", ""],
+        line("uniform", [dict.fromkeys(plans[0], SPACES[space].uniform)], []),
+    ]
+    for name in options.recipes:
+        mine = [row for row in found if row["recipe"] == name]
+        if mine:
+            seconds = [row["cpu_seconds"] for row in mine if "cpu_seconds" in row]
+            rows.append(line(name, [row["plan"] for row in mine], seconds))
+        if mine and name == "default":
+            rows.append(
+                line("default, reversed", [reversed_plan(space, row["plan"]) for row in mine], [])
+            )
+    return rows
+
+
+def rounding(space: str, options: Options) -> list[list[str]]:
+    """Say what lies between soft sizes and plan, where every plan at all was trained."""
+    plans, accuracies = truth(space, options.tables, every=True)
+    reached = {json.dumps(plan): mean for plan, mean in zip(plans, accuracies.mean(1), strict=True)}
+    searchable = SearchableCNN(SPACES[space].network(0))
+    rows = []
+    for name in options.recipes:
+        found = read_rows(options.out / f"{space}.jsonl")
+        mine = [row for row in found if row["recipe"] == name and "soft_sizes" in row]
+        if not mine:
+            continue
+        rounded = [{layer: round(v) for layer, v in row["soft_sizes"].items()} for row in mine]
+        costs = np.array([searchable.cost(list(plan.values())) for plan in rounded])
+        lost = [
+            reached[json.dumps(plain)] - reached[json.dumps(row["plan"])]
+            for plain, row in zip(rounded, mine, strict=True)
+        ]
         rows.append(
             [
                 space,
                 name,
-                str(len(percentiles)),
-                f"{percentiles.mean():.0f} [{low:.0f}, {high:.0f}]",
-                f"{100 * regrets.mean():.2f}",
-                f"{100 * gains.mean():+.2f} [{100 * gain_low:+.2f}, {100 * gain_high:+.2f}]",
+                f"{100 * (costs / SPACES[space].budget - 1).mean():+.1f}",
+                f"{sum(plain != row['plan'] for plain, row in zip(rounded, mine, strict=True))}"
+                f" of {len(mine)}",
+                f"{100 * np.mean(lost):+.2f}",
             ]
         )
-
-    uniform = rank_plan(dict.fromkeys(plans[0], SPACES[space].uniform), plans, accuracies)
-    noise = f"{len(plans)} plans, {100 * means.min():.1f} to {100 * means.max():.1f} %"
-    rows.append([space, noise, "", "", f"noise floor {100 * noise_floor(accuracies):.2f}", ""])
-    rows.append(
-        [space, "random (expected)", "", "50", f"{100 * (means.max() - means.mean()):.2f}", ""]
-    )
-    add("uniform", np.array([uniform.percentile]), np.array([uniform.regret]))
-    found = read_rows(options.out / f"{space}.jsonl")
-    for name in options.recipes:
-        scores = [
-            rank_plan(row["plan"], plans, accuracies) for row in found if row["recipe"] == name
-        ]
-        if scores:
-            add(
-                name,
-                np.array([score.percentile for score in scores]),
-                np.array([score.regret for score in scores]),
-            )
     return rows
+
+
+def print_table(console: Console, title: str, headings: Sequence[str], rows: list) -> None:
+    """Print rows, with a line between spaces."""
+    table = Table(title=title)
+    for heading in headings:
+        table.add_column(heading)
+    for row, following in pairwise([*rows, [None]]):
+        table.add_row(*row, end_section=row[0] != following[0])
+    console.print(table)
 
 
 def main() -> None:
@@ -182,24 +248,37 @@ def main() -> None:
     for space in options.spaces:
         path = options.out / f"{space}.jsonl"
         done = {(row["recipe"], row["seed"]) for row in read_rows(path)}
-        jobs += [
-            (path, (space, name, seed))
-            for name in options.recipes
-            for seed in range(options.seeds)
-            if (name, seed) not in done
-        ]
+        for name in options.recipes:
+            first = FRESH if name.startswith("default") or name in PEERS else 0
+            seeds = range(first, first + options.seeds)
+            jobs += [(path, (space, name, seed)) for seed in seeds if (name, seed) not in done]
     console = Console()
     run_jobs(console, "searches", search_once, jobs, options.workers)
-
-    table = Table(title="plans of a search among all plans at its budget")
-    headings = ("space", "recipe", "searches", "percentile", "regret, points", "gain over random")
-    for heading in headings:
-        table.add_column(heading)
-    for space in options.spaces:
-        for row in summary(space, options):
-            table.add_row(*row)
-        table.add_section()
-    console.print(table)
+    print_table(
+        console,
+        "plans of a search among all plans at its budget",
+        (
+            "space",
+            "recipe",
+            "searches",
+            "percentile [95 %]",
+            "regret, points",
+            "gain over random, points [95 %]",
+            "search / training",
+        ),
+        [row for space in options.spaces for row in summary(space, options)],
+    )
+    print_table(
+        console,
+        "soft sizes rounded plainly, beside the plan",
+        ("space", "recipe", "cost off the budget, %", "another plan", "accuracy, points"),
+        [
+            row
+            for space in options.spaces
+            if SPACES[space].table
+            for row in rounding(space, options)
+        ],
+    )
 
 
 if __name__ == "__main__":
