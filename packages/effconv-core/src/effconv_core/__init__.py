@@ -6,8 +6,9 @@ from effconv_core.plan import SizePlan, apply_plan, load, save
 from effconv_core.score import PlanScore, rank_plan, score
 from effconv_core.search import SearchStep, search
 from effconv_core.searchable import SearchableCNN, searched_layers
+from effconv_core.tournament import tournament
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "RECIPES",
@@ -26,4 +27,5 @@ __all__ = [
     "score",
     "search",
     "searched_layers",
+    "tournament",
 ]
