@@ -32,3 +32,8 @@ def test_the_global_seed_is_neither_used_nor_set():
     before = torch.random.get_rng_state()
     Draws(0, 0)(3)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_any_seed_of_64_bits_can_be_drawn_from():
+    numbers = [tuple(Draws(seed, 1)(2).tolist()) for seed in (-1, 2**44, 2**62 + 7)]
+    assert len(set(numbers)) == 3

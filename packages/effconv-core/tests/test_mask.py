@@ -73,19 +73,30 @@ def test_a_ring_is_what_the_next_smaller_window_lacks(size):
     assert torch.equal(placed, window(size - 1))
 
 
-def test_a_rings_mean_gradient_is_the_slope_between_the_two_sizes():
-    # For a loss f of the mask's taps, E dL/dv must be f(on) - f(off). With f linear in the mask,
-    # each draw gives it exactly; with f quadratic, the mean of both draws is what counts.
+def test_a_rings_mean_gradient_is_the_trapezoidal_rule_for_the_loss_between_two_sizes():
     weights = torch.arange(16.0, dtype=torch.float64).view(4, 4)
-
-    def loss(mask):
-        return (weights * mask).sum() + 0.01 * (weights * mask).sum() ** 2
-
-    slopes = []
-    for draw in (0.2, 0.7):  # v = 3.5: each half of the time
-        v = torch.tensor(3.5, dtype=torch.float64, requires_grad=True)
-        loss(ring_mask(v, 4, torch.tensor(draw))).backward()
-        slopes.append(v.grad.item())
     on, off = torch.ones(4, 4, dtype=torch.float64), torch.zeros(4, 4, dtype=torch.float64)
     off[:3, :3] = 1
-    assert sum(slopes) / 2 == pytest.approx((loss(on) - loss(off)).item())
+
+    def loss(mask):  # quadratic in the mask, so that the rule is exact
+        return (weights * mask).sum() + 0.01 * (weights * mask).sum() ** 2
+
+    def expected_slope(soft_size):
+        slopes = []
+        for draw in (0.0, 0.999999):
+            v = torch.tensor(soft_size, dtype=torch.float64, requires_grad=True)
+            loss(ring_mask(v, 4, torch.tensor(draw))).backward()
+            slopes.append(v.grad.item())
+        probability = soft_size - 3
+        return probability * slopes[0] + (1 - probability) * slopes[1]
+
+    middles = [3 + (i + 0.5) / 100 for i in range(100)]
+    mean = sum(map(expected_slope, middles)) / 100
+    assert mean == pytest.approx((loss(on) - loss(off)).item())
+    # At one v alone it is another number.
+    assert expected_slope(3.1) < 0.9 * mean
+
+
+def test_a_ring_at_an_integer_size_is_on_in_bfloat16_too():
+    draw = torch.tensor(0.99999)  # 1 in bfloat16
+    assert ring_mask(torch.tensor(3.0, dtype=torch.bfloat16), 3, draw).min() == 1

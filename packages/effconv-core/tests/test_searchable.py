@@ -141,9 +141,20 @@ def test_forward_at_runs_the_banks_windows_of_the_given_sizes():
 
 def test_in_evaluation_the_ring_form_runs_at_the_rounded_sizes():
     searchable = SearchableCNN(Residual(), recipe("default")).eval()
+    with torch.no_grad():
+        searchable.size_predictor.head_bias += 0.4  # v is some 3.3, between a ring that is on and off
     images = torch.randn(2, 3, 14, 14)
+    assert searchable.plan().sizes == {"shared": 3, "down": 3}
+    assert min(searchable.plan().soft_sizes.values()) > 3.2
     torch.testing.assert_close(searchable(images), searchable.forward_at([3, 3], images))
     torch.testing.assert_close(searchable(images), searchable(images))
+
+
+@pytest.mark.parametrize("sizes", [[9, 3], [0, 3], [3], [3, 3, 3], [3, 2.5], ["shared", "down"]])
+def test_forward_at_sizes_that_there_are_not_is_refused(sizes):
+    searchable = SearchableCNN(Residual(), recipe("default"))
+    with pytest.raises(ValueError, match="pass 2 integers from 1 to 7"):
+        searchable.forward_at(sizes, torch.randn(2, 3, 14, 14))
 
 
 def test_a_searchable_network_can_be_copied_after_a_forward_pass():

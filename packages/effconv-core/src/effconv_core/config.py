@@ -57,7 +57,8 @@ class SearchConfig:
     tolerance: float = 0.02
     """How far the plan's cost may lie from the budget, as a part of the budget."""
     seed: int = 0
-    """Seed of the predictors' initial values and fixed inputs."""
+    """Seed of the predictors' initial values and fixed inputs, of what training steps draw, and of
+    the finalists."""
 
     def __post_init__(self) -> None:
         for name in ("k", "size_hidden", "kernel_hidden", "epochs", "finalists"):

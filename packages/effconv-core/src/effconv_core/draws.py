@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+STRIDE = 1_000_003  # draws until the numbers of a stream are those of the next one
+
 
 class Draws(nn.Module):
     """Uniform numbers that depend on a seed and on how often they were drawn, and on nothing else.
@@ -12,16 +14,17 @@ class Draws(nn.Module):
 
     Args:
         seed: of the numbers.
-        stream: 0 or 1; the two streams of a seed have nothing to do with each other.
+        stream: 0 or 1; the two streams of a seed have nothing to do with each other for the first
+            million draws.
     """
 
     def __init__(self, seed: int, stream: int) -> None:
         super().__init__()
-        self.start, self.count = (2 * seed + stream) * 1_000_003, 0
+        self.start, self.count = (2 * seed + stream) * STRIDE, 0
 
     def forward(self, n: int) -> Tensor:
         """Give the next `(n,)` numbers in [0, 1), on the CPU."""
-        generator = torch.Generator().manual_seed(self.start + self.count)
+        generator = torch.Generator().manual_seed((self.start + self.count) % 2**63)
         self.count += 1
         return torch.rand(n, generator=generator)
 

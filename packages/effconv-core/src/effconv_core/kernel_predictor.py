@@ -141,7 +141,7 @@ class KernelBank(nn.Module):
         masked = []
         # In evaluation every ring that has a chance is on.
         drawn = self.draws(len(sizes)) if self.draws and self.training else torch.zeros(len(sizes))
-        drawn = drawn.to(soft_sizes)
+        drawn = drawn.to(soft_sizes.device)  # in bfloat16 a number near 1 would become 1
         for layer, (kernel, size) in enumerate(zip(self.kernels, sizes, strict=True)):
             first = self.k - (size - 1) // 2  # where "same" padding puts the window's first tap
             window = slice(first, first + size)

@@ -29,9 +29,10 @@ def ring_mask(soft_size: Tensor, size: int, draw: Tensor) -> Tensor:
     """Give 1 everywhere but in the outermost ring of taps, which is on or off (not in the paper).
 
     The ring, what a kernel of size s has and one of s - 1 has not, is on with the probability
-    v - (s - 1), and passes its gradient on to v as that probability would. Over many draws dL/dv is
-    the mean slope of the loss between the two sizes. A fixed mask has no such slope to give once
-    the kernel has adapted to it: the taps make up for what the mask takes.
+    v - (s - 1), and passes its gradient on to v as that probability would. With v spread evenly
+    from s - 1 to s, as exploration spreads it, the mean of dL/dv is the trapezoidal rule for the
+    difference of the loss at the two sizes. A fixed mask has no such slope to give once the kernel
+    has adapted to it: the taps make up for what the mask takes.
 
     Args:
         soft_size: scalar tensor v, from s - 1 to s.

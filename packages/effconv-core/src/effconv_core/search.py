@@ -20,7 +20,11 @@ from effconv_core.tournament import tournament
 
 @dataclass(frozen=True)
 class SearchStep:
-    """What one step of a search did; tensors stay on the device, so reading one synchronises."""
+    """What one step of a search did; tensors stay on the device, so reading one synchronises.
+
+    Soft sizes, sizes and cost are those learned so far; where the config draws the sizes of a step,
+    losses and outputs are those of the drawn ones.
+    """
 
     epoch: int
     step: int
@@ -73,18 +77,24 @@ def search(
     searchable.plan(budget)  # refuses a budget that cannot be met before any training
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
     identity = {"config": asdict(config), "budget": budget, "layers": searchable.layers}
-    first_epoch = 0
+    progress = {**identity, "epoch": 0}
     if checkpoint is not None and Path(checkpoint).exists():
-        first_epoch = _resume(checkpoint, searchable, optimizer, identity)
+        progress = _resume(checkpoint, searchable, optimizer, identity)
+    if "plan" in progress:
+        return SizePlan.from_json(progress["plan"])
     searchable.train()
-    for epoch in range(first_epoch, config.epochs):
+    for epoch in range(progress["epoch"], config.epochs):
         _run_epoch(searchable, loader, optimizer, epoch, budget, criterion, on_step)
+        progress["epoch"] = epoch + 1
         if checkpoint is not None:
-            progress = {**identity, "epoch": epoch + 1}
             save_training_state(checkpoint, searchable, optimizer, progress)
-    if config.finalists > 1:
-        return tournament(searchable, loader, budget=budget, criterion=criterion)
-    return searchable.plan(budget)
+    if config.finalists == 1:
+        return searchable.plan(budget)
+    plan = tournament(searchable, loader, budget=budget, criterion=criterion)
+    if checkpoint is not None:
+        progress["plan"] = plan.to_json()
+        save_training_state(checkpoint, searchable, optimizer, progress)
+    return plan
 
 
 def _resume(
@@ -92,7 +102,7 @@ def _resume(
     searchable: SearchableCNN,
     optimizer: torch.optim.Optimizer,
     identity: dict[str, Any],
-) -> int:
+) -> dict[str, Any]:
     progress = load_training_state(checkpoint, searchable, optimizer)
     for name, value in identity.items():
         if progress.get(name) != value:
@@ -100,7 +110,7 @@ def _resume(
                 f"{checkpoint} was written by a search whose {name} was {progress.get(name)}, not "
                 f"{value}; search with the same {name}, or delete it to start again"
             )
-    return progress["epoch"]
+    return progress
 
 
 def _run_epoch(

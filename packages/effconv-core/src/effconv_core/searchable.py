@@ -158,7 +158,24 @@ class SearchableCNN(nn.Module):
         return self._run(self.kernel_predictor(soft_sizes, sizes), args, kwargs)
 
     def forward_at(self, sizes: Sequence[int], *args: Any, **kwargs: Any) -> Any:
-        """Run the network at the given sizes, one for each layer, on the kernels learned so far."""
+        """Run the network on the kernels learned so far, at given sizes.
+
+        Args:
+            sizes: L integers, one for each of `layers`, from 1 to the config's largest size.
+            *args: what the network takes.
+            **kwargs: what the network takes.
+
+        Raises:
+            ValueError: if there are too few or too many sizes, or one is not such an integer.
+        """
+        sizes, largest = list(sizes), self.config.largest
+        if len(sizes) != len(self.layers) or not all(
+            size in range(1, largest + 1) for size in sizes
+        ):
+            raise ValueError(
+                f"sizes are {sizes}; pass {len(self.layers)} integers from 1 to {largest}, one for "
+                "each searched layer, such as plan.values()"
+            )
         parameter = next(self.kernel_predictor.parameters())
         soft_sizes = torch.tensor(sizes, dtype=parameter.dtype, device=parameter.device)
         return self._run(self.kernel_predictor(soft_sizes, sizes), args, kwargs)

@@ -1,12 +1,16 @@
 """Which of the plans near the learned sizes is best, by the kernels that the search has learned."""
 
+import copy
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import chain, count
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from effconv_core.batches import epoch_batches
 from effconv_core.budget import nearest_plan
@@ -14,7 +18,7 @@ from effconv_core.plan import SizePlan
 from effconv_core.searchable import SearchableCNN
 
 ROUNDS = 4
-MOVED = 4  # layers that differ from the learned sizes in a drawn plan, before it meets the budget
+MOVED = 4  # layers of a drawn plan that leave the learned sizes, on average, or all where fewer
 
 
 def tournament(
@@ -22,13 +26,14 @@ def tournament(
     loader: Iterable[tuple[Any, Any]],
     *,
     budget: float,
-    criterion: Callable[[Any, Any], Tensor],
+    criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
 ) -> SizePlan:
     """Compare plans near the learned sizes by their loss; give the best (not in the paper).
 
     In each of four rounds the plans left see the same batches, twice as many as in the round
-    before, starting with two, and the better half stays; all rounds count. No weight changes, but
-    normalisation layers use and update their statistics as in training.
+    before, starting with two, and the better half stays; all rounds count. Batch normalisation
+    takes the batch's own statistics, since those it has gathered are of other sizes; all else,
+    dropout for one, is as in evaluation. The searchable network is not changed.
 
     Args:
         searchable: after a search; its config says how many plans are compared and how far from the
@@ -36,25 +41,44 @@ def tournament(
         loader: training batches; passed over again from its start where it is too short.
         budget: the wanted parameter count, which all plans meet.
         criterion: the task's loss of `(outputs, targets)`.
+
+    Raises:
+        ValueError: if the config has one finalist, no plan meets the budget, or the loader is
+            empty.
+        FloatingPointError: if no plan has a finite loss.
     """
-    plan = searchable.plan(budget)
-    config = searchable.config
+    plan, config = searchable.plan(budget), searchable.config
+    if config.finalists == 1:
+        raise ValueError(
+            "finalists is 1, and a tournament compares at least 2; take searchable.plan(budget) or "
+            "raise finalists and exploration in the config"
+        )
+    network = copy.deepcopy(searchable).eval()
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.train()
     totals = dict.fromkeys(_candidates(searchable, plan, budget), 0.0)
-    device = next(searchable.kernel_predictor.parameters()).device
+    device = next(network.kernel_predictor.parameters()).device
     batches = chain.from_iterable(epoch_batches(loader, e, device) for e in count(config.epochs))
-    searchable.train()
     with torch.no_grad():
         for round_number in range(1, ROUNDS + 1):
             losses = torch.zeros(len(totals), device=device)
             for _ in range(2**round_number):
                 inputs, targets = next(batches)
-                outputs = [searchable.forward_at(sizes, inputs) for sizes in totals]
-                losses += torch.stack([criterion(output, targets) for output in outputs])
+                for place, sizes in enumerate(totals):
+                    losses[place] += criterion(network.forward_at(sizes, inputs), targets).sum()
             for sizes, loss in zip(totals, losses.tolist(), strict=True):
-                totals[sizes] += loss
+                totals[sizes] += loss if math.isfinite(loss) else math.inf
             best_first = sorted(totals, key=totals.__getitem__)
             totals = {sizes: totals[sizes] for sizes in best_first[: (len(totals) + 1) // 2]}
-    best = next(iter(totals))
+            if len(totals) == 1:
+                break
+    best, loss = next(iter(totals.items()))
+    if loss == math.inf:
+        raise FloatingPointError(
+            "no plan near the learned sizes has a finite loss; lower the learning rates or check "
+            "the data"
+        )
     return replace(plan, sizes=dict(zip(plan, best, strict=True)), cost=searchable.cost(best))
 
 
