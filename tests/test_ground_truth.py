@@ -1,14 +1,15 @@
 """The instruments that say how good a search is."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
-from effconv_core import SearchableCNN, apply_plan
+from effconv_core import SearchableCNN, apply_plan, recipe
 from rich.console import Console
 
 from tools.ground_truth import open_table, train_plan
-from tools.jobs import read_rows, run_jobs
+from tools.jobs import current_rows, read_rows, run_jobs
 from tools.peers import Trial, halving, steps_allowed, tpe
 from tools.proxy import spearman, train_predicted
 from tools.score_search import Options, noise_floor, summary, truth
@@ -28,6 +29,16 @@ def test_jobs_append_their_rows_after_those_that_are_there(tmp_path):
     run_jobs(Console(quiet=True), "squares", square, [(path, (n,)) for n in (2, 3)], 2)
     rows = sorted(read_rows(path), key=lambda row: row["number"])
     assert rows == [{"number": n, "square": n * n} for n in (1, 2, 3)]
+
+
+def test_rows_made_with_other_settings_are_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"recipe": "paper", "seed": 3, "config": asdict(recipe("paper", seed=3))}]
+    rows += [{"recipe": "TPE", "seed": 3}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert current_rows(path, "recipe", {"paper": recipe("paper")}) == rows
+    with pytest.raises(ValueError, match="a row of 'paper' made with another epochs; delete"):
+        current_rows(path, "recipe", {"paper": recipe("paper", epochs=3)})
 
 
 def test_a_failing_job_is_raised_and_loses_no_row(tmp_path):

@@ -142,12 +142,12 @@ def main() -> None:
     uniform = dict.fromkeys(plans[0][1], 3)
     plans += [("uniform", uniform)]
     plans += [(f"random {i}", plan) for i, plan in enumerate(random_plans())]
-    done = {(row["kind"], row["seed"]) for row in read_rows(trainings)}
+    done = [(row["kind"], row["plan"], row["seed"]) for row in read_rows(trainings)]
     jobs = [
         (trainings, (kind, plan, seed))
         for seed in range(options.seeds)
         for kind, plan in plans
-        if (kind, seed) not in done
+        if (kind, plan, seed) not in done
     ]
     run_jobs(console, "trainings", train_once, jobs, options.workers)
 
@@ -156,8 +156,8 @@ def main() -> None:
         table.add_column(heading)
     rows = read_rows(trainings)
     for kind, plan in plans:
-        mine = sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["seed"])
-        reached = [100 * row["accuracy"] for row in mine]
+        mine = [row for row in rows if (row["kind"], row["plan"]) == (kind, plan)]
+        reached = [100 * row["accuracy"] for row in sorted(mine, key=lambda row: row["seed"])]
         table.add_row(
             kind,
             " ".join(map(str, plan.values())),

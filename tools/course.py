@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from tools.jobs import read_rows, run_jobs
+from tools.jobs import current_rows, read_rows, run_jobs
 from tools.run_folder import environment
 from tools.score_search import RECIPES
 from tools.spaces import SPACES
@@ -93,7 +93,7 @@ def main() -> None:
     """Run the command line."""
     options = tyro.cli(Options, prog="bench:course")
     path, console = options.out / f"{options.space}.jsonl", Console()
-    done = {(row["recipe"], row["seed"]) for row in read_rows(path)}
+    done = {(r["recipe"], r["seed"]) for r in current_rows(path, "recipe", RECIPES)}
     jobs = [
         (path, (options.space, name, options.seed))
         for name in options.recipes

@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import Tensor
 
 from tools.ground_truth import FOLDER
-from tools.jobs import read_rows, run_jobs
+from tools.jobs import current_rows, read_rows, run_jobs
 from tools.proxy import spearman
 from tools.run_folder import environment
 from tools.score_search import RECIPES, noise_floor, truth
@@ -140,7 +140,7 @@ def main() -> None:
     jobs = []
     for space in options.spaces:
         path = options.out / f"{space}.jsonl"
-        done = {(row["recipe"], row["seed"]) for row in read_rows(path)}
+        done = {(r["recipe"], r["seed"]) for r in current_rows(path, "recipe", RECIPES)}
         jobs += [
             (path, (space, name, seed))
             for name in options.recipes

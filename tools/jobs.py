@@ -1,8 +1,9 @@
 """Lists of independent jobs whose results are kept as JSON lines, so that none is done twice."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,33 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def current_rows(path: Path, key: str, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Give the rows of a file, after a look at what they were made with.
+
+    Args:
+        path: the file.
+        key: which of a row's entries names its settings.
+        settings: a dataclass for each name.
+
+    Raises:
+        ValueError: if a row was made with other settings than its name has now.
+    """
+    rows = read_rows(path)
+    for row in rows:
+        now = asdict(settings[row[key]]) if "config" in row else {}
+        changed = [
+            field
+            for field, value in row.get("config", {}).items()
+            if field != "seed" and value != now.get(field)
+        ]
+        if changed:
+            raise ValueError(
+                f"{path} holds a row of {row[key]!r} made with another {', '.join(changed)}; "
+                "delete the rows of that name to make them anew"
+            )
+    return rows
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:

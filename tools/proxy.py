@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from tools.ground_truth import FOLDER
-from tools.jobs import read_rows, run_jobs
+from tools.jobs import current_rows, read_rows, run_jobs
 from tools.run_folder import environment
 from tools.score_search import RECIPES, truth
 from tools.spaces import SPACES
@@ -109,7 +109,7 @@ def main() -> None:
     jobs = []
     for space in options.spaces:
         path = options.out / f"{space}.jsonl"
-        done = [(row["form"], row["plan"]) for row in read_rows(path)]
+        done = [(row["form"], row["plan"]) for row in current_rows(path, "form", FORMS)]
         jobs += [
             (path, (space, name, plan))
             for name in options.forms

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tools.ground_truth import FOLDER
-from tools.jobs import read_rows, run_jobs
+from tools.jobs import current_rows, read_rows, run_jobs
 from tools.peers import halving, tpe
 from tools.run_folder import environment
 from tools.spaces import SPACES, TOLERANCE
@@ -247,7 +247,7 @@ def main() -> None:
     jobs = []
     for space in options.spaces:
         path = options.out / f"{space}.jsonl"
-        done = {(row["recipe"], row["seed"]) for row in read_rows(path)}
+        done = {(r["recipe"], r["seed"]) for r in current_rows(path, "recipe", RECIPES)}
         for name in options.recipes:
             first = FRESH if name.startswith("default") or name in PEERS else 0
             seeds = range(first, first + options.seeds)

@@ -142,7 +142,9 @@ def test_forward_at_runs_the_banks_windows_of_the_given_sizes():
 def test_in_evaluation_the_ring_form_runs_at_the_rounded_sizes():
     searchable = SearchableCNN(Residual(), recipe("default")).eval()
     with torch.no_grad():
-        searchable.size_predictor.head_bias += 0.4  # v is some 3.3, between a ring that is on and off
+        searchable.size_predictor.head_bias += (
+            0.4  # v is some 3.3, between a ring that is on and off
+        )
     images = torch.randn(2, 3, 14, 14)
     assert searchable.plan().sizes == {"shared": 3, "down": 3}
     assert min(searchable.plan().soft_sizes.values()) > 3.2
