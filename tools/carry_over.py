@@ -25,7 +25,7 @@ from tools.presets import data_note
 from tools.run_folder import environment
 from tools.train import TrainConfig, evaluate, train
 
-SAMPLES = 16_000
+SAMPLES = 12_000
 TRAIN = TrainConfig(10, 128, "sgd", 0.1, 5e-4, "cosine", 1.0)
 RANDOM_PLANS = 6
 SIZES_DRAWN = (1, 5)  # before a random plan is moved to the budget; its mean cost is near that of 3
