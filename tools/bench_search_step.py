@@ -4,12 +4,14 @@ Both networks have the same sizes, batch and optimizer; the steps are interleave
 else the machine does falls on both alike.
 """
 
+import dataclasses
 import json
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +30,9 @@ class Options:
     model: str = "cifar_resnet20"
     """A name of effconv_models."""
     size: int = 5
-    """Kernel size of every searched layer."""
+    """Kernel size of every searched layer; with the default recipe each step draws around it."""
+    recipe: Literal["paper", "default"] = "paper"
+    """Whose step is timed."""
     batch_size: int = 128
     warmups: int = 3
     """Pairs of steps that are not counted."""
@@ -87,8 +91,8 @@ def measure(options: Options) -> dict:
     images = images.to(options.device, memory_format=torch.channels_last)
     labels = torch.arange(options.batch_size, device=options.device) % 10
 
-    # The soft sizes start at the wanted size, and a budget at their cost keeps them there.
-    config = recipe("default")
+    # The soft sizes start at the wanted size, and this rate keeps them there.
+    config = recipe(options.recipe, size_lr=1e-9)
     offset = (options.size - config.k - 1) / config.k
     if not -1 < offset < 1:
         raise ValueError(
@@ -96,7 +100,8 @@ def measure(options: Options) -> dict:
             "and starts at neither end, so pass a size between them"
         )
     plain = create_model(options.model, kernel_sizes=options.size, generator=generator)
-    config = recipe("default", b=float(torch.atanh(torch.tensor(offset, dtype=torch.float64))))
+    b = float(torch.atanh(torch.tensor(offset, dtype=torch.float64)))
+    config = dataclasses.replace(config, b=b)
     searchable = SearchableCNN(create_model(options.model, generator=generator), config)
     budget = searchable.cost([options.size] * len(searchable.layers))
     networks = {"plain": plain, "search": searchable}
