@@ -164,7 +164,7 @@ def summary(space: str, options: Options) -> list[list[str]]:
     means = accuracies.mean(axis=1)
     random_regret = means.max() - means.mean()  # what a random plan loses on average
     trainings = read_rows(options.tables / f"{SPACES[space].table or space}.jsonl")[1:]
-    training = np.median([row["cpu_seconds"] for row in trainings])
+    training = np.median([row["cpu_seconds"] for row in trainings if row["plan"] in plans])
     found = read_rows(options.out / f"{space}.jsonl")
 
     def line(name: str, chosen: list[dict[str, int]], seconds: Sequence[float]) -> list[str]:
