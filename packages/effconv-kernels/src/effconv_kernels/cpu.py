@@ -154,7 +154,10 @@ def assemble_kernels(
     soft_sizes: Tensor,
     sizes: Sequence[int],
     counts: Sequence[int],
+    inner: Sequence[int],
     centre: str,
+    last: bool,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Write all masked kernels into one buffer; the mask is folded into the hidden states.
 
@@ -168,7 +171,22 @@ def assemble_kernels(
         out = buffer[span].view(rows.stop - rows.start, -1)
         torch.outer(bias[rows], mask[taps], out=out)
         out.addmm_(weight[rows], masked[taps].t())
-    return buffer
+    if last:
+        buffer = _swap_taps_and_channels(buffer, slices, inner, out_of_last=False)
+    return buffer.to(dtype)
+
+
+def _swap_taps_and_channels(
+    buffer: Tensor, slices: list, inner: Sequence[int], *, out_of_last: bool
+) -> Tensor:
+    """Turn each layer's `(c_out, c_in, s * s)` into `(c_out, s * s, c_in)`, or back."""
+    swapped = torch.empty_like(buffer)
+    for (taps, rows, span), c_in in zip(slices, inner, strict=True):
+        tap_count, c_out = taps.stop - taps.start, (rows.stop - rows.start) // c_in
+        shape = (c_out, tap_count, c_in) if out_of_last else (c_out, c_in, tap_count)
+        layer = buffer[span].view(shape).transpose(1, 2)
+        swapped[span].view(layer.shape).copy_(layer)
+    return swapped
 
 
 def assemble_kernels_backward(
@@ -179,14 +197,19 @@ def assemble_kernels_backward(
     soft_sizes: Tensor,
     sizes: Sequence[int],
     counts: Sequence[int],
+    inner: Sequence[int],
     centre: str,
+    last: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Give the gradients of `hidden`, `weight`, `bias` and `soft_sizes`."""
     layer, mask, mask_slope = _taps(sizes, soft_sizes, centre)
-    masked = hidden * mask.unsqueeze(1)
+    masked, slices = hidden * mask.unsqueeze(1), _slices(sizes, counts)
+    grad = grad.to(hidden.dtype)
+    if last:
+        grad = _swap_taps_and_channels(grad, slices, inner, out_of_last=True)
     grad_masked, grad_mask = torch.empty_like(hidden), torch.empty_like(mask)
     grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(bias)
-    for taps, rows, span in _slices(sizes, counts):
+    for taps, rows, span in slices:
         grad_kernel = grad[span].view(rows.stop - rows.start, -1)
         torch.mm(grad_kernel, masked[taps], out=grad_weight[rows])
         torch.mv(grad_kernel, mask[taps], out=grad_bias[rows])
