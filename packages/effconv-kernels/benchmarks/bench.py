@@ -220,6 +220,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
     parser.add_argument("--out", type=Path, help="file for the result; named by the device if none")
     options = parser.parse_args()
+    torch.backends.cudnn.allow_tf32 = False  # ours multiplies without it too
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     packages = ["torch", "effconv-kernels"] + ["triton"] * (find_spec("triton") is not None)

@@ -136,6 +136,9 @@ def test_opcheck(last):
         ({"centre": "middle"}, ValueError, "pass 'paper' or 'aligned'"),
         ({"memory_format": torch.preserve_format}, ValueError, "pass torch.contiguous_format or"),
         ({"dtype": torch.int32}, ValueError, "dtype is torch.int32; pass a floating-point dtype"),
+        ({"hidden": torch.zeros(4, 0)}, ValueError, "must have at least one unit"),
+        ({"channels": [6]}, ValueError, r"channels\[0\] is 6; pass a pair"),
+        ({"channels": [(2, 3, 1)]}, ValueError, r"channels\[0\] is \(2, 3, 1\); pass a pair"),
         ({"bias": torch.zeros(5)}, ValueError, r"bias has shape \(5,\)"),
         ({"soft_sizes": torch.zeros(0)}, ValueError, "soft_sizes is empty"),
         ({"soft_sizes": torch.tensor([2])}, ValueError, "floating-point"),
@@ -172,3 +175,28 @@ def test_runs_inside_a_fullgraph_compile():
     torch.testing.assert_close(
         torch.autograd.grad(compiled(*tensors), tensors), torch.autograd.grad(eager, tensors)
     )
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_opcheck_of_the_backward_operator(last):
+    sizes, channels = [3, 2], [(2, 3), (4, 1)]
+    hidden, weight, bias, soft = (t.detach() for t in inputs(sizes, channels, 4))
+    weight = weight.t().contiguous().t()  # other strides than those of its gradient
+    grad = torch.randn(6 * 9 + 4 * 4, dtype=torch.float64)
+    torch.library.opcheck(
+        torch.ops.effconv.assemble_kernels_backward.default,
+        (grad, hidden, weight, bias, soft, sizes, [6, 4], [3, 1], "paper", last),
+        test_utils=("test_schema", "test_faketensor"),
+    )
+
+
+def test_short_arguments_are_summed_in_float32_also_under_autocast():
+    tensors = [tensor.detach().bfloat16() for tensor in inputs([3], [(2, 3)], 4)]
+    (expected,) = assemble_kernels(
+        *(tensor.double() for tensor in tensors), sizes=[3], channels=[(2, 3)]
+    )
+    (ours,) = assemble_kernels(*tensors, sizes=[3], channels=[(2, 3)], dtype=torch.float32)
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        (cast,) = assemble_kernels(*tensors, sizes=[3], channels=[(2, 3)])
+    assert torch.equal(cast, ours)

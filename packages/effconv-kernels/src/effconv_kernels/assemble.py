@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from effconv_kernels.checks import check_counts, check_shape, check_tensors
+from effconv_kernels.checks import check_counts, check_shape, check_tensors, uncast
 from effconv_kernels.forms import form_of
 
 
@@ -37,9 +37,10 @@ def assemble_kernels(
         channels: L pairs `(c_out, c_in)`; for a grouped convolution c_in is that of one group.
         centre: where the mask is highest: `"paper"` is v / 2, as Eq. 6 has it; `"aligned"` is
             (s + 1) / 2, the middle of the kernel.
-        dtype: of the kernels; that of `hidden` when None. Sums are made in the dtype of `hidden`,
-            or in float32 where that is shorter.
+        dtype: of the kernels; that of `hidden` when None. Sums are made in float32 or longer.
         memory_format: `torch.contiguous_format` or `torch.channels_last`.
+
+    Under autocast the arguments are taken as float32.
 
     Returns:
         L kernels `(c_out, c_in, s, s)` in that memory format, views of one buffer.
@@ -57,6 +58,7 @@ def assemble_kernels(
         [(2, 3, 3, 3), (4, 1, 2, 2)]
     """
     name = "assemble_kernels"
+    hidden, weight, bias, soft_sizes = uncast(hidden, weight, bias, soft_sizes)
     check_tensors(
         name,
         {
@@ -71,10 +73,21 @@ def assemble_kernels(
         raise ValueError(f"{name}: soft_sizes is empty; pass one soft size for each layer")
     sizes = list(sizes)
     check_counts(name, "sizes", sizes, layers)
+    channels = list(channels)
+    for layer, pair in enumerate(channels):
+        if not isinstance(pair, Sequence) or len(pair) != 2:
+            raise ValueError(
+                f"{name}: channels[{layer}] is {pair!r}; pass a pair (c_out, c_in) for each layer"
+            )
     check_counts(name, "channels (out)", [c_out for c_out, _ in channels], layers)
     check_counts(name, "channels (in)", [c_in for _, c_in in channels], layers)
     counts = [c_out * c_in for c_out, c_in in channels]
     H = hidden.shape[1]
+    if H < 1:
+        raise ValueError(
+            f"{name}: hidden has shape {tuple(hidden.shape)}; a state must have at least one unit, "
+            "so pass (sum s^2, H) with H of at least 1"
+        )
     check_shape(name, "hidden", hidden, (sum(size * size for size in sizes), H))
     check_shape(name, "weight", weight, (sum(counts), H))
     check_shape(name, "bias", bias, (sum(counts),))
@@ -118,9 +131,10 @@ def _assemble_kernels(
     dtype: torch.dtype,
 ) -> Tensor:
     form = form_of("assemble", hidden, hidden.shape[1])
-    return form.assemble_kernels(
-        hidden, weight, bias, soft_sizes, sizes, counts, inner, centre, last, dtype
-    )
+    with torch.autocast(hidden.device.type, enabled=False), torch.cuda.device_of(hidden):
+        return form.assemble_kernels(
+            hidden, weight, bias, soft_sizes, sizes, counts, inner, centre, last, dtype
+        )
 
 
 @_assemble_kernels.register_fake
@@ -154,9 +168,10 @@ def _assemble_kernels_backward(
     last: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     form = form_of("assemble", hidden, hidden.shape[1])
-    return form.assemble_kernels_backward(
-        grad, hidden, weight, bias, soft_sizes, sizes, counts, inner, centre, last
-    )
+    with torch.autocast(hidden.device.type, enabled=False), torch.cuda.device_of(hidden):
+        return form.assemble_kernels_backward(
+            grad, hidden, weight, bias, soft_sizes, sizes, counts, inner, centre, last
+        )
 
 
 @_assemble_kernels_backward.register_fake

@@ -2,7 +2,6 @@
 
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 
 import torch
@@ -16,10 +15,14 @@ recurrent weights is all the cost, and one matrix product a timestep reads them 
 
 
 @cache
-def _triton(operator: str) -> ModuleType | None:
-    if find_spec("triton") is None:
+def _triton(operator: str, device: torch.device) -> ModuleType | None:
+    # The programs were written for NVIDIA's warps; AMD's GPUs answer to "cuda" too.
+    if torch.version.hip is not None or torch.cuda.get_device_capability(device) < (7, 0):
         return None
-    return import_module(f"effconv_kernels.triton.{operator}")
+    try:
+        return import_module(f"effconv_kernels.triton.{operator}")
+    except ImportError:
+        return None
 
 
 def form_of(operator: str, tensor: Tensor, hidden_size: int) -> ModuleType:
@@ -33,4 +36,4 @@ def form_of(operator: str, tensor: Tensor, hidden_size: int) -> ModuleType:
     fits = tensor.is_cuda and tensor.dtype in (torch.float32, torch.bfloat16, torch.float16)
     if not fits or (operator == "gru" and hidden_size > STREAMED):
         return cpu
-    return _triton(operator) or cpu
+    return _triton(operator, tensor.device) or cpu

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effconv_kernels.checks import check_counts, check_shape, check_tensors
+from effconv_kernels.checks import check_counts, check_shape, check_tensors, uncast
 from effconv_kernels.forms import form_of
 
 LIMIT = 65_536  # timesteps of a layer: a kernel of 256 x 256
@@ -25,7 +25,9 @@ def gru_unroll(
         weight_hh: `(L, 3H, H)`, recurrent weights.
         bias_hh: `(L, 3H)`, recurrent biases.
         steps: L timestep counts T_l, from 1 to 65,536. A tensor on a GPU costs one
-            synchronisation; a sequence costs none.
+            synchronisation.
+
+    Under autocast the arguments are taken as float32.
 
     Returns:
         `(sum T_l, H)`: the state after every timestep, layer after layer.
@@ -39,6 +41,7 @@ def gru_unroll(
         >>> gru_unroll(gates, weight, bias, steps=[9, 25]).shape
         torch.Size([34, 4])
     """
+    input_gates, weight_hh, bias_hh = uncast(input_gates, weight_hh, bias_hh)
     check_tensors(
         "gru_unroll",
         {"input_gates": (input_gates, 2), "weight_hh": (weight_hh, 3), "bias_hh": (bias_hh, 2)},
@@ -52,6 +55,11 @@ def gru_unroll(
     check_shape("gru_unroll", "weight_hh", weight_hh, (layers, 3 * H, H))
     check_shape("gru_unroll", "input_gates", input_gates, (layers, 3 * H))
     check_shape("gru_unroll", "bias_hh", bias_hh, (layers, 3 * H))
+    if isinstance(steps, int) or (isinstance(steps, Tensor) and steps.dim() != 1):
+        raise ValueError(
+            f"gru_unroll: steps is {steps}; it must have one count for each of {layers} layer(s), "
+            "so pass a sequence"
+        )
     counts = steps.tolist() if isinstance(steps, Tensor) else list(steps)
     check_counts("gru_unroll", "steps", counts, layers)
     if max(counts) > LIMIT:
@@ -67,7 +75,8 @@ def _gru_unroll(
     input_gates: Tensor, weight_hh: Tensor, bias_hh: Tensor, steps: Sequence[int]
 ) -> Tensor:
     form = form_of("gru", weight_hh, weight_hh.shape[-1])
-    return form.gru_unroll(input_gates, weight_hh, bias_hh, steps)
+    with torch.autocast(weight_hh.device.type, enabled=False), torch.cuda.device_of(weight_hh):
+        return form.gru_unroll(input_gates, weight_hh, bias_hh, steps)
 
 
 @_gru_unroll.register_fake
@@ -85,7 +94,8 @@ def _gru_unroll_backward(
     steps: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
     form = form_of("gru", weight_hh, weight_hh.shape[-1])
-    return form.gru_unroll_backward(grad, hidden, input_gates, weight_hh, bias_hh, steps)
+    with torch.autocast(weight_hh.device.type, enabled=False), torch.cuda.device_of(weight_hh):
+        return form.gru_unroll_backward(grad, hidden, input_gates, weight_hh, bias_hh, steps)
 
 
 @_gru_unroll_backward.register_fake

@@ -10,13 +10,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from effconv_kernels.triton.tables import keep, on_device
+
 ROWS = 64
 """Rows of the map that a program takes at a time."""
-CHUNK = 16
-"""Times ROWS: the rows of the map whose gradients one program of the backward pass sums."""
+CHUNKS = 32
+"""Programs of the backward pass, at most, that share the rows of a layer's map for a sum."""
 
 
-COLUMNS = tl.constexpr(7)  # of the table of layers
+COLUMNS = tl.constexpr(8)  # of the table of layers
 
 
 @triton.jit
@@ -162,7 +164,6 @@ def _sum_chunk(
     BM: tl.constexpr,
     BT: tl.constexpr,
     BH: tl.constexpr,
-    CHUNK: tl.constexpr,
     LAST: tl.constexpr,
 ):
     """Sum grad times weight, and in column H grad times bias, over one chunk of rows."""
@@ -172,13 +173,14 @@ def _sum_chunk(
     size, _, first_row, start = _layer(layers, layer)
     count = tl.load(layers + layer * COLUMNS + 4)
     c_in = tl.load(layers + layer * COLUMNS + 6)
+    length = tl.load(layers + layer * COLUMNS + 7)
     taps = size * size
     for first_tap in range(0, taps, BT):
         tap = first_tap + tl.arange(0, BT)
         total = tl.zeros((BT, BH), tl.float32)
         biased = tl.zeros((BT,), tl.float32)
-        for block in range(CHUNK):
-            row = first + block * BM + tl.arange(0, BM)
+        for block in range(0, length, BM):
+            row = first + block + tl.arange(0, BM)
             part = tl.load(
                 grad + start + _places(row[None, :], tap[:, None], taps, c_in, LAST),
                 mask=(row < count)[None, :] & (tap < taps)[:, None],
@@ -208,58 +210,54 @@ def _grad_states(
     soft_sizes,
     layers,
     grad_hidden,
-    grad_soft,
+    parts,
     H: tl.constexpr,
     BT: tl.constexpr,
     BH: tl.constexpr,
-    ROWS: tl.constexpr,
     ALIGNED: tl.constexpr,
 ):
     layer = tl.program_id(0)
+    tap = tl.program_id(1) * BT + tl.arange(0, BT)
     size, first_state, _, _ = _layer(layers, layer)
     count = tl.load(layers + layer * COLUMNS + 4)
     first_sum = tl.load(layers + layer * COLUMNS + 5)
+    length = tl.load(layers + layer * COLUMNS + 7)
     taps = size * size
-    chunks = tl.cdiv(count, ROWS)
-    slope_sum = tl.zeros((BT,), tl.float32)
-    for first_tap in range(0, taps, BT):
-        tap = first_tap + tl.arange(0, BT)
-        real = tap < taps
-        mask, slope = _mask(soft_sizes, layer, tap, size, ALIGNED)
-        grad_mask = tl.zeros((BT,), tl.float32)
+    real = tap < taps
+    chunks = tl.cdiv(count, length)
+    grad_mask = tl.zeros((BT,), tl.float32)
+    for chunk in range(chunks):
+        at = sums + (first_sum + chunk * taps + tap) * (H + 1)
+        grad_mask += tl.load(at + H, mask=real, other=0.0)
+    mask, slope = _mask(soft_sizes, layer, tap, size, ALIGNED)
+    for first_unit in range(0, H, BH):
+        unit = first_unit + tl.arange(0, BH)
+        inside = real[:, None] & (unit < H)[None, :]
+        total = tl.zeros((BT, BH), tl.float32)
         for chunk in range(chunks):
-            at = sums + (first_sum + chunk * taps + tap) * (H + 1)
-            grad_mask += tl.load(at + H, mask=real, other=0.0)
-        for first_unit in range(0, H, BH):
-            unit = first_unit + tl.arange(0, BH)
-            inside = real[:, None] & (unit < H)[None, :]
-            total = tl.zeros((BT, BH), tl.float32)
-            for chunk in range(chunks):
-                at = sums + (first_sum + chunk * taps + tap)[:, None] * (H + 1) + unit[None, :]
-                total += tl.load(at, mask=inside, other=0.0)
-            at = (first_state + tap)[:, None] * H + unit[None, :]
-            states = tl.load(hidden + at, mask=inside, other=0.0).to(tl.float32)
-            grad_mask += tl.sum(total * states, axis=1)
-            tl.store(grad_hidden + at, total * mask[:, None], mask=inside)
-        slope_sum += tl.where(real, grad_mask * slope, 0.0)
-    tl.store(grad_soft + layer, tl.sum(slope_sum, axis=0))
+            at = sums + (first_sum + chunk * taps + tap)[:, None] * (H + 1) + unit[None, :]
+            total += tl.load(at, mask=inside, other=0.0)
+        at = (first_state + tap)[:, None] * H + unit[None, :]
+        states = tl.load(hidden + at, mask=inside, other=0.0).to(tl.float32)
+        grad_mask += tl.sum(total * states, axis=1)
+        tl.store(grad_hidden + at, total * mask[:, None], mask=inside)
+    part = tl.sum(tl.where(real, grad_mask * slope, 0.0), axis=0)
+    tl.store(parts + layer * tl.num_programs(1) + tl.program_id(1), part)
 
 
 class Tables(NamedTuple):
     """What the programs look up, on the device."""
 
     layers: Tensor
-    """`(L, 7)`: size, first row of the states, first row of the map, start in the buffer, rows of
-    the map, first row of the sums, c_in."""
-    blocks: Tensor
-    """`(blocks, 2)`: layer and first row of each ROWS rows of the map."""
+    """`(L, 8)`: size, first row of the states, first row of the map, start in the buffer, rows of
+    the map, first row of the sums, c_in, rows of a chunk."""
     chunks: Tensor
     """`(chunks, 3)`: layer, first row of the map and first row of the sums of each chunk."""
     sums: int
     """Rows of the sums of all chunks."""
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def tables(
     sizes: tuple[int, ...], counts: tuple[int, ...], inner: tuple[int, ...], device: torch.device
 ) -> Tables:
@@ -269,28 +267,40 @@ def tables(
         return [0, *accumulate(lengths)]
 
     taps = [size * size for size in sizes]
-    in_layer = [triton.cdiv(count, CHUNK * ROWS) for count in counts]
+    lengths = [ROWS * triton.cdiv(count, ROWS * CHUNKS) for count in counts]
+    in_layer = [triton.cdiv(*pair) for pair in zip(counts, lengths, strict=True)]
     sums = starts([t * n for t, n in zip(taps, in_layer, strict=True)])
     values = starts([t * count for t, count in zip(taps, counts, strict=True)])
-    columns = zip(
-        sizes, starts(taps), starts(list(counts)), values, counts, sums, inner, strict=False
-    )
-    blocks = [(layer, row) for layer, count in enumerate(counts) for row in range(0, count, ROWS)]
+    firsts = starts(taps), starts(list(counts)), values
+    layers = list(zip(sizes, *firsts, counts, sums, inner, lengths, strict=False))
     chunks = [
-        (layer, chunk * CHUNK * ROWS, sums[layer] + chunk * taps[layer])
+        (layer, chunk * lengths[layer], sums[layer] + chunk * taps[layer])
         for layer, n in enumerate(in_layer)
         for chunk in range(n)
     ]
-    layers, blocks, chunks = (
-        torch.tensor(list(table), dtype=torch.int64, device=device)
-        for table in (columns, blocks, chunks)
-    )
-    return Tables(layers, blocks, chunks, sums[-1])
+    return Tables(on_device(layers, device), on_device(chunks, device), sums[-1])
+
+
+@lru_cache(maxsize=64)
+def blocks(counts: tuple[int, ...], device: torch.device) -> Tensor:
+    """Give layer and first row of each ROWS rows of the maps, `(blocks, 2)`."""
+    rows = [(layer, row) for layer, count in enumerate(counts) for row in range(0, count, ROWS)]
+    return on_device(rows, device)
+
+
+def _lookup(
+    sizes: Sequence[int], counts: Sequence[int], inner: Sequence[int], device: torch.device
+) -> tuple[Tables, Tensor]:
+    lookup = tables(tuple(sizes), tuple(counts), tuple(inner), device)
+    row_blocks = blocks(tuple(counts), device)
+    for table in (lookup.layers, lookup.chunks, row_blocks):
+        keep(table)
+    return lookup, row_blocks
 
 
 def _units(H: int) -> int:
-    """Hidden units that a program takes at a time."""
-    return min(max(triton.next_power_of_2(H), 16), 64)
+    """Hidden units that a program takes at a time; 64 would not fit the registers."""
+    return 16 if H <= 16 else 32
 
 
 def assemble_kernels(
@@ -307,16 +317,16 @@ def assemble_kernels(
 ) -> Tensor:
     """Write all masked kernels into one buffer in one launch; the bare ones are never in memory."""
     H = hidden.shape[1]
-    lookup = tables(tuple(sizes), tuple(counts), tuple(inner), hidden.device)
+    lookup, row_blocks = _lookup(sizes, counts, inner, hidden.device)
     total = sum(count * size * size for count, size in zip(counts, sizes, strict=True))
     kernels = hidden.new_empty(total, dtype=dtype)
-    _forward[(len(lookup.blocks),)](
+    _forward[(len(row_blocks),)](
         hidden.contiguous(),
         weight.contiguous(),
         bias.contiguous(),
         soft_sizes.contiguous(),
         lookup.layers,
-        lookup.blocks,
+        row_blocks,
         kernels,
         H=H,
         BM=ROWS,
@@ -341,7 +351,7 @@ def assemble_kernels_backward(
     centre: str,
     last: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Give the gradients of `hidden`, `weight`, `bias` and `soft_sizes` in three launches.
+    """Give the gradients of `hidden`, `weight`, `bias` and `soft_sizes` in four launches.
 
     Sums over the rows of a map are made in a fixed order, so that a repeated call gives the same
     bits.
@@ -350,16 +360,15 @@ def assemble_kernels_backward(
     grad, hidden, weight, bias, soft_sizes = (
         tensor.contiguous() for tensor in (grad, hidden, weight, bias, soft_sizes)
     )
-    lookup = tables(tuple(sizes), tuple(counts), tuple(inner), hidden.device)
-    grads = tuple(torch.empty_like(tensor) for tensor in (hidden, weight, bias, soft_sizes))
-    grad_hidden, grad_weight, grad_bias, grad_soft = grads
+    lookup, row_blocks = _lookup(sizes, counts, inner, hidden.device)
+    grad_hidden, grad_weight, grad_bias = map(torch.empty_like, (hidden, weight, bias))
     BH, aligned = _units(H), centre == "aligned"
-    _grad_map[(len(lookup.blocks), triton.cdiv(H, BH))](
+    _grad_map[(len(row_blocks), triton.cdiv(H, BH))](
         grad,
         hidden,
         soft_sizes,
         lookup.layers,
-        lookup.blocks,
+        row_blocks,
         grad_weight,
         grad_bias,
         H=H,
@@ -382,22 +391,22 @@ def assemble_kernels_backward(
         BM=ROWS,
         BT=16,
         BH=BH,
-        CHUNK=CHUNK,
         LAST=last,
         num_warps=4,
     )
-    _grad_states[(len(sizes),)](
+    tap_blocks = triton.cdiv(max(sizes) ** 2, 16)
+    parts = hidden.new_empty(len(sizes), tap_blocks, dtype=torch.float32)
+    _grad_states[(len(sizes), tap_blocks)](
         sums,
         hidden,
         soft_sizes,
         lookup.layers,
         grad_hidden,
-        grad_soft,
+        parts,
         H=H,
         BT=16,
         BH=BH,
-        ROWS=CHUNK * ROWS,
         ALIGNED=aligned,
         num_warps=4,
     )
-    return grads
+    return grad_hidden, grad_weight, grad_bias, parts.sum(dim=1).to(soft_sizes.dtype)

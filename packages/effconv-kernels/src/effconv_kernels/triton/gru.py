@@ -9,9 +9,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from effconv_kernels.triton.tables import keep, on_device
+
 ON_CHIP = 128
 """The largest hidden size whose recurrent weights a program keeps in registers; above, it reads
 them anew for every timestep."""
+ON_CHIP_BACKWARD = 64
+"""The same for the backward pass, which has more to keep."""
 
 
 @triton.jit
@@ -268,10 +272,10 @@ def _grad_parameters(
         tl.store(grad_gates + layer * 3 * H + gate - H, sums, mask=(gate >= 3 * H) & (gate < 4 * H))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def _starts(steps: tuple[int, ...], device: torch.device) -> Tensor:
     """First row of each layer, and the end; kept, so that a repeated call copies nothing."""
-    return torch.tensor([0, *accumulate(steps)], device=device)
+    return on_device([0, *accumulate(steps)], device)
 
 
 def _block(H: int) -> tuple[int, int]:
@@ -285,7 +289,7 @@ def gru_unroll(
 ) -> Tensor:
     """Run all layers in one launch."""
     layers, _, H = weight_hh.shape
-    starts = _starts(tuple(steps), weight_hh.device)
+    starts = keep(_starts(tuple(steps), weight_hh.device))
     arguments = input_gates.contiguous(), weight_hh.contiguous(), bias_hh.contiguous(), starts
     if H <= ON_CHIP:
         states = weight_hh.new_empty(sum(steps), H)
@@ -311,13 +315,13 @@ def gru_unroll_backward(
     Gates are recomputed from the saved states.
     """
     layers, _, H = weight_hh.shape
-    starts = _starts(tuple(steps), weight_hh.device)
+    starts = keep(_starts(tuple(steps), weight_hh.device))
     input_gates, weight_hh, bias_hh = (
         tensor.contiguous() for tensor in (input_gates, weight_hh, bias_hh)
     )
     slopes = weight_hh.new_empty(sum(steps), 4 * H, dtype=torch.float32)
     arguments = grad.contiguous(), hidden, input_gates, weight_hh, bias_hh, starts, slopes
-    if H <= ON_CHIP:
+    if H <= ON_CHIP_BACKWARD:
         B, warps = _block(H)
         _backward_on_chip[(layers,)](*arguments, H=H, B=B, num_warps=warps)
     else:
