@@ -93,9 +93,35 @@ def test_kernels_are_contiguous_views_of_one_buffer():
     assert kernels[0].untyped_storage().data_ptr() == kernels[1].untyped_storage().data_ptr()
 
 
-def test_opcheck():
+def test_channels_last_kernels_are_the_same_values_with_the_same_gradients():
+    sizes, channels = [3, 2, 5], [(2, 3), (4, 1), (3, 5)]
+    tensors = inputs(sizes, channels, 4)
+    upstream = [
+        torch.randn(*pair, size, size, dtype=torch.float64) for pair, size in zip(channels, sizes)
+    ]
+    found = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        kernels = assemble_kernels(
+            *tensors, sizes=sizes, channels=channels, memory_format=memory_format
+        )
+        assert all(kernel.is_contiguous(memory_format=memory_format) for kernel in kernels)
+        found.append([*kernels, *torch.autograd.grad(kernels, tensors, upstream)])
+    for plain, last in zip(*found, strict=True):
+        torch.testing.assert_close(plain, last)
+
+
+def test_kernels_in_another_dtype_keep_gradients_of_the_arguments_dtype():
+    tensors = inputs([3], [(2, 3)], 4)
+    (kernel,) = assemble_kernels(*tensors, sizes=[3], channels=[(2, 3)], dtype=torch.bfloat16)
+    assert kernel.dtype == torch.bfloat16
+    grads = torch.autograd.grad(kernel.sum(), tensors)
+    assert all(grad.dtype == torch.float64 for grad in grads)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_opcheck(last):
     sizes, channels = [3, 2], [(2, 3), (4, 1)]
-    arguments = (*inputs(sizes, channels, 4), sizes, [6, 4], "paper")
+    arguments = (*inputs(sizes, channels, 4), sizes, [6, 4], [3, 1], "paper", last, torch.float64)
     torch.library.opcheck(torch.ops.effconv.assemble_kernels.default, arguments)
 
 
@@ -108,6 +134,11 @@ def test_opcheck():
         ({"channels": [(2, 4)]}, ValueError, r"weight has shape \(6, 5\).*\(8, 5\)"),
         ({"channels": [(2, 0)]}, ValueError, r"channels \(in\)\[0\] is 0"),
         ({"centre": "middle"}, ValueError, "pass 'paper' or 'aligned'"),
+        ({"memory_format": torch.preserve_format}, ValueError, "pass torch.contiguous_format or"),
+        ({"dtype": torch.int32}, ValueError, "dtype is torch.int32; pass a floating-point dtype"),
+        ({"hidden": torch.zeros(4, 0)}, ValueError, "must have at least one unit"),
+        ({"channels": [6]}, ValueError, r"channels\[0\] is 6; pass a pair"),
+        ({"channels": [(2, 3, 1)]}, ValueError, r"channels\[0\] is \(2, 3, 1\); pass a pair"),
         ({"bias": torch.zeros(5)}, ValueError, r"bias has shape \(5,\)"),
         ({"soft_sizes": torch.zeros(0)}, ValueError, "soft_sizes is empty"),
         ({"soft_sizes": torch.tensor([2])}, ValueError, "floating-point"),
@@ -144,3 +175,28 @@ def test_runs_inside_a_fullgraph_compile():
     torch.testing.assert_close(
         torch.autograd.grad(compiled(*tensors), tensors), torch.autograd.grad(eager, tensors)
     )
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_opcheck_of_the_backward_operator(last):
+    sizes, channels = [3, 2], [(2, 3), (4, 1)]
+    hidden, weight, bias, soft = (t.detach() for t in inputs(sizes, channels, 4))
+    weight = weight.t().contiguous().t()  # other strides than those of its gradient
+    grad = torch.randn(6 * 9 + 4 * 4, dtype=torch.float64)
+    torch.library.opcheck(
+        torch.ops.effconv.assemble_kernels_backward.default,
+        (grad, hidden, weight, bias, soft, sizes, [6, 4], [3, 1], "paper", last),
+        test_utils=("test_schema", "test_faketensor"),
+    )
+
+
+def test_short_arguments_are_summed_in_float32_also_under_autocast():
+    tensors = [tensor.detach().bfloat16() for tensor in inputs([3], [(2, 3)], 4)]
+    (expected,) = assemble_kernels(
+        *(tensor.double() for tensor in tensors), sizes=[3], channels=[(2, 3)]
+    )
+    (ours,) = assemble_kernels(*tensors, sizes=[3], channels=[(2, 3)], dtype=torch.float32)
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        (cast,) = assemble_kernels(*tensors, sizes=[3], channels=[(2, 3)])
+    assert torch.equal(cast, ours)

@@ -20,10 +20,12 @@ def test_docstring_examples(module):
     assert result.failed == 0
 
 
-def test_readme_example(capsys):
+def test_readme_examples(capsys):
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    exec(example, {})
-    promised = re.findall(r"print\(.*  # (.*)", example)
-    assert capsys.readouterr().out.splitlines() == promised
-    assert len(promised) == 2
+    examples = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert len(examples) == 3
+    for example in examples:
+        exec(example, {})
+        promised = re.findall(r"print\(.*  # (.*)", example)
+        assert capsys.readouterr().out.splitlines() == promised
+        assert promised

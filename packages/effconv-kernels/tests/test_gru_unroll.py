@@ -119,6 +119,9 @@ def test_runs_inside_a_fullgraph_compile():
     [
         ({"steps": [3]}, ValueError, "steps has 1 entries for 2 layers"),
         ({"steps": [3, 0]}, ValueError, r"steps\[1\] is 0; it must be at least 1"),
+        ({"steps": [3, 70_000]}, ValueError, "has 70000 timesteps; a layer may have 65,536"),
+        ({"steps": 3}, ValueError, "steps is 3; it must have one count for each of 2 layer"),
+        ({"steps": torch.tensor(3)}, ValueError, "must have one count for each of 2 layer"),
         ({"steps": [3, -4]}, ValueError, r"steps\[1\] is -4"),
         ({"steps": [3, 1.5]}, TypeError, r"steps\[1\] is 1.5, a float"),
         ({"weight_hh": torch.zeros(2, 9, 4)}, ValueError, r"weight_hh has shape \(2, 9, 4\)"),
@@ -140,3 +143,40 @@ def test_bad_arguments_name_the_value_and_the_rule(change, error, sentence):
     }
     with pytest.raises(error, match=sentence):
         gru_unroll(**(arguments | change))
+
+
+def test_under_autocast_it_runs_in_float32():
+    tensors = [tensor.detach().float() for tensor in inputs(3, 5)]
+    expected = gru_unroll(*tensors, [4, 1, 9])
+    gates, *rest = tensors
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(gru_unroll(*tensors, [4, 1, 9]), expected)
+        short = gru_unroll(gates.bfloat16(), *rest, [4, 1, 9])  # as a linear layer would give them
+        leaves = [tensor.requires_grad_() for tensor in tensors]
+        grads = torch.autograd.grad(gru_unroll(*leaves, [4, 1, 9]).sum(), leaves)
+    torch.testing.assert_close(short, expected, atol=0.02, rtol=0.02)
+    assert short.dtype == torch.float32
+    outside = torch.autograd.grad(gru_unroll(*leaves, [4, 1, 9]).sum(), leaves)
+    assert all(torch.equal(a, b) for a, b in zip(grads, outside))
+
+
+def test_bfloat16_arguments_are_summed_in_float32():
+    tensors = [tensor.detach().bfloat16() for tensor in inputs(2, 6)]
+    ours = gru_unroll(*tensors, [9, 25])
+    assert ours.dtype == torch.bfloat16
+    expected = gru_unroll(*(tensor.double() for tensor in tensors), [9, 25])
+    assert torch.equal(ours, expected.bfloat16()) or (ours - expected).abs().max() < 2**-8
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_opcheck_of_the_backward_operator(transposed):
+    gates, weight, bias = inputs(2, 4, requires_grad=False)
+    if transposed:
+        weight = weight.transpose(0, 1).contiguous().transpose(0, 1)
+    hidden = gru_unroll(gates, weight, bias, [4, 1])
+    arguments = (torch.randn_like(hidden), hidden, gates, weight, bias, [4, 1])
+    torch.library.opcheck(
+        torch.ops.effconv.gru_unroll_backward.default,
+        arguments,
+        test_utils=("test_schema", "test_faketensor"),
+    )

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from effconv_kernels import cpu
-from effconv_kernels.checks import check_counts, check_shape, check_tensors
+from effconv_kernels.checks import check_counts, check_shape, check_tensors, uncast
+from effconv_kernels.forms import form_of
 
 
 def assemble_kernels(
@@ -19,6 +19,8 @@ def assemble_kernels(
     sizes: Sequence[int],
     channels: Sequence[tuple[int, int]],
     centre: Literal["paper", "aligned"] = "paper",
+    dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> list[Tensor]:
     """Turn hidden states into masked kernels (EffConv Eq. 5 to 7).
 
@@ -35,9 +37,13 @@ def assemble_kernels(
         channels: L pairs `(c_out, c_in)`; for a grouped convolution c_in is that of one group.
         centre: where the mask is highest: `"paper"` is v / 2, as Eq. 6 has it; `"aligned"` is
             (s + 1) / 2, the middle of the kernel.
+        dtype: of the kernels; that of `hidden` when None. Sums are made in float32 or longer.
+        memory_format: `torch.contiguous_format` or `torch.channels_last`.
+
+    Under autocast the arguments are taken as float32.
 
     Returns:
-        L kernels `(c_out, c_in, s, s)`, contiguous views of one buffer.
+        L kernels `(c_out, c_in, s, s)` in that memory format, views of one buffer.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
@@ -52,6 +58,7 @@ def assemble_kernels(
         [(2, 3, 3, 3), (4, 1, 2, 2)]
     """
     name = "assemble_kernels"
+    hidden, weight, bias, soft_sizes = uncast(hidden, weight, bias, soft_sizes)
     check_tensors(
         name,
         {
@@ -66,20 +73,48 @@ def assemble_kernels(
         raise ValueError(f"{name}: soft_sizes is empty; pass one soft size for each layer")
     sizes = list(sizes)
     check_counts(name, "sizes", sizes, layers)
+    channels = list(channels)
+    for layer, pair in enumerate(channels):
+        if not isinstance(pair, Sequence) or len(pair) != 2:
+            raise ValueError(
+                f"{name}: channels[{layer}] is {pair!r}; pass a pair (c_out, c_in) for each layer"
+            )
     check_counts(name, "channels (out)", [c_out for c_out, _ in channels], layers)
     check_counts(name, "channels (in)", [c_in for _, c_in in channels], layers)
     counts = [c_out * c_in for c_out, c_in in channels]
     H = hidden.shape[1]
+    if H < 1:
+        raise ValueError(
+            f"{name}: hidden has shape {tuple(hidden.shape)}; a state must have at least one unit, "
+            "so pass (sum s^2, H) with H of at least 1"
+        )
     check_shape(name, "hidden", hidden, (sum(size * size for size in sizes), H))
     check_shape(name, "weight", weight, (sum(counts), H))
     check_shape(name, "bias", bias, (sum(counts),))
     if centre not in ("paper", "aligned"):
         raise ValueError(f"{name}: centre is {centre!r}; pass 'paper' or 'aligned'")
+    if memory_format not in (torch.contiguous_format, torch.channels_last):
+        raise ValueError(
+            f"{name}: memory_format is {memory_format}; pass torch.contiguous_format or "
+            "torch.channels_last"
+        )
+    dtype = hidden.dtype if dtype is None else dtype
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"{name}: dtype is {dtype}; pass a floating-point dtype or None")
 
-    buffer = _assemble_kernels(hidden, weight, bias, soft_sizes, sizes, counts, centre)
-    shapes = [(*pair, size, size) for pair, size in zip(channels, sizes, strict=True)]
+    inner = [c_in for _, c_in in channels]
+    last = memory_format == torch.channels_last
+    buffer = _assemble_kernels(
+        hidden, weight, bias, soft_sizes, sizes, counts, inner, centre, last, dtype
+    )
     lengths = [count * size * size for count, size in zip(counts, sizes, strict=True)]
-    return [part.view(shape) for part, shape in zip(buffer.split(lengths), shapes, strict=True)]
+    kernels = []
+    for part, (c_out, c_in), size in zip(buffer.split(lengths), channels, sizes, strict=True):
+        if last:
+            kernels.append(part.view(c_out, size, size, c_in).permute(0, 3, 1, 2))
+        else:
+            kernels.append(part.view(c_out, c_in, size, size))
+    return kernels
 
 
 @torch.library.custom_op("effconv::assemble_kernels", mutates_args=())
@@ -90,9 +125,16 @@ def _assemble_kernels(
     soft_sizes: Tensor,
     sizes: Sequence[int],
     counts: Sequence[int],
+    inner: Sequence[int],
     centre: str,
+    last: bool,
+    dtype: torch.dtype,
 ) -> Tensor:
-    return cpu.assemble_kernels(hidden, weight, bias, soft_sizes, sizes, counts, centre)
+    form = form_of("assemble", hidden, hidden.shape[1])
+    with torch.autocast(hidden.device.type, enabled=False), torch.cuda.device_of(hidden):
+        return form.assemble_kernels(
+            hidden, weight, bias, soft_sizes, sizes, counts, inner, centre, last, dtype
+        )
 
 
 @_assemble_kernels.register_fake
@@ -103,10 +145,13 @@ def _(
     soft_sizes: Tensor,
     sizes: Sequence[int],
     counts: Sequence[int],
+    inner: Sequence[int],
     centre: str,
+    last: bool,
+    dtype: torch.dtype,
 ) -> Tensor:
     total = sum(count * size * size for count, size in zip(counts, sizes, strict=True))
-    return hidden.new_empty(total)
+    return hidden.new_empty(total, dtype=dtype)
 
 
 @torch.library.custom_op("effconv::assemble_kernels_backward", mutates_args=())
@@ -118,11 +163,15 @@ def _assemble_kernels_backward(
     soft_sizes: Tensor,
     sizes: Sequence[int],
     counts: Sequence[int],
+    inner: Sequence[int],
     centre: str,
+    last: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return cpu.assemble_kernels_backward(
-        grad, hidden, weight, bias, soft_sizes, sizes, counts, centre
-    )
+    form = form_of("assemble", hidden, hidden.shape[1])
+    with torch.autocast(hidden.device.type, enabled=False), torch.cuda.device_of(hidden):
+        return form.assemble_kernels_backward(
+            grad, hidden, weight, bias, soft_sizes, sizes, counts, inner, centre, last
+        )
 
 
 @_assemble_kernels_backward.register_fake
@@ -134,21 +183,29 @@ def _(
     soft_sizes: Tensor,
     sizes: Sequence[int],
     counts: Sequence[int],
+    inner: Sequence[int],
     centre: str,
+    last: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return tuple(tensor.new_empty(tensor.shape) for tensor in (hidden, weight, bias, soft_sizes))
 
 
 def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    *tensors, ctx.sizes, ctx.counts, ctx.centre = inputs
+    *tensors, ctx.sizes, ctx.counts, ctx.inner, ctx.centre, ctx.last, _ = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple:
     grads = _assemble_kernels_backward(
-        grad.contiguous(), *ctx.saved_tensors, ctx.sizes, ctx.counts, ctx.centre
+        grad.contiguous(),
+        *ctx.saved_tensors,
+        ctx.sizes,
+        ctx.counts,
+        ctx.inner,
+        ctx.centre,
+        ctx.last,
     )
-    return *grads, None, None, None
+    return *grads, None, None, None, None, None, None
 
 
 _assemble_kernels.register_autograd(_backward, setup_context=_save)

@@ -2,7 +2,24 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
+
+
+def uncast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Give the arguments as float32 under autocast, which makes some of them short and not others.
+
+    Anything else is left to the checks.
+    """
+    short = (torch.bfloat16, torch.float16)
+    return tuple(
+        tensor.float()
+        if isinstance(tensor, Tensor)
+        and tensor.dtype in short
+        and torch.is_autocast_enabled(tensor.device.type)
+        else tensor
+        for tensor in tensors
+    )
 
 
 def check_tensors(operator: str, tensors: dict[str, tuple[Tensor, int]]) -> None:

@@ -7,6 +7,14 @@ import torch
 from torch import Tensor
 
 
+def _long(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Give contiguous tensors in float32 or longer, which sums are made in."""
+    return tuple(
+        tensor.to(torch.promote_types(tensor.dtype, torch.float32)).contiguous()
+        for tensor in tensors
+    )
+
+
 def _padded_index(steps: Sequence[int], device: torch.device) -> Tensor:
     """Position of each ragged row (layers one after another) in a padded (L * T_max) table."""
     longest = max(steps)
@@ -26,6 +34,8 @@ def gru_unroll(
 ) -> Tensor:
     """Run all GRUs in one loop over timesteps; layers that have ended drop out of the batch."""
     layers, _, H = weight_hh.shape
+    dtype = weight_hh.dtype
+    input_gates, weight_hh, bias_hh = _long(input_gates, weight_hh, bias_hh)
     order, active = _by_length(steps)
     gates_in = input_gates[order]
     # The reset gate multiplies the recurrent half of the candidate, so only r and z can be folded.
@@ -44,7 +54,7 @@ def gru_unroll(
     unsorted = torch.empty_like(states)
     unsorted[:, order] = states
     padded = unsorted.transpose(0, 1).reshape(-1, H)
-    return padded[_padded_index(steps, padded.device)]
+    return padded[_padded_index(steps, padded.device)].to(dtype)
 
 
 def gru_unroll_backward(
@@ -61,7 +71,10 @@ def gru_unroll_backward(
     weight gradient is one product at the end; the loop only carries dL/dh from step to step.
     """
     layers, _, H = weight_hh.shape
-    T = max(steps)
+    T, dtype = max(steps), weight_hh.dtype
+    grad, hidden, input_gates, weight_hh, bias_hh = _long(
+        grad, hidden, input_gates, weight_hh, bias_hh
+    )
     order, active = _by_length(steps)
     index = _padded_index(steps, hidden.device)
 
@@ -102,7 +115,8 @@ def gru_unroll_backward(
     grad_gates = torch.cat([grad_bias[:, : 2 * H], (slope_n * grad_hidden).sum(dim=1)], dim=1)
 
     def unsort(rows: Tensor) -> Tensor:
-        return torch.empty_like(rows).index_copy_(0, torch.tensor(order, device=rows.device), rows)
+        target = torch.tensor(order, device=rows.device)
+        return torch.empty_like(rows).index_copy_(0, target, rows).to(dtype)
 
     return unsort(grad_gates), unsort(grad_weight), unsort(grad_bias)
 
@@ -154,12 +168,16 @@ def assemble_kernels(
     soft_sizes: Tensor,
     sizes: Sequence[int],
     counts: Sequence[int],
+    inner: Sequence[int],
     centre: str,
+    last: bool,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Write all masked kernels into one buffer; the mask is folded into the hidden states.
 
     Folding it in before the product means that unmasked kernels are never in memory.
     """
+    hidden, weight, bias, soft_sizes = _long(hidden, weight, bias, soft_sizes)
     _, mask, _ = _taps(sizes, soft_sizes, centre)
     masked = hidden * mask.unsqueeze(1)
     slices = _slices(sizes, counts)
@@ -168,7 +186,22 @@ def assemble_kernels(
         out = buffer[span].view(rows.stop - rows.start, -1)
         torch.outer(bias[rows], mask[taps], out=out)
         out.addmm_(weight[rows], masked[taps].t())
-    return buffer
+    if last:
+        buffer = _swap_taps_and_channels(buffer, slices, inner, out_of_last=False)
+    return buffer.to(dtype)
+
+
+def _swap_taps_and_channels(
+    buffer: Tensor, slices: list, inner: Sequence[int], *, out_of_last: bool
+) -> Tensor:
+    """Turn each layer's `(c_out, c_in, s * s)` into `(c_out, s * s, c_in)`, or back."""
+    swapped = torch.empty_like(buffer)
+    for (taps, rows, span), c_in in zip(slices, inner, strict=True):
+        tap_count, c_out = taps.stop - taps.start, (rows.stop - rows.start) // c_in
+        shape = (c_out, tap_count, c_in) if out_of_last else (c_out, c_in, tap_count)
+        layer = buffer[span].view(shape).transpose(1, 2)
+        swapped[span].view(layer.shape).copy_(layer)
+    return swapped
 
 
 def assemble_kernels_backward(
@@ -179,14 +212,21 @@ def assemble_kernels_backward(
     soft_sizes: Tensor,
     sizes: Sequence[int],
     counts: Sequence[int],
+    inner: Sequence[int],
     centre: str,
+    last: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Give the gradients of `hidden`, `weight`, `bias` and `soft_sizes`."""
+    dtype = hidden.dtype
+    hidden, weight, bias, soft_sizes = _long(hidden, weight, bias, soft_sizes)
+    grad = grad.to(hidden.dtype)
     layer, mask, mask_slope = _taps(sizes, soft_sizes, centre)
-    masked = hidden * mask.unsqueeze(1)
+    masked, slices = hidden * mask.unsqueeze(1), _slices(sizes, counts)
+    if last:
+        grad = _swap_taps_and_channels(grad, slices, inner, out_of_last=True)
     grad_masked, grad_mask = torch.empty_like(hidden), torch.empty_like(mask)
     grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(bias)
-    for taps, rows, span in _slices(sizes, counts):
+    for taps, rows, span in slices:
         grad_kernel = grad[span].view(rows.stop - rows.start, -1)
         torch.mm(grad_kernel, masked[taps], out=grad_weight[rows])
         torch.mv(grad_kernel, mask[taps], out=grad_bias[rows])
@@ -194,4 +234,5 @@ def assemble_kernels_backward(
         torch.mv(grad_kernel.t(), bias[rows], out=grad_mask[taps])
     grad_mask += (grad_masked * hidden).sum(dim=1)
     grad_soft = torch.zeros_like(soft_sizes).index_add_(0, layer, grad_mask * mask_slope)
-    return grad_masked * mask.unsqueeze(1), grad_weight, grad_bias, grad_soft
+    grads = grad_masked * mask.unsqueeze(1), grad_weight, grad_bias, grad_soft
+    return tuple(grad.to(dtype) for grad in grads)

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effconv_kernels import cpu
-from effconv_kernels.checks import check_counts, check_shape, check_tensors
+from effconv_kernels.checks import check_counts, check_shape, check_tensors, uncast
+from effconv_kernels.forms import form_of
+
+LIMIT = 65_536  # timesteps of a layer: a kernel of 256 x 256
 
 
 def gru_unroll(
@@ -22,7 +24,10 @@ def gru_unroll(
         input_gates: `(L, 3H)`, `W_ih z + b_ih` of each layer's constant input z.
         weight_hh: `(L, 3H, H)`, recurrent weights.
         bias_hh: `(L, 3H)`, recurrent biases.
-        steps: L timestep counts T_l of at least 1. A tensor on a GPU costs one synchronisation.
+        steps: L timestep counts T_l, from 1 to 65,536. A tensor on a GPU costs one
+            synchronisation.
+
+    Under autocast the arguments are taken as float32.
 
     Returns:
         `(sum T_l, H)`: the state after every timestep, layer after layer.
@@ -36,6 +41,7 @@ def gru_unroll(
         >>> gru_unroll(gates, weight, bias, steps=[9, 25]).shape
         torch.Size([34, 4])
     """
+    input_gates, weight_hh, bias_hh = uncast(input_gates, weight_hh, bias_hh)
     check_tensors(
         "gru_unroll",
         {"input_gates": (input_gates, 2), "weight_hh": (weight_hh, 3), "bias_hh": (bias_hh, 2)},
@@ -49,8 +55,18 @@ def gru_unroll(
     check_shape("gru_unroll", "weight_hh", weight_hh, (layers, 3 * H, H))
     check_shape("gru_unroll", "input_gates", input_gates, (layers, 3 * H))
     check_shape("gru_unroll", "bias_hh", bias_hh, (layers, 3 * H))
+    if isinstance(steps, int) or (isinstance(steps, Tensor) and steps.dim() != 1):
+        raise ValueError(
+            f"gru_unroll: steps is {steps}; it must have one count for each of {layers} layer(s), "
+            "so pass a sequence"
+        )
     counts = steps.tolist() if isinstance(steps, Tensor) else list(steps)
     check_counts("gru_unroll", "steps", counts, layers)
+    if max(counts) > LIMIT:
+        raise ValueError(
+            f"gru_unroll: steps has {max(counts)} timesteps; a layer may have {LIMIT:,}, so pass "
+            "fewer"
+        )
     return _gru_unroll(input_gates, weight_hh, bias_hh, counts)
 
 
@@ -58,7 +74,9 @@ def gru_unroll(
 def _gru_unroll(
     input_gates: Tensor, weight_hh: Tensor, bias_hh: Tensor, steps: Sequence[int]
 ) -> Tensor:
-    return cpu.gru_unroll(input_gates, weight_hh, bias_hh, steps)
+    form = form_of("gru", weight_hh, weight_hh.shape[-1])
+    with torch.autocast(weight_hh.device.type, enabled=False), torch.cuda.device_of(weight_hh):
+        return form.gru_unroll(input_gates, weight_hh, bias_hh, steps)
 
 
 @_gru_unroll.register_fake
@@ -75,7 +93,9 @@ def _gru_unroll_backward(
     bias_hh: Tensor,
     steps: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return cpu.gru_unroll_backward(grad, hidden, input_gates, weight_hh, bias_hh, steps)
+    form = form_of("gru", weight_hh, weight_hh.shape[-1])
+    with torch.autocast(weight_hh.device.type, enabled=False), torch.cuda.device_of(weight_hh):
+        return form.gru_unroll_backward(grad, hidden, input_gates, weight_hh, bias_hh, steps)
 
 
 @_gru_unroll_backward.register_fake

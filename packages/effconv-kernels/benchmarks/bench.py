@@ -1,0 +1,281 @@
+"""Test the operators on this machine, then time them against what they replace.
+
+`hatch run bench:kernels`, or `python bench.py` where effconv-kernels and pytest are installed. An
+operator whose tests do not pass is not timed. All sides of a comparison take turns; medians and
+quartiles of every shape are printed, slower ones too, and written as JSON beside this file.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from effconv_kernels import assemble_kernels, cpu, gru_unroll
+from torch import Tensor, nn
+
+HERE = Path(__file__).parent
+TESTS = {
+    "gru_unroll": ["test_gru_unroll.py", "test_triton.py"],
+    "assemble_kernels": ["test_assemble_kernels.py", "test_triton.py"],
+}
+
+
+def stages(first: int, widths: list[int], convs: int) -> list[tuple[int, int]]:
+    """Give (c_out, c_in) of the 3x3 convolutions of a residual network after its first."""
+    channels, c_in = [], first
+    for width in widths:
+        channels += [(width, c_in)] + [(width, width)] * (convs - 1)
+        c_in = width
+    return channels
+
+
+NETWORKS = {
+    "ResNet-20": stages(16, [16, 32, 64], 6),
+    "ResNet-56": stages(16, [16, 32, 64], 18),
+    "WRN-28-10": stages(16, [160, 320, 640], 8),
+    "ResNet-18": stages(64, [64, 128, 256, 512], 4),
+}
+SIZES = {"3": [3], "5": [5], "7": [7], "mixed": [1, 3, 5, 7, 2, 4]}
+
+
+def passes(operator: str) -> bool:
+    """Run an operator's tests; say whether they pass."""
+    files = [str(HERE.parent / "tests" / name) for name in TESTS[operator]]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "gpu or not gpu", *files]
+    return subprocess.run(command, check=False).returncode == 0
+
+
+def timed(function: Callable[[], object], device: str) -> float:
+    """Give the seconds of one call, by the GPU's own clock where there is one."""
+    if device == "cpu":
+        started = time.perf_counter()
+        function()
+        return time.perf_counter() - started
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    function()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1000
+
+
+def compare(
+    sides: dict[str, Callable[[], object]], device: str, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Time all sides in turns; give median and quartiles in seconds."""
+    for function in sides.values():
+        for _ in range(3):
+            function()
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(rounds):
+        for name in list(sides) if turn % 2 else list(sides)[::-1]:
+            times[name].append(timed(sides[name], device))
+    found = {}
+    for name, values in times.items():
+        low, median, high = statistics.quantiles(values, n=4)
+        found[name] = {"median": median, "p25": low, "p75": high}
+    return found
+
+
+def with_backward(function: Callable[[], object], leaves: list[Tensor]) -> Callable[[], None]:
+    """Give a call that also computes the gradients of some leaves."""
+
+    def outputs() -> list[Tensor]:
+        found = function()
+        return found if isinstance(found, list) else [found]
+
+    upstream = [torch.ones_like(output) for output in outputs()]
+
+    def run() -> None:
+        torch.autograd.grad(outputs(), leaves, upstream)
+
+    return run
+
+
+def without_graph(function: Callable[[], object]) -> Callable[[], None]:
+    """Give a call that records nothing for a backward pass."""
+
+    def run() -> None:
+        with torch.no_grad():
+            function()
+
+    return run
+
+
+def captured(function: Callable[[], object]) -> Callable[[], None]:
+    """Give a CUDA graph of a call."""
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        function()
+    return graph.replay
+
+
+def unroll_sides(layers: int, steps: list[int], H: int, device: str) -> tuple[dict, dict]:
+    """Give what unrolls the same GRUs, forward alone and with the backward pass."""
+    grus = [nn.GRU(1, H).to(device) for _ in range(layers)]
+    ones = [torch.ones(count, 1, 1, device=device) for count in steps]
+    gates = torch.stack([g.weight_ih_l0[:, 0] + g.bias_ih_l0 for g in grus]).detach()
+    tensors = [
+        gates,
+        *(
+            torch.stack([getattr(g, n) for g in grus]).detach()
+            for n in ("weight_hh_l0", "bias_hh_l0")
+        ),
+    ]
+    for tensor in tensors:
+        tensor.requires_grad_()
+    parameters = [parameter for gru in grus for parameter in gru.parameters()]
+
+    def ours() -> Tensor:
+        return gru_unroll(*tensors, steps)
+
+    def a_layer() -> Tensor:
+        return torch.cat([gru(x)[0][:, 0] for gru, x in zip(grus, ones, strict=True)])
+
+    def batched() -> Tensor:
+        return cpu.gru_unroll(*tensors, steps)
+
+    forward = {"ours": without_graph(ours), "nn.GRU a layer": without_graph(a_layer)}
+    forward["batched PyTorch"] = without_graph(batched)
+    both = {
+        "ours": with_backward(ours, tensors),
+        "nn.GRU a layer": with_backward(a_layer, parameters),
+        "batched PyTorch": with_backward(batched, tensors),
+    }
+    if device != "cpu":
+        forward["ours, CUDA graph"] = captured(forward["ours"])
+        forward["nn.GRU a layer, CUDA graph"] = captured(forward["nn.GRU a layer"])
+    return forward, both
+
+
+def assembly_sides(
+    channels: list[tuple[int, int]], sizes: list[int], H: int, device: str
+) -> tuple[dict, dict]:
+    """Give what assembles the same kernels, forward alone and with the backward pass."""
+    rows = sum(c_out * c_in for c_out, c_in in channels)
+    soft_sizes = torch.tensor([size + 0.2 for size in sizes], device=device)
+    tensors = [
+        torch.randn(sum(size * size for size in sizes), H, device=device),
+        torch.randn(rows, H, device=device),
+        torch.randn(rows, device=device),
+        soft_sizes,
+    ]
+    for tensor in tensors:
+        tensor.requires_grad_()
+
+    def ours() -> list[Tensor]:
+        return assemble_kernels(*tensors, sizes=sizes, channels=channels)
+
+    def eager() -> list[Tensor]:
+        hidden, weight, bias, v = tensors
+        kernels, state, row = [], 0, 0
+        for layer, ((c_out, c_in), size) in enumerate(zip(channels, sizes, strict=True)):
+            taps = torch.arange(1, size + 1, device=device)
+            profile = torch.exp(-(((taps - v[layer] / 2) / v[layer]) ** 2))
+            part = slice(row, row + c_out * c_in)
+            raw = weight[part] @ hidden[state : state + size * size].t() + bias[part, None]
+            raw = raw.view(c_out, c_in, size, size)
+            kernels.append(raw * torch.outer(profile, profile))
+            state, row = state + size * size, row + c_out * c_in
+        return kernels
+
+    compiled = torch.compile(eager, dynamic=False)
+    functions = {"ours": ours, "eager": eager, "torch.compile": compiled}
+    forward = {name: without_graph(function) for name, function in functions.items()}
+    both = {name: with_backward(function, tensors) for name, function in functions.items()}
+    return forward, both
+
+
+def copy_bandwidth(device: str) -> float:
+    """Measure bytes read and written a second by a copy of half a GiB."""
+    source = torch.empty(2**27, device=device)
+    target = torch.empty_like(source)
+    found = compare({"copy": lambda: target.copy_(source)}, device, 20)
+    return 2 * 4 * 2**27 / found["copy"]["median"]
+
+
+def assembly_bytes(channels: list[tuple[int, int]], sizes: list[int], H: int) -> int:
+    """Count what an assembly has to read and write at least, in float32."""
+    maps = sum(c_out * c_in for c_out, c_in in channels)
+    taps = sum(size * size for size in sizes)
+    values = sum(a * b * size * size for (a, b), size in zip(channels, sizes, strict=True))
+    return 4 * (maps * (H + 1) + taps * H + values)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=50, help="calls of each side")
+    parser.add_argument("--hidden-size", type=int, default=64, help="H")
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
+    parser.add_argument("--out", type=Path, help="file for the result; named by the device if none")
+    options = parser.parse_args()
+    torch.backends.cudnn.allow_tf32 = False  # ours multiplies without it too
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    packages = ["torch", "effconv-kernels"] + ["triton"] * (find_spec("triton") is not None)
+    result = {
+        "device": f"{device} ({name}, {torch.get_num_threads()} threads)",
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+        "H": options.hidden_size,
+        "rounds": options.rounds,
+        "copy_bytes_per_second": copy_bandwidth(device),
+        "timings": [],
+    }
+    failed = [operator for operator in TESTS if not passes(operator)]
+    for network in options.networks:
+        for kind in options.sizes:
+            channels, pattern = NETWORKS[network], SIZES[kind]
+            sizes = [pattern[layer % len(pattern)] for layer in range(len(channels))]
+            steps, H = [size * size for size in sizes], options.hidden_size
+            for operator, (sides, arguments) in {
+                "gru_unroll": (unroll_sides, (len(sizes), steps, H, device)),
+                "assemble_kernels": (assembly_sides, (channels, sizes, H, device)),
+            }.items():
+                if operator in failed:
+                    continue
+                torch._dynamo.reset()
+                passes_made = zip(("forward", "forward+backward"), sides(*arguments), strict=True)
+                for part, functions in passes_made:
+                    times = compare(functions, device, options.rounds)
+                    row = {"operator": operator, "network": network, "sizes": kind, "pass": part}
+                    if operator == "assemble_kernels" and part == "forward":
+                        row["bytes"] = assembly_bytes(channels, sizes, H)
+                        row["of_copy_bandwidth"] = (
+                            row["bytes"] / times["ours"]["median"] / result["copy_bytes_per_second"]
+                        )
+                    result["timings"].append({**row, "seconds": times})
+                    report(row, times)
+    path = options.out or HERE / "results" / f"{name.lower().replace(' ', '-')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"{path} written")
+    if failed:
+        sys.exit(f"not timed, because their tests do not pass: {', '.join(failed)}")
+
+
+def report(row: dict, times: dict[str, dict[str, float]]) -> None:
+    """Print one comparison."""
+    ours = times["ours"]["median"]
+    print(*(row[key] for key in ("operator", "network", "sizes", "pass")), sep=", ")
+    for side, found in times.items():
+        low, high = 1e6 * found["p25"], 1e6 * found["p75"]
+        ratio = f"{found['median'] / ours:6.2f} times ours"
+        print(f"  {side:28} {1e6 * found['median']:10.0f} us ({low:.0f} to {high:.0f})  {ratio}")
+    if "of_copy_bandwidth" in row:
+        print(f"  {row['of_copy_bandwidth']:.0%} of the bandwidth of a copy")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Triton forms of the operators, for GPUs; without a GPU they run in Triton's interpreter."""

@@ -1,0 +1,412 @@
+"""`assemble_kernels` in Triton: map, mask and layout of all layers in one launch."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from effconv_kernels.triton.tables import keep, on_device
+
+ROWS = 64
+"""Rows of the map that a program takes at a time."""
+CHUNKS = 32
+"""Programs of the backward pass, at most, that share the rows of a layer's map for a sum."""
+
+
+COLUMNS = tl.constexpr(8)  # of the table of layers
+
+
+@triton.jit
+def _layer(layers, layer):
+    """Give size, first row of the states, first row of the map and start in the buffer."""
+    entry = layers + layer * COLUMNS
+    return tl.load(entry), tl.load(entry + 1), tl.load(entry + 2), tl.load(entry + 3)
+
+
+@triton.jit
+def _places(row, tap, taps, c_in, LAST: tl.constexpr):
+    """Give where some rows of the map, at some taps, lie in a layer's part of the buffer."""
+    if LAST:
+        places = (row // c_in) * taps * c_in + row % c_in + tap * c_in
+    else:
+        places = row * taps + tap
+    return places
+
+
+@triton.jit
+def _mask(soft_sizes, layer, tap, size, ALIGNED: tl.constexpr):
+    """Give the mask of EffConv Eq. 6 and its slope by v at some taps of a layer."""
+    v = tl.load(soft_sizes + layer).to(tl.float32)
+    i = (tap // size + 1).to(tl.float32)
+    j = (tap % size + 1).to(tl.float32)
+    if ALIGNED:
+        middle = (size + 1).to(tl.float32) / 2
+    else:
+        middle = v / 2
+    distance = (i - middle) * (i - middle) + (j - middle) * (j - middle)
+    mask = tl.exp(-distance / (v * v))
+    slope = 2 * distance / (v * v * v)
+    if not ALIGNED:
+        slope += (i - middle + j - middle) / (v * v)
+    return mask, mask * slope
+
+
+@triton.jit
+def _forward(
+    hidden,
+    weight,
+    bias,
+    soft_sizes,
+    layers,
+    blocks,
+    kernels,
+    H: tl.constexpr,
+    BM: tl.constexpr,
+    BT: tl.constexpr,
+    BH: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    LAST: tl.constexpr,
+):
+    layer = tl.load(blocks + tl.program_id(0) * 2)
+    row = tl.load(blocks + tl.program_id(0) * 2 + 1) + tl.arange(0, BM)
+    size, first_state, first_row, start = _layer(layers, layer)
+    count = tl.load(layers + layer * COLUMNS + 4)
+    c_in = tl.load(layers + layer * COLUMNS + 6)
+    taps = size * size
+    values = tl.load(bias + first_row + row, mask=row < count, other=0.0).to(tl.float32)
+    for first_tap in range(0, taps, BT):
+        tap = first_tap + tl.arange(0, BT)
+        kernel = tl.zeros((BM, BT), tl.float32)
+        for first_unit in range(0, H, BH):
+            unit = first_unit + tl.arange(0, BH)
+            part = tl.load(
+                weight + (first_row + row)[:, None] * H + unit[None, :],
+                mask=(row < count)[:, None] & (unit < H)[None, :],
+                other=0.0,
+            ).to(tl.float32)
+            states = tl.load(
+                hidden + (first_state + tap)[None, :] * H + unit[:, None],
+                mask=(tap < taps)[None, :] & (unit < H)[:, None],
+                other=0.0,
+            ).to(tl.float32)
+            kernel = tl.dot(part, states, kernel, input_precision="ieee")
+        mask, _ = _mask(soft_sizes, layer, tap, size, ALIGNED)
+        tl.store(
+            kernels + start + _places(row[:, None], tap[None, :], taps, c_in, LAST),
+            (kernel + values[:, None]) * mask[None, :],
+            mask=(row < count)[:, None] & (tap < taps)[None, :],
+        )
+
+
+@triton.jit
+def _grad_map(
+    grad,
+    hidden,
+    soft_sizes,
+    layers,
+    blocks,
+    grad_weight,
+    grad_bias,
+    H: tl.constexpr,
+    BM: tl.constexpr,
+    BT: tl.constexpr,
+    BH: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    LAST: tl.constexpr,
+):
+    layer = tl.load(blocks + tl.program_id(0) * 2)
+    row = tl.load(blocks + tl.program_id(0) * 2 + 1) + tl.arange(0, BM)
+    unit = tl.program_id(1) * BH + tl.arange(0, BH)
+    size, first_state, first_row, start = _layer(layers, layer)
+    count = tl.load(layers + layer * COLUMNS + 4)
+    c_in = tl.load(layers + layer * COLUMNS + 6)
+    taps = size * size
+    total = tl.zeros((BM, BH), tl.float32)
+    sums = tl.zeros((BM,), tl.float32)
+    for first_tap in range(0, taps, BT):
+        tap = first_tap + tl.arange(0, BT)
+        mask, _ = _mask(soft_sizes, layer, tap, size, ALIGNED)
+        masked = mask[None, :] * tl.load(
+            grad + start + _places(row[:, None], tap[None, :], taps, c_in, LAST),
+            mask=(row < count)[:, None] & (tap < taps)[None, :],
+            other=0.0,
+        ).to(tl.float32)
+        states = tl.load(
+            hidden + (first_state + tap)[:, None] * H + unit[None, :],
+            mask=(tap < taps)[:, None] & (unit < H)[None, :],
+            other=0.0,
+        ).to(tl.float32)
+        total = tl.dot(masked, states, total, input_precision="ieee")
+        sums += tl.sum(masked, axis=1)
+    tl.store(
+        grad_weight + (first_row + row)[:, None] * H + unit[None, :],
+        total,
+        mask=(row < count)[:, None] & (unit < H)[None, :],
+    )
+    if tl.program_id(1) == 0:
+        tl.store(grad_bias + first_row + row, sums, mask=row < count)
+
+
+@triton.jit
+def _sum_chunk(
+    grad,
+    weight,
+    bias,
+    layers,
+    chunks,
+    sums,
+    H: tl.constexpr,
+    BM: tl.constexpr,
+    BT: tl.constexpr,
+    BH: tl.constexpr,
+    LAST: tl.constexpr,
+):
+    """Sum grad times weight, and in column H grad times bias, over one chunk of rows."""
+    entry = chunks + tl.program_id(0) * 3
+    layer, first, out = tl.load(entry), tl.load(entry + 1), tl.load(entry + 2)
+    unit = tl.program_id(1) * BH + tl.arange(0, BH)
+    size, _, first_row, start = _layer(layers, layer)
+    count = tl.load(layers + layer * COLUMNS + 4)
+    c_in = tl.load(layers + layer * COLUMNS + 6)
+    length = tl.load(layers + layer * COLUMNS + 7)
+    taps = size * size
+    for first_tap in range(0, taps, BT):
+        tap = first_tap + tl.arange(0, BT)
+        total = tl.zeros((BT, BH), tl.float32)
+        biased = tl.zeros((BT,), tl.float32)
+        for block in range(0, length, BM):
+            row = first + block + tl.arange(0, BM)
+            part = tl.load(
+                grad + start + _places(row[None, :], tap[:, None], taps, c_in, LAST),
+                mask=(row < count)[None, :] & (tap < taps)[:, None],
+                other=0.0,
+            ).to(tl.float32)
+            rows = tl.load(
+                weight + (first_row + row)[:, None] * H + unit[None, :],
+                mask=(row < count)[:, None] & (unit < H)[None, :],
+                other=0.0,
+            ).to(tl.float32)
+            total = tl.dot(part, rows, total, input_precision="ieee")
+            values = tl.load(bias + first_row + row, mask=row < count, other=0.0).to(tl.float32)
+            biased += tl.sum(part * values[None, :], axis=1)
+        tl.store(
+            sums + (out + tap)[:, None] * (H + 1) + unit[None, :],
+            total,
+            mask=(tap < taps)[:, None] & (unit < H)[None, :],
+        )
+        if tl.program_id(1) == 0:
+            tl.store(sums + (out + tap) * (H + 1) + H, biased, mask=tap < taps)
+
+
+@triton.jit
+def _grad_states(
+    sums,
+    hidden,
+    soft_sizes,
+    layers,
+    grad_hidden,
+    parts,
+    H: tl.constexpr,
+    BT: tl.constexpr,
+    BH: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    layer = tl.program_id(0)
+    tap = tl.program_id(1) * BT + tl.arange(0, BT)
+    size, first_state, _, _ = _layer(layers, layer)
+    count = tl.load(layers + layer * COLUMNS + 4)
+    first_sum = tl.load(layers + layer * COLUMNS + 5)
+    length = tl.load(layers + layer * COLUMNS + 7)
+    taps = size * size
+    real = tap < taps
+    chunks = tl.cdiv(count, length)
+    grad_mask = tl.zeros((BT,), tl.float32)
+    for chunk in range(chunks):
+        at = sums + (first_sum + chunk * taps + tap) * (H + 1)
+        grad_mask += tl.load(at + H, mask=real, other=0.0)
+    mask, slope = _mask(soft_sizes, layer, tap, size, ALIGNED)
+    for first_unit in range(0, H, BH):
+        unit = first_unit + tl.arange(0, BH)
+        inside = real[:, None] & (unit < H)[None, :]
+        total = tl.zeros((BT, BH), tl.float32)
+        for chunk in range(chunks):
+            at = sums + (first_sum + chunk * taps + tap)[:, None] * (H + 1) + unit[None, :]
+            total += tl.load(at, mask=inside, other=0.0)
+        at = (first_state + tap)[:, None] * H + unit[None, :]
+        states = tl.load(hidden + at, mask=inside, other=0.0).to(tl.float32)
+        grad_mask += tl.sum(total * states, axis=1)
+        tl.store(grad_hidden + at, total * mask[:, None], mask=inside)
+    part = tl.sum(tl.where(real, grad_mask * slope, 0.0), axis=0)
+    tl.store(parts + layer * tl.num_programs(1) + tl.program_id(1), part)
+
+
+class Tables(NamedTuple):
+    """What the programs look up, on the device."""
+
+    layers: Tensor
+    """`(L, 8)`: size, first row of the states, first row of the map, start in the buffer, rows of
+    the map, first row of the sums, c_in, rows of a chunk."""
+    chunks: Tensor
+    """`(chunks, 3)`: layer, first row of the map and first row of the sums of each chunk."""
+    sums: int
+    """Rows of the sums of all chunks."""
+
+
+@lru_cache(maxsize=4096)
+def tables(
+    sizes: tuple[int, ...], counts: tuple[int, ...], inner: tuple[int, ...], device: torch.device
+) -> Tables:
+    """Make the tables; they are kept, so that a repeated call copies nothing."""
+
+    def starts(lengths: list[int]) -> list[int]:
+        return [0, *accumulate(lengths)]
+
+    taps = [size * size for size in sizes]
+    lengths = [ROWS * triton.cdiv(count, ROWS * CHUNKS) for count in counts]
+    in_layer = [triton.cdiv(*pair) for pair in zip(counts, lengths, strict=True)]
+    sums = starts([t * n for t, n in zip(taps, in_layer, strict=True)])
+    values = starts([t * count for t, count in zip(taps, counts, strict=True)])
+    firsts = starts(taps), starts(list(counts)), values
+    layers = list(zip(sizes, *firsts, counts, sums, inner, lengths, strict=False))
+    chunks = [
+        (layer, chunk * lengths[layer], sums[layer] + chunk * taps[layer])
+        for layer, n in enumerate(in_layer)
+        for chunk in range(n)
+    ]
+    return Tables(on_device(layers, device), on_device(chunks, device), sums[-1])
+
+
+@lru_cache(maxsize=64)
+def blocks(counts: tuple[int, ...], device: torch.device) -> Tensor:
+    """Give layer and first row of each ROWS rows of the maps, `(blocks, 2)`."""
+    rows = [(layer, row) for layer, count in enumerate(counts) for row in range(0, count, ROWS)]
+    return on_device(rows, device)
+
+
+def _lookup(
+    sizes: Sequence[int], counts: Sequence[int], inner: Sequence[int], device: torch.device
+) -> tuple[Tables, Tensor]:
+    lookup = tables(tuple(sizes), tuple(counts), tuple(inner), device)
+    row_blocks = blocks(tuple(counts), device)
+    for table in (lookup.layers, lookup.chunks, row_blocks):
+        keep(table)
+    return lookup, row_blocks
+
+
+def _units(H: int) -> int:
+    """Hidden units that a program takes at a time; 64 would not fit the registers."""
+    return 16 if H <= 16 else 32
+
+
+def assemble_kernels(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    soft_sizes: Tensor,
+    sizes: Sequence[int],
+    counts: Sequence[int],
+    inner: Sequence[int],
+    centre: str,
+    last: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Write all masked kernels into one buffer in one launch; the bare ones are never in memory."""
+    H = hidden.shape[1]
+    lookup, row_blocks = _lookup(sizes, counts, inner, hidden.device)
+    total = sum(count * size * size for count, size in zip(counts, sizes, strict=True))
+    kernels = hidden.new_empty(total, dtype=dtype)
+    _forward[(len(row_blocks),)](
+        hidden.contiguous(),
+        weight.contiguous(),
+        bias.contiguous(),
+        soft_sizes.contiguous(),
+        lookup.layers,
+        row_blocks,
+        kernels,
+        H=H,
+        BM=ROWS,
+        BT=16,
+        BH=_units(H),
+        ALIGNED=centre == "aligned",
+        LAST=last,
+        num_warps=4,
+    )
+    return kernels
+
+
+def assemble_kernels_backward(
+    grad: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    soft_sizes: Tensor,
+    sizes: Sequence[int],
+    counts: Sequence[int],
+    inner: Sequence[int],
+    centre: str,
+    last: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Give the gradients of `hidden`, `weight`, `bias` and `soft_sizes` in four launches.
+
+    Sums over the rows of a map are made in a fixed order, so that a repeated call gives the same
+    bits.
+    """
+    H = hidden.shape[1]
+    grad, hidden, weight, bias, soft_sizes = (
+        tensor.contiguous() for tensor in (grad, hidden, weight, bias, soft_sizes)
+    )
+    lookup, row_blocks = _lookup(sizes, counts, inner, hidden.device)
+    grad_hidden, grad_weight, grad_bias = map(torch.empty_like, (hidden, weight, bias))
+    BH, aligned = _units(H), centre == "aligned"
+    _grad_map[(len(row_blocks), triton.cdiv(H, BH))](
+        grad,
+        hidden,
+        soft_sizes,
+        lookup.layers,
+        row_blocks,
+        grad_weight,
+        grad_bias,
+        H=H,
+        BM=ROWS,
+        BT=16,
+        BH=BH,
+        ALIGNED=aligned,
+        LAST=last,
+        num_warps=4,
+    )
+    sums = hidden.new_empty(lookup.sums, H + 1, dtype=torch.float32)
+    _sum_chunk[(len(lookup.chunks), triton.cdiv(H, BH))](
+        grad,
+        weight,
+        bias,
+        lookup.layers,
+        lookup.chunks,
+        sums,
+        H=H,
+        BM=ROWS,
+        BT=16,
+        BH=BH,
+        LAST=last,
+        num_warps=4,
+    )
+    tap_blocks = triton.cdiv(max(sizes) ** 2, 16)
+    parts = hidden.new_empty(len(sizes), tap_blocks, dtype=torch.float32)
+    _grad_states[(len(sizes), tap_blocks)](
+        sums,
+        hidden,
+        soft_sizes,
+        lookup.layers,
+        grad_hidden,
+        parts,
+        H=H,
+        BT=16,
+        BH=BH,
+        ALIGNED=aligned,
+        num_warps=4,
+    )
+    return grad_hidden, grad_weight, grad_bias, parts.sum(dim=1).to(soft_sizes.dtype)

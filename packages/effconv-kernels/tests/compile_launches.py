@@ -1,0 +1,102 @@
+"""Compile, for one architecture, every program as the operators launch it.
+
+Runs in a process of its own, where Triton does not interpret. Prints one JSON line a program, with
+the bytes of a thread that did not fit its registers.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import triton
+from effconv_kernels.triton import assemble, gru
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+DTYPES = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.int64: "i64",
+}
+
+
+class Recorder:
+    """Stands in for a program, and notes how it would be launched."""
+
+    def __init__(self, name: str, program: JITFunction, launches: dict) -> None:
+        self.name, self.program, self.launches = name, program, launches
+
+    def __getitem__(self, grid):
+        def launch(*tensors, num_warps, **constants):
+            signature = {
+                name: f"*{DTYPES[tensor.dtype]}"
+                for name, tensor in zip(self.program.arg_names, tensors)
+            }
+            key = json.dumps([self.name, signature, constants, num_warps])
+            self.launches[key] = self.program
+
+        return launch
+
+
+def record() -> dict:
+    """Call both operators at every kind of hidden size and dtype."""
+    launches: dict = {}
+    programs = [
+        (module, name, value)
+        for module in (gru, assemble)
+        for name, value in vars(module).items()
+        if isinstance(value, JITFunction)
+    ]
+    for module, name, value in programs:
+        short = module.__name__.rsplit(".", 1)[1]
+        setattr(module, name, Recorder(f"{short}.{name}", value, launches))
+    for dtype in (torch.float32, torch.bfloat16):
+        for H in (48, 64, 128, 300):
+            gates, weight = (
+                torch.zeros(1, 3 * H, dtype=dtype),
+                torch.zeros(1, 3 * H, H, dtype=dtype),
+            )
+            states = gru.gru_unroll(gates, weight, gates, [9])
+            gru.gru_unroll_backward(states, states, gates, weight, gates, [9])
+        for H in (64, 65):
+            for centre, last in (("paper", False), ("aligned", True), ("paper", True)):
+                maps, soft = torch.zeros(6, H, dtype=dtype), torch.ones(1, dtype=dtype)
+                which = [3], [6], [3], centre, last
+                tensors = torch.zeros(9, H, dtype=dtype), maps, maps[:, 0], soft
+                kernels = assemble.assemble_kernels(*tensors, *which, dtype)
+                assemble.assemble_kernels_backward(kernels, *tensors, *which)
+    for module, name, value in programs:
+        setattr(module, name, value)
+    return launches
+
+
+def main() -> None:
+    """Compile all launches."""
+    architecture, folder = int(sys.argv[1]), Path(sys.argv[2])
+    reader = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    for key, program in record().items():
+        name, signature, constants, warps = json.loads(key)
+        pointers = {(index,): [["tt.divisibility", 16]] for index in range(len(signature))}
+        compiled = triton.compile(
+            ASTSource(
+                fn=program,
+                signature={**signature, **dict.fromkeys(constants, "constexpr")},
+                constexprs=constants,
+                attrs=pointers,
+            ),
+            target=GPUTarget("cuda", architecture, 32),
+            options={"num_warps": warps},
+        )
+        cubin = folder / "program.cubin"
+        cubin.write_bytes(compiled.asm["cubin"])
+        used = subprocess.run([reader, "-res-usage", cubin], capture_output=True, text=True)
+        stack = int(re.search(r"STACK:(\d+)", used.stdout).group(1))
+        print(json.dumps({"name": name, "launch": [signature, constants, warps], "stack": stack}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""Triton's programs run in its interpreter where there is no GPU."""
+
+import os
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported
+
+
+@pytest.fixture(scope="session")
+def triton_device():
+    """Where Triton's programs run."""
+    pytest.importorskip("triton", reason="Triton has no wheel for this platform")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture
+def unwritten_is_nan():
+    """Fill new memory with NaN, so that an element that nobody writes shows."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(before)
