@@ -165,6 +165,14 @@ def test_the_summary_ranks_found_plans_against_the_table(tmp_path):
     assert by_name["random (expected)"][2] == "19.09"
     assert by_name["uniform"][1].startswith("95 ")  # better than 20 of 21
     assert by_name["uniform"][2] == "10.00"
+    # The best of either training is that of the other too.
+    assert by_name["all trained once"] == [
+        "2",
+        "100 [100, 100]",
+        "0.00",
+        "+19.09 [+19.09, +19.09]",
+        "22.00",
+    ]
     assert by_name["paper"][0] == "2"
     assert by_name["paper"][1].startswith("50 ")
     assert by_name["paper"][2] == "15.00"
