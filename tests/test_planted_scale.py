@@ -23,8 +23,12 @@ def test_a_larger_planted_scale_gives_larger_kernels_in_nine_of_ten_seeds():
     larger = 0
     for seed in range(10):
         small, large = plan_at(2.0, seed), plan_at(8.0, seed)
-        # `see` alone looks at the pixels.
-        larger += large.soft_sizes["see"] > small.soft_sizes["see"] and large["see"] >= small["see"]
+        # `see` alone looks at the pixels. Where its soft size grows but stays within reach of the
+        # same plan, that plan is as good as any at both scales.
+        larger += (
+            large.soft_sizes["see"] > small.soft_sizes["see"] + 0.25
+            and large["see"] >= small["see"]
+        )
         for plan in (small, large):
             assert abs(plan.cost / plan.budget - 1) <= 0.02
     assert larger >= 9

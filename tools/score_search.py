@@ -164,11 +164,9 @@ def trained_once(plans: list[dict[str, int]], accuracies: np.ndarray) -> list[Pl
     More than this nobody can expect of a search: what is lacking to the top is the noise of the
     trainings.
     """
-    seeds = range(accuracies.shape[1])
     return [
         rank_plan(plans[accuracies[:, s].argmax()], plans, np.delete(accuracies, s, axis=1))
-        for s in seeds
-        if len(seeds) > 1
+        for s in range(accuracies.shape[1])
     ]
 
 
@@ -204,8 +202,10 @@ def summary(space: str, options: Options) -> list[list[str]]:
         [space, spread, "", "", f"noise floor {100 * noise_floor(accuracies):.2f}", "", ""],
         [space, "random (expected)", "", "50", f"{100 * random_regret:.2f}", "", ""],
         line("uniform", [dict.fromkeys(plans[0], SPACES[space].uniform)], []),
-        scored("all trained once", trained_once(plans, accuracies), [training * len(plans)]),
     ]
+    if accuracies.shape[1] > 1:
+        once = trained_once(plans, accuracies)
+        rows.append(scored("all trained once", once, [training * len(plans)]))
     for name in options.recipes:
         mine = [row for row in found if row["recipe"] == name]
         if mine:
