@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "effconv_data": set(),
 }
 DEPENDENCIES = {
-    "effconv_kernels": {"torch"},
+    "effconv_kernels": {"torch", "triton"},
     "effconv_core": {"torch", "numpy", "safetensors", "effconv_kernels"},
     "effconv_models": {"torch"},
     "effconv_data": {"torch", "numpy", "webdataset", "PIL"},
