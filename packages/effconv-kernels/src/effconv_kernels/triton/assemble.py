@@ -1,22 +1,13 @@
 """`assemble_kernels` in Triton: map, mask and layout of all layers in one launch."""
 
 from collections.abc import Sequence
-from functools import lru_cache
-from itertools import accumulate
-from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from effconv_kernels.triton.tables import keep, on_device
-
-ROWS = 64
-"""Rows of the map that a program takes at a time."""
-CHUNKS = 32
-"""Programs of the backward pass, at most, that share the rows of a layer's map for a sum."""
-
+from effconv_kernels.triton.tables import ROWS, look_up
 
 COLUMNS = tl.constexpr(8)  # of the table of layers
 
@@ -245,59 +236,6 @@ def _grad_states(
     tl.store(parts + layer * tl.num_programs(1) + tl.program_id(1), part)
 
 
-class Tables(NamedTuple):
-    """What the programs look up, on the device."""
-
-    layers: Tensor
-    """`(L, 8)`: size, first row of the states, first row of the map, start in the buffer, rows of
-    the map, first row of the sums, c_in, rows of a chunk."""
-    chunks: Tensor
-    """`(chunks, 3)`: layer, first row of the map and first row of the sums of each chunk."""
-    sums: int
-    """Rows of the sums of all chunks."""
-
-
-@lru_cache(maxsize=4096)
-def tables(
-    sizes: tuple[int, ...], counts: tuple[int, ...], inner: tuple[int, ...], device: torch.device
-) -> Tables:
-    """Make the tables; they are kept, so that a repeated call copies nothing."""
-
-    def starts(lengths: list[int]) -> list[int]:
-        return [0, *accumulate(lengths)]
-
-    taps = [size * size for size in sizes]
-    lengths = [ROWS * triton.cdiv(count, ROWS * CHUNKS) for count in counts]
-    in_layer = [triton.cdiv(*pair) for pair in zip(counts, lengths, strict=True)]
-    sums = starts([t * n for t, n in zip(taps, in_layer, strict=True)])
-    values = starts([t * count for t, count in zip(taps, counts, strict=True)])
-    firsts = starts(taps), starts(list(counts)), values
-    layers = list(zip(sizes, *firsts, counts, sums, inner, lengths, strict=False))
-    chunks = [
-        (layer, chunk * lengths[layer], sums[layer] + chunk * taps[layer])
-        for layer, n in enumerate(in_layer)
-        for chunk in range(n)
-    ]
-    return Tables(on_device(layers, device), on_device(chunks, device), sums[-1])
-
-
-@lru_cache(maxsize=64)
-def blocks(counts: tuple[int, ...], device: torch.device) -> Tensor:
-    """Give layer and first row of each ROWS rows of the maps, `(blocks, 2)`."""
-    rows = [(layer, row) for layer, count in enumerate(counts) for row in range(0, count, ROWS)]
-    return on_device(rows, device)
-
-
-def _lookup(
-    sizes: Sequence[int], counts: Sequence[int], inner: Sequence[int], device: torch.device
-) -> tuple[Tables, Tensor]:
-    lookup = tables(tuple(sizes), tuple(counts), tuple(inner), device)
-    row_blocks = blocks(tuple(counts), device)
-    for table in (lookup.layers, lookup.chunks, row_blocks):
-        keep(table)
-    return lookup, row_blocks
-
-
 def _units(H: int) -> int:
     """Hidden units that a program takes at a time; 64 would not fit the registers."""
     return 16 if H <= 16 else 32
@@ -317,7 +255,7 @@ def assemble_kernels(
 ) -> Tensor:
     """Write all masked kernels into one buffer in one launch; the bare ones are never in memory."""
     H = hidden.shape[1]
-    lookup, row_blocks = _lookup(sizes, counts, inner, hidden.device)
+    lookup, row_blocks = look_up(sizes, counts, inner, hidden.device)
     total = sum(count * size * size for count, size in zip(counts, sizes, strict=True))
     kernels = hidden.new_empty(total, dtype=dtype)
     _forward[(len(row_blocks),)](
@@ -360,7 +298,7 @@ def assemble_kernels_backward(
     grad, hidden, weight, bias, soft_sizes = (
         tensor.contiguous() for tensor in (grad, hidden, weight, bias, soft_sizes)
     )
-    lookup, row_blocks = _lookup(sizes, counts, inner, hidden.device)
+    lookup, row_blocks = look_up(sizes, counts, inner, hidden.device)
     grad_hidden, grad_weight, grad_bias = map(torch.empty_like, (hidden, weight, bias))
     BH, aligned = _units(H), centre == "aligned"
     _grad_map[(len(row_blocks), triton.cdiv(H, BH))](

@@ -1,7 +1,18 @@
 """Small tables of integers on the device, which programs look up."""
 
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
+from typing import NamedTuple
+
 import torch
+import triton
 from torch import Tensor
+
+ROWS = 64
+"""Rows of the map that a program takes at a time."""
+CHUNKS = 32
+"""Programs of the backward pass, at most, that share the rows of a layer's map for a sum."""
 
 _captured: dict[int, Tensor] = {}
 
@@ -19,3 +30,57 @@ def keep(table: Tensor) -> Tensor:
     if table.is_cuda and torch.cuda.is_current_stream_capturing():
         _captured[table.data_ptr()] = table
     return table
+
+
+class Tables(NamedTuple):
+    """What the programs look up, on the device."""
+
+    layers: Tensor
+    """`(L, 8)`: size, first row of the states, first row of the map, start in the buffer, rows of
+    the map, first row of the sums, c_in, rows of a chunk."""
+    chunks: Tensor
+    """`(chunks, 3)`: layer, first row of the map and first row of the sums of each chunk."""
+    sums: int
+    """Rows of the sums of all chunks."""
+
+
+@lru_cache(maxsize=4096)
+def tables(
+    sizes: tuple[int, ...], counts: tuple[int, ...], inner: tuple[int, ...], device: torch.device
+) -> Tables:
+    """Make the tables; they are kept, so that a repeated call copies nothing."""
+
+    def starts(lengths: list[int]) -> list[int]:
+        return [0, *accumulate(lengths)]
+
+    taps = [size * size for size in sizes]
+    lengths = [ROWS * triton.cdiv(count, ROWS * CHUNKS) for count in counts]
+    in_layer = [triton.cdiv(*pair) for pair in zip(counts, lengths, strict=True)]
+    sums = starts([t * n for t, n in zip(taps, in_layer, strict=True)])
+    values = starts([t * count for t, count in zip(taps, counts, strict=True)])
+    firsts = starts(taps), starts(list(counts)), values
+    layers = list(zip(sizes, *firsts, counts, sums, inner, lengths, strict=False))
+    chunks = [
+        (layer, chunk * lengths[layer], sums[layer] + chunk * taps[layer])
+        for layer, n in enumerate(in_layer)
+        for chunk in range(n)
+    ]
+    return Tables(on_device(layers, device), on_device(chunks, device), sums[-1])
+
+
+@lru_cache(maxsize=64)
+def blocks(counts: tuple[int, ...], device: torch.device) -> Tensor:
+    """Give layer and first row of each ROWS rows of the maps, `(blocks, 2)`."""
+    rows = [(layer, row) for layer, count in enumerate(counts) for row in range(0, count, ROWS)]
+    return on_device(rows, device)
+
+
+def look_up(
+    sizes: Sequence[int], counts: Sequence[int], inner: Sequence[int], device: torch.device
+) -> tuple[Tables, Tensor]:
+    """Give an assembly's tables and blocks, which outlive a CUDA graph that is being captured."""
+    lookup = tables(tuple(sizes), tuple(counts), tuple(inner), device)
+    row_blocks = blocks(tuple(counts), device)
+    for table in (lookup.layers, lookup.chunks, row_blocks):
+        keep(table)
+    return lookup, row_blocks
