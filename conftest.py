@@ -1,8 +1,16 @@
-"""Shared by all tests: a torchvision that imports beside a torch it was not built for."""
+"""Shared by all tests: one seed, and a torchvision that imports beside another build of torch."""
 
 import importlib
 
+import pytest
 import torch
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Let whatever a test draws without a generator of its own be the same in every run."""
+    torch.manual_seed(0)
+
 
 try:
     importlib.import_module("torchvision")
