@@ -100,6 +100,15 @@ def small_set(tmp_path):
 
 
 @pytest.fixture(scope="session")
+def sets(tmp_path_factory):
+    """A folder of sets of several shard layouts, images (1, 3, 4)."""
+    root = tmp_path_factory.mktemp("sets")
+    for name, train in {"one": [23], "even": [6, 6, 6, 6], "uneven": [1, 11, 2, 7, 5]}.items():
+        SmallSet(root / name, shards={"train": train, "test": [3, 4]}, shape=(3, 4, 1)).write()
+    return root
+
+
+@pytest.fixture(scope="session")
 def real_data():
     """The folder of the real sets; the test is skipped where there is none."""
     root = os.environ.get("EFFCONV_DATA")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from effconv_data import horizontal_flip, normalize, pad_crop
+from effconv_data import horizontal_flip, normalize, pad_crop, per_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -105,3 +105,33 @@ def test_bad_arguments_are_refused():
         normalize(images, [0.5], [0.5] * 3)
     with pytest.raises(ValueError, match=r"std has shape \(2,\)"):
         normalize(images, [0.5] * 3, [0.5] * 2)
+
+
+def test_torchvision_transforms_draw_from_the_batch_generator():
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    images = torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8)
+    augment = per_image(v2.Compose([v2.RandAugment(), v2.RandomErasing(p=1.0)]))
+    state = torch.get_rng_state()
+    first = augment(images, torch.Generator().manual_seed(1))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(7)
+    assert torch.equal(augment(images, torch.Generator().manual_seed(1)), first)
+    assert not torch.equal(augment(images, torch.Generator().manual_seed(2)), first)
+    assert first.shape == images.shape
+    assert first.dtype == torch.uint8
+    # Each image draws its own: erased places differ.
+    erased = [
+        (image.sum(0) == 0).nonzero().tolist()
+        for image in augment(torch.full_like(images, 200), torch.Generator().manual_seed(3))
+    ]
+    assert len({str(place) for place in erased}) > 1
+
+
+def test_per_image_gives_the_generator_back_after_an_error():
+    def broken(image):
+        raise ValueError("broken")
+
+    state = torch.get_rng_state()
+    with pytest.raises(ValueError, match="broken"):
+        per_image(broken)(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.Generator())
+    assert torch.equal(torch.get_rng_state(), state)

@@ -137,7 +137,7 @@ def label_pickled(members, encode):
         (second_image, "has 2 images"),
         (transparent_image, "mode RGBA"),
         (gif_image, "cannot be decoded"),
-        (larger_image, r"has shape \(3, 6, 6\) but the first of the split \(3, 6, 5\)"),
+        (larger_image, r"has shape \(3, 6, 6\) but the set \(3, 6, 5\)"),
         (grey_image, r"has shape \(1, 6, 5\)"),
         (label_too_large, "has label 3; the index names 3 classes"),
         (label_negative, "decimal digits"),
@@ -202,7 +202,7 @@ def test_first_shard_that_is_no_tar_is_named(small_set):
 def test_empty_first_shard_is_named(small_set):
     made = small_set()
     made.members["train-00000.tar.gz"] = []
-    with pytest.raises(ValueError, match=r"train-00000.tar.gz holds no samples"):
+    with pytest.raises(ValueError, match=r"train-00000.tar.gz holds only 0 samples"):
         read_split(made.write(), "train")
 
 

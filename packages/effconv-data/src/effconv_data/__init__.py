@@ -1,19 +1,31 @@
 """Image classification sets in batches: WebDataset shards, own tensors or a synthetic set."""
 
-from effconv_data.augment import horizontal_flip, normalize, pad_crop
-from effconv_data.loader import Augment, Batches, load
-from effconv_data.shards import Split, read_split
+from effconv_data.augment import horizontal_flip, normalize, pad_crop, per_image
+from effconv_data.batches import Augment, Batches
+from effconv_data.load import load
+from effconv_data.resident import ResidentBatches
+from effconv_data.samples import Problem, ShardError
+from effconv_data.split import Split, read_split
+from effconv_data.stream import StreamedBatches
 from effconv_data.synthetic import synthetic
+from effconv_data.verify import SplitReport, verify
 
 __all__ = [
     "Augment",
     "Batches",
+    "Problem",
+    "ResidentBatches",
+    "ShardError",
     "Split",
+    "SplitReport",
+    "StreamedBatches",
     "horizontal_flip",
     "load",
     "normalize",
     "pad_crop",
+    "per_image",
     "read_split",
     "synthetic",
+    "verify",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"

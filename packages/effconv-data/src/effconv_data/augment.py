@@ -4,7 +4,7 @@ Every random draw comes from the generator that is handed in. It may stay on the
 images are on an accelerator: then the same seed draws the same on every device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from effconv_data._checks import check_integer
 
-__all__ = ["horizontal_flip", "normalize", "pad_crop"]
+__all__ = ["horizontal_flip", "normalize", "pad_crop", "per_image"]
 
 
 def pad_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
@@ -33,12 +33,17 @@ def pad_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor
     """
     _check_batch(images)
     check_integer("padding", padding, 0)
-    B, _, H, W = images.shape
+    B, C, H, W = images.shape
     corners = torch.randint(2 * padding + 1, (2, B), generator=generator, device=generator.device)
-    top, left = _move(corners, images)
-    # A view of every crop there is, (B, C, 2p + 1, 2p + 1, H, W); the indexing copies one of each.
-    crops = F.pad(images, (padding,) * 4).unfold(2, H, 1).unfold(3, W, 1)
-    return crops[torch.arange(B, device=images.device), :, top, left]
+    padded = F.pad(images, (padding,) * 4)
+    height, width = padded.shape[2:]
+    # The first pixel of every row that is kept, as a place in the padded images' memory. Rows are
+    # copied whole, which takes a fifth of the time of an indexing by image, row and column.
+    planes = torch.arange(B * C).view(B, C, 1) * (height * width)
+    top, left = (x.to(planes.device).view(B, 1, 1) for x in corners)
+    rows = planes + (top + torch.arange(H)) * width + left
+    kept = padded.flatten().unfold(0, W, 1).index_select(0, _move(rows.flatten(), images))
+    return kept.view(B, C, H, W)
 
 
 def horizontal_flip(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -56,8 +61,39 @@ def horizontal_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """
     _check_batch(images)
     coins = torch.randint(2, (len(images),), generator=generator, device=generator.device)
-    mirrored = _move(coins, images).bool()[:, None, None, None]
-    return torch.where(mirrored, images.flip(3), images)
+    chosen = coins * len(images) + torch.arange(len(images), device=coins.device)
+    # Of all images and their mirror images: whole images are copied faster than pixels are chosen.
+    return torch.cat([images, images.flip(3)]).index_select(0, _move(chosen, images))
+
+
+def per_image(transform: Callable[[Tensor], Tensor]) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """Make a batch's augmentation of a random transform of one image, such as torchvision's v2.
+
+    Such transforms draw from torch's global generator. Here each batch seeds it from the batch's
+    own generator, and gives it back as it was. It is slower than the functions above, since it
+    goes image by image.
+
+    Args:
+        transform: takes a uint8 image `(C, H, W)` and gives one of the same shape for all images.
+
+    Returns:
+        What `augment` takes: a function of images `(B, C, H, W)` and a generator.
+
+    Example:
+        >>> turn = per_image(lambda image: image.rot90(int(torch.randint(4, ())), (1, 2)))
+        >>> images = torch.zeros(5, 3, 8, 8, dtype=torch.uint8)
+        >>> turn(images, torch.Generator().manual_seed(0)).shape
+        torch.Size([5, 3, 8, 8])
+    """
+
+    def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+        _check_batch(images)
+        seed = int(torch.randint(1 << 62, (), generator=generator, device=generator.device))
+        with torch.random.fork_rng([images.device] if images.is_cuda else []):
+            torch.manual_seed(seed)
+            return torch.stack([transform(image) for image in images])
+
+    return augment
 
 
 def normalize(
@@ -87,8 +123,10 @@ def normalize(
             raise ValueError(
                 f"{name} has shape {tuple(values.shape)}; images of {C} channels need ({C},)"
             )
-    pixels = images.to(torch.float32, memory_format=torch.channels_last)
-    return pixels.sub_(255 * mean[:, None, None]).div_(255 * std[:, None, None])
+    # In planes first: with three channels side by side the arithmetic takes three times as long.
+    pixels = images.float().sub_(255 * mean[:, None, None]).div_(255 * std[:, None, None])
+    # Not contiguous(), which leaves the strides of a single channel as they are.
+    return torch.empty_like(pixels, memory_format=torch.channels_last).copy_(pixels)
 
 
 def _check_batch(images: Tensor) -> None:

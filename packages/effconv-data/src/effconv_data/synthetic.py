@@ -20,7 +20,8 @@ from torch import Tensor
 
 from effconv_data._checks import check_integer
 from effconv_data._seeding import SYNTHESIS, seeded_generator
-from effconv_data.loader import Batches
+from effconv_data.batches import Batches
+from effconv_data.resident import ResidentBatches
 
 __all__ = ["synthetic"]
 
@@ -96,7 +97,7 @@ def synthetic(
     for _ in range(patches):
         signal += contrast * _patch(labels * (math.pi / num_classes), scale, image_size, generator)
     images = signal.mul_(NOISE).add_(GREY).round_().clamp_(0, 255).to(torch.uint8)
-    return Batches(
+    return ResidentBatches(
         images[:, None],
         labels,
         classes=[f"{180 * label / num_classes:g} degrees" for label in range(num_classes)],

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from effconv_data import Batches, load, normalize, pad_crop
+from effconv_data import ResidentBatches, load, normalize, pad_crop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +14,7 @@ def numbered(samples, channels=1):
 
 def make(samples=10, batch_size=3, channels=1, **arguments):
     arguments = {"mean": [0.0] * channels, "std": [1 / 255] * channels, **arguments}
-    return Batches(
+    return ResidentBatches(
         numbered(samples, channels),
         torch.arange(samples) % 2,
         classes=("even", "odd"),
@@ -110,7 +110,7 @@ def test_augmentation_is_a_pure_function_of_seed_epoch_and_batch():
     )
 
     def augmented(seed=0):
-        return Batches(
+        return ResidentBatches(
             images,
             torch.zeros(20, dtype=torch.int64),
             classes=("one",),
@@ -157,7 +157,7 @@ def test_global_randomness_is_left_alone():
 def test_statistics_are_computed_where_none_are_given():
     images = torch.randint(256, (50, 2, 9, 7), dtype=torch.uint8)
     images[:, 1] = 9
-    batches = Batches(
+    batches = ResidentBatches(
         images, torch.zeros(50, dtype=torch.uint8), classes=("one",), batch_size=50, training=False
     )
     pixels = images[:, 0].double() / 255
@@ -212,7 +212,7 @@ def test_bad_arguments_are_refused(changes, kind, problem):
         **changes,
     }
     with pytest.raises(kind, match=problem):
-        Batches(arguments.pop("images"), arguments.pop("labels"), **arguments)
+        ResidentBatches(arguments.pop("images"), arguments.pop("labels"), **arguments)
 
 
 def test_bad_epoch_is_refused():

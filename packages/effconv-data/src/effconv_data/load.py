@@ -1,0 +1,207 @@
+"""`load`: the batches of a split, from memory where it fits and from its shards where not."""
+
+import glob
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from webdataset.shardlists import expand_urls
+
+from effconv_data._checks import check_integer
+from effconv_data.augment import horizontal_flip, pad_crop
+from effconv_data.batches import Augment, Batches
+from effconv_data.index import Index, is_remote, read_index
+from effconv_data.memory import available_memory
+from effconv_data.resident import ResidentBatches
+from effconv_data.samples import ShardError
+from effconv_data.scan import scan_shards
+from effconv_data.split import decode_shards, first_shape, shards_of, split_statistics
+from effconv_data.stream import StreamedBatches, first_counts, usual_workers
+
+__all__ = ["load"]
+
+
+class Usual(NamedTuple):
+    """What is usual for a known set."""
+
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    padding: int
+
+
+# Mean and standard deviation of the pixels of each official train split, as commonly published;
+# None where preparation writes them into the index.
+KNOWN = {
+    "cifar10": Usual((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 4),
+    "mnist": Usual((0.1307,), (0.3081,), 0),
+    "stl10": Usual(None, None, 12),
+    "imagenet16": Usual(None, None, 2),
+    "imagenet32": Usual(None, None, 4),
+    "imagenet64": Usual(None, None, 8),
+}
+
+
+def load(
+    name: str | Path | Sequence[str],
+    *,
+    split: str = "train",
+    batch_size: int,
+    root: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    resident: bool | None = None,
+    workers: int | None = None,
+    on_error: str = "raise",
+    augment: Augment | None = None,
+    normalized: bool = True,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    limit: int | None = None,
+) -> Batches:
+    """Load a split of a set of shards and give its batches.
+
+    The split `"train"` is shuffled and drops a short last batch; every other split comes whole and
+    in order. Known sets have their usual augmentation in training: `"cifar10"`, `"stl10"` and
+    `"imagenet32"` are padded by an eighth, cropped and flipped, `"mnist"` is left as it is.
+
+    Args:
+        name: a set's folder below `root`, or its absolute path or `http(s)://` address; or shards
+            without an index: a path, address or `pipe:` command ending in .tar, .tar.gz or .tgz, a
+            pattern such as `"data/train-{000..099}.tar"` or `"data/*.tar"`, or a list of these.
+            Shards without an index are read once for their number of samples.
+        split: a split that the set's index names; for shards without an index, what they are.
+        batch_size: samples in a batch of this rank.
+        root: the folder of all sets; None takes the environment variable EFFCONV_DATA.
+        device: where the batches are given.
+        seed: of order and augmentation.
+        rank: which part of each global batch this process gets, from 0.
+        world_size: number of ranks.
+        resident: True decodes the split once into the device's memory, False reads the shards in
+            every epoch; None is True where the split takes at most half of the memory that is
+            available. Batches are the same either way.
+        workers: processes that read shards, see `StreamedBatches`.
+        on_error: `"raise"` stops at a sample that cannot be given; `"skip"` leaves it out of its
+            batch, keeps it in `problems` and logs their number with each epoch.
+        augment: what is done to each uint8 batch, instead of the known set's own augmentation;
+            `lambda images, generator: images` does nothing. None leaves the set's own in training.
+        normalized: False gives uint8 images.
+        mean: `(C,)` for normalisation, of each channel on the scale 0..1; None takes the index's,
+            else a known set's published ones, else those of the whole train split, which is read
+            for it.
+        std: `(C,)`, as `mean`.
+        limit: take only the first samples of the split, at most this many; None takes all.
+
+    Returns:
+        The split's batches.
+
+    Raises:
+        FileNotFoundError: if there is no such set, or a shard of it is missing.
+        TypeError: if a number is not an integer.
+        ValueError: if neither `root` nor EFFCONV_DATA is given, the set's index or a shard is
+            malformed, there is no such split, or a number is out of its range.
+    """
+    # Before minutes of reading, not after.
+    check_integer("batch_size", batch_size, 1)
+    check_integer("seed", seed, 0)
+    check_integer("world_size", world_size, 1)
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error is {on_error!r}; pass 'raise' or 'skip'")
+    if (mean is None) != (std is None):
+        raise ValueError("only one of mean and std is given; pass both, or neither")
+
+    index = _find(name, split, root)
+    shards = shards_of(index, split, check=on_error == "raise")
+    counts = first_counts(shards, limit)
+    shape = first_shape(index, shards)
+    training, usual = split == "train", KNOWN.get(index.name)
+    if augment is None and training and usual is not None and usual.padding:
+        augment = partial(_pad_crop_flip, usual.padding)
+    if mean is None or std is None:
+        mean, std = _statistics(index, usual, shape)
+    common = {
+        "classes": index.classes,
+        "batch_size": batch_size,
+        "training": training,
+        "mean": mean,
+        "std": std,
+        "augment": augment,
+        "normalized": normalized,
+        "seed": seed,
+        "device": device,
+        "rank": rank,
+        "world_size": world_size,
+        "name": index.name,
+    }
+    if resident is None:
+        C, H, W = shape
+        resident = sum(counts) * C * H * W <= available_memory(device) // 2
+    if not resident:
+        return StreamedBatches(
+            shards,
+            image_shape=shape,
+            limit=limit,
+            workers=usual_workers() if workers is None else workers,
+            on_error=on_error,
+            **common,
+        )
+    images, labels, missing = decode_shards(shards, counts, shape, len(index.classes))
+    if missing and on_error == "raise":
+        raise ShardError(next(iter(missing.values())))
+    return ResidentBatches(images, labels, shards=counts, missing=missing, **common)
+
+
+def _pad_crop_flip(padding: int, images: Tensor, generator: torch.Generator) -> Tensor:
+    return horizontal_flip(pad_crop(images, padding, generator), generator)
+
+
+def _find(name: str | Path | Sequence[str], split: str, root: str | Path | None) -> Index:
+    """Give the index of a set, or one made of shards that have none."""
+    sources = [name] if isinstance(name, str | Path) else list(name)
+    if not isinstance(name, str | Path) or _names_shards(str(name)):
+        return scan_shards([url for source in sources for url in _expanded(str(source))], split)
+    place = str(name)
+    if not is_remote(place) and not Path(place).is_absolute():
+        root = root if root is not None else os.environ.get("EFFCONV_DATA")
+        if not root:
+            raise ValueError(
+                f"no folder is given to find the set {place!r} in; pass root or set the "
+                "environment variable EFFCONV_DATA"
+            )
+        place = f"{str(root).rstrip('/')}/{place}"
+    return read_index(place)
+
+
+def _names_shards(place: str) -> bool:
+    pattern = any(mark in place for mark in "*?{")
+    return place.startswith("pipe:") or pattern or place.endswith((".tar", ".tar.gz", ".tgz"))
+
+
+def _expanded(source: str) -> list[str]:
+    """Give the addresses of a pattern: braces and `::` as WebDataset has them, then a glob."""
+    if source.startswith("pipe:"):
+        return [source]
+    urls: list[str] = []
+    for url in expand_urls(source):
+        found = [url]
+        if not is_remote(url) and glob.has_magic(url):
+            found = sorted(glob.glob(url))  # noqa: PTH207, Path.glob takes no absolute pattern
+        if not found:
+            raise FileNotFoundError(f"no file matches {url!r}; correct the pattern")
+        urls += found
+    return urls
+
+
+def _statistics(
+    index: Index, usual: Usual | None, shape: tuple[int, int, int]
+) -> tuple[Sequence[float], Sequence[float]]:
+    if index.mean is not None and index.std is not None:
+        return index.mean, index.std
+    if usual is not None and usual.mean is not None and usual.std is not None:
+        return usual.mean, usual.std
+    return split_statistics(shards_of(index, "train"), shape, len(index.classes))

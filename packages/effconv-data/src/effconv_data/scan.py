@@ -1,0 +1,56 @@
+"""An index made by reading shards that have none."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from effconv_data.index import Index, Shard
+from effconv_data.samples import decode, read_samples
+from effconv_data.split import parallel
+from effconv_data.statistics import statistics_of_counts
+
+__all__ = ["scan_shards"]
+
+
+def scan_shards(urls: Sequence[str], split: str) -> Index:
+    """Read shards once and give an index of them as one split.
+
+    Classes are named by their numbers, from 0 to the largest label.
+
+    Args:
+        urls: paths or addresses.
+        split: what the split is called.
+
+    Raises:
+        ShardError: for what cannot be read.
+        ValueError: if there is no shard, one is empty or named twice, or images differ in shape.
+    """
+    urls = list(urls)
+    if not urls or len(set(urls)) < len(urls):
+        raise ValueError(f"the shards are {urls}; name at least one, and none twice")
+    rows = list(parallel(_scan_shard, [(url,) for url in urls]))
+    for url, (samples, shape, _, _) in zip(urls, rows, strict=True):
+        if not samples:
+            raise ValueError(f"shard {url} holds no samples; leave it out")
+        if shape != rows[0][1]:
+            raise ValueError(
+                f"images of shard {url} have shape {shape} but those of {urls[0]} {rows[0][1]}; "
+                "make all images (C, H, W) alike"
+            )
+    mean, std = statistics_of_counts(torch.from_numpy(counts) for *_, counts in rows)
+    shards = tuple(Shard(url, row[0], None) for url, row in zip(urls, rows, strict=True))
+    classes = tuple(map(str, range(max(largest for _, _, largest, _ in rows) + 1)))
+    return Index("shards", classes, {split: shards}, rows[0][1], mean, std)
+
+
+def _scan_shard(url: str) -> tuple[int, tuple[int, ...] | None, int, np.ndarray]:
+    """Give a shard's number of samples, image shape, largest label and counts of pixel values."""
+    shard, shape, largest, samples, counts = Shard(url, 0, None), None, 0, 0, np.zeros((0, 256))
+    for sample in read_samples(shard):
+        image, label = decode(shard, sample, shape, 1 << 31)
+        if shape is None:
+            shape, counts = image.shape, np.zeros((len(image), 256), dtype=np.int64)
+        counts += np.stack([np.bincount(channel.ravel(), minlength=256) for channel in image])
+        largest, samples = max(largest, label), samples + 1
+    return samples, shape, largest, counts

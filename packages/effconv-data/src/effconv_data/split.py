@@ -1,0 +1,193 @@
+"""A split decoded into memory."""
+
+import itertools
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from effconv_data.index import Index, Shard, is_remote, read_index
+from effconv_data.samples import Problem, ShardError, decode, read_run
+from effconv_data.statistics import statistics_of_counts
+from effconv_data.stream import first_counts
+
+__all__ = [
+    "Split",
+    "decode_shards",
+    "first_shape",
+    "parallel",
+    "read_split",
+    "shards_of",
+    "split_statistics",
+]
+
+
+class Split(NamedTuple):
+    """One split of a set, decoded, in the order of its shards."""
+
+    images: Tensor
+    """`(N, C, H, W)` uint8, on the CPU."""
+    labels: Tensor
+    """`(N,)` int64, indices into `classes`."""
+    classes: tuple[str, ...]
+    """Class names in label order."""
+
+
+def read_split(folder: str | Path, split: str, *, limit: int | None = None) -> Split:
+    """Read one split of a set of shards into memory.
+
+    Args:
+        folder: the set's folder, with `index.json` and the shards beside it.
+        split: a split that the index names, such as `"train"` or `"test"`.
+        limit: read at most this many samples, the first ones in shard order; None reads all.
+
+    Returns:
+        Images `(N, C, H, W)` uint8, labels `(N,)` int64 and the class names.
+
+    Raises:
+        FileNotFoundError: if the folder, the index or a shard is missing.
+        TypeError: if `limit` is not an integer.
+        ValueError: if the index is malformed or has no such split, or if a shard is damaged, has
+            another number of samples than the index says, or holds a sample without an image or
+            label, with an image that cannot be decoded or has another shape than the first, or
+            with a label out of range.
+    """
+    index = read_index(folder)
+    shards = shards_of(index, split)
+    counts = first_counts(shards, limit)
+    shape = first_shape(index, shards)
+    images, labels, missing = decode_shards(shards, counts, shape, len(index.classes))
+    if missing:
+        raise ShardError(next(iter(missing.values())))
+    return Split(images, labels, index.classes)
+
+
+def shards_of(index: Index, split: str, *, check: bool = True) -> tuple[Shard, ...]:
+    """Give the shards of a split, after a look whether they are there.
+
+    Args:
+        index: the set.
+        split: one of its splits.
+        check: False leaves that look out.
+
+    Raises:
+        ValueError: if the index names no such split.
+        FileNotFoundError: if a shard is missing.
+    """
+    if split not in index.splits:
+        raise ValueError(
+            f"split {split!r} is not in the set {index.name!r}; pass one of {sorted(index.splits)}"
+        )
+    shards = index.splits[split]
+    files = [Path(shard.url) for shard in shards if not is_remote(shard.url)]
+    missing = [file for file in files if not file.is_file()]
+    if missing and check:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(shards)} shards of split {split!r} are missing from "
+            f"{missing[0].parent}, {missing[0].name} first; copy the whole set"
+        )
+    return shards
+
+
+def first_shape(index: Index, shards: Sequence[Shard]) -> tuple[int, int, int]:
+    """Give the shape `(C, H, W)` that the index names, or else that of the first image."""
+    if index.image_shape is not None:
+        return index.image_shape
+    runs = read_run((shard, 0, shard.samples) for shard in shards)
+    problem = None
+    for shard, sample in runs:
+        try:
+            if isinstance(sample, Problem):
+                raise ShardError(sample)
+            return decode(shard, sample, None, len(index.classes))[0].shape
+        except ShardError as error:
+            problem = problem or error
+    raise problem
+
+
+def decode_shards(
+    shards: Sequence[Shard],
+    counts: Sequence[int],
+    shape: tuple[int, int, int],
+    num_classes: int,
+) -> tuple[Tensor, Tensor, dict[int, Problem]]:
+    """Decode the first samples of shards, in several processes.
+
+    Args:
+        shards: the shards.
+        counts: how many samples of each; shards behind the last count are left out.
+        shape: `(C, H, W)` of every image.
+        num_classes: labels run from 0 to one less.
+
+    Returns:
+        Images `(N, C, H, W)` uint8, labels `(N,)` int64, and what is wrong with those that could
+        not be read, by their number; their pixels and labels are 0.
+    """
+    total = sum(counts)
+    images = torch.zeros(total, *shape, dtype=torch.uint8)
+    labels = torch.zeros(total, dtype=torch.int64)
+    missing: dict[int, Problem] = {}
+    tasks = [
+        (shard, count, shape, num_classes) for shard, count in zip(shards, counts, strict=False)
+    ]
+    start = 0
+    for pixels, indices, problems in parallel(_decode_shard, tasks):
+        stop = start + len(indices)
+        images[start:stop], labels[start:stop] = torch.from_numpy(pixels), torch.from_numpy(indices)
+        missing |= {start + number: problem for number, problem in problems.items()}
+        start = stop
+    return images, labels, missing
+
+
+def split_statistics(
+    shards: Sequence[Shard], shape: tuple[int, int, int], num_classes: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Give mean and standard deviation of the pixels of shards, one shard a process in memory."""
+    tasks = [(shard, shard.samples, shape, num_classes) for shard in shards]
+    return statistics_of_counts(map(torch.from_numpy, parallel(_count_shard, tasks)))
+
+
+def _decode_shard(
+    shard: Shard, count: int, shape: tuple[int, int, int], num_classes: int
+) -> tuple[np.ndarray, np.ndarray, dict[int, Problem]]:
+    images = np.zeros((count, *shape), dtype=np.uint8)
+    labels = np.zeros(count, dtype=np.int64)
+    problems = {}
+    for number, (_, sample) in enumerate(read_run([(shard, 0, count)])):
+        if isinstance(sample, Problem):
+            problems[number] = sample
+            continue
+        try:
+            images[number], labels[number] = decode(shard, sample, shape, num_classes)
+        except ShardError as error:
+            problems[number] = error.problem
+    return images, labels, problems
+
+
+def _count_shard(
+    shard: Shard, count: int, shape: tuple[int, int, int], num_classes: int
+) -> np.ndarray:
+    images, _, problems = _decode_shard(shard, count, shape, num_classes)
+    there = images[[number for number in range(count) if number not in problems]]
+    # Not torch, whose threads do not survive a fork.
+    return np.stack([np.bincount(c.ravel(), minlength=256) for c in there.transpose(1, 0, 2, 3)])
+
+
+def parallel(function: Callable[..., Any], tasks: list[tuple[Any, ...]]) -> Iterator[Any]:
+    """Give `function(*task)` for every task in order, from several processes where that helps."""
+    # Processes, because threads are slower here than one alone: half of the time is Python code.
+    # By fork, because other ways start the user's script a second time; the children do not touch
+    # the accelerator. Elsewhere fork is missing or unsafe.
+    workers = min(len(tasks), len(os.sched_getaffinity(0))) if sys.platform == "linux" else 1
+    if workers == 1:
+        yield from itertools.starmap(function, tasks)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
+        yield from pool.map(function, *zip(*tasks, strict=True))

@@ -1,0 +1,101 @@
+"""Every sum and every image of a set, looked at."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from effconv_data.index import Shard, read_index
+from effconv_data.samples import Problem, Sample, ShardError, decode, read_run
+from effconv_data.split import first_shape, parallel
+
+__all__ = ["SplitReport", "verify"]
+
+
+class SplitReport(NamedTuple):
+    """What is in a split."""
+
+    samples: int
+    """Samples without a problem."""
+    class_counts: tuple[int, ...]
+    """Of these, in label order."""
+    image_shape: tuple[int, int, int]
+    """`(C, H, W)`."""
+    problems: list[Problem]
+    """What is wrong, one for each sample or shard."""
+
+
+def verify(
+    folder: str | Path, *, on_shard: Callable[[str, int, int], None] | None = None
+) -> dict[str, SplitReport]:
+    """Check the sum of every shard and decode every part of every sample of a set.
+
+    Args:
+        folder: the set's folder or its address.
+        on_shard: called after each shard with the split's name, how many of its shards are done,
+            and how many there are.
+
+    Returns:
+        A report for each split; nothing is raised for a damaged shard.
+
+    Raises:
+        FileNotFoundError: if there is no index.
+        ValueError: if the index is malformed, or no image of a split can be read.
+    """
+    index = read_index(folder)
+    reports = {}
+    for split, shards in index.splits.items():
+        shape = first_shape(index, shards)
+        tasks = [(shard, shape, len(index.classes)) for shard in shards]
+        counts, problems = np.zeros(len(index.classes), dtype=int), []
+        for done, (found, wrong) in enumerate(parallel(_verify_shard, tasks), 1):
+            counts += found
+            problems += wrong
+            if on_shard is not None:
+                on_shard(split, done, len(shards))
+        reports[split] = SplitReport(int(counts.sum()), tuple(counts.tolist()), shape, problems)
+    return reports
+
+
+def _verify_shard(
+    shard: Shard, shape: tuple[int, int, int], num_classes: int
+) -> tuple[np.ndarray, list[Problem]]:
+    """Give the number of good samples of each class and what is wrong with the others."""
+    counts: Counter[int] = Counter()
+    problems: dict[Problem, None] = {}  # one for a shard, however many of its samples are lost
+    for _, sample in read_run([(shard, 0, shard.samples)]):
+        try:
+            if isinstance(sample, Problem):
+                raise ShardError(sample)
+            _, label = decode(shard, sample, shape, num_classes)
+            _decode_other_parts(shard, sample)
+            counts[label] += 1
+        except ShardError as error:
+            problems[error.problem] = None
+    return np.array([counts[label] for label in range(num_classes)]), list(problems)
+
+
+DECODERS: dict[str, Callable[[bytes], Any]] = {
+    "txt": bytes.decode,
+    "json": json.loads,
+    "npy": lambda data: np.load(io.BytesIO(data), allow_pickle=False),
+    "npz": lambda data: dict(np.load(io.BytesIO(data), allow_pickle=False)),
+}
+
+
+def _decode_other_parts(shard: Shard, sample: Sample) -> None:
+    for part, data in sample.parts.items():
+        decoder = DECODERS.get(part.rsplit(".", 1)[-1])
+        try:
+            if decoder is not None:
+                decoder(data)
+        except Exception as error:  # each decoder raises kinds of its own
+            sentence = (
+                f"sample {sample.key} of shard {shard.url} has a .{part} that cannot be decoded "
+                f"({error}); write the shard anew"
+            )
+            raise ShardError(Problem(shard.url, sample.key, sentence)) from error
