@@ -4,7 +4,6 @@ import gzip
 import io
 import json
 import pickle
-import shutil
 import struct
 import tarfile
 from collections import Counter
@@ -13,22 +12,10 @@ import numpy as np
 import pytest
 from effconv_data import read_split
 from effconv_data.prepare import prepare
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-CIFAR_NAMES = [
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-]
-STL_NAMES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
+CIFAR_WORDS = "airplane automobile bird cat deer dog frog horse ship truck"
+STL_WORDS = "airplane bird car cat deer dog horse monkey ship truck"
+CIFAR_NAMES, STL_NAMES = CIFAR_WORDS.split(), STL_WORDS.split()
 
 
 def samples(seed, count, channels, side, classes=10):
@@ -38,12 +25,16 @@ def samples(seed, count, channels, side, classes=10):
     return pixels, random.integers(classes, size=count).tolist()
 
 
-def write_tar(path, members):
+def write_tar(path, members, links=()):
     with tarfile.open(path, "w:gz") as tar:
         for name, data in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
+        for name, target in links:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            tar.addfile(member)
 
 
 def write_all(folder, files):
@@ -397,14 +388,8 @@ def test_members_that_point_elsewhere_are_never_written(place, source, tmp_path)
 def test_a_member_that_is_a_link_is_not_followed(source, tmp_path):
     _, files = stl_files()
     del files["stl10_binary/test_X.bin"]
-    with tarfile.open(source / "stl10_binary.tar.gz", "w:gz") as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-        link = tarfile.TarInfo("stl10_binary/test_X.bin")
-        link.type, link.linkname = tarfile.SYMTYPE, "train_X.bin"
-        tar.addfile(link)
+    links = [("stl10_binary/test_X.bin", "train_X.bin")]
+    write_tar(source / "stl10_binary.tar.gz", files, links)
     with pytest.raises(FileNotFoundError, match="test_X"):
         run(stl_packed, source, tmp_path / "out")
 
@@ -412,18 +397,5 @@ def test_a_member_that_is_a_link_is_not_followed(source, tmp_path):
 def test_the_unlabelled_images_are_left_out_and_that_is_said(source, tmp_path):
     stl_unpacked(source)
     assert "unlabeled_X.bin" in run(stl_unpacked, source, tmp_path / "out").notes[0]
-    shutil.rmtree(tmp_path / "out")
     (source / "stl10_binary" / "unlabeled_X.bin").unlink()
-    run(stl_unpacked, source, tmp_path / "out")
-
-
-@settings(deadline=None, max_examples=60)
-@given(length=st.integers(0, 16 + 3 * 784 - 1))
-def test_an_idx_file_cut_anywhere_is_refused(tmp_path_factory, length):
-    source = tmp_path_factory.mktemp("cut")
-    data = idx(samples(0, 3, 1, 28)[0])
-    (source / "t10k-images-idx3-ubyte").write_bytes(data[:length])
-    (source / "t10k-labels-idx1-ubyte").write_bytes(idx([0, 1, 2]))
-    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte has .*get it anew"):
-        run(mnist, source, source / "out", splits=["test"])
-    assert not (source / "out").exists()
+    run(stl_unpacked, source, tmp_path / "other")

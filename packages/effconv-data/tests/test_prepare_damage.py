@@ -7,6 +7,8 @@ import struct
 import numpy as np
 import pytest
 from effconv_data.prepare import prepare
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 NAMES = b"airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n"
 IDX_IMAGES = struct.pack(">4I", 0x803, 2, 28, 28) + bytes(2 * 784)
@@ -137,6 +139,17 @@ def test_damage_is_named(name, good, bad, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         prepare(name, tmp_path, out=tmp_path / "out", splits=["test"], checksum=False, workers=1)
     assert not (tmp_path / "out").exists()
+
+
+@settings(deadline=None, max_examples=60)
+@given(length=st.integers(0, len(IDX_IMAGES) - 1))
+def test_an_idx_file_cut_anywhere_is_refused(tmp_path_factory, length):
+    source = tmp_path_factory.mktemp("cut")
+    (source / "t10k-images-idx3-ubyte").write_bytes(IDX_IMAGES[:length])
+    (source / "t10k-labels-idx1-ubyte").write_bytes(IDX_LABELS)
+    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte has .*get it anew"):
+        prepare("mnist", source, out=source / "out", splits=["test"], workers=1)
+    assert not (source / "out").exists()
 
 
 def test_npz_with_pickled_objects_is_refused(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from rich import filesize
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -202,8 +203,7 @@ def _bars(console: Console) -> Iterator[OnProgress]:
 
 
 def _amount(progress: Progress) -> str:
-    def number(count: int) -> str:
-        return f"{count / 1e6:,.1f}" if progress.unit == "bytes" else f"{count:,}"
-
-    total = "" if progress.total is None else f" of {number(progress.total)}"
-    return f"{number(progress.done)}{total} {'MB' if progress.unit == 'bytes' else 'samples'}"
+    amounts = [progress.done] if progress.total is None else [progress.done, progress.total]
+    if progress.unit == "bytes":
+        return " of ".join(filesize.decimal(amount) for amount in amounts)
+    return " of ".join(f"{amount:,}" for amount in amounts) + f" {progress.unit}"

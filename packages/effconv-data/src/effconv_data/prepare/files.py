@@ -156,6 +156,8 @@ def _read_members(
                         raise EOFError(f"{member.name} is cut short")
                 on_progress(Progress(f"reading {path.name}", file.tell(), total, "bytes"))
                 if len(contents) == len(wanted):
+                    # The rest is not needed.
+                    on_progress(Progress(f"reading {path.name}", total, total, "bytes"))
                     break
     except Exception as error:  # tarfile and the decompressors each raise kinds of their own
         raise ValueError(f"archive {path} cannot be read ({error}); get it anew") from error

@@ -7,6 +7,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -61,11 +62,10 @@ def read(
     looks: dict[Path, _Look] = {}
     every = [path for paths, _ in files.values() for path in paths]
     tasks = [(every[i : i + FILES_PER_TASK],) for i in range(0, len(every), FILES_PER_TASK)]
-    for (paths,), found in zip(
-        tasks, in_order(_look_all, tasks, workers or default_workers()), strict=True
-    ):
-        looks |= dict(zip(paths, found, strict=True))
-        on_progress(Progress("checking the images", len(looks), len(every), "samples"))
+    with closing(in_order(_look_all, tasks, workers or default_workers())) as results:
+        for (paths,), found in zip(tasks, results, strict=True):
+            looks |= dict(zip(paths, found, strict=True))
+            on_progress(Progress("checking the images", len(looks), len(every), "samples"))
 
     sizes = Counter((look.width, look.height) for look in looks.values())
     if image_size is None and len(sizes) > 1:
@@ -86,7 +86,9 @@ def read(
 
     listing = hashlib.sha256()
     for path in sorted(every):
-        listing.update(f"{looks[path].sha256}  {path.relative_to(source).as_posix()}\n".encode())
+        line = f"{looks[path].sha256}  {path.relative_to(source).as_posix()}\n"
+        # Names of files need not be UTF-8.
+        listing.update(line.encode(errors="surrogateescape"))
     notes = []
     if len(sizes) > 1 or (width, height) not in sizes:
         notes.append(f"images were resized and cropped to {width} x {height} pixels")
