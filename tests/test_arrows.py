@@ -17,7 +17,7 @@ DEPENDENCIES = {
     "effconv_kernels": {"torch", "triton"},
     "effconv_core": {"torch", "numpy", "safetensors", "effconv_kernels"},
     "effconv_models": {"torch"},
-    "effconv_data": {"torch", "numpy", "webdataset", "PIL"},
+    "effconv_data": {"torch", "numpy", "webdataset", "PIL", "tyro", "rich"},
 }
 STANDARD = sys.stdlib_module_names | {"typing_extensions"}  # for type checkers alone; torch has it
 

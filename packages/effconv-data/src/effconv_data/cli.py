@@ -1,0 +1,209 @@
+"""The command `effconv-data`: a word that names what to do, then its options."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich import filesize
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from effconv_data.prepare import OnProgress, Prepared, Progress, prepare, prepare_folder
+
+__all__ = ["main"]
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Options of writing shards."""
+
+    out: Path
+    """Folder for the shards and their index, new or empty."""
+    shard_samples: int | None = None
+    """At most so many samples in a shard; by default shards of up to 12 MB, 8 or more a split."""
+    seed: int = 0
+    """Of the order in which samples are written."""
+    workers: int | None = None
+    """Processes that encode; by default one for each processor."""
+    overwrite: bool = False
+    """Replace a finished set, or an interrupted run with other settings."""
+
+
+@dataclass(frozen=True)
+class Official(Writing):
+    """Options of sets that have official archives."""
+
+    source: Path | None = None
+    """Folder with the official archives, or with what is in them; by default they are fetched."""
+    downloads: Path | None = None
+    """Where to keep downloaded archives; by default `downloads` beside the shards' folder."""
+    splits: tuple[Literal["train", "test"], ...] = ("train", "test")
+    """Splits to prepare; name one where the other's archives are missing."""
+    checksum: bool = True
+    """Whether an archive with another sum than the published one is an error."""
+
+
+@dataclass(frozen=True)
+class Mnist(Official):
+    """MNIST from its four idx files, compressed or not."""
+
+
+@dataclass(frozen=True)
+class Cifar10(Official):
+    """CIFAR-10 from its python or binary version, packed or unpacked."""
+
+
+@dataclass(frozen=True)
+class Stl10(Official):
+    """STL-10 from its binary version; the images without labels are left out."""
+
+
+@dataclass(frozen=True)
+class Imagenet32(Official):
+    """ImageNet of 32, 16 or 64 pixels from its npz files or pickles.
+
+    Get them at https://image-net.org/download-images.php under "Download downsampled image data"
+    and unpack them into one folder. The test split is what its authors call validation.
+    """
+
+    image_size: Literal[16, 32, 64] = 32
+    """Height and width of the images in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder(Writing):
+    """Images of your own: SOURCE/train/CLASS/* and SOURCE/test/CLASS/*, or SOURCE/CLASS/*."""
+
+    source: Path
+    """The folder of images."""
+    splits: tuple[Literal["train", "val", "test"], ...] | None = None
+    """Splits to prepare; by default all that are there."""
+    image_size: int | None = None
+    """Crop every image to its middle square and resize it to so many pixels."""
+    test_fraction: float | None = None
+    """Of an undivided folder, the part of every class that becomes the test split."""
+
+
+Set = (
+    Annotated[Mnist, tyro.conf.subcommand("mnist")]
+    | Annotated[Cifar10, tyro.conf.subcommand("cifar10")]
+    | Annotated[Stl10, tyro.conf.subcommand("stl10")]
+    | Annotated[Imagenet32, tyro.conf.subcommand("imagenet32")]
+    | Annotated[Folder, tyro.conf.subcommand("folder")]
+)
+
+
+def prepare_command(arguments: Sequence[str], console: Console) -> None:
+    """Turn official archives, or a folder of images, into shards."""
+    options = tyro.cli(
+        Set,
+        args=arguments,
+        prog="effconv-data prepare",
+        description=prepare_command.__doc__,
+    )
+    given = dict(vars(options))
+    with _bars(console) as on_progress:
+        if isinstance(options, Folder):
+            made = prepare_folder(given.pop("source"), **given, on_progress=on_progress)
+        else:
+            name = type(options).__name__.lower()
+            made = prepare(name, **given, on_progress=on_progress)
+    _summarise(made, console)
+
+
+# Each takes the words after its name; more commands are more entries.
+COMMANDS: dict[str, Callable[[Sequence[str], Console], None]] = {"prepare": prepare_command}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and give the exit code.
+
+    0 is success, 2 is an error of the user's, told in a sentence, and 130 is Ctrl-C.
+    """
+    command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    if command in ("--help", "-h"):
+        console.print(_usage(), markup=False, soft_wrap=True)
+        return 0
+    if command not in COMMANDS:
+        _complain(errors, f"command {command!r} is unknown; pass one of {', '.join(COMMANDS)}")
+        return 2
+    try:
+        COMMANDS[command](rest, console)
+    except KeyboardInterrupt:
+        _complain(errors, "interrupted; the same command goes on from what is complete")
+        return 130
+    except (OSError, ValueError) as error:
+        _complain(errors, str(error))
+        return 2
+    return 0
+
+
+def _usage() -> str:
+    lines = ["usage: effconv-data COMMAND ...", ""]
+    lines += [f"  {name:10} {function.__doc__}" for name, function in COMMANDS.items()]
+    return "\n".join([*lines, "", "effconv-data COMMAND --help tells more."])
+
+
+def _complain(errors: Console, sentence: str) -> None:
+    # Neither wrapped nor coloured, because names of files stand in it.
+    errors.print(f"effconv-data: {sentence}", markup=False, soft_wrap=True)
+
+
+def _summarise(made: Prepared, console: Console) -> None:
+    for split, samples in made.samples.items():
+        console.print(f"{split}: {samples:,} samples in {made.shards[split]:,} shards")
+    if made.kept:
+        console.print(f"{made.kept:,} shards of an interrupted run were kept")
+    for note in made.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    console.print(f"wrote {made.folder}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[OnProgress]:
+    """Give what draws a bar for each piece of work; off a terminal, a line for each when done."""
+    if not console.is_terminal:
+
+        def line(progress: Progress) -> None:
+            if progress.done == progress.total:
+                console.print(f"{progress.what}: {_amount(progress)}", markup=False, soft_wrap=True)
+
+        yield line
+        return
+
+    bars = Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[amount]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    tasks = {}
+
+    def draw(progress: Progress) -> None:
+        if progress.what not in tasks:
+            tasks[progress.what] = bars.add_task(progress.what, amount="")
+        bars.update(
+            tasks[progress.what],
+            completed=progress.done,
+            total=progress.total,
+            amount=_amount(progress),
+        )
+
+    with bars:
+        yield draw
+
+
+def _amount(progress: Progress) -> str:
+    amounts = [progress.done] if progress.total is None else [progress.done, progress.total]
+    if progress.unit == "bytes":
+        return " of ".join(filesize.decimal(amount) for amount in amounts)
+    return " of ".join(f"{amount:,}" for amount in amounts) + f" {progress.unit}"
