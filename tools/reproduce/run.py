@@ -1,0 +1,179 @@
+"""One run of a row: search where sizes are learned, train from scratch, test."""
+
+import json
+import math
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from effconv_core import SearchableCNN, SearchConfig, apply_plan, recipe, search
+from effconv_core.budget import nearest_plan
+from effconv_data import Batches, load
+from effconv_models import create_model
+from rich.console import Console
+from torch import nn
+
+from tools.meter import progress_bar, step_meter
+from tools.presets import data_note
+from tools.reproduce.rows import SCALES, Row, Scale
+from tools.run_folder import Metrics, environment, seconds_per_epoch, write_text
+from tools.train import evaluate, train
+
+RESULT = "result.json"
+SIZES_DRAWN = (1, 5)  # before a random plan is moved to the budget
+
+
+def run_name(row: Row, seed: int) -> str:
+    """Give the name of a run's folder."""
+    parts = row.table, row.model, f"{row.budget / 1e6:.2f}M", row.sizes.replace(" ", "-")
+    return "-".join([*parts, f"seed{seed}"])
+
+
+def run_once(
+    row: Row,
+    seed: int,
+    scale: str,
+    folder: Path,
+    *,
+    device: str,
+    plan_of: Callable[[Row, int], dict[str, int]],
+    console: Console,
+) -> dict[str, Any]:
+    """Do one run, or what is left of it, and write its result.
+
+    Args:
+        row: what to run.
+        seed: of the initial values, of the data's order and of the search.
+        scale: a name of `SCALES`.
+        folder: where the run is kept; a finished one is not run again.
+        device: where to run.
+        plan_of: gives the plan of a finished run, for the controls that need one.
+        console: where the progress is shown.
+
+    Returns:
+        The result, as it stands in `result.json`.
+
+    Raises:
+        ValueError: if the folder holds a run with other settings.
+    """
+    settings = SCALES[scale][row.data]
+    config = search_config(row, settings, seed)
+    made_with = {
+        "row": asdict(row),
+        "seed": seed,
+        "scale": scale,
+        "pictures": settings.pictures,
+        "search": None if config is None else asdict(config),
+        "train": asdict(settings.train),
+    }
+    result_file, config_file = folder / RESULT, folder / "config.json"
+    if config_file.exists() and json.loads(config_file.read_text()) != made_with:
+        raise ValueError(f"{folder} holds a run with other settings; delete it to run it anew")
+    if result_file.exists():
+        return json.loads(result_file.read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(config_file, json.dumps(made_with, indent=1) + "\n")
+
+    def pictures(split: str) -> Batches:
+        limit = settings.pictures if split == "train" else None
+        size = settings.train.batch_size
+        return load(row.data, split=split, batch_size=size, seed=seed, limit=limit, device=device)
+
+    batches, metrics = pictures("train"), Metrics(folder)
+    model = create_model(
+        row.model,
+        in_channels=batches.image_shape[0],
+        num_classes=batches.num_classes,
+        generator=torch.Generator().manual_seed(seed),
+    ).to(device, memory_format=torch.channels_last)
+    started = time.perf_counter()
+    if config is None:
+        plan = given_plan(row, model, seed, plan_of)
+    else:
+        with progress_bar(console) as progress:
+            plan = search(
+                model,
+                batches,
+                budget=row.budget,
+                config=config,
+                checkpoint=folder / "search.safetensors",
+                on_step=step_meter(
+                    progress,
+                    metrics,
+                    "search",
+                    epochs=config.epochs,
+                    steps_per_epoch=len(batches),
+                    budget=row.budget,
+                ),
+            ).sizes
+    cnn = apply_plan(model, plan, generator=torch.Generator().manual_seed(seed))
+    cnn = cnn.to(memory_format=torch.channels_last)
+    batches = pictures("train")
+    with progress_bar(console) as progress:
+        epochs, steps = settings.train.epochs, len(batches)
+        meter = step_meter(progress, metrics, "train", epochs=epochs, steps_per_epoch=steps)
+        train(cnn, batches, settings.train, checkpoint=folder / "train.safetensors", on_step=meter)
+    accuracy = evaluate(cnn, pictures("test"))
+    metrics.close()
+    result = {
+        **made_with,
+        "sizes": plan,
+        "parameters": sum(parameter.numel() for parameter in cnn.parameters()),
+        "accuracy": accuracy,
+        "seconds_per_search_epoch": seconds_per_epoch(metrics, "search"),
+        "seconds_per_train_epoch": seconds_per_epoch(metrics, "train"),
+        "seconds_per_epoch": seconds_per_epoch(metrics, "search", "train"),
+        "seconds_since_last_start": round(time.perf_counter() - started, 1),
+        "peak_memory_mib": peak_memory(device),
+        "environment": {"data": data_note(row.data), **environment(device)},
+    }
+    write_text(result_file, json.dumps(result) + "\n")
+    return result
+
+
+def search_config(row: Row, settings: Scale, seed: int) -> SearchConfig | None:
+    """Give the settings of a row's search, None where its sizes are not learned."""
+    if row.sizes not in ("found", "paper"):
+        return None
+    name = "paper" if row.sizes == "paper" else "default"
+    if settings.search_epochs is None:
+        return recipe(name, seed=seed)
+    return recipe(name, seed=seed, epochs=settings.search_epochs)
+
+
+def given_plan(
+    row: Row, model: nn.Module, seed: int, plan_of: Callable[[Row, int], dict[str, int]]
+) -> dict[str, int]:
+    """Give the sizes of a row that learns none."""
+    searchable = SearchableCNN(model)
+    layers, cost = searchable.layers, searchable.cost
+
+    def at_budget(wanted: list[int]) -> list[int]:
+        return nearest_plan(cost, wanted, row.budget, tolerance=0.02, largest=7)
+
+    if row.sizes == "original":
+        sizes = [3] * len(layers)
+    elif row.sizes == "uniform":
+        off = {size: abs(math.log(cost([size] * len(layers)) / row.budget)) for size in range(1, 8)}
+        sizes = [min(off, key=off.get)] * len(layers)
+    elif row.sizes == "reversed":
+        sizes = at_budget(list(plan_of(row, seed).values())[::-1])
+    elif row.sizes == "other seed":
+        sizes = list(plan_of(row, seed + 1).values())
+    else:
+        generator = torch.Generator().manual_seed(int(row.sizes.removeprefix("random ")))
+        low, high = SIZES_DRAWN
+        drawn = torch.randint(low, high + 1, (len(layers),), generator=generator)
+        sizes = at_budget(drawn.tolist())
+    return dict(zip(layers, sizes, strict=True))
+
+
+def peak_memory(device: str) -> int:
+    """Give the most memory used so far, in MiB: of the GPU, or of this process."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) >> 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
