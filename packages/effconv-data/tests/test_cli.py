@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from effconv_data import cli, read_split
+import torch
+from effconv_data import cli, load, read_split
 from PIL import Image
 from rich.console import Console
 
@@ -111,12 +112,10 @@ def test_folder_becomes_a_set(run, tmp_path):
         (["prepare", "imagenet32", "--out", "OUT"], "https://image-net.org/download-images.php"),
         (["prepare", "folder", "--source", "SOURCE", "--out", "OUT"], "folder for each class"),
         (["prepare", "mnist", "--source", "SOURCE", "--out", "OUT", "--seed", "-1"], "seed is -1"),
-        (["show"], "command 'show' is unknown"),
+        (["draw"], "command 'draw' is unknown"),
     ],
 )
 def test_a_mistake_is_one_sentence(words, message, run, source, tmp_path):
-    if words == ["show"] and "show" in cli.COMMANDS:
-        pytest.skip("the command exists by now")
     names = {"SOURCE": source, "OUT": tmp_path / "out"}
     code, told, errors = run(*(names.get(word, word) for word in words))
     assert code == 2
@@ -252,3 +251,62 @@ def test_control_c_ends_quietly_and_is_taken_up(run, tmp_path):
     assert "Traceback" not in told
     words = ["prepare", "mnist", "--source", source, "--no-checksum", "--shard-samples", 10]
     assert "shards of an interrupted run were kept" in run(*words, "--out", out)[1]
+
+
+def test_show_prints_the_index_and_draws_a_sheet(run, small_set, tmp_path, monkeypatch):
+    made = small_set()
+    folder = made.write()
+    made.sign()
+    monkeypatch.chdir(tmp_path)
+    code, out, errors = run("show", folder)
+    assert (code, errors) == (0, "")
+    assert re.search(r"train\W+7\W+2\W+2", out)
+    assert re.search(r"test\W+2\W+1\W+1", out)
+    assert "classes: cat, dog, eel" in out
+    with Image.open("small-train.png") as sheet:
+        assert sheet.width == 160 + 10 * (5 * 13 + 4)
+    assert run("show", folder, "--split", "test", "--columns", "1", "--out", "here.png")[0] == 0
+    with Image.open("here.png") as sheet:
+        assert sheet.width == 160 + 5 * 13 + 4
+    code, _, errors = run("show", folder, "--split", "val")
+    assert code == 2
+    assert "split 'val' is not in the set 'small'" in errors
+    assert run("show", tmp_path / "nothing")[0] == 2
+
+
+def test_verify_says_what_is_wrong(run, small_set):
+    made = small_set()
+    folder = made.write()
+    made.sign()
+    code, out, errors = run("verify", folder)
+    assert (code, errors) == (0, "")
+    assert "train: 7 good samples, 2 to 3 a class" in out
+    assert "everything is right" in out
+    path = folder / "train-00001.tar.gz"
+    path.write_bytes(path.read_bytes()[:-1])
+    code, out, _ = run("verify", folder)
+    assert code == 1
+    assert "train: 4 good samples" in out
+    assert f"shard {path} does not have the sha256" in out
+    assert "problems: 1" in out
+
+
+def test_what_was_prepared_is_right_and_streams(run, source, tmp_path):
+    assert (
+        run(
+            "prepare",
+            "mnist",
+            "--source",
+            source,
+            "--out",
+            tmp_path / "mnist",
+            "--no-checksum",
+            "--shard-samples",
+            "9",
+        )[0]
+        == 0
+    )
+    assert run("verify", tmp_path / "mnist")[0] == 0
+    streamed = load("mnist", root=tmp_path, batch_size=12, resident=False, workers=2)
+    labels = torch.cat([labels for _, labels in streamed])
+    assert torch.bincount(labels).tolist() == [6] * 10

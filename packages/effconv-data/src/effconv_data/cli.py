@@ -12,8 +12,12 @@ from rich import filesize
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Table
 
+from effconv_data.index import read_index
 from effconv_data.prepare import OnProgress, Prepared, Progress, prepare, prepare_folder
+from effconv_data.sheet import draw_sheet
+from effconv_data.verify import verify
 
 __all__ = ["main"]
 
@@ -98,7 +102,7 @@ Set = (
 )
 
 
-def prepare_command(arguments: Sequence[str], console: Console) -> None:
+def prepare_command(arguments: Sequence[str], console: Console) -> int:
     """Turn official archives, or a folder of images, into shards."""
     options = tyro.cli(
         Set,
@@ -114,16 +118,85 @@ def prepare_command(arguments: Sequence[str], console: Console) -> None:
             name = type(options).__name__.lower()
             made = prepare(name, **given, on_progress=on_progress)
     _summarise(made, console)
+    return 0
 
 
-# Each takes the words after its name; more commands are more entries.
-COMMANDS: dict[str, Callable[[Sequence[str], Console], None]] = {"prepare": prepare_command}
+@dataclass(frozen=True)
+class Show:
+    """Print a set's index and draw the first samples of each class."""
+
+    folder: tyro.conf.Positional[str]
+    """The set: a folder, or the http(s) address of one."""
+    split: str = "train"
+    """Whose samples are drawn."""
+    columns: int = 10
+    """Samples of each class."""
+    out: Path | None = None
+    """The picture; by default NAME-SPLIT.png, here."""
+
+
+def show_command(arguments: Sequence[str], console: Console) -> int:
+    """Print a set's index and draw a sheet of samples."""
+    options = tyro.cli(Show, args=arguments, prog="effconv-data show")
+    index = read_index(options.folder)
+    table = Table(title=index.name)
+    for heading in ("split", "samples", "shards", "with sha256"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for split, shards in index.splits.items():
+        signed = sum(shard.sha256 is not None for shard in shards)
+        samples = sum(shard.samples for shard in shards)
+        table.add_row(split, f"{samples:,}", f"{len(shards):,}", f"{signed:,}")
+    console.print(table)
+    console.print(f"classes: {', '.join(index.classes)}", markup=False)
+    for what, values in (("shape", index.image_shape), ("mean", index.mean), ("std", index.std)):
+        if values is not None:
+            console.print(f"{what}: {', '.join(f'{value:.4g}' for value in values)}")
+    out = options.out or Path(f"{index.name}-{options.split}.png")
+    draw_sheet(index, options.split, columns=options.columns).save(out)
+    console.print(f"drew {out}", markup=False, soft_wrap=True)
+    return 0
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Check every sum and every image of a set; the exit status is 1 if one is wrong."""
+
+    folder: tyro.conf.Positional[str]
+    """The set: a folder, or the http(s) address of one."""
+
+
+def verify_command(arguments: Sequence[str], console: Console) -> int:
+    """Check every sum and every image of a set."""
+    options = tyro.cli(Verify, args=arguments, prog="effconv-data verify")
+    with _bars(console) as on_progress:
+        reports = verify(
+            options.folder,
+            on_shard=lambda split, done, total: on_progress(Progress(split, done, total, "shards")),
+        )
+    wrong = 0
+    for split, report in reports.items():
+        wrong += len(report.problems)
+        classes = f"{min(report.class_counts):,} to {max(report.class_counts):,} a class"
+        console.print(f"{split}: {report.samples:,} good samples, {classes}")
+        for problem in report.problems:
+            console.print(problem.sentence, markup=False, soft_wrap=True)
+    console.print("everything is right" if not wrong else f"problems: {wrong:,}")
+    return min(wrong, 1)
+
+
+# Each takes the words after its name.
+COMMANDS: dict[str, Callable[[Sequence[str], Console], int]] = {
+    "prepare": prepare_command,
+    "show": show_command,
+    "verify": verify_command,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give the exit code.
 
-    0 is success, 2 is an error of the user's, told in a sentence, and 130 is Ctrl-C.
+    0 is success, 1 is a set that is not right, 2 is an error of the user's, told in a sentence, and
+    130 is Ctrl-C.
     """
     command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -134,14 +207,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(errors, f"command {command!r} is unknown; pass one of {', '.join(COMMANDS)}")
         return 2
     try:
-        COMMANDS[command](rest, console)
+        return COMMANDS[command](rest, console)
     except KeyboardInterrupt:
         _complain(errors, "interrupted; the same command goes on from what is complete")
         return 130
     except (OSError, ValueError) as error:
         _complain(errors, str(error))
         return 2
-    return 0
 
 
 def _usage() -> str:

@@ -201,7 +201,8 @@ def _statistics(
     index: Index, usual: Usual | None, shape: tuple[int, int, int]
 ) -> tuple[Sequence[float], Sequence[float]]:
     if index.mean is not None and index.std is not None:
-        return index.mean, index.std
+        # A constant channel has the standard deviation 0, by which nothing can be divided.
+        return index.mean, [value or 1.0 for value in index.std]
     if usual is not None and usual.mean is not None and usual.std is not None:
         return usual.mean, usual.std
     return split_statistics(shards_of(index, "train"), shape, len(index.classes))

@@ -14,10 +14,13 @@ __all__ = ["draw_sheet"]
 SIDE = 64
 """Pixels of a drawn image's shorter side, at least."""
 NAME_WIDTH, MARGIN = 160, 4
+ROWS = 50
 
 
 def draw_sheet(index: Index, split: str, *, columns: int = 10) -> Image.Image:
     """Draw the first samples of each class in a row of their own, beside the class's name.
+
+    Of many classes the first 50 are drawn.
 
     Args:
         index: the set.
@@ -29,7 +32,8 @@ def draw_sheet(index: Index, split: str, *, columns: int = 10) -> Image.Image:
     """
     shards = shards_of(index, split)
     C, H, W = first_shape(index, shards)
-    rows: list[list[np.ndarray]] = [[] for _ in index.classes]
+    classes = index.classes[:ROWS]
+    rows: list[list[np.ndarray]] = [[] for _ in classes]
     for shard, sample in read_run((shard, 0, shard.samples) for shard in shards):
         if isinstance(sample, Problem):
             continue
@@ -37,11 +41,11 @@ def draw_sheet(index: Index, split: str, *, columns: int = 10) -> Image.Image:
             image, label = decode(shard, sample, (C, H, W), len(index.classes))
         except ShardError:
             continue
-        if len(rows[label]) < columns:
+        if label < len(rows) and len(rows[label]) < columns:
             rows[label].append(image)
         if all(len(row) == columns for row in rows):
             break
-    return _drawn(index.classes, rows, (H, W), columns)
+    return _drawn(classes, rows, (H, W), columns)
 
 
 def _drawn(
