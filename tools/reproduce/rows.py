@@ -32,6 +32,8 @@ class Scale:
     random_plans: int
     pictures: int | None = None
     """Training pictures; None takes all."""
+    test_pictures: int | None = None
+    """None takes all."""
     search_epochs: int | None = None
     """None takes the recipe's."""
     budgets: tuple[float, ...] | None = None
@@ -41,8 +43,8 @@ class Scale:
 SHORT = TrainConfig(10, 128, "sgd", 0.1, 5e-4, "cosine", 1.0)
 SCALES = {
     "smoke": {
-        "mnist": Scale(replace(SHORT, epochs=1), 2, 1, 512, 1),
-        "cifar10": Scale(replace(SHORT, epochs=1), 2, 1, 512, 1, budgets=(0.27e6,)),
+        "mnist": Scale(replace(SHORT, epochs=1), 2, 1, 128, 128, 1),
+        "cifar10": Scale(replace(SHORT, epochs=1), 2, 1, 128, 128, 1, budgets=(0.27e6,)),
     },
     "cpu": {
         "mnist": Scale(replace(SHORT, epochs=2), 1, 0),

@@ -79,7 +79,7 @@ def run_once(
     write_text(config_file, json.dumps(made_with, indent=1) + "\n")
 
     def pictures(split: str) -> Batches:
-        limit = settings.pictures if split == "train" else None
+        limit = settings.pictures if split == "train" else settings.test_pictures
         size = settings.train.batch_size
         return load(row.data, split=split, batch_size=size, seed=seed, limit=limit, device=device)
 
