@@ -4,16 +4,27 @@ import math
 import pytest
 import torch
 from effconv_core.budget import (
-    ParameterCost,
-    check_budget,
-    nearest_plan,
+    Bound,
+    Budget,
+    TapCost,
     paper_budget_loss,
     smooth_budget_loss,
 )
+from effconv_core.knapsack import nearest_plan
+from effconv_core.space import Layer, SizeSpace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-COST = ParameterCost((6, 20), constant=100)
+COST = TapCost((6, 20), constant=100)
+
+
+def square(layers, largest=7):
+    return SizeSpace([Layer(str(i), (1, 1), range(1, largest + 1)) for i in range(layers)])
+
+
+def nearest(cost, soft, budget, *, tolerance=0.02, largest=7):
+    bounds = [Bound(cost, Budget(budget), tolerance)]
+    return nearest_plan(bounds, soft, square(len(cost.per_tap), largest))
 
 
 def test_cost_by_hand():
@@ -65,7 +76,7 @@ def test_smooth_loss_has_no_dead_zone_where_the_papers_has_one():
 def test_an_infeasible_budget_names_the_feasible_range(budget):
     # 100 + 26 = 126 at size 1 everywhere, 100 + 26 * 49 = 1374 at size 7.
     with pytest.raises(ValueError, match=r"126 \(all sizes 1\) to 1,374 \(all sizes 7\)"):
-        check_budget(COST, budget, 7)
+        Bound(COST, Budget(budget), 0.02).check(square(2))
 
 
 @settings(deadline=None, max_examples=200)
@@ -76,7 +87,7 @@ def test_an_infeasible_budget_names_the_feasible_range(budget):
     tolerance=st.sampled_from([0.02, 0.1]),
 )
 def test_nearest_plan_equals_trying_every_plan(per_tap, constant, data, tolerance):
-    cost, largest = ParameterCost(tuple(per_tap), constant), 5
+    cost, largest = TapCost(tuple(per_tap), constant), 5
     soft = [data.draw(st.floats(1, largest)) for _ in per_tap]
     ends = cost([1] * len(per_tap)), cost([largest] * len(per_tap))
     budget = data.draw(st.floats(*map(float, ends)))
@@ -86,9 +97,9 @@ def test_nearest_plan_equals_trying_every_plan(per_tap, constant, data, toleranc
     keywords = {"tolerance": tolerance, "largest": largest}
     if not inside:
         with pytest.raises(ValueError, match="no plan costs within"):
-            nearest_plan(cost, soft, budget, **keywords)
+            nearest(cost, soft, budget, **keywords)
         return
-    found = tuple(nearest_plan(cost, soft, budget, **keywords))
+    found = tuple(nearest(cost, soft, budget, **keywords))
     assert found in distance
     assert distance[found] == pytest.approx(min(distance.values()))
 
@@ -97,18 +108,18 @@ def test_nearest_plan_equals_trying_every_plan(per_tap, constant, data, toleranc
 @given(st.lists(st.floats(1, 7), min_size=18, max_size=18), st.floats(0.05, 1.2))
 def test_nearest_plan_of_a_resnet20_is_always_within_two_percent(soft, millions):
     per_tap = (256,) * 6 + (512,) + (1024,) * 5 + (2048,) + (4096,) * 5
-    cost, budget = ParameterCost(per_tap, 2458), millions * 1e6
-    plan = nearest_plan(cost, soft, budget, tolerance=0.02, largest=7)
+    cost, budget = TapCost(per_tap, 2458), millions * 1e6
+    plan = nearest(cost, soft, budget)
     assert abs(cost(plan) - budget) <= 0.02 * budget
     assert all(1 <= size <= 7 for size in plan)
 
 
 def test_only_the_layer_nearest_to_the_other_integer_changes():
-    cost = ParameterCost((10, 10, 10))
+    cost = TapCost((10, 10, 10))
     soft = [3.1, 3.45, 3.2]  # rounds to 270; a budget of 340 wants one layer at 4
-    assert nearest_plan(cost, soft, 340.0, tolerance=0.02, largest=7) == [3, 4, 3]
+    assert nearest(cost, soft, 340.0) == [3, 4, 3]
 
 
 def test_a_rounded_plan_within_the_budget_is_kept():
-    cost = ParameterCost((10, 10, 10))
-    assert nearest_plan(cost, [3.4, 2.6, 3.0], 270.0, tolerance=0.02, largest=7) == [3, 3, 3]
+    cost = TapCost((10, 10, 10))
+    assert nearest(cost, [3.4, 2.6, 3.0], 270.0) == [3, 3, 3]

@@ -61,8 +61,8 @@ def document(**changes):
     ("text", "error", "sentence"),
     [
         ("{", ValueError, "the plan is no JSON"),
-        ("[]", ValueError, "schema 'list'; this version reads schema 1"),
-        (document(schema=2), ValueError, "schema 2; this version reads schema 1"),
+        ("[]", ValueError, "schema 'list'; this version reads schema 1 and 2"),
+        (document(schema=3), ValueError, "schema 3; this version reads schema 1 and 2"),
         (document(sizes={}), ValueError, "holds no layer"),
         (document(sizes=[3]), ValueError, "sizes of the plan is no mapping"),
         (document(sizes={"conv": 0}), ValueError, "'conv' is 0; sizes start at 1"),

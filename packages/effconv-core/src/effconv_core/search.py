@@ -9,12 +9,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from effconv_core.batches import epoch_batches
 from effconv_core.checkpoint import load_training_state, save_training_state
+from effconv_core.choice import LayerFilter
 from effconv_core.config import SearchConfig, recipe
+from effconv_core.conv import PredictedConv
 from effconv_core.plan import SizePlan
-from effconv_core.searchable import LayerFilter, SearchableCNN
+from effconv_core.searchable import SearchableCNN
 from effconv_core.tournament import tournament
 
 
@@ -152,8 +155,11 @@ def _run_epoch(
 def _channel_error(searchable: SearchableCNN, inputs: Any) -> ValueError | None:
     """Give a plain sentence where a convolution failed for the images' channel count."""
     named = searchable.model.named_modules()
-    name, conv = next(((n, m) for n, m in named if isinstance(m, nn.Conv2d)), ("", None))
-    if conv is None or not isinstance(inputs, Tensor) or inputs.dim() != 4:
+    kinds = (PredictedConv, _ConvNd)
+    name, conv = next(((n, m) for n, m in named if isinstance(m, kinds)), ("", None))
+    if conv is None or not isinstance(inputs, Tensor):
+        return None
+    if inputs.dim() != 2 + len(conv.kernel_size):
         return None
     if inputs.shape[1] != conv.in_channels:
         return ValueError(
