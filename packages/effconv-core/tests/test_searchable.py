@@ -158,6 +158,40 @@ def test_forward_at_sizes_that_there_are_not_is_refused(sizes):
         searchable.forward_at(sizes, torch.randn(2, 3, 14, 14))
 
 
+def test_a_network_may_look_at_its_layers_weights():
+    class Looking(Residual):
+        def forward(self, x):
+            return super().forward(x.to(self.shared.weight.dtype) * self.shared.weight.mean())
+
+    searchable = SearchableCNN(Looking())
+    assert searchable(torch.randn(1, 3, 14, 14)).shape == (1, 3)
+    assert searchable.convs[0].weight is None  # no kernel is kept alive between passes
+
+
+@pytest.mark.parametrize("per_axis", [False, True])
+def test_forward_at_takes_a_plans_values(per_axis):
+    searchable = SearchableCNN(Residual(), recipe("default"), per_axis=per_axis).eval()
+    plan, images = searchable.plan(), torch.randn(2, 3, 14, 14)
+    torch.testing.assert_close(searchable.forward_at(plan.values(), images), searchable(images))
+
+
+def test_ranges_start_where_equation_1_puts_them():
+    ranges = {"shared": range(1, 32), "down": range(3, 12, 2)}
+    plan = SearchableCNN(Residual(), allowed=ranges).plan()
+    # tanh(-0.35) = -0.3363756: 15 tanh + 16 and 4 tanh + 7.
+    assert plan.soft_sizes == {
+        "shared": pytest.approx(10.954366, abs=1e-5),
+        "down": pytest.approx(5.654498, abs=1e-5),
+    }
+    assert plan.sizes == {"shared": 11, "down": 5}
+
+
+def test_sizes_that_are_not_allowed_name_those_that_are():
+    searchable = SearchableCNN(Residual(), allowed={"shared": range(1, 32, 2)})
+    with pytest.raises(ValueError, match="from 1 to 31 in steps of 2 or from 1 to 7, one"):
+        searchable.forward_at([2, 3], torch.randn(2, 3, 14, 14))
+
+
 def test_a_searchable_network_can_be_copied_after_a_forward_pass():
     searchable = SearchableCNN(Residual()).eval()
     images = torch.randn(2, 3, 14, 14)

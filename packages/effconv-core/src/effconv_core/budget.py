@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -124,20 +124,21 @@ class Budget:
             raise ValueError(f"weight of a budget is {self.weight}; pass a number above 0")
 
 
-def as_budgets(budget: "float | Budget | Sequence[Budget]") -> tuple[Budget, ...]:
+Budgets = float | Budget | Sequence[Budget]
+"""The wanted parameter count, a `Budget`, or several that must be met at once."""
+
+
+def as_budgets(budget: Budgets) -> tuple[Budget, ...]:
     """Give the budgets that a number, a budget or a list of them stands for.
 
     Raises:
         TypeError: if it is none of these.
         ValueError: if the list is empty.
     """
-    if isinstance(budget, Budget):
-        return (budget,)
-    if isinstance(budget, list | tuple):
-        if not budget:
-            raise ValueError("the list of budgets is empty; pass at least one Budget")
-        return tuple(b if isinstance(b, Budget) else Budget(b) for b in budget)
-    return (Budget(budget),)
+    budgets = budget if isinstance(budget, list | tuple) else (budget,)
+    if not budgets:
+        raise ValueError("the list of budgets is empty; pass at least one Budget")
+    return tuple(b if isinstance(b, Budget) else Budget(b) for b in budgets)
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,16 @@ class Bound:
     def high(self) -> float:
         """The most that a plan may cost."""
         return self.budget.amount * (1 if self.budget.at_most else 1 + self.tolerance)
+
+    def record(self, cost: int | None = None) -> dict[str, Any]:
+        """Give what is wanted, and what a plan costs, as JSON can hold it."""
+        wanted = {
+            "counts": self.cost.counts,
+            "amount": self.budget.amount,
+            "at_most": self.budget.at_most,
+            "weight": self.budget.weight,
+        }
+        return wanted if cost is None else wanted | {"cost": cost}
 
     def __str__(self) -> str:
         most = "at most " if self.budget.at_most else ""

@@ -34,7 +34,7 @@ class SizePlan(Mapping[str, Size]):
         budget: the wanted parameter count.
         allowed: layer name to `(smallest, largest, step)` of the sizes that it may have.
         budgets: for each budget a mapping with `counts`, what it counts, the `amount`, whether it
-            is `at_most` that, and the `cost` of the plan.
+            is `at_most` that, its `weight`, and the `cost` of the plan.
         model: class name of the network.
         versions: package name to version.
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from effconv_core.batches import epoch_batches
+from effconv_core.budget import Budgets
 from effconv_core.checkpoint import load_training_state, save_training_state
-from effconv_core.choice import LayerFilter
+from effconv_core.choice import LayerFilter, Ranges
 from effconv_core.config import SearchConfig, recipe
 from effconv_core.conv import PredictedConv
 from effconv_core.plan import SizePlan
@@ -44,24 +45,31 @@ def search(
     model: nn.Module,
     loader: Iterable[tuple[Any, Any]],
     *,
-    budget: float,
+    budget: Budgets,
     config: SearchConfig | None = None,
     criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
     searched: LayerFilter | None = None,
+    allowed: Ranges | None = None,
+    tie: Iterable[str | Iterable[str]] = (),
+    per_axis: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
     on_step: Callable[[SearchStep], None] | None = None,
 ) -> SizePlan:
-    """Learn the kernel sizes of a network under a parameter budget (EffConv Algorithm 1, 1-8).
+    """Learn the kernel sizes of a network under a budget (EffConv Algorithm 1, lines 1 to 8).
 
     Args:
-        model: any network with `nn.Conv2d` layers; it is not changed. The search runs on its
-            device and in its memory format.
+        model: any network with `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d` layers; it is not changed.
+            The search runs on its device and in its memory format.
         loader: gives batches `(inputs, targets)`, once an epoch and, where the config has
             finalists, for their comparison. Where it has `set_epoch`, that is called before.
-        budget: the wanted parameter count of the found network.
+        budget: the wanted parameter count of the found network, a `Budget`, or several of them
+            that it must meet at once.
         config: settings; `recipe("default")` when None, `recipe("paper")` is the paper.
         criterion: the task's loss of `(outputs, targets)`.
         searched: which convolutions are searched, see `searched_layers`.
+        allowed: the sizes that layers may have, see `SearchableCNN`.
+        tie: groups of layers that share their size, see `SearchableCNN`.
+        per_axis: whether kernels may be rectangular, see `SearchableCNN`.
         checkpoint: a file that is written after every epoch and, where it exists, gone on from.
         on_step: called after every step.
 
@@ -76,10 +84,18 @@ def search(
         FloatingPointError: if a soft size is no longer finite.
     """
     config = recipe("default") if config is None else config
-    searchable = SearchableCNN(model, config, searched=searched)
+    searchable = SearchableCNN(
+        model, config, searched=searched, allowed=allowed, tie=tie, per_axis=per_axis
+    )
     searchable.plan(budget)  # refuses a budget that cannot be met before any training
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
-    identity = {"config": asdict(config), "budget": budget, "layers": searchable.layers}
+    identity = {
+        "config": asdict(config),
+        "budget": _as_json(searchable, budget),
+        "layers": searchable.layers,
+        "allowed": [[r[0], r[-1], r.step] for r in searchable.space.ranges],
+        "tie": searchable.space.variables,
+    }
     progress = {**identity, "epoch": 0}
     if checkpoint is not None and Path(checkpoint).exists():
         progress = _resume(checkpoint, searchable, optimizer, identity)
@@ -98,6 +114,12 @@ def search(
         progress["plan"] = plan.to_json()
         save_training_state(checkpoint, searchable, optimizer, progress)
     return plan
+
+
+def _as_json(searchable: SearchableCNN, budget: Budgets) -> Any:
+    if isinstance(budget, int | float):
+        return budget
+    return [bound.record() for bound in searchable.bounds(budget)]
 
 
 def _resume(
@@ -121,7 +143,7 @@ def _run_epoch(
     loader: Iterable[tuple[Any, Any]],
     optimizer: torch.optim.Optimizer,
     epoch: int,
-    budget: float,
+    budget: Budgets,
     criterion: Callable[[Any, Any], Tensor],
     on_step: Callable[[SearchStep], None] | None,
 ) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import effconv_core
 from effconv_core.budget import (
     Bound,
-    Budget,
+    Budgets,
     Cost,
     TapCost,
     as_budgets,
@@ -42,15 +42,20 @@ class SearchableCNN(nn.Module):
         config: settings; the paper's by default.
         searched: which convolutions are searched, see `searched_layers`.
         allowed: the sizes that layers may have: one `range` for all, or a range for each name
-            pattern. Where it says nothing, 1 to the config's largest, or to the layer's own size
-            where that is larger. `range(1, 8, 2)` allows odd sizes alone.
+            pattern, of which a later one wins. Where it says nothing, 1 to the config's largest,
+            or to the layer's own size where that is larger. `range(1, 8, 2)` allows odd sizes
+            alone.
         tie: groups of layers that share their size, each a name pattern or a list of them.
+        per_axis: whether kernels may be rectangular: each axis has a size of its own then, which
+            Eq. 6 takes as the mask's width along it, and a plan holds a tuple for each layer.
 
     Attributes:
         layers: names of the searched layers.
         left_alone: names of the other convolutions, each with the reason.
         cost: what sizes cost in parameters.
-        soft_sizes: `(L,)`, those of the last forward pass, None before it.
+        space: which sizes there are. They are S, layer after layer: one for each of L layers, or
+            one for each axis of each.
+        soft_sizes: `(S,)`, those of the last forward pass, None before it.
         sizes: these rounded, what `plan()` would give.
 
     Raises:
@@ -72,6 +77,7 @@ class SearchableCNN(nn.Module):
         searched: LayerFilter | None = None,
         allowed: Ranges | None = None,
         tie: Iterable[str | Iterable[str]] = (),
+        per_axis: bool = False,
     ) -> None:
         super().__init__()
         config = SearchConfig() if config is None else config
@@ -82,8 +88,10 @@ class SearchableCNN(nn.Module):
                 f"config is {config!r}; pass a SearchConfig, such as recipe('default') gives"
             )
         self.config = config
-        originals, self.left_alone = choose(model, searched)
-        self.space = size_space(originals, config.largest, allowed=allowed, tie=tie)
+        originals, self.left_alone = choose(model, searched, per_axis=per_axis)
+        self.space = size_space(
+            originals, config.largest, allowed=allowed, tie=tie, per_axis=per_axis
+        )
         self.layers = list(originals)
         self.model = copy.deepcopy(model)
         modules = dict(self.model.named_modules())
@@ -191,7 +199,7 @@ class SearchableCNN(nn.Module):
                 )
         return self.space.rounded(soft_sizes)
 
-    def bounds(self, budget: float | Budget | Sequence[Budget]) -> list[Bound]:
+    def bounds(self, budget: Budgets) -> list[Bound]:
         """Give the budgets with what sizes cost in each; a counter is asked once."""
         bounds = []
         for one in as_budgets(budget):
@@ -200,7 +208,7 @@ class SearchableCNN(nn.Module):
             bounds.append(Bound(self._costs[one.counter], one, self.config.tolerance))
         return bounds
 
-    def budget_loss(self, budget: float | Budget | Sequence[Budget]) -> Tensor:
+    def budget_loss(self, budget: Budgets) -> Tensor:
         """Give the weighted budget term for the soft sizes of the last forward pass (Eq. 4, 8).
 
         Args:
@@ -231,13 +239,11 @@ class SearchableCNN(nn.Module):
             if (params := list(module.parameters()))
         ]
 
-    def nearest_sizes(
-        self, soft_sizes: Sequence[float], budget: float | Budget | Sequence[Budget]
-    ) -> list[int]:
+    def nearest_sizes(self, soft_sizes: Sequence[float], budget: Budgets) -> list[int]:
         """Give the allowed sizes nearest to soft sizes that meet the budget.
 
         Args:
-            soft_sizes: v, one for each of `layers`.
+            soft_sizes: S soft sizes v.
             budget: as for `plan`.
 
         Raises:
@@ -248,7 +254,7 @@ class SearchableCNN(nn.Module):
             bound.check(self.space)
         return nearest_plan(bounds, soft_sizes, self.space)
 
-    def plan(self, budget: float | Budget | Sequence[Budget] | None = None) -> SizePlan:
+    def plan(self, budget: Budgets | None = None) -> SizePlan:
         """Give the sizes that the size predictor has learned so far (Algorithm 1, line 9).
 
         Args:
@@ -269,7 +275,7 @@ class SearchableCNN(nn.Module):
         self,
         sizes: Sequence[int],
         soft_sizes: Sequence[float],
-        budget: float | Budget | Sequence[Budget] | None,
+        budget: Budgets | None,
     ) -> SizePlan:
         """Write sizes and the soft sizes that they come from as a plan."""
         bounds = [] if budget is None else self.bounds(budget)
@@ -283,15 +289,7 @@ class SearchableCNN(nn.Module):
                 layer.name: (layer.allowed[0], layer.allowed[-1], layer.allowed.step)
                 for layer in self.space.layers
             },
-            tuple(
-                {
-                    "counts": bound.cost.counts,
-                    "amount": bound.budget.amount,
-                    "at_most": bound.budget.at_most,
-                    "cost": bound.cost(sizes),
-                }
-                for bound in bounds
-            ),
+            tuple(bound.record(bound.cost(sizes)) for bound in bounds),
             type(self.model).__name__,
             {"effconv-core": effconv_core.__version__, "torch": torch.__version__},
         )

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import chain, count
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from effconv_core.batches import epoch_batches
-from effconv_core.budget import Budget
+from effconv_core.budget import Budgets
 from effconv_core.plan import SizePlan
 from effconv_core.searchable import SearchableCNN
 from effconv_core.space import flat
@@ -25,7 +25,7 @@ def tournament(
     searchable: SearchableCNN,
     loader: Iterable[tuple[Any, Any]],
     *,
-    budget: float | Budget | Sequence[Budget],
+    budget: Budgets,
     criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
 ) -> SizePlan:
     """Compare plans near the learned sizes by their loss; give the best (not in the paper).
@@ -83,7 +83,7 @@ def tournament(
 
 
 def _candidates(
-    searchable: SearchableCNN, plan: SizePlan, budget: float | Budget | Sequence[Budget]
+    searchable: SearchableCNN, plan: SizePlan, budget: Budgets
 ) -> dict[tuple[int, ...], None]:
     """Draw different plans that meet the budget, the learned one first."""
     config, space = searchable.config, searchable.space
