@@ -68,6 +68,9 @@ def make(name: str) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)  # some begin at 0, which hides the branch
+    for name, parameter in model.named_parameters():
+        if name.endswith(("gamma", "layer_scale")):
+            nn.init.uniform_(parameter, 0.5, 1.5)  # they begin at 1e-6, which all but hides it
     return model
 
 

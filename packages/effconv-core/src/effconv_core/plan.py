@@ -79,6 +79,12 @@ class SizePlan(Mapping[str, Size]):
         for name, value in numbers:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{name} of the plan is {value!r}; it must be a number")
+        for name, numbers in self.allowed.items():
+            if not isinstance(numbers, tuple) or [type(n) for n in numbers] != [int] * 3:
+                raise TypeError(
+                    f"allowed sizes of layer {name!r} are {numbers!r}; pass three integers, the "
+                    "smallest, the largest and the step"
+                )
         for mapping, title in ((self.soft_sizes, "soft sizes"), (self.allowed, "allowed sizes")):
             if mapping and mapping.keys() != self.sizes.keys():
                 odd = sorted(mapping.keys() ^ self.sizes.keys())

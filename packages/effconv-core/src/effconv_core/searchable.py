@@ -103,6 +103,7 @@ class SearchableCNN(nn.Module):
             tuple(math.prod(layer.channels) for layer in self.space.layers),
             rest if config.count == "model" else 0,
             self.space.factors(),
+            "parameters" if config.count == "model" else "parameters of searched kernels",
         )
         self._costs: dict[Any, Cost] = {None: self.cost}
 
