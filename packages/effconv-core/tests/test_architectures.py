@@ -38,6 +38,9 @@ TORCHVISION = {
     "mnasnet0_5": lambda: models.mnasnet0_5(num_classes=10),
     "regnet_y_400mf": lambda: models.regnet_y_400mf(num_classes=10),
     "googlenet": lambda: models.googlenet(num_classes=10, aux_logits=False, init_weights=False),
+    "inception_v3": lambda: models.inception_v3(
+        num_classes=10, aux_logits=False, init_weights=False
+    ),
     "r2plus1d": lambda: models.video.r2plus1d_18(num_classes=10),
     "lraspp": lambda: models.segmentation.lraspp_mobilenet_v3_large(
         num_classes=5, weights_backbone=None
@@ -57,6 +60,7 @@ TIMM = [
     "edgenext_xx_small",
 ]
 NAMES = [*TORCHVISION, *(f"timm/{name}" for name in TIMM)]
+PER_AXIS = ["inception_v3", "resnext50_32x4d", "timm/mobilenetv3_small_050"]
 
 
 def make(name: str) -> nn.Module:
@@ -78,7 +82,7 @@ def images_for(name: str) -> Tensor:
     # Large enough for the last layers' rings to lie within the feature maps.
     if name == "r2plus1d":
         return torch.randn(2, 3, 16, 32, 32)
-    width = 160 if name in ("timm/mixnet_s", "timm/edgenext_xx_small") else 64
+    width = 160 if name in ("timm/mixnet_s", "timm/edgenext_xx_small", "inception_v3") else 64
     return torch.randn(2, 3, width, width)
 
 
@@ -97,8 +101,12 @@ def middle(cost, space) -> float:
     return low + 0.3 * (high - low)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_from_the_first_step_to_the_found_cnn(name):
+@pytest.mark.parametrize(
+    ("name", "per_axis"),
+    [*((name, False) for name in NAMES), *((name, True) for name in PER_AXIS)],
+    ids=[*NAMES, *(f"{name} per axis" for name in PER_AXIS)],
+)
+def test_from_the_first_step_to_the_found_cnn(name, per_axis):
     model, images = make(name), images_for(name)
     with torch.no_grad():
         expected = tensor_of(model.eval()(images))
@@ -106,7 +114,7 @@ def test_from_the_first_step_to_the_found_cnn(name):
     settings = recipe(
         "default", k=2, exploration=0.0, finalists=1, size_lr=1e-4, kernel_lr=1e-4, cnn_lr=1e-4
     )
-    searchable = SearchableCNN(model, settings)
+    searchable = SearchableCNN(model, settings, per_axis=per_axis)
 
     # The searchable network with the original kernels is the original.
     with torch.no_grad():
@@ -118,7 +126,7 @@ def test_from_the_first_step_to_the_found_cnn(name):
             pairs = zip(conv.kernel_size, bank.shape[2:])
             kernel[(..., *(window_of(n, largest) for n, largest in pairs))] = conv.weight
             bank.data = kernel
-            sizes.append(max(conv.kernel_size))
+            sizes.append(conv.kernel_size if per_axis else max(conv.kernel_size))
         output = tensor_of(searchable.eval().forward_at(sizes, images))
     torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
     del output, kernel
@@ -133,7 +141,7 @@ def test_from_the_first_step_to_the_found_cnn(name):
         (slopes,) = torch.autograd.grad(loss, searchable.soft_sizes, retain_graph=True)
         assert slopes.isfinite().all()
         assert (slopes != 0).all(), [
-            n for n, slope in zip(searchable.layers, slopes.tolist()) if not slope
+            n for n, slope in zip(searchable.space.entry_names(), slopes.tolist()) if not slope
         ]
         optimizer.zero_grad()
         (loss + searchable.budget_loss(wanted)).backward()

@@ -137,10 +137,11 @@ def test_cost_of_lines_squares_cubes_and_rectangles_by_hand():
         cost([3, 4])
 
 
+@pytest.mark.parametrize("amount", [234.0, 300.0])
 @pytest.mark.parametrize("form", [paper_budget_loss, smooth_budget_loss])
-def test_at_most_costs_nothing_below_the_amount(form):
+def test_at_most_costs_nothing_up_to_the_amount(form, amount):
     soft_sizes = torch.tensor([3.0, 2.0], dtype=torch.float64, requires_grad=True)  # cost 234
-    loss = form(COST, soft_sizes, 300.0, at_most=True)
+    loss = form(COST, soft_sizes, amount, at_most=True)
     loss.backward()
     assert loss.item() == 0
     assert soft_sizes.grad.tolist() == [0, 0]

@@ -174,6 +174,12 @@ def test_a_wrong_channel_count_is_one_sentence():
         search(net(), batches, budget=BUDGET, config=config())
 
 
+def test_a_wrong_channel_count_of_lines_is_one_sentence_too():
+    batches = [(torch.randn(12, 2, 128), torch.zeros(12).long())]
+    with pytest.raises(ValueError, match=r"images have 2 channel\(s\).*'stem' takes 1"):
+        search(Voices(), batches, budget=1250, config=config(), searched=["stem", "line"])
+
+
 def test_another_runtime_error_is_not_disguised():
     batches = [(torch.randn(4, 1, 9, 9).double(), torch.zeros(4).long())]
     with pytest.raises(RuntimeError, match="type"):

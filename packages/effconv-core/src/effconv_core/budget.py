@@ -214,7 +214,7 @@ def paper_budget_loss(
         at_most: whether it is 0 below the amount.
     """
     ratio = torch.log(cost.soft(round_straight_through(soft_sizes, sizes)) / amount)
-    return ratio.clamp(min=0) if at_most else ratio.abs()
+    return ratio.relu() if at_most else ratio.abs()
 
 
 def smooth_budget_loss(
@@ -229,4 +229,4 @@ def smooth_budget_loss(
         at_most: whether it is 0 below the amount.
     """
     ratio = torch.log(cost.soft(soft_sizes) / amount)
-    return (ratio.clamp(min=0) if at_most else ratio) ** 2
+    return (ratio.relu() if at_most else ratio) ** 2
