@@ -98,6 +98,43 @@ def test_a_rings_mean_gradient_is_the_trapezoidal_rule_for_the_loss_between_two_
     assert expected_slope(3.1) < 0.9 * mean
 
 
+def test_the_ring_between_two_odd_sizes_by_hand():
+    # v = 3.5 between 3 and 5: the ring, one tap on either side, is on with probability 0.25.
+    v, inner = torch.tensor(3.5), torch.zeros(5, 5)
+    inner[1:4, 1:4] = 1
+    assert torch.equal(ring_mask(v, 5, torch.tensor(0.24), step=2), torch.ones(5, 5))
+    assert torch.equal(ring_mask(v, 5, torch.tensor(0.26), step=2), inner)
+    # A step of two sizes in v is the whole difference of the loss.
+    v.requires_grad_()
+    ring_mask(v, 5, torch.tensor(0.24), step=2).sum().backward()
+    assert v.grad.item() == 16 / 2
+
+
+def test_the_ring_between_two_even_sizes_by_hand():
+    # A window of 6 has two taps before the pixel, one of 4 has one.
+    off = ring_mask(torch.tensor(4.5), 6, torch.tensor(0.3), axes=[True], step=2)
+    assert off.tolist() == [0, 1, 1, 1, 1, 0]
+
+
+def test_a_ring_along_one_axis_leaves_the_others_alone():
+    off, on = (
+        ring_mask(torch.tensor(3.5), 4, torch.tensor(draw), axes=[False, True, False])
+        for draw in (0.6, 0.4)
+    )
+    assert off.shape == on.shape == (1, 4, 1)
+    assert off.flatten().tolist() == [1, 1, 1, 0]
+    assert on.flatten().tolist() == [1, 1, 1, 1]
+
+
+def test_a_mask_with_a_width_an_axis_by_hand():
+    # v = (2, 4), s = (2, 3), c = (1, 2): exp(-(i - 1)^2 / 4) exp(-(j - 2)^2 / 16).
+    mask = modulation_mask([torch.tensor(2.0), torch.tensor(4.0)], [2, 3])
+    a, b = 0.7788008, 0.9394131
+    torch.testing.assert_close(mask, torch.tensor([[b, 1.0, b], [a * b, a, a * b]]))
+    v = torch.tensor([2.2, 3.7, 1.4], dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(lambda v: modulation_mask(list(v), [2, 4, 1]), v)
+
+
 def test_a_ring_at_an_integer_size_is_on_in_bfloat16_too():
     draw = torch.tensor(0.99999)  # 1 in bfloat16
     assert ring_mask(torch.tensor(3.0, dtype=torch.bfloat16), 3, draw).min() == 1

@@ -101,6 +101,8 @@ def test_exploration_moves_the_sizes_of_a_training_step_and_not_what_is_learned(
     assert 1.49 <= soft.min() < 1.6
     assert 4.4 < soft.max() <= 4.5
     torch.testing.assert_close(soft.mean(0), torch.full((2,), 2.99), atol=0.25, rtol=0)
+    # Each layer by itself: of 200 independent pairs the correlation is within 0.2 of zero.
+    assert abs(torch.corrcoef(soft.T)[0, 1]) < 0.2
     assert all(sizes == [round(v) for v in vs] for vs, sizes in seen)
     assert searchable.sizes == [3, 3]
     torch.testing.assert_close(searchable.soft_sizes, torch.full((2,), 2.9908732))
@@ -122,6 +124,26 @@ def test_a_drawn_size_stays_within_the_range():
         searchable(torch.randn(2, 3, 14, 14))
     assert {1.0, 7.0} <= {v for v, _ in seen}
     assert all(1 <= v <= 7 and 0 <= size - v <= 1 for v, size in seen)
+
+
+def test_between_two_odd_sizes_the_larger_window_is_taken_and_its_ring_drawn():
+    searchable = SearchableCNN(Residual(), recipe("default"), allowed=range(1, 8, 2))
+    source, seen = searchable.kernel_predictor.forward, []
+
+    def spy(soft_sizes, sizes):
+        kernels = source(soft_sizes, sizes)
+        whole = [int((kernel[0, 0, 0, 0] != 0).item()) for kernel in kernels]
+        seen.extend(zip(soft_sizes.tolist(), sizes, whole))
+        return kernels
+
+    searchable.kernel_predictor.forward = spy
+    for _ in range(150):
+        searchable(torch.randn(2, 3, 14, 14))
+    assert all(size in range(3, 8, 2) and 0 <= size - v <= 2 for v, size, _ in seen)
+    # v runs evenly from 0.99 to 4.99, but stops at 1; from 3 to 5 the ring is on half of the time.
+    drawn = [on for v, _, on in seen if v > 3]
+    assert len(drawn) > 100
+    assert sum(drawn) / len(drawn) == pytest.approx(0.5, abs=0.12)
 
 
 def test_forward_at_runs_the_banks_windows_of_the_given_sizes():
