@@ -1,5 +1,7 @@
 """Unmodified networks of torchvision and timm, from their first search step to the found CNN."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -154,6 +156,12 @@ def test_from_the_first_step_to_the_found_cnn(name, per_axis):
     assert sum(p.numel() for p in cnn.parameters()) == plan.cost
     with torch.no_grad():
         assert tensor_of(cnn(images)).shape == expected.shape
+
+    # Of a depthwise network they are a small part; so for the searched kernels alone, too.
+    alone = dataclasses.replace(searchable.cost, constant=0)
+    wanted = middle(alone, searchable.space)
+    plan = searchable.plan(Budget(wanted, lambda _: alone))
+    assert abs(plan.budgets[0]["cost"] / wanted - 1) <= 0.02
 
     # So it is with multiply-accumulates, by PyTorch's own counter.
     counter = Macs(images)

@@ -198,6 +198,17 @@ def test_every_source_gives_every_shape_with_gradients_for_every_size(form):
     assert all(parameter.grad.abs().sum() > 0 for parameter in predictor.parameters())
 
 
+def test_under_autocast_states_become_kernels_as_they_do_without():
+    predictor, soft_sizes = mixed("projected").float(), soft(MIXED_SIZES).float()
+    states = predictor.grus([math.prod(shape) for shape in MIXED_SHAPES])
+    predictor.grus.forward = lambda steps: states
+    expected = predictor(soft_sizes, MIXED_SIZES)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = predictor(soft_sizes, MIXED_SIZES)
+    for kernel, other in zip(found, expected):
+        torch.testing.assert_close(kernel, other)
+
+
 def test_a_ring_an_axis_is_on_or_off_by_itself():
     bank = mixed("bank", mask="ring").train()
     with torch.no_grad():

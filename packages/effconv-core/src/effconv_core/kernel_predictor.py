@@ -94,7 +94,9 @@ class ProjectedKernelPredictor(nn.Module):
                 kernels[place] = kernel
         for place, (layer, shape) in enumerate(zip(layers, shapes, strict=True)):
             if kernels[place] is None:
-                raw = nn.functional.linear(states[place], weights[place], biases[place])
+                # In float32 under autocast too, as the operator for square kernels has it.
+                with torch.autocast(hidden.device.type, enabled=False):
+                    raw = nn.functional.linear(states[place], weights[place], biases[place])
                 entry = entries[place]
                 mask = _gaussian(layer, soft_sizes[entry], sizes[entry], self.centre)
                 kernels[place] = raw.t().reshape(*layer.channels, *shape) * mask
