@@ -222,8 +222,24 @@ def test_two_budgets_of_a_deep_network_are_met_at_once():
     assert all(bound.low <= bound.cost(found) <= bound.high for bound in bounds)
     # That many parameters are used at 64 places each, at the least.
     bounds[1] = Bound(macs, Budget(macs([1] * 18)), 0.02)
-    with pytest.raises(ValueError, match=r"costs 525,353 parameters and 4,898,816 MACs at once"):
+    sentence = (
+        r"costs 525,353 parameters and 4,898,816 MACs at once: those of 525,353 parameters cost"
+    )
+    with pytest.raises(ValueError, match=sentence):
         nearest_plan(bounds, [3.0] * 18, space)
+
+
+def test_budgets_that_cannot_be_met_at_once_name_the_range_that_is_left():
+    # Two layers of equal cost in parameters, the second at ten times as many places.
+    costs = TapCost((10, 10)), TapCost((10, 100), 5, None, "MACs")
+    bounds = [Bound(costs[0], Budget(500), 0.02), Bound(costs[1], Budget(300), 0.02)]
+    # 500 parameters are s^2 + t^2 = 50: (1, 7), (5, 5), (7, 1), of 4,915, 2,755 and 595 MACs.
+    sentence = "those of 500 parameters cost from about 595 to 4,915 MACs, so pass a budget within"
+    with pytest.raises(ValueError, match=sentence):
+        nearest_plan(bounds, [3.0, 3.0], square(2))
+    bounds = [Bound(costs[0], Budget(501), 0.001), *bounds]
+    with pytest.raises(ValueError, match="at once, so change one of the budgets"):
+        nearest_plan(bounds, [3.0, 3.0], square(2))
 
 
 @pytest.mark.parametrize(

@@ -345,8 +345,11 @@ def test_tied_layers_are_explored_together():
 
 def test_a_checkpoint_of_other_ranges_or_of_other_budgets_is_refused(tmp_path):
     keywords = {"config": config(), "checkpoint": tmp_path / "s.safetensors"}
-    search(net(), Loader(), budget=BUDGET, **keywords)
+    budget = Budget(BUDGET, at_most=True)
+    search(net(), Loader(), budget=budget, **keywords)
     with pytest.raises(ValueError, match=r"whose allowed was .* delete it to start again"):
-        search(net(), Loader(), budget=BUDGET, allowed=range(2, 8), **keywords)
-    with pytest.raises(ValueError, match="whose budget was 1500, not"):
-        search(net(), Loader(), budget=Budget(BUDGET, at_most=True), **keywords)
+        search(net(), Loader(), budget=budget, allowed=range(1, 10), **keywords)
+    with pytest.raises(ValueError, match=r"whose tie was \[0, 1\], not \[0, 0\]"):
+        search(net(), Loader(), budget=budget, tie=["*"], **keywords)
+    with pytest.raises(ValueError, match=r"whose budget was \[.*'at_most': True.*\], not 1500"):
+        search(net(), Loader(), budget=BUDGET, **keywords)

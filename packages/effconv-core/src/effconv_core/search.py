@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from effconv_core.batches import epoch_batches
 from effconv_core.budget import Budgets
-from effconv_core.checkpoint import load_training_state, save_training_state
+from effconv_core.checkpoint import load_training_state, read_progress, save_training_state
 from effconv_core.choice import LayerFilter, Ranges
 from effconv_core.config import SearchConfig, recipe
 from effconv_core.conv import PredictedConv
@@ -128,14 +128,14 @@ def _resume(
     optimizer: torch.optim.Optimizer,
     identity: dict[str, Any],
 ) -> dict[str, Any]:
-    progress = load_training_state(checkpoint, searchable, optimizer)
+    progress = read_progress(checkpoint)
     for name, value in identity.items():
         if progress.get(name) != value:
             raise ValueError(
                 f"{checkpoint} was written by a search whose {name} was {progress.get(name)}, not "
                 f"{value}; search with the same {name}, or delete it to start again"
             )
-    return progress
+    return load_training_state(checkpoint, searchable, optimizer)
 
 
 def _run_epoch(
