@@ -180,6 +180,19 @@ def test_a_wrong_channel_count_of_lines_is_one_sentence_too():
         search(Voices(), batches, budget=1250, config=config(), searched=["stem", "line"])
 
 
+def test_a_layer_that_the_network_does_not_run_is_named():
+    class Idle(Voices):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Conv1d(4, 4, 3)
+
+    budget = Budget(1e9, at_most=True)
+    with pytest.raises(ValueError, match=r"did not run its layer\(s\) \['unused'\] in the first"):
+        search(Idle(), sounds(), budget=budget, config=config())
+    plan = search(Idle(), sounds(), budget=budget, config=config(), searched=["line", "cube"])
+    assert set(plan) == {"line", "cube"}
+
+
 def test_another_runtime_error_is_not_disguised():
     batches = [(torch.randn(4, 1, 9, 9).double(), torch.zeros(4).long())]
     with pytest.raises(RuntimeError, match="type"):

@@ -33,6 +33,7 @@ class PredictedConv(nn.Module):
         self.padding_mode = conv.padding_mode
         self.bias = conv.bias
         self.kernel: Tensor | None = None
+        self.has_run = False
 
     @property
     def weight(self) -> Tensor | None:
@@ -45,6 +46,7 @@ class PredictedConv(nn.Module):
         Raises:
             ValueError: if the input is too small for the padding mode at this kernel size.
         """
+        self.has_run = True
         sides = padding_for(self, self.kernel.shape[2:])
         befores, afters = sides[-2::-2], sides[::-2]
         padding: tuple[int, ...] = (0,) * len(befores)

@@ -79,8 +79,8 @@ def search(
     Raises:
         TypeError: if the model, the budget or the config is of the wrong kind.
         ValueError: if no layer can be searched, the budget cannot be met, the loader is empty, the
-            inputs have another channel count than the network takes, or the checkpoint belongs to
-            another search.
+            inputs have another channel count than the network takes, a layer is not run, or the
+            checkpoint belongs to another search.
         FloatingPointError: if a soft size is no longer finite.
     """
     config = recipe("default") if config is None else config
@@ -153,6 +153,8 @@ def _run_epoch(
             outputs = searchable(inputs)
         except RuntimeError as error:
             raise _channel_error(searchable, inputs) or error from None
+        if epoch == step == 0:
+            _check_that_all_run(searchable)
         task_loss = criterion(outputs, targets)
         budget_loss = searchable.budget_loss(budget)
         optimizer.zero_grad()
@@ -172,6 +174,16 @@ def _run_epoch(
                     searchable.cost(searchable.sizes),
                 )
             )
+
+
+def _check_that_all_run(searchable: SearchableCNN) -> None:
+    pairs = zip(searchable.layers, searchable.convs, strict=True)
+    idle = [name for name, conv in pairs if not conv.has_run]
+    if idle:
+        raise ValueError(
+            f"the network did not run its layer(s) {idle} in the first step, so nothing can be "
+            "learned of their sizes; leave them out with `searched`"
+        )
 
 
 def _channel_error(searchable: SearchableCNN, inputs: Any) -> ValueError | None:
