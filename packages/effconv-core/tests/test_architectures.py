@@ -1,4 +1,7 @@
-"""Unmodified networks of torchvision and timm, from their first search step to the found CNN."""
+"""Networks of torchvision and timm, from their first search step to the found CNN.
+
+Their code is as it is; two are made with fewer weights, to be quick.
+"""
 
 import dataclasses
 

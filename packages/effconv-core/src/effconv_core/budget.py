@@ -50,22 +50,24 @@ class TapCost:
     factors: tuple[tuple[int, ...], ...] | None = None
     counts: str = "parameters"
 
-    def _factors(self) -> tuple[tuple[int, ...], ...]:
-        if self.factors is not None:
-            return self.factors
-        return tuple((place, place) for place in range(len(self.per_tap)))
-
     def part(self, layer: int, sizes: Sequence[int] | Mapping[int, int]) -> int:
         """Give what the layer at this place costs; of the S sizes only its own are looked at."""
-        return self.per_tap[layer] * prod(sizes[entry] for entry in self._factors()[layer])
+        entries = (layer, layer) if self.factors is None else self.factors[layer]
+        return self.per_tap[layer] * prod(sizes[entry] for entry in entries)
 
     def __call__(self, sizes: Sequence[int | Sequence[int]]) -> int:
-        """Count at integer sizes: S of them, or one number or tuple for each layer."""
-        sizes = flat(sizes)
-        expected = 1 + max(entry for factors in self._factors() for entry in factors)
+        """Count at integer sizes: S of them, or one number or tuple for each layer.
+
+        Raises:
+            ValueError: if there are too few or too many.
+        """
+        sizes, L = flat(sizes), len(self.per_tap)
+        expected = L if self.factors is None else 1 + max(map(max, self.factors))
         if len(sizes) != expected:
-            raise ValueError(f"there are {len(sizes)} sizes; pass {expected}")
-        return self.constant + sum(self.part(layer, sizes) for layer in range(len(self.per_tap)))
+            raise ValueError(
+                f"there are {len(sizes)} sizes; pass {expected}, one for each size that is searched"
+            )
+        return self.constant + sum(self.part(layer, sizes) for layer in range(L))
 
     def soft(self, sizes: Tensor) -> Tensor:
         """Count at sizes `(S,)`, as a scalar that is differentiable in them."""
