@@ -41,8 +41,15 @@ def found(request):
         if name.endswith("gamma"):
             nn.init.ones_(parameter)  # they begin at 1e-6, which would hide the branches
     plan = {name: 1 + (3 * place + 3) % 7 for place, name in enumerate(searched_layers(model))}
-    shape = (2, 3, 40) if request.param == "lines" else (2, 3, 64, 64)
-    return apply_plan(model, plan).eval(), torch.randn(shape)
+    cnn = apply_plan(model, plan)
+    images = torch.randn((2, 3, 40) if request.param == "lines" else (2, 3, 64, 64))
+    for module in cnn.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        cnn.train()(images)  # without statistics of images signals fade in evaluation
+        assert cnn.eval()(images).std() > 0.01
+    return cnn, images
 
 
 def test_torch_export_gives_the_same_outputs(found):
