@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import tyro
 from effconv_core import SearchableCNN, SizePlan, apply_plan, recipe, search
-from effconv_core.budget import nearest_plan
 from effconv_data import Batches, load
 from effconv_models import create_model
 from rich.console import Console
@@ -99,7 +98,7 @@ def random_plans() -> list[dict[str, int]]:
     for _ in range(RANDOM_PLANS):
         low, high = SIZES_DRAWN
         sizes = torch.randint(low, high + 1, (len(searchable.layers),), generator=generator)
-        sizes = nearest_plan(searchable.cost, sizes.tolist(), budget(), tolerance=0.02, largest=7)
+        sizes = searchable.nearest_sizes(sizes.tolist(), budget())
         plans.append(dict(zip(searchable.layers, sizes, strict=True)))
     return plans
 

@@ -7,7 +7,6 @@ import optuna
 import torch
 import torch.nn.functional as F
 from effconv_core import SearchableCNN, apply_plan
-from effconv_core.budget import nearest_plan
 from torch import Tensor, nn
 
 from tools.spaces import SPACES, Space
@@ -55,9 +54,7 @@ def tpe(name: str, seed: int) -> dict[str, int]:
     for _ in range(START):
         proposal = study.ask()
         soft_sizes = [proposal.suggest_float(n, 1, largest) for n in searchable.layers]
-        sizes = nearest_plan(
-            searchable.cost, soft_sizes, space.budget, tolerance=0.02, largest=largest
-        )
+        sizes = searchable.nearest_sizes(soft_sizes, space.budget)
         plan = dict(zip(searchable.layers, sizes, strict=True))
         loss = Trial(space, plan, seed).train(steps_allowed(space) // START)
         study.tell(proposal, loss)

@@ -17,7 +17,6 @@ import optuna
 import torch
 import tyro
 from effconv_core import PlanScore, SearchableCNN, rank_plan, recipe, search
-from effconv_core.budget import nearest_plan
 from rich.console import Console
 from rich.table import Table
 
@@ -25,7 +24,7 @@ from tools.ground_truth import FOLDER
 from tools.jobs import current_rows, read_rows, run_jobs
 from tools.peers import halving, tpe
 from tools.run_folder import environment
-from tools.spaces import SPACES, TOLERANCE
+from tools.spaces import SPACES
 
 SMOOTH = {"budget_form": "smooth", "budget_weight": 20.0, "epochs": 12}
 RATES = {"size_lr": 1e-2, "kernel_lr": 5e-3, "cnn_lr": 5e-3}
@@ -148,13 +147,8 @@ def noise_floor(accuracies: np.ndarray) -> float:
 def reversed_plan(space: str, plan: dict[str, int]) -> dict[str, int]:
     """Give a plan's sizes to the layers in the opposite order, brought back to the budget."""
     searchable = SearchableCNN(SPACES[space].network(0))
-    sizes = nearest_plan(
-        searchable.cost,
-        [float(size) for size in reversed(plan.values())],
-        SPACES[space].budget,
-        tolerance=TOLERANCE,
-        largest=searchable.config.largest,
-    )
+    backwards = [float(size) for size in reversed(plan.values())]
+    sizes = searchable.nearest_sizes(backwards, SPACES[space].budget)
     return dict(zip(plan, sizes, strict=True))
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from effconv_core import SearchableCNN, SearchConfig, apply_plan, recipe, search
-from effconv_core.budget import nearest_plan
 from effconv_data import Batches, load
 from effconv_models import create_model
 from rich.console import Console
@@ -153,7 +152,7 @@ def given_plan(
     layers, cost = searchable.layers, searchable.cost
 
     def at_budget(wanted: list[int]) -> list[int]:
-        return nearest_plan(cost, wanted, row.budget, tolerance=0.02, largest=7)
+        return searchable.nearest_sizes(wanted, row.budget)
 
     if row.sizes == "original":
         sizes = [3] * len(layers)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 
-@pytest.mark.parametrize("module", ["searchable", "score"])
+@pytest.mark.parametrize("module", ["searchable", "score", "choice", "budget", "macs"])
 def test_docstring_examples(module):
     names = {name: getattr(effconv_core, name) for name in effconv_core.__all__}
     result = doctest.testmod(
@@ -25,10 +25,14 @@ def test_readme_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 6
     names = {}
-    for block in blocks:
-        exec(block, names)
+    exec(blocks[0], names)
     assert abs(names["plan"].cost / 15_000 - 1) <= 0.02
     built = effconv_core.apply_plan(names["model"], effconv_core.SizePlan.load("plan.json"))
     assert sum(p.numel() for p in built.parameters()) == names["plan"].cost
+    for block in blocks[1:]:
+        exec(block, names)
+        # What a comment says that an example prints is what it prints.
+        for call, printed in re.findall(r"^print\((.*)\)  # (\[.*\])$", block, re.MULTILINE):
+            assert eval(call, names) == eval(printed)

@@ -7,7 +7,7 @@ from effconv_kernels.reference import mask_reference
 def test_papers_mask_by_hand():
     # v = 3, s = 3, c = 1.5: offsets -0.5, 0.5, 1.5, so the profile is
     # exp(-1/36) = 0.9726045, the same, and exp(-1/4) = 0.7788008.
-    mask = modulation_mask(torch.tensor(3.0), 3)
+    mask = modulation_mask([torch.tensor(3.0)] * 2, [3, 3])
     a, b = 0.9726045, 0.7788008
     expected = torch.tensor([[a * a, a * a, a * b], [a * a, a * a, a * b], [a * b, a * b, b * b]])
     torch.testing.assert_close(mask, expected)
@@ -16,7 +16,7 @@ def test_papers_mask_by_hand():
 def test_aligned_mask_by_hand():
     # v = 3, s = 3, c = 2: the profile is exp(-1/9) = 0.8948393, 1, exp(-1/9).
     profile = torch.tensor([0.8948393, 1.0, 0.8948393])
-    mask = modulation_mask(torch.tensor(3.0), 3, "aligned")
+    mask = modulation_mask([torch.tensor(3.0)] * 2, [3, 3], "aligned")
     torch.testing.assert_close(mask, torch.outer(profile, profile))
 
 
@@ -25,19 +25,20 @@ def test_aligned_mask_by_hand():
 def test_equals_the_equation_tap_by_tap(size, centre):
     soft_size = torch.tensor(size + 0.3, dtype=torch.float64)
     torch.testing.assert_close(
-        modulation_mask(soft_size, size, centre), mask_reference(soft_size, size, centre)
+        modulation_mask([soft_size] * 2, [size] * 2, centre),
+        mask_reference(soft_size, size, centre),
     )
 
 
 @pytest.mark.parametrize("centre", ["paper", "aligned"])
 def test_gradcheck(centre):
     soft_size = torch.tensor(3.7, dtype=torch.float64, requires_grad=True)
-    torch.autograd.gradcheck(lambda v: modulation_mask(v, 4, centre), soft_size)
+    torch.autograd.gradcheck(lambda v: modulation_mask([v, v], [4, 4], centre), soft_size)
 
 
 def test_papers_mask_leans_towards_the_origin_and_the_aligned_one_does_not():
-    paper = modulation_mask(torch.tensor(5.0), 5)
-    aligned = modulation_mask(torch.tensor(5.0), 5, "aligned")
+    paper = modulation_mask([torch.tensor(5.0)] * 2, [5, 5])
+    aligned = modulation_mask([torch.tensor(5.0)] * 2, [5, 5], "aligned")
     assert paper[0, 0] > paper[-1, -1]
     torch.testing.assert_close(aligned, aligned.flip(0, 1))
 
@@ -95,6 +96,43 @@ def test_a_rings_mean_gradient_is_the_trapezoidal_rule_for_the_loss_between_two_
     assert mean == pytest.approx((loss(on) - loss(off)).item())
     # At one v alone it is another number.
     assert expected_slope(3.1) < 0.9 * mean
+
+
+def test_the_ring_between_two_odd_sizes_by_hand():
+    # v = 3.5 between 3 and 5: the ring, one tap on either side, is on with probability 0.25.
+    v, inner = torch.tensor(3.5), torch.zeros(5, 5)
+    inner[1:4, 1:4] = 1
+    assert torch.equal(ring_mask(v, 5, torch.tensor(0.24), step=2), torch.ones(5, 5))
+    assert torch.equal(ring_mask(v, 5, torch.tensor(0.26), step=2), inner)
+    # A step of two sizes in v is the whole difference of the loss.
+    v.requires_grad_()
+    ring_mask(v, 5, torch.tensor(0.24), step=2).sum().backward()
+    assert v.grad.item() == 16 / 2
+
+
+def test_the_ring_between_two_even_sizes_by_hand():
+    # A window of 6 has two taps before the pixel, one of 4 has one.
+    off = ring_mask(torch.tensor(4.5), 6, torch.tensor(0.3), axes=[True], step=2)
+    assert off.tolist() == [0, 1, 1, 1, 1, 0]
+
+
+def test_a_ring_along_one_axis_leaves_the_others_alone():
+    off, on = (
+        ring_mask(torch.tensor(3.5), 4, torch.tensor(draw), axes=[False, True, False])
+        for draw in (0.6, 0.4)
+    )
+    assert off.shape == on.shape == (1, 4, 1)
+    assert off.flatten().tolist() == [1, 1, 1, 0]
+    assert on.flatten().tolist() == [1, 1, 1, 1]
+
+
+def test_a_mask_with_a_width_an_axis_by_hand():
+    # v = (2, 4), s = (2, 3), c = (1, 2): exp(-(i - 1)^2 / 4) exp(-(j - 2)^2 / 16).
+    mask = modulation_mask([torch.tensor(2.0), torch.tensor(4.0)], [2, 3])
+    a, b = 0.7788008, 0.9394131
+    torch.testing.assert_close(mask, torch.tensor([[b, 1.0, b], [a * b, a, a * b]]))
+    v = torch.tensor([2.2, 3.7, 1.4], dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(lambda v: modulation_mask(list(v), [2, 4, 1]), v)
 
 
 def test_a_ring_at_an_integer_size_is_on_in_bfloat16_too():

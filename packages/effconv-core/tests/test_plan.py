@@ -1,8 +1,9 @@
 import json
 
+import effconv_core
 import pytest
 import torch
-from effconv_core import SizePlan, apply_plan, load, save
+from effconv_core import SearchableCNN, SizePlan, apply_plan, load, recipe, save
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -61,8 +62,8 @@ def document(**changes):
     ("text", "error", "sentence"),
     [
         ("{", ValueError, "the plan is no JSON"),
-        ("[]", ValueError, "schema 'list'; this version reads schema 1"),
-        (document(schema=2), ValueError, "schema 2; this version reads schema 1"),
+        ("[]", ValueError, "schema 'list'; this version reads schema 1 and 2"),
+        (document(schema=3), ValueError, "schema 3; this version reads schema 1 and 2"),
         (document(sizes={}), ValueError, "holds no layer"),
         (document(sizes=[3]), ValueError, "sizes of the plan is no mapping"),
         (document(sizes={"conv": 0}), ValueError, "'conv' is 0; sizes start at 1"),
@@ -72,6 +73,16 @@ def document(**changes):
         (document(soft_sizes={"conv": "3"}), TypeError, "soft size of layer 'conv' .* is '3'; it"),
         (document(cost="9"), TypeError, "cost of the plan is '9'; it must be a number"),
         (document(budget=[9]), TypeError, r"budget of the plan is \[9\]; it must be a number"),
+        (document(sizes={"conv": [3, 0]}), ValueError, r"'conv' is \(3, 0\); sizes start at 1"),
+        (document(sizes={"conv": []}), TypeError, r"'conv' is \(\); sizes are integers"),
+        (document(soft_sizes={"conv": [3, "x"]}), TypeError, "soft size of layer 'conv' .* is 'x'"),
+        (
+            document(allowed={"conv": [1, 7]}),
+            TypeError,
+            r"'conv' are \(1, 7\); pass three integers",
+        ),
+        (document(allowed={"fc": [1, 7, 1]}), ValueError, "sizes and allowed sizes must name"),
+        (document(budgets={}), ValueError, "budgets of the plan is no list"),
         (document(size={"conv": 3}), ValueError, r"unknown fields \['size'\]"),
     ],
 )
@@ -147,3 +158,60 @@ def test_a_file_of_another_network_is_refused(tmp_path):
     other[7] = nn.Linear(16, 9)
     with pytest.raises(ValueError, match="does not fit the model"):
         load(other, tmp_path / "cnn.safetensors")
+
+
+def test_a_plan_of_schema_1_is_still_read():
+    text = """{"schema": 1, "sizes": {"a": 3, "b": 4}, "soft_sizes": {"a": 3.2, "b": 3.4},
+    "cost": 1000, "budget": 1010.5}"""
+    plan = SizePlan.from_json(text)
+    assert plan == SizePlan({"a": 3, "b": 4}, {"a": 3.2, "b": 3.4}, 1000, 1010.5)
+    assert plan.adjusted == {"b": 3}
+
+
+def test_a_plan_says_what_it_was_made_with_and_for():
+    plan = SearchableCNN(net(), recipe("default", count="searched")).plan(3456)
+    content = json.loads(plan.to_json())
+    assert content["schema"] == 2
+    assert content["model"] == "Sequential"
+    assert content["versions"] == {
+        "effconv-core": effconv_core.__version__,
+        "torch": torch.__version__,
+    }
+    wanted = {"counts": "parameters of searched kernels", "amount": 3456, "at_most": False}
+    assert content["budgets"] == [wanted | {"weight": 1.0, "cost": plan.cost}]
+    assert content["allowed"] == {"3": [1, 7, 1], "4": [1, 7, 1]}
+    assert SizePlan.from_json(plan.to_json()) == plan
+
+
+def test_sizes_an_axis_are_tuples_and_come_back_as_such():
+    plan = SearchableCNN(net(), per_axis=True).plan()
+    assert plan.sizes == {"3": (3, 3), "4": (3, 3)}
+    assert SizePlan.from_json(plan.to_json()) == plan
+    assert SizePlan({"a": (3, 5)}, {"a": (3.2, 4.4)}).adjusted == {"a": (3, 4)}
+
+
+def test_adjusted_rounds_to_the_sizes_that_were_allowed():
+    plan = SizePlan(
+        {"a": 3, "b": 3}, {"a": 3.9, "b": 4.1}, allowed={"a": (1, 7, 2), "b": (1, 7, 2)}
+    )
+    assert plan.adjusted == {"b": 5}
+
+
+KINDS = {
+    "grouped, even, strided": nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=2),
+    "reflected, even, strided": nn.Conv2d(4, 8, 3, stride=2, padding=1, padding_mode="reflect"),
+    "line, circular, dilated": nn.Conv1d(4, 8, 3, padding=2, dilation=2, padding_mode="circular"),
+    "cube": nn.Conv3d(4, 8, (1, 3, 3), padding=(0, 1, 1), bias=False),
+}
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 5])
+@pytest.mark.parametrize("conv", KINDS.values(), ids=KINDS)
+def test_layers_of_any_kind_are_built_saved_and_loaded(conv, size, tmp_path):
+    model, plan = nn.Sequential(conv), SizePlan({"0": size})
+    images = torch.randn(2, 4, *[12, 10, 8][: len(conv.kernel_size)])
+    cnn = apply_plan(model, plan)
+    assert cnn(images).shape == model(images).shape
+    assert all(type(module).__module__.startswith("torch.nn") for module in cnn.modules())
+    save(cnn, plan, tmp_path / "cnn.safetensors")
+    torch.testing.assert_close(load(model, tmp_path / "cnn.safetensors")(images), cnn(images))

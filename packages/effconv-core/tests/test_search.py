@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 import torch
-from effconv_core import SearchableCNN, recipe, search
+from effconv_core import Budget, Macs, SearchableCNN, apply_plan, recipe, search
 from torch import nn
 
 BUDGET = 1500
@@ -174,6 +174,25 @@ def test_a_wrong_channel_count_is_one_sentence():
         search(net(), batches, budget=BUDGET, config=config())
 
 
+def test_a_wrong_channel_count_of_lines_is_one_sentence_too():
+    batches = [(torch.randn(12, 2, 128), torch.zeros(12).long())]
+    with pytest.raises(ValueError, match=r"images have 2 channel\(s\).*'stem' takes 1"):
+        search(Voices(), batches, budget=1250, config=config(), searched=["stem", "line"])
+
+
+def test_a_layer_that_the_network_does_not_run_is_named():
+    class Idle(Voices):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Conv1d(4, 4, 3)
+
+    budget = Budget(1e9, at_most=True)
+    with pytest.raises(ValueError, match=r"did not run its layer\(s\) \['unused'\] in the first"):
+        search(Idle(), sounds(), budget=budget, config=config())
+    plan = search(Idle(), sounds(), budget=budget, config=config(), searched=["line", "cube"])
+    assert set(plan) == {"line", "cube"}
+
+
 def test_another_runtime_error_is_not_disguised():
     batches = [(torch.randn(4, 1, 9, 9).double(), torch.zeros(4).long())]
     with pytest.raises(RuntimeError, match="type"):
@@ -226,3 +245,124 @@ def test_an_argument_of_the_wrong_kind_is_named(change, sentence):
     arguments = {"model": model, "loader": [], "budget": 300, **change}
     with pytest.raises(TypeError, match=sentence):
         search(**arguments)
+
+
+class Voices(nn.Module):
+    """Lines, squares and cubes, grouped and not, on one recording."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv1d(1, 4, 3, padding=1)
+        self.line = nn.Conv1d(4, 8, 3, padding=1, padding_mode="circular")
+        self.depthwise = nn.Conv1d(8, 8, 5, padding=2, groups=8)
+        self.square = nn.Conv2d(8, 6, 3, padding=1, padding_mode="reflect", bias=False)
+        self.row = nn.Conv2d(6, 6, (1, 3), padding=(0, 2), dilation=2)
+        self.cube = nn.Conv3d(6, 3, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm3d(3)
+
+    def forward(self, sound):
+        x = self.depthwise(self.line(self.stem(sound)).relu()).relu()
+        x = self.row(self.square(x.unflatten(2, (8, 16))).relu())
+        return self.norm(self.cube(x.unflatten(3, (4, 4)))).mean((2, 3, 4))
+
+
+def sounds():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(12) % 3
+    return [(torch.randn(12, 1, 128, generator=generator) + labels.view(-1, 1, 1), labels)] * 3
+
+
+FORMS = [
+    {},
+    {"mask": "gaussian"},
+    {"mask": "gaussian", "kernel_form": "projected"},
+    {"mask": "gaussian", "kernel_form": "literal"},
+]
+
+
+@pytest.mark.parametrize("per_axis", [False, True])
+@pytest.mark.parametrize("form", FORMS, ids=["ring", "gaussian", "projected", "literal"])
+def test_a_search_of_every_kind_of_layer_at_once(form, per_axis):
+    torch.manual_seed(0)
+    model, macs = Voices(), Macs(torch.randn(1, 1, 128))
+    searchable = SearchableCNN(model, per_axis=per_axis)
+    costs = [searchable.cost, macs(searchable)]
+    wanted = [cost([3 for _ in searchable.space.ranges]) for cost in costs]
+    budgets = [Budget(wanted[0]), Budget(1.05 * wanted[1], macs, at_most=True)]
+    settings = recipe("default", epochs=2, tolerance=0.05, **form)
+    plan = search(model, sounds(), budget=budgets, config=settings, per_axis=per_axis)
+    assert list(plan) == ["line", "depthwise", "square", "row", "cube"]
+    axes = {"line": 1, "depthwise": 1, "square": 2, "row": 2, "cube": 3}
+    for name, size in plan.items():
+        assert len(size if isinstance(size, tuple) else (size,)) == (axes[name] if per_axis else 1)
+    assert abs(plan.cost / wanted[0] - 1) <= 0.05
+    assert plan.budgets[1]["cost"] <= 1.05 * wanted[1]
+    cnn = apply_plan(model, plan)
+    assert sum(p.numel() for p in cnn.parameters()) == plan.cost
+    assert cnn(sounds()[0][0]).shape == (12, 3)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["ring", "gaussian", "projected", "literal"])
+@pytest.mark.parametrize("per_axis", [False, True])
+def test_the_task_has_a_slope_for_every_size_of_every_kind(form, per_axis):
+    torch.manual_seed(0)
+    settings = recipe("default", exploration=0.0, finalists=1, **form)
+    searchable = SearchableCNN(Voices(), settings, per_axis=per_axis)
+    sound, labels = sounds()[0]
+    loss = nn.functional.cross_entropy(searchable(sound), labels)
+    (slopes,) = torch.autograd.grad(loss, searchable.soft_sizes)
+    assert slopes.shape == (len(searchable.space.ranges),)
+    assert slopes.isfinite().all()
+    assert (slopes != 0).all()
+
+
+def test_tied_layers_and_odd_sizes_stay_so_in_every_step_and_in_the_plan():
+    steps, model = [], net()
+    model.insert(6, nn.Conv2d(8, 8, 3, padding=1))
+    plan = search(
+        model,
+        Loader(8),
+        budget=Budget(4000, at_most=True),
+        config=config(size_lr=0.3),
+        allowed={"*": range(1, 10, 2), "2": range(2, 5)},
+        tie=[["5", "6"]],
+        on_step=steps.append,
+    )
+    assert plan["5"] == plan["6"]
+    assert plan["5"] in range(1, 10, 2)
+    assert plan["2"] in range(2, 5)
+    assert plan.cost <= 4000
+    assert plan.allowed == {"2": (2, 4, 1), "5": (1, 9, 2), "6": (1, 9, 2)}
+    assert len({tuple(step.sizes) for step in steps}) > 1
+    for step in steps:
+        assert step.sizes[1] == step.sizes[2]
+        assert step.sizes[1] in range(1, 10, 2)
+        assert step.soft_sizes[1] == step.soft_sizes[2]
+
+
+def test_tied_layers_are_explored_together():
+    searchable = SearchableCNN(Voices(), recipe("default"), tie=[["line", "depthwise"]])
+    seen = []
+    source = searchable.kernel_predictor.forward
+
+    def spy(soft_sizes, sizes):
+        seen.append((soft_sizes.tolist(), sizes))
+        return source(soft_sizes, sizes)
+
+    searchable.kernel_predictor.forward = spy
+    for _ in range(10):
+        searchable(sounds()[0][0])
+    assert all(v[0] == v[1] and s[0] == s[1] for v, s in seen)
+    assert len({v[0] for v, _ in seen}) == 10
+
+
+def test_a_checkpoint_of_other_ranges_or_of_other_budgets_is_refused(tmp_path):
+    keywords = {"config": config(), "checkpoint": tmp_path / "s.safetensors"}
+    budget = Budget(BUDGET, at_most=True)
+    search(net(), Loader(), budget=budget, **keywords)
+    with pytest.raises(ValueError, match=r"whose allowed was .* delete it to start again"):
+        search(net(), Loader(), budget=budget, allowed=range(1, 10), **keywords)
+    with pytest.raises(ValueError, match=r"whose tie was \[0, 1\], not \[0, 0\]"):
+        search(net(), Loader(), budget=budget, tie=["*"], **keywords)
+    with pytest.raises(ValueError, match=r"whose budget was \[.*'at_most': True.*\], not 1500"):
+        search(net(), Loader(), budget=BUDGET, **keywords)

@@ -17,7 +17,7 @@ def test_squash_stays_within_one_and_2k_plus_1():
 
 
 def test_every_layer_starts_close_to_three():
-    predictor = SizePredictor(5, SearchConfig(), torch.Generator().manual_seed(0))
+    predictor = SizePredictor([range(1, 8)] * 5, SearchConfig(), torch.Generator().manual_seed(0))
     assert predictor().tolist() == pytest.approx([2.9908732] * 5, abs=1e-5)
 
 
@@ -32,7 +32,9 @@ def test_rounding_is_half_to_even_with_the_gradient_of_the_identity():
 
 def test_equals_a_plain_torch_gru_with_a_linear_head_a_layer():
     layers, config = 4, SearchConfig(size_hidden=6)
-    predictor = SizePredictor(layers, config, torch.Generator().manual_seed(3)).double()
+    predictor = SizePredictor(
+        [range(1, 8)] * layers, config, torch.Generator().manual_seed(3)
+    ).double()
     with torch.no_grad():
         predictor.head_weight.normal_(generator=torch.Generator().manual_seed(1))
         predictor.head_bias.normal_(generator=torch.Generator().manual_seed(2))
@@ -56,7 +58,9 @@ def test_equals_a_plain_torch_gru_with_a_linear_head_a_layer():
 
 def test_the_generator_decides_everything_and_the_global_seed_nothing():
     def state(seed):
-        return SizePredictor(3, SearchConfig(), torch.Generator().manual_seed(seed)).state_dict()
+        return SizePredictor(
+            [range(1, 8)] * 3, SearchConfig(), torch.Generator().manual_seed(seed)
+        ).state_dict()
 
     before = torch.random.get_rng_state()
     one, same, other = state(1), state(1), state(2)

@@ -1,23 +1,29 @@
-"""EffConv: learn the kernel size of every convolution of a CNN under a parameter budget."""
+"""EffConv: learn the kernel size of every convolution of a CNN under a budget."""
 
+from effconv_core.budget import Budget
 from effconv_core.checkpoint import load_training_state, save_training_state
+from effconv_core.choice import left_alone, searched_layers
 from effconv_core.config import RECIPES, SearchConfig, recipe
+from effconv_core.macs import Macs
 from effconv_core.plan import SizePlan, apply_plan, load, save
 from effconv_core.score import PlanScore, rank_plan, score
 from effconv_core.search import SearchStep, search
-from effconv_core.searchable import SearchableCNN, searched_layers
+from effconv_core.searchable import SearchableCNN
 from effconv_core.tournament import tournament
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "RECIPES",
+    "Budget",
+    "Macs",
     "PlanScore",
     "SearchConfig",
     "SearchStep",
     "SearchableCNN",
     "SizePlan",
     "apply_plan",
+    "left_alone",
     "load",
     "load_training_state",
     "rank_plan",

@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+REMEDY = "delete it to start again, or name another file"
+
 
 def save_training_state(
     path: str | os.PathLike[str],
@@ -41,6 +43,15 @@ def save_training_state(
     temporary.replace(path)
 
 
+def read_progress(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Give the progress of a saved state, without loading it.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    return _read(path)[1]
+
+
 def load_training_state(
     path: str | os.PathLike[str], model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
@@ -49,15 +60,9 @@ def load_training_state(
     Raises:
         ValueError: if the file is damaged or belongs to another model or optimizer.
     """
-    remedy = "delete it to start again, or name another file"
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        groups = json.loads(metadata["param_groups"])
-        progress = json.loads(metadata["progress"])
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no readable training state ({error}); {remedy}") from None
+    groups, progress = _read(path)
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     slots: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
@@ -68,5 +73,15 @@ def load_training_state(
         model.load_state_dict(weights)
         optimizer.load_state_dict({"state": slots, "param_groups": groups})
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} does not fit this model ({error}); {remedy}") from None
+        raise ValueError(f"{path} does not fit this model ({error}); {REMEDY}") from None
     return progress
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Give the optimizer's groups and the progress; opening the file checks that it is whole."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return json.loads(metadata["param_groups"]), json.loads(metadata["progress"])
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no readable training state ({error}); {REMEDY}") from None

@@ -1,46 +1,98 @@
 """Convolutions whose kernel size may change without changing the size of their output."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
-class PredictedConv2d(nn.Module):
+CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+CLASSES = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+PADDERS = {
+    "zeros": {1: nn.ZeroPad1d, 2: nn.ZeroPad2d, 3: nn.ZeroPad3d},
+    "reflect": {1: nn.ReflectionPad1d, 2: nn.ReflectionPad2d, 3: nn.ReflectionPad3d},
+    "replicate": {1: nn.ReplicationPad1d, 2: nn.ReplicationPad2d, 3: nn.ReplicationPad3d},
+    "circular": {1: nn.CircularPad1d, 2: nn.CircularPad2d, 3: nn.CircularPad3d},
+}
+
+
+class PredictedConv(nn.Module):
     """A convolution that is handed its kernel before each forward pass.
 
     Args:
         conv: the original: its bias and geometry are kept, its weight is not.
     """
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: Conv) -> None:
         super().__init__()
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
         self.kernel_size, self.padding = conv.kernel_size, conv.padding
         self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
+        self.padding_mode = conv.padding_mode
         self.bias = conv.bias
         self.kernel: Tensor | None = None
+        self.has_run = False
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The kernel of this forward pass, for networks that look at their layers' weights."""
+        return self.kernel
 
     def forward(self, images: Tensor) -> Tensor:
-        """Convolve `(B, c_in, H, W)`; the output size is that of the original."""
-        left, right, top, bottom = padding_for(self, self.kernel.shape[-1])
-        padding = (top, left)
-        if left != right or top != bottom or min(padding) < 0:
-            images, padding = F.pad(images, (left, right, top, bottom)), 0
-        return F.conv2d(
+        """Convolve `(B, c_in, *space)`; the output size is that of the original.
+
+        Raises:
+            ValueError: if the input is too small for the padding mode at this kernel size.
+        """
+        self.has_run = True
+        sides = padding_for(self, self.kernel.shape[2:])
+        befores, afters = sides[-2::-2], sides[::-2]
+        padding: tuple[int, ...] = (0,) * len(befores)
+        if self.padding_mode != "zeros":
+            images = self._pad_by_mode(images, sides)
+        elif befores != afters or min(befores) < 0:
+            images = F.pad(images, sides)
+        else:
+            padding = befores
+        convolve = CONVOLVE[len(befores)]
+        return convolve(
             images, self.kernel, self.bias, self.stride, padding, self.dilation, self.groups
         )
 
+    def _pad_by_mode(self, images: Tensor, sides: Sequence[int]) -> Tensor:
+        cropped, padded = _cropped_and_padded(sides)
+        if any(cropped):
+            images = F.pad(images, cropped)
+        space = tuple(images.shape[-len(self.kernel_size) :])
+        widest = [max(pair) for pair in zip(padded[-2::-2], padded[::-2], strict=True)]
+        room = {"reflect": 1, "circular": 0}.get(self.padding_mode)
+        if room is not None and any(w > n - room for w, n in zip(widest, space, strict=True)):
+            raise ValueError(
+                f"a kernel of {tuple(self.kernel.shape[2:])} needs {tuple(widest)} pixels of "
+                f"{self.padding_mode!r} padding, more than an input of {space} can give; allow "
+                "this layer smaller sizes or pass larger inputs"
+            )
+        return F.pad(images, padded, self.padding_mode)
 
-def padding_for(conv: nn.Conv2d | PredictedConv2d, size: int) -> tuple[int, int, int, int]:
-    """Give the padding (left, right, top, bottom) at which a kernel size keeps the output size.
+
+def padding_for(conv: Conv | PredictedConv, kernel_shape: Sequence[int]) -> tuple[int, ...]:
+    """Give the padding at which a kernel keeps the output size, last axis first, as `F.pad` has it.
 
     The window stays centred where the original one was. For an original with "same" padding and
     no dilation that is (s - 1) // 2 before and s // 2 after; where the original pads less than
     that, a value may be negative, which crops.
+
+    Args:
+        conv: the original, or what stands in its place.
+        kernel_shape: taps of the new kernel, one number for each axis.
     """
     sides = []
-    for axis in (1, 0):
+    for axis in reversed(range(len(kernel_shape))):
         dilation = conv.dilation[axis]
-        original_reach, reach = dilation * (conv.kernel_size[axis] - 1), dilation * (size - 1)
+        original_reach = dilation * (conv.kernel_size[axis] - 1)
+        reach = dilation * (kernel_shape[axis] - 1)
         if conv.padding == "same":
             before, after = original_reach // 2, original_reach - original_reach // 2
         elif conv.padding == "valid":
@@ -53,44 +105,79 @@ def padding_for(conv: nn.Conv2d | PredictedConv2d, size: int) -> tuple[int, int,
     return tuple(sides)
 
 
-def resized_conv(conv: nn.Conv2d, size: int, generator: torch.Generator | None) -> nn.Module:
-    """Make a fresh convolution of another kernel size, of classes of `torch.nn` alone.
+def _cropped_and_padded(sides: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Tell what crops from what pads: only zeros can do both at once."""
+    return tuple(min(side, 0) for side in sides), tuple(max(side, 0) for side in sides)
 
-    Odd sizes and unstrided "same" ones are one `nn.Conv2d`; the rest, such as an even size with a
-    stride, is an `nn.Sequential` of `nn.ZeroPad2d` and `nn.Conv2d`. Kernels start with He's
+
+def kernel_shape_of(conv: Conv, size: int | Sequence[int]) -> tuple[int, ...]:
+    """Give the kernel that a size of a plan stands for.
+
+    One number is the size of every axis along which the original has more than one tap, or of all
+    axes where it has one tap alone; a sequence has one number for each axis.
+
+    Raises:
+        ValueError: if the sequence has another length than the kernel has axes.
+    """
+    axes = len(conv.kernel_size)
+    if isinstance(size, int):
+        point = max(conv.kernel_size) == 1
+        return tuple(size if taps > 1 or point else 1 for taps in conv.kernel_size)
+    if len(size) != axes:
+        raise ValueError(
+            f"size {tuple(size)} has {len(size)} numbers; the kernel has {axes} axes, so pass one "
+            "number, or one for each axis"
+        )
+    return tuple(size)
+
+
+def resized_conv(
+    conv: Conv, kernel_shape: Sequence[int], generator: torch.Generator | None
+) -> nn.Module:
+    """Make a fresh convolution with another kernel, of classes of `torch.nn` alone.
+
+    Odd sizes and unstrided "same" ones are one convolution; the rest, such as an even size with a
+    stride, is an `nn.Sequential` of padding layers and a convolution. Kernels start with He's
     fan-out normal values, biases at zero.
     """
-    sides = left, right, top, bottom = padding_for(conv, size)
-    reach = [dilation * (size - 1) for dilation in conv.dilation]
-    padder: nn.Module | None = None
-    if left == right >= 0 and top == bottom >= 0:
-        padding: tuple[int, int] | str = (top, left)
-    elif set(conv.stride) == {1} and sides == (
-        reach[1] // 2,
-        reach[1] - reach[1] // 2,
-        reach[0] // 2,
-        reach[0] - reach[0] // 2,
-    ):
+    kernel_shape, axes = tuple(kernel_shape), len(kernel_shape)
+    sides = padding_for(conv, kernel_shape)
+    befores, afters = sides[-2::-2], sides[::-2]
+    reaches = [d * (size - 1) for d, size in zip(conv.dilation, kernel_shape, strict=True)]
+    same = [(reach // 2, reach - reach // 2) for reach in reaches]
+    padders: list[nn.Module] = []
+    padding: tuple[int, ...] | str = (0,) * axes
+    if befores == afters and min(befores) >= 0:
+        padding = befores
+    elif set(conv.stride) == {1} and list(zip(befores, afters, strict=True)) == same:
         padding = "same"
+    elif conv.padding_mode == "zeros":
+        padders = [PADDERS["zeros"][axes](sides)]
     else:
-        padder, padding = nn.ZeroPad2d(sides), (0, 0)
+        cropped, padded = _cropped_and_padded(sides)
+        padders = [PADDERS["zeros"][axes](cropped)] if any(cropped) else []
+        if any(padded):
+            padders.append(PADDERS[conv.padding_mode][axes](padded))
     resized = nn.utils.skip_init(
-        nn.Conv2d,
+        CLASSES[axes],
         conv.in_channels,
         conv.out_channels,
-        size,
+        kernel_shape,
         stride=conv.stride,
         padding=padding,
         dilation=conv.dilation,
         groups=conv.groups,
         bias=conv.bias is not None,
+        padding_mode=conv.padding_mode,
         device=conv.weight.device,
         dtype=conv.weight.dtype,
     )
     with torch.no_grad():
         kernel = torch.empty(resized.weight.shape)
         nn.init.kaiming_normal_(kernel, mode="fan_out", nonlinearity="relu", generator=generator)
+        # torch counts the outputs of all groups, but an input feeds those of its own alone.
+        kernel *= conv.groups**0.5
         resized.weight.copy_(kernel)
         if resized.bias is not None:
             resized.bias.zero_()
-    return resized if padder is None else nn.Sequential(padder, resized)
+    return nn.Sequential(*padders, resized) if padders else resized

@@ -12,58 +12,108 @@ from effconv_core.config import SearchConfig
 from effconv_core.draws import Draws
 from effconv_core.gru import FixedInputGRUs
 from effconv_core.mask import modulation_mask, ring_mask
+from effconv_core.space import Layer, SizeSpace
 
 
 class KernelSource(Protocol):
     """Anything that gives masked kernels for sizes; a module, so that it can be trained."""
 
     def __call__(self, soft_sizes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """Give L kernels `(c_out, c_in, s, s)`, differentiable in the soft sizes `(L,)`."""
+        """Give L kernels `(c_out, c_in, *taps)`, differentiable in the soft sizes `(S,)`."""
+
+
+def he_deviation(layer: Layer) -> float:
+    """Give He's fan-out standard deviation at size 3: sqrt(2 / (9 c_out)) for a square kernel.
+
+    Of a grouped convolution c_out is that of one group.
+    """
+    return math.sqrt(2 / (3**layer.ruled * layer.channels[0] / layer.groups))
+
+
+def _gaussian(layer: Layer, soft_sizes: Tensor, sizes: Sequence[int], centre: str) -> Tensor:
+    """Give the mask of Eq. 6 for a layer's soft sizes and sizes, one a kernel or one an axis."""
+    shape = layer.shape(sizes)
+    ruled = [
+        (soft_sizes[axis], size)
+        for axis, size in zip(layer.axes, shape, strict=True)
+        if axis is not None
+    ]
+    return modulation_mask(*zip(*ruled, strict=True), centre).view(shape)
 
 
 class ProjectedKernelPredictor(nn.Module):
     """One GRU of hidden size H a layer, then a linear map to c_out * c_in values for each tap.
 
-    The map starts so that unmasked kernels of size 3 have He's fan-out standard deviation,
-    sqrt(2 / (9 c_out)).
+    The map starts so that unmasked kernels of size 3 have He's fan-out standard deviation.
 
     Args:
-        channels: L pairs `(c_out, c_in)`.
+        space: the layers; c_in is that of one group.
         config: hidden size and mask centre.
         generator: source of the fixed inputs and of the initial values.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[tuple[int, int]],
-        config: SearchConfig,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, space: SizeSpace, config: SearchConfig, generator: torch.Generator) -> None:
         super().__init__()
-        self.channels = list(channels)
-        self.centre = config.centre
-        self.grus = FixedInputGRUs(len(channels), config.kernel_hidden, generator)
-        rows = [c_out * c_in for c_out, c_in in channels]
-        weight = torch.randn(sum(rows), config.kernel_hidden, generator=generator)
+        self.space, self.centre = space, config.centre
+        layers = space.layers
+        self.grus = FixedInputGRUs(len(layers), config.kernel_hidden, generator)
+        self.rows = [c_out * c_in for c_out, c_in in (layer.channels for layer in layers)]
+        weight = torch.randn(sum(self.rows), config.kernel_hidden, generator=generator)
         with torch.no_grad():
-            states = self.grus([9] * len(channels)).view(len(channels), 9, -1)
+            states = self.grus([9] * len(layers)).view(len(layers), 9, -1)
             energy = states.square().sum(dim=2).mean(dim=1)
-        for part, (c_out, _), norm in zip(weight.split(rows), channels, energy, strict=True):
-            part *= math.sqrt(2 / (9 * c_out)) / norm.sqrt()
+        for part, layer, norm in zip(weight.split(self.rows), layers, energy, strict=True):
+            part *= he_deviation(layer) / norm.sqrt()
         self.weight = nn.Parameter(weight)
-        self.bias = nn.Parameter(torch.zeros(sum(rows)))
+        self.bias = nn.Parameter(torch.zeros(sum(self.rows)))
+        square = [place for place, layer in enumerate(layers) if layer.axes == (0, 0)]
+        self.square, self.all_square = square, len(square) == len(layers)
 
     def forward(self, soft_sizes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """Give L masked kernels `(c_out, c_in, s, s)` for soft sizes `(L,)` and sizes."""
-        hidden = self.grus([size * size for size in sizes])
+        """Give L masked kernels `(c_out, c_in, *taps)` for soft sizes `(S,)` and sizes."""
+        layers = self.space.layers
+        entries = [self.space.entries(place) for place in range(len(layers))]
+        shapes = [layer.shape(sizes[e]) for layer, e in zip(layers, entries, strict=True)]
+        steps = [math.prod(shape) for shape in shapes]
+        hidden = self.grus(steps)
+        if self.all_square:
+            return self._assembled(hidden, self.weight, self.bias, soft_sizes, sizes, layers)
+        states, weights = hidden.split(steps), self.weight.split(self.rows)
+        biases = self.bias.split(self.rows)
+        kernels: list[Tensor | None] = [None] * len(layers)
+        if self.square:
+            chosen = [
+                torch.cat([parts[place] for place in self.square])
+                for parts in (states, weights, biases)
+            ]
+            firsts = [entries[place].start for place in self.square]
+            square_layers = [layers[place] for place in self.square]
+            square_sizes = [sizes[first] for first in firsts]
+            found = self._assembled(*chosen, soft_sizes[firsts], square_sizes, square_layers)
+            for place, kernel in zip(self.square, found, strict=True):
+                kernels[place] = kernel
+        for place, (layer, shape) in enumerate(zip(layers, shapes, strict=True)):
+            if kernels[place] is None:
+                # In float32 under autocast too, as the operator for square kernels has it.
+                with torch.autocast(hidden.device.type, enabled=False):
+                    raw = nn.functional.linear(states[place], weights[place], biases[place])
+                entry = entries[place]
+                mask = _gaussian(layer, soft_sizes[entry], sizes[entry], self.centre)
+                kernels[place] = raw.t().reshape(*layer.channels, *shape) * mask
+        return kernels
+
+    def _assembled(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        soft_sizes: Tensor,
+        sizes: Sequence[int],
+        layers: Sequence[Layer],
+    ) -> list[Tensor]:
+        channels = [layer.channels for layer in layers]
         return assemble_kernels(
-            hidden,
-            self.weight,
-            self.bias,
-            soft_sizes,
-            sizes=sizes,
-            channels=self.channels,
-            centre=self.centre,
+            hidden, weight, bias, soft_sizes, sizes=sizes, channels=channels, centre=self.centre
         )
 
 
@@ -73,21 +123,15 @@ class LiteralKernelPredictor(nn.Module):
     A layer with 64 channels in and out has a hidden size of 4096 and 50 million recurrent weights.
 
     Args:
-        channels: L pairs `(c_out, c_in)`.
+        space: the layers; c_in is that of one group.
         config: mask centre.
         generator: source of the fixed inputs and of the initial values.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[tuple[int, int]],
-        config: SearchConfig,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, space: SizeSpace, config: SearchConfig, generator: torch.Generator) -> None:
         super().__init__()
-        self.channels = list(channels)
-        self.centre = config.centre
-        widths = [c_out * c_in for c_out, c_in in channels]
+        self.space, self.centre = space, config.centre
+        widths = [math.prod(layer.channels) for layer in space.layers]
         # Layers of one width run in one call.
         self.members = {
             width: [layer for layer, other in enumerate(widths) if other == width]
@@ -98,59 +142,87 @@ class LiteralKernelPredictor(nn.Module):
         )
 
     def forward(self, soft_sizes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """Give L masked kernels `(c_out, c_in, s, s)` for soft sizes `(L,)` and sizes."""
+        """Give L masked kernels `(c_out, c_in, *taps)` for soft sizes `(S,)` and sizes."""
         kernels: dict[int, Tensor] = {}
-        for grus, layers in zip(self.grus, self.members.values(), strict=True):
-            steps = [sizes[layer] ** 2 for layer in layers]
-            for layer, states in zip(layers, grus(steps).split(steps), strict=True):
-                size = sizes[layer]
-                mask = modulation_mask(soft_sizes[layer], size, self.centre)
-                kernels[layer] = states.t().reshape(*self.channels[layer], size, size) * mask
-        return [kernels[layer] for layer in range(len(self.channels))]
+        layers = self.space.layers
+        entries = [self.space.entries(place) for place in range(len(layers))]
+        shapes = [layer.shape(sizes[e]) for layer, e in zip(layers, entries, strict=True)]
+        for grus, places in zip(self.grus, self.members.values(), strict=True):
+            steps = [math.prod(shapes[place]) for place in places]
+            for place, states in zip(places, grus(steps).split(steps), strict=True):
+                layer, entry = layers[place], entries[place]
+                mask = _gaussian(layer, soft_sizes[entry], sizes[entry], self.centre)
+                kernels[place] = states.t().reshape(*layer.channels, *shapes[place]) * mask
+        return [kernels[place] for place in range(len(layers))]
 
 
 class KernelBank(nn.Module):
     """One kernel of the largest size a layer, learned directly and cropped to s (not in the paper).
 
     A tap keeps its place over the image when the size changes, unlike in the row-major order of
-    Eq. 5. Values start with He's fan-out standard deviation at size 3, sqrt(2 / (9 c_out)).
+    Eq. 5. Values start with He's fan-out standard deviation at size 3.
 
     Args:
-        channels: L pairs `(c_out, c_in)`.
-        config: largest size, mask and the seed of its draws.
+        space: the layers; c_in is that of one group.
+        config: mask and the seed of its draws.
         generator: source of the initial values.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[tuple[int, int]],
-        config: SearchConfig,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, space: SizeSpace, config: SearchConfig, generator: torch.Generator) -> None:
         super().__init__()
-        self.k, self.centre = config.k, config.centre
+        self.space, self.centre = space, config.centre
         self.draws = Draws(config.seed, 1) if config.mask == "ring" else None
+        largest = space.largest()
         self.kernels = nn.ParameterList(
-            torch.randn(c_out, c_in, config.largest, config.largest, generator=generator)
-            * math.sqrt(2 / (9 * c_out))
-            for c_out, c_in in channels
+            torch.randn(
+                *layer.channels, *layer.shape(largest[space.entries(place)]), generator=generator
+            )
+            * he_deviation(layer)
+            for place, layer in enumerate(space.layers)
         )
 
     def forward(self, soft_sizes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """Give L masked kernels `(c_out, c_in, s, s)` for soft sizes `(L,)` and sizes."""
+        """Give L masked kernels `(c_out, c_in, *taps)` for soft sizes `(S,)` and sizes."""
         masked = []
-        # In evaluation every ring that has a chance is on.
-        drawn = self.draws(len(sizes)) if self.draws and self.training else torch.zeros(len(sizes))
-        drawn = drawn.to(soft_sizes.device)  # in bfloat16 a number near 1 would become 1
-        for layer, (kernel, size) in enumerate(zip(self.kernels, sizes, strict=True)):
-            first = self.k - (size - 1) // 2  # where "same" padding puts the window's first tap
-            window = slice(first, first + size)
+        # In evaluation every ring that has a chance is on. Layers that share a size share a draw.
+        count = len(self.space.variable_ranges)
+        drawn = self.draws(count) if self.draws and self.training else torch.zeros(count)
+        # In bfloat16 a number near 1 would become 1.
+        drawn = self.space.expand(drawn).to(soft_sizes.device)
+        for place, (layer, kernel) in enumerate(zip(self.space.layers, self.kernels, strict=True)):
+            entry = self.space.entries(place)
+            windows = (
+                window_of(n, largest)
+                for n, largest in zip(layer.shape(sizes[entry]), kernel.shape[2:], strict=True)
+            )
+            cropped = kernel[(slice(None), slice(None), *windows)]
             if self.draws:
-                mask = ring_mask(soft_sizes[layer], size, drawn[layer])
+                mask = _rings(layer, soft_sizes[entry], sizes[entry], drawn[entry])
             else:
-                mask = modulation_mask(soft_sizes[layer], size, self.centre)
-            masked.append(kernel[:, :, window, window] * mask)
+                mask = _gaussian(layer, soft_sizes[entry], sizes[entry], self.centre)
+            masked.append(cropped * mask)
         return masked
+
+
+def window_of(size: int, largest: int) -> slice:
+    """Give where a window of a size lies in the largest one, as "same" padding puts it."""
+    first = (largest - 1) // 2 - (size - 1) // 2
+    return slice(first, first + size)
+
+
+def _rings(layer: Layer, soft_sizes: Tensor, sizes: Sequence[int], drawn: Tensor) -> Tensor:
+    """Give the product of the rings of a layer's sizes: one, or one an axis."""
+    masks = [
+        ring_mask(
+            soft_sizes[number],
+            size,
+            drawn[number],
+            axes=[axis == number for axis in layer.axes],
+            step=layer.allowed.step,
+        )
+        for number, size in enumerate(sizes)
+    ]
+    return math.prod(masks[1:], start=masks[0])
 
 
 SOURCES = {
@@ -161,7 +233,7 @@ SOURCES = {
 
 
 def kernel_predictor(
-    channels: Sequence[tuple[int, int]], config: SearchConfig, generator: torch.Generator
+    space: SizeSpace, config: SearchConfig, generator: torch.Generator
 ) -> ProjectedKernelPredictor | LiteralKernelPredictor | KernelBank:
     """Make the source of kernels that the config names."""
-    return SOURCES[config.kernel_form](channels, config, generator)
+    return SOURCES[config.kernel_form](space, config, generator)

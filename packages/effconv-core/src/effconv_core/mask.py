@@ -1,5 +1,8 @@
 """Masks that make a kernel differentiable in its size: EffConv Eq. 6, and a ring."""
 
+from collections.abc import Sequence
+from functools import reduce
+from operator import mul
 from typing import Literal
 
 import torch
@@ -7,45 +10,67 @@ from torch import Tensor
 
 
 def modulation_mask(
-    soft_size: Tensor, size: int, centre: Literal["paper", "aligned"] = "paper"
+    soft_sizes: Sequence[Tensor],
+    sizes: Sequence[int],
+    centre: Literal["paper", "aligned"] = "paper",
 ) -> Tensor:
     """Give the mask exp(-((i - c)^2 + (j - c)^2) / v^2), i and j from 1 to s (EffConv Eq. 6).
 
+    With one v and one s for each axis, any number of them: the exponents of the axes add up.
+
     Args:
-        soft_size: scalar tensor v, above 0.
-        size: s, the kernel size.
+        soft_sizes: scalar tensors v, above 0, one for each axis; all the same for a square kernel.
+        sizes: s, the kernel's size along each axis.
         centre: c is v / 2 (`"paper"`) or (s + 1) / 2 (`"aligned"`).
 
     Returns:
-        `(s, s)`, differentiable in `soft_size`.
+        A tensor of shape `sizes`, differentiable in the soft sizes.
     """
-    taps = torch.arange(1, size + 1, dtype=soft_size.dtype, device=soft_size.device)
-    middle = soft_size / 2 if centre == "paper" else (size + 1) / 2
-    profile = torch.exp(-(((taps - middle) / soft_size) ** 2))
-    return torch.outer(profile, profile)
+    profiles = []
+    for v, size in zip(soft_sizes, sizes, strict=True):
+        taps = torch.arange(1, size + 1, dtype=v.dtype, device=v.device)
+        middle = v / 2 if centre == "paper" else (size + 1) / 2
+        profiles.append(torch.exp(-(((taps - middle) / v) ** 2)))
+    return _outer(profiles)
 
 
-def ring_mask(soft_size: Tensor, size: int, draw: Tensor) -> Tensor:
+def ring_mask(
+    soft_size: Tensor,
+    size: int,
+    draw: Tensor,
+    *,
+    axes: Sequence[bool] = (True, True),
+    step: int = 1,
+) -> Tensor:
     """Give 1 everywhere but in the outermost ring of taps, which is on or off (not in the paper).
 
-    The ring, what a kernel of size s has and one of s - 1 has not, is on with the probability
-    v - (s - 1), and passes its gradient on to v as that probability would. With v spread evenly
-    from s - 1 to s, as exploration spreads it, the mean of dL/dv is the trapezoidal rule for the
-    difference of the loss at the two sizes. A fixed mask has no such slope to give once the kernel
-    has adapted to it: the taps make up for what the mask takes.
+    The ring, what a kernel of size s has and one of s - step has not, is on with the probability
+    (v - (s - step)) / step, and passes its gradient on to v as that probability would. With v
+    spread evenly from s - step to s, as exploration spreads it, the mean of dL/dv is the
+    trapezoidal rule for the slope of the loss between the two sizes. A fixed mask has no such
+    slope to give once the kernel has adapted to it: the taps make up for what the mask takes.
 
     Args:
-        soft_size: scalar tensor v, from s - 1 to s.
+        soft_size: scalar tensor v, from s - step to s.
         size: s, the kernel size.
         draw: scalar tensor, uniform in [0, 1): the ring is on where it is below the probability.
+        axes: for each axis of the kernel, whether s is its size. Along the others the mask is the
+            same everywhere and has the extent 1, so that it is broadcast.
+        step: from one size to the next that the layer may have.
 
     Returns:
-        `(s, s)`, differentiable in `soft_size`.
+        A tensor with s taps along each such axis, differentiable in `soft_size`.
     """
-    probability = soft_size - (size - 1)
+    probability = (soft_size - (size - step)) / step
     on = (draw < probability).to(soft_size)
     taps = torch.arange(size, device=soft_size.device)
-    first = (size - 1) // 2 - (size - 2) // 2  # where the window of s - 1 starts in that of s
-    inside = ((taps >= first) & (taps < first + size - 1)).to(soft_size)
-    inner = torch.outer(inside, inside)
+    first = (size - 1) // 2 - (size - step - 1) // 2  # where the smaller window starts
+    inside = ((taps >= first) & (taps < first + size - step)).to(soft_size)
+    inner = _outer([inside if ruled else inside.new_ones(1) for ruled in axes])
     return inner + (1 - inner) * (on + probability - probability.detach())
+
+
+def _outer(profiles: Sequence[Tensor]) -> Tensor:
+    """Multiply one vector for each axis to a tensor of all their lengths."""
+    last = len(profiles) - 1
+    return reduce(mul, (p.view(-1, *[1] * (last - axis)) for axis, p in enumerate(profiles)))

@@ -4,65 +4,93 @@ import copy
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from effconv_core.conv import resized_conv
+from effconv_core.conv import CLASSES, kernel_shape_of, resized_conv
+from effconv_core.space import nearest_size
 
-SCHEMA = 1
+SCHEMA = 2
+READ = (1, SCHEMA)
+
+Size = int | tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class SizePlan(Mapping[str, int]):
+class SizePlan(Mapping[str, Size]):
     """The learned kernel sizes: a mapping of layer name to size.
 
     Args:
-        sizes: layer name, as in `model.named_modules()`, to kernel size of at least 1.
-        soft_sizes: layer name to soft size, where a search made the plan.
+        sizes: layer name, as in `model.named_modules()`, to kernel size of at least 1, or to a
+            tuple of them, one for each axis of the kernel.
+        soft_sizes: layer name to soft size, or to a tuple, where a search made the plan.
         cost: parameter count at these sizes.
         budget: the wanted parameter count.
+        allowed: layer name to `(smallest, largest, step)` of the sizes that it may have.
+        budgets: for each budget a mapping with `counts`, what it counts, the `amount`, whether it
+            is `at_most` that, its `weight`, and the `cost` of the plan.
+        model: class name of the network.
+        versions: package name to version.
 
     Raises:
         TypeError: if a size is no integer, or a soft size, the cost or the budget no number.
         ValueError: if there is no layer, a size is below 1, or the soft sizes are of other layers.
     """
 
-    sizes: dict[str, int]
-    soft_sizes: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, Size]
+    soft_sizes: dict[str, float | tuple[float, ...]] = field(default_factory=dict)
     cost: int | None = None
     budget: float | None = None
+    allowed: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    budgets: tuple[dict[str, Any], ...] = ()
+    model: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.sizes:
             raise ValueError("the plan holds no layer; pass at least one layer name with its size")
         for name, size in self.sizes.items():
-            if isinstance(size, bool) or not isinstance(size, int):
-                raise TypeError(
-                    f"size of layer {name!r} is {size!r}; sizes are integers, so pass one"
-                )
-            if size < 1:
-                raise ValueError(
-                    f"size of layer {name!r} is {size}; sizes start at 1, so pass 1 or more"
-                )
-        numbers = {f"soft size of layer {name!r}": v for name, v in self.soft_sizes.items()}
-        numbers |= {
-            name: value
+            for number in size if isinstance(size, tuple) and size else (size,):
+                if isinstance(number, bool) or not isinstance(number, int):
+                    raise TypeError(
+                        f"size of layer {name!r} is {size!r}; sizes are integers, so pass one, or "
+                        "a tuple of one for each axis"
+                    )
+                if number < 1:
+                    raise ValueError(
+                        f"size of layer {name!r} is {size}; sizes start at 1, so pass 1 or more"
+                    )
+        numbers = [
+            (f"soft size of layer {name!r}", v)
+            for name, soft in self.soft_sizes.items()
+            for v in (soft if isinstance(soft, tuple) else (soft,))
+        ]
+        numbers += [
+            (name, value)
             for name, value in (("cost", self.cost), ("budget", self.budget))
             if value is not None
-        }
-        for name, value in numbers.items():
+        ]
+        for name, value in numbers:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{name} of the plan is {value!r}; it must be a number")
-        if self.soft_sizes and self.soft_sizes.keys() != self.sizes.keys():
-            odd = sorted(self.soft_sizes.keys() ^ self.sizes.keys())
-            raise ValueError(f"sizes and soft sizes must name the same layers; {odd} are in one")
+        for name, numbers in self.allowed.items():
+            if not isinstance(numbers, tuple) or [type(n) for n in numbers] != [int] * 3:
+                raise TypeError(
+                    f"allowed sizes of layer {name!r} are {numbers!r}; pass three integers, the "
+                    "smallest, the largest and the step"
+                )
+        for mapping, title in ((self.soft_sizes, "soft sizes"), (self.allowed, "allowed sizes")):
+            if mapping and mapping.keys() != self.sizes.keys():
+                odd = sorted(mapping.keys() ^ self.sizes.keys())
+                raise ValueError(f"sizes and {title} must name the same layers; {odd} are in one")
 
-    def __getitem__(self, name: str) -> int:
+    def __getitem__(self, name: str) -> Size:
         return self.sizes[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -72,17 +100,22 @@ class SizePlan(Mapping[str, int]):
         return len(self.sizes)
 
     @property
-    def adjusted(self) -> dict[str, int]:
+    def adjusted(self) -> dict[str, Size]:
         """Layers whose size is not the rounded soft size, with the rounded one.
 
         They were changed because plain rounding left the budget's tolerance, or because a plan
         near by did better at the end of the search (`SearchConfig.finalists`).
         """
-        return {
-            name: round(soft)
-            for name, soft in self.soft_sizes.items()
-            if round(soft) != self.sizes[name]
-        }
+        rounded = {name: self._rounded(name, soft) for name, soft in self.soft_sizes.items()}
+        return {name: size for name, size in rounded.items() if size != self.sizes[name]}
+
+    def _rounded(self, name: str, soft: float | tuple[float, ...]) -> Size:
+        if isinstance(soft, tuple):
+            return tuple(self._rounded(name, v) for v in soft)
+        if name not in self.allowed:
+            return round(soft)
+        smallest, largest, step = self.allowed[name]
+        return nearest_size(soft, range(smallest, largest + 1, step))
 
     def to_json(self) -> str:
         """Write the plan as JSON with a schema version."""
@@ -102,20 +135,34 @@ class SizePlan(Mapping[str, int]):
             raise ValueError(
                 f"the plan is no JSON ({error}); pass a file that save wrote"
             ) from None
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        if not isinstance(content, dict) or content.get("schema") not in READ:
             found = content.get("schema") if isinstance(content, dict) else type(content).__name__
             raise ValueError(
-                f"the plan has schema {found!r}; this version reads schema {SCHEMA}, so write the "
-                "plan again"
+                f"the plan has schema {found!r}; this version reads schema "
+                f"{' and '.join(map(str, READ))}, so write the plan again"
             )
-        fields = {"sizes": {}, "soft_sizes": {}, "cost": None, "budget": None}
-        unknown = sorted(content.keys() - fields.keys() - {"schema"})
+        known = {entry.name for entry in fields(cls)}
+        unknown = sorted(content.keys() - known - {"schema"})
         if unknown:
-            raise ValueError(f"the plan has unknown fields {unknown}; it may hold {list(fields)}")
-        for name in ("sizes", "soft_sizes"):
-            if not isinstance(content.get(name, {}), dict):
-                raise ValueError(f"{name} of the plan is no mapping of layer name to number")
-        return cls(**{name: content.get(name, default) for name, default in fields.items()})
+            raise ValueError(f"the plan has unknown fields {unknown}; it may hold {sorted(known)}")
+        for name, kind in (
+            ("sizes", dict),
+            ("soft_sizes", dict),
+            ("allowed", dict),
+            ("versions", dict),
+            ("budgets", list),
+        ):
+            if not isinstance(content.get(name, kind()), kind):
+                what = "list" if kind is list else "mapping of layer name to number"
+                raise ValueError(f"{name} of the plan is no {what}")
+        content = {name: value for name, value in content.items() if name != "schema"}
+        for name in ("sizes", "soft_sizes", "allowed"):
+            content[name] = {
+                layer: tuple(value) if isinstance(value, list) else value
+                for layer, value in content.get(name, {}).items()
+            }
+        content["budgets"] = tuple(content.get("budgets", ()))
+        return cls(**content)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan to a JSON file, whole or not at all."""
@@ -147,7 +194,7 @@ def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module
 
 
 def apply_plan(
-    model: nn.Module, plan: Mapping[str, int], *, generator: torch.Generator | None = None
+    model: nn.Module, plan: Mapping[str, Size], *, generator: torch.Generator | None = None
 ) -> nn.Module:
     """Build the plain CNN of a plan: a copy of the model with convolutions of the planned sizes.
 
@@ -156,28 +203,31 @@ def apply_plan(
 
     Args:
         model: the network that was searched; it is not changed.
-        plan: layer name to kernel size, such as a `SizePlan`.
+        plan: layer name to kernel size, such as a `SizePlan`. A number is the size of every axis
+            along which the layer's own kernel has more than one tap.
         generator: source of the initial values; the global one when None.
 
     Raises:
-        ValueError: if a layer is unknown or no `nn.Conv2d`, or a size is below 1.
+        ValueError: if a layer is unknown or no convolution of `torch.nn`, or a size is below 1.
         TypeError: if a size is no integer.
     """
     sizes = SizePlan(dict(plan)).sizes
     cnn = copy.deepcopy(model)
     modules = dict(cnn.named_modules())
-    convs = [name for name, module in modules.items() if type(module) is nn.Conv2d]
+    convs = [n for n, module in modules.items() if type(module) in CLASSES.values()]
     for name in sizes:
         if name not in convs:
             kind = type(modules[name]).__name__ if name in modules else None
             raise ValueError(
                 f"layer {name!r} of the plan is {f'a {kind}' if kind else 'not in the model'}; "
-                f"a plan names nn.Conv2d layers of the model, which are {convs}"
+                f"a plan names convolutions of the model, which are {convs}"
             )
     replace_modules(
         cnn,
         {
-            modules[name]: resized_conv(modules[name], size, generator)
+            modules[name]: resized_conv(
+                modules[name], kernel_shape_of(modules[name], size), generator
+            )
             for name, size in sizes.items()
         },
     )

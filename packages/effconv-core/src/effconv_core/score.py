@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from effconv_core.choice import LayerFilter
 from effconv_core.config import SearchConfig
 from effconv_core.plan import SizePlan
 from effconv_core.search import search
-from effconv_core.searchable import LayerFilter, SearchableCNN
+from effconv_core.searchable import SearchableCNN
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from effconv_core.batches import epoch_batches
-from effconv_core.checkpoint import load_training_state, save_training_state
+from effconv_core.budget import Budgets
+from effconv_core.checkpoint import load_training_state, read_progress, save_training_state
+from effconv_core.choice import LayerFilter, Ranges
 from effconv_core.config import SearchConfig, recipe
+from effconv_core.conv import PredictedConv
 from effconv_core.plan import SizePlan
-from effconv_core.searchable import LayerFilter, SearchableCNN
+from effconv_core.searchable import SearchableCNN
 from effconv_core.tournament import tournament
 
 
@@ -41,24 +45,31 @@ def search(
     model: nn.Module,
     loader: Iterable[tuple[Any, Any]],
     *,
-    budget: float,
+    budget: Budgets,
     config: SearchConfig | None = None,
     criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
     searched: LayerFilter | None = None,
+    allowed: Ranges | None = None,
+    tie: Iterable[str | Iterable[str]] = (),
+    per_axis: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
     on_step: Callable[[SearchStep], None] | None = None,
 ) -> SizePlan:
-    """Learn the kernel sizes of a network under a parameter budget (EffConv Algorithm 1, 1-8).
+    """Learn the kernel sizes of a network under a budget (EffConv Algorithm 1, lines 1 to 8).
 
     Args:
-        model: any network with `nn.Conv2d` layers; it is not changed. The search runs on its
-            device and in its memory format.
+        model: any network with `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d` layers; it is not changed.
+            The search runs on its device and in its memory format.
         loader: gives batches `(inputs, targets)`, once an epoch and, where the config has
             finalists, for their comparison. Where it has `set_epoch`, that is called before.
-        budget: the wanted parameter count of the found network.
+        budget: the wanted parameter count of the found network, a `Budget`, or several of them
+            that it must meet at once.
         config: settings; `recipe("default")` when None, `recipe("paper")` is the paper.
         criterion: the task's loss of `(outputs, targets)`.
         searched: which convolutions are searched, see `searched_layers`.
+        allowed: the sizes that layers may have, see `SearchableCNN`.
+        tie: groups of layers that share their size, see `SearchableCNN`.
+        per_axis: whether kernels may be rectangular, see `SearchableCNN`.
         checkpoint: a file that is written after every epoch and, where it exists, gone on from.
         on_step: called after every step.
 
@@ -68,15 +79,23 @@ def search(
     Raises:
         TypeError: if the model, the budget or the config is of the wrong kind.
         ValueError: if no layer can be searched, the budget cannot be met, the loader is empty, the
-            inputs have another channel count than the network takes, or the checkpoint belongs to
-            another search.
+            inputs have another channel count than the network takes, a layer is not run, or the
+            checkpoint belongs to another search.
         FloatingPointError: if a soft size is no longer finite.
     """
     config = recipe("default") if config is None else config
-    searchable = SearchableCNN(model, config, searched=searched)
+    searchable = SearchableCNN(
+        model, config, searched=searched, allowed=allowed, tie=tie, per_axis=per_axis
+    )
     searchable.plan(budget)  # refuses a budget that cannot be met before any training
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
-    identity = {"config": asdict(config), "budget": budget, "layers": searchable.layers}
+    identity = {
+        "config": asdict(config),
+        "budget": _as_json(searchable, budget),
+        "layers": searchable.layers,
+        "allowed": [[r[0], r[-1], r.step] for r in searchable.space.ranges],
+        "tie": searchable.space.variables,
+    }
     progress = {**identity, "epoch": 0}
     if checkpoint is not None and Path(checkpoint).exists():
         progress = _resume(checkpoint, searchable, optimizer, identity)
@@ -97,20 +116,26 @@ def search(
     return plan
 
 
+def _as_json(searchable: SearchableCNN, budget: Budgets) -> Any:
+    if isinstance(budget, int | float):
+        return budget
+    return [bound.record() for bound in searchable.bounds(budget)]
+
+
 def _resume(
     checkpoint: str | os.PathLike[str],
     searchable: SearchableCNN,
     optimizer: torch.optim.Optimizer,
     identity: dict[str, Any],
 ) -> dict[str, Any]:
-    progress = load_training_state(checkpoint, searchable, optimizer)
+    progress = read_progress(checkpoint)
     for name, value in identity.items():
         if progress.get(name) != value:
             raise ValueError(
                 f"{checkpoint} was written by a search whose {name} was {progress.get(name)}, not "
                 f"{value}; search with the same {name}, or delete it to start again"
             )
-    return progress
+    return load_training_state(checkpoint, searchable, optimizer)
 
 
 def _run_epoch(
@@ -118,7 +143,7 @@ def _run_epoch(
     loader: Iterable[tuple[Any, Any]],
     optimizer: torch.optim.Optimizer,
     epoch: int,
-    budget: float,
+    budget: Budgets,
     criterion: Callable[[Any, Any], Tensor],
     on_step: Callable[[SearchStep], None] | None,
 ) -> None:
@@ -128,6 +153,8 @@ def _run_epoch(
             outputs = searchable(inputs)
         except RuntimeError as error:
             raise _channel_error(searchable, inputs) or error from None
+        if epoch == step == 0:
+            _check_that_all_run(searchable)
         task_loss = criterion(outputs, targets)
         budget_loss = searchable.budget_loss(budget)
         optimizer.zero_grad()
@@ -149,11 +176,24 @@ def _run_epoch(
             )
 
 
+def _check_that_all_run(searchable: SearchableCNN) -> None:
+    pairs = zip(searchable.layers, searchable.convs, strict=True)
+    idle = [name for name, conv in pairs if not conv.has_run]
+    if idle:
+        raise ValueError(
+            f"the network did not run its layer(s) {idle} in the first step, so nothing can be "
+            "learned of their sizes; leave them out with `searched`"
+        )
+
+
 def _channel_error(searchable: SearchableCNN, inputs: Any) -> ValueError | None:
     """Give a plain sentence where a convolution failed for the images' channel count."""
     named = searchable.model.named_modules()
-    name, conv = next(((n, m) for n, m in named if isinstance(m, nn.Conv2d)), ("", None))
-    if conv is None or not isinstance(inputs, Tensor) or inputs.dim() != 4:
+    kinds = (PredictedConv, _ConvNd)
+    name, conv = next(((n, m) for n, m in named if isinstance(m, kinds)), ("", None))
+    if conv is None or not isinstance(inputs, Tensor):
+        return None
+    if inputs.dim() != 2 + len(conv.kernel_size):
         return None
     if inputs.shape[1] != conv.in_channels:
         return ValueError(

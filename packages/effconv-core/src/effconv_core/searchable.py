@@ -2,66 +2,32 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import effconv_core
 from effconv_core.budget import (
-    ParameterCost,
-    check_budget,
-    nearest_plan,
+    Bound,
+    Budgets,
+    Cost,
+    TapCost,
+    as_budgets,
     paper_budget_loss,
     smooth_budget_loss,
 )
+from effconv_core.choice import LayerFilter, Ranges, choose, size_space
 from effconv_core.config import SearchConfig
-from effconv_core.conv import PredictedConv2d
+from effconv_core.conv import PredictedConv
 from effconv_core.draws import Draws
 from effconv_core.kernel_predictor import kernel_predictor
+from effconv_core.knapsack import nearest_plan
 from effconv_core.plan import SizePlan, replace_modules
 from effconv_core.size_predictor import SizePredictor
-
-LayerFilter = Callable[[str, nn.Conv2d], bool]
-
-
-def searched_layers(model: nn.Module, searched: LayerFilter | None = None) -> dict[str, nn.Conv2d]:
-    """Give the convolutions whose sizes a search learns, by name.
-
-    Args:
-        model: any network.
-        searched: tells for a name and an `nn.Conv2d` whether it is searched; when None, every
-            ungrouped square zero-padded convolution larger than 1x1 is, but the model's first.
-
-    Raises:
-        ValueError: if there is none, or a chosen one is not square or not zero-padded.
-    """
-    # Subclasses of nn.Conv2d do something of their own in forward, which would be lost.
-    convs = [(n, m) for n, m in model.named_modules() if type(m) is nn.Conv2d]
-    if searched is None:
-        chosen = {n: m for n, m in convs[1:] if _is_plain(m) and m.groups == 1}
-        rule = "ungrouped square zero-padded nn.Conv2d larger than 1x1 after the first nn.Conv2d"
-    else:
-        chosen = {n: m for n, m in convs if searched(n, m)}
-        rule = "nn.Conv2d that `searched` accepts"
-    if not chosen:
-        raise ValueError(
-            f"the {type(model).__name__} has no layer to search: none of its {len(convs)} "
-            f"nn.Conv2d layer(s) is an {rule}, so pass another model or another `searched`"
-        )
-    for name, conv in chosen.items():
-        if conv.kernel_size[0] != conv.kernel_size[1] or conv.padding_mode != "zeros":
-            raise ValueError(
-                f"layer {name!r} has kernel size {conv.kernel_size} and padding mode "
-                f"{conv.padding_mode!r}; only square zero-padded ones can be searched, "
-                "so leave it out"
-            )
-    return chosen
-
-
-def _is_plain(conv: nn.Conv2d) -> bool:
-    height, width = conv.kernel_size
-    return height == width > 1 and conv.padding_mode == "zeros"
+from effconv_core.space import flat
 
 
 class SearchableCNN(nn.Module):
@@ -71,19 +37,30 @@ class SearchableCNN(nn.Module):
     network on them. The searched layers' own weights are not used.
 
     Args:
-        model: any network with `nn.Conv2d` layers; it is copied, not changed.
+        model: any network with `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d` layers; it is copied, not
+            changed.
         config: settings; the paper's by default.
         searched: which convolutions are searched, see `searched_layers`.
+        allowed: the sizes that layers may have: one `range` for all, or a range for each name
+            pattern, of which a later one wins. Where it says nothing, 1 to the config's largest,
+            or to the layer's own size where that is larger. `range(1, 8, 2)` allows odd sizes
+            alone.
+        tie: groups of layers that share their size, each a name pattern or a list of them.
+        per_axis: whether kernels may be rectangular: each axis has a size of its own then, which
+            Eq. 6 takes as the mask's width along it, and a plan holds a tuple for each layer.
 
     Attributes:
         layers: names of the searched layers.
-        cost: what sizes cost.
-        soft_sizes: `(L,)`, those of the last forward pass, None before it.
+        left_alone: names of the other convolutions, each with the reason.
+        cost: what sizes cost in parameters.
+        space: which sizes there are. They are S, layer after layer: one for each of L layers, or
+            one for each axis of each.
+        soft_sizes: `(S,)`, those of the last forward pass, None before it.
         sizes: these rounded, what `plan()` would give.
 
     Raises:
-        TypeError: if the model is no module or the config no `SearchConfig`.
-        ValueError: if no layer can be searched.
+        TypeError: if the model is no module, the config no `SearchConfig` or a range none.
+        ValueError: if no layer can be searched, or a pattern fits none.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
@@ -98,6 +75,9 @@ class SearchableCNN(nn.Module):
         config: SearchConfig | None = None,
         *,
         searched: LayerFilter | None = None,
+        allowed: Ranges | None = None,
+        tie: Iterable[str | Iterable[str]] = (),
+        per_axis: bool = False,
     ) -> None:
         super().__init__()
         config = SearchConfig() if config is None else config
@@ -108,21 +88,30 @@ class SearchableCNN(nn.Module):
                 f"config is {config!r}; pass a SearchConfig, such as recipe('default') gives"
             )
         self.config = config
+        originals, self.left_alone = choose(model, searched, per_axis=per_axis)
+        self.space = size_space(
+            originals, config.largest, allowed=allowed, tie=tie, per_axis=per_axis
+        )
+        self.layers = list(originals)
         self.model = copy.deepcopy(model)
-        chosen = searched_layers(self.model, searched)
-        self.layers = list(chosen)
-        channels = [(c.out_channels, c.in_channels // c.groups) for c in chosen.values()]
-        per_tap = tuple(c_out * c_in for c_out, c_in in channels)
-        replacements = {conv: PredictedConv2d(conv) for conv in chosen.values()}
+        modules = dict(self.model.named_modules())
+        replacements = {modules[name]: PredictedConv(modules[name]) for name in originals}
         replace_modules(self.model, replacements)
-        self._convs = list(replacements.values())
+        self.convs = list(replacements.values())
         rest = sum(parameter.numel() for parameter in self.model.parameters())
-        self.cost = ParameterCost(per_tap, rest if config.count == "model" else 0)
+        self.cost = TapCost(
+            tuple(math.prod(layer.channels) for layer in self.space.layers),
+            rest if config.count == "model" else 0,
+            self.space.factors(),
+            "parameters" if config.count == "model" else "parameters of searched kernels",
+        )
+        self._costs: dict[Any, Cost] = {None: self.cost}
 
         generator = torch.Generator().manual_seed(config.seed)
-        example = next(iter(chosen.values())).weight
-        self.size_predictor = SizePredictor(len(channels), config, generator).to(example)
-        self.kernel_predictor = kernel_predictor(channels, config, generator).to(example)
+        example = next(iter(originals.values())).weight
+        ranges = self.space.variable_ranges
+        self.size_predictor = SizePredictor(ranges, config, generator).to(example)
+        self.kernel_predictor = kernel_predictor(self.space, config, generator).to(example)
         self.draws = Draws(config.seed, 0)
         self.soft_sizes: Tensor | None = None
         self.sizes: list[int] = []
@@ -140,68 +129,102 @@ class SearchableCNN(nn.Module):
         Raises:
             FloatingPointError: if a soft size is not finite; the sentence names the layer.
         """
-        self.soft_sizes = self.size_predictor()
+        self.soft_sizes = self.space.expand(self.size_predictor())
         on_host = self.soft_sizes.tolist()
         self.sizes = self._round(on_host)
         soft_sizes, sizes = self.soft_sizes, self.sizes
         if self.training and self.config.exploration:
-            noise = (2 * self.draws(len(self.layers)) - 1) * self.config.exploration
-            soft_sizes = (soft_sizes + noise.to(soft_sizes)).clamp(1, self.config.largest)
+            noise = 2 * self.draws(len(self.space.variable_ranges)) - 1
+            noise = self.space.expand(noise) * self.config.exploration
+            ends = self.size_predictor.smallest, self.size_predictor.largest
+            soft_sizes = (soft_sizes + noise.to(soft_sizes)).clamp(*map(self.space.expand, ends))
             explored = (v + n for v, n in zip(on_host, noise.tolist(), strict=True))
-            on_host = [min(max(v, 1.0), float(self.config.largest)) for v in explored]
+            on_host = [
+                min(max(v, float(allowed[0])), float(allowed[-1]))
+                for v, allowed in zip(explored, self.space.ranges, strict=True)
+            ]
             sizes = self._round(on_host)
         if self.config.mask == "ring":
             if not self.training:
                 return self.forward_at(self.sizes, *args, **kwargs)
-            # The ring between floor(v) and floor(v) + 1 is what is drawn.
-            sizes = [min(math.floor(v) + 1, self.config.largest) for v in on_host]
-        return self._run(self.kernel_predictor(soft_sizes, sizes), args, kwargs)
+            # The ring between a size and the next is what is drawn.
+            sizes = self.space.above(on_host)
+        with self.kernels_of(self.kernel_predictor(soft_sizes, sizes)):
+            return self.model(*args, **kwargs)
 
-    def forward_at(self, sizes: Sequence[int], *args: Any, **kwargs: Any) -> Any:
+    def forward_at(self, sizes: Sequence[int | Sequence[int]], *args: Any, **kwargs: Any) -> Any:
         """Run the network on the kernels learned so far, at given sizes.
 
         Args:
-            sizes: L integers, one for each of `layers`, from 1 to the config's largest size.
+            sizes: one for each of `layers`, such as the values of a plan; allowed ones.
             *args: what the network takes.
             **kwargs: what the network takes.
 
         Raises:
-            ValueError: if there are too few or too many sizes, or one is not such an integer.
+            ValueError: if there are too few or too many sizes, or one is not allowed.
         """
-        sizes, largest = list(sizes), self.config.largest
-        if len(sizes) != len(self.layers) or not all(
-            size in range(1, largest + 1) for size in sizes
-        ):
+        with self.kernels_of(self.kernels_at(sizes)):
+            return self.model(*args, **kwargs)
+
+    def kernels_at(self, sizes: Sequence[int | Sequence[int]]) -> list[Tensor]:
+        """Give the kernels learned so far at given sizes, see `forward_at`."""
+        sizes, ranges = flat(sizes), self.space.ranges
+        fits = len(sizes) == len(ranges)
+        if not fits or not all(s in allowed for s, allowed in zip(sizes, ranges, strict=True)):
+            kinds = " or ".join(sorted({_in_words(allowed) for allowed in ranges}))
             raise ValueError(
-                f"sizes are {sizes}; pass {len(self.layers)} integers from 1 to {largest}, one for "
-                "each searched layer, such as plan.values()"
+                f"sizes are {sizes}; pass {len(ranges)} integers {kinds}, one for each size that "
+                "is searched, such as plan.values()"
             )
         parameter = next(self.kernel_predictor.parameters())
         soft_sizes = torch.tensor(sizes, dtype=parameter.dtype, device=parameter.device)
-        return self._run(self.kernel_predictor(soft_sizes, sizes), args, kwargs)
+        return self.kernel_predictor(soft_sizes, sizes)
 
-    def _run(self, kernels: Sequence[Tensor], args: Any, kwargs: Any) -> Any:
-        for conv, kernel in zip(self._convs, kernels, strict=True):
+    @contextmanager
+    def kernels_of(self, kernels: Sequence[Tensor]) -> Iterator[None]:
+        """Let the searched layers use these kernels for a while."""
+        for conv, kernel in zip(self.convs, kernels, strict=True):
             conv.kernel = kernel
         try:
-            return self.model(*args, **kwargs)
+            yield
         finally:
-            for conv in self._convs:
+            for conv in self.convs:
                 conv.kernel = None
 
     def _round(self, soft_sizes: list[float]) -> list[int]:
-        for name, soft_size in zip(self.layers, soft_sizes, strict=True):
+        for soft_size, name in zip(soft_sizes, self.space.entry_names(), strict=True):
             if not math.isfinite(soft_size):
                 raise FloatingPointError(
                     f"soft size of layer {name!r} is {soft_size}; the loss or a gradient was not "
                     "finite in an earlier step, so lower the learning rates or check the data"
                 )
-        return [min(max(round(v), 1), self.config.largest) for v in soft_sizes]
+        return self.space.rounded(soft_sizes)
 
-    def budget_loss(self, budget: float) -> Tensor:
-        """Give the weighted budget term for the soft sizes of the last forward pass (Eq. 4, 8)."""
-        form = paper_budget_loss if self.config.budget_form == "paper" else smooth_budget_loss
-        return self.config.budget_weight * form(self.cost, self.soft_sizes, budget)
+    def bounds(self, budget: Budgets) -> list[Bound]:
+        """Give the budgets with what sizes cost in each; a counter is asked once."""
+        bounds = []
+        for one in as_budgets(budget):
+            if one.counter not in self._costs:
+                self._costs[one.counter] = one.counter(self)
+            bounds.append(Bound(self._costs[one.counter], one, self.config.tolerance))
+        return bounds
+
+    def budget_loss(self, budget: Budgets) -> Tensor:
+        """Give the weighted budget term for the soft sizes of the last forward pass (Eq. 4, 8).
+
+        Args:
+            budget: the wanted parameter count, a `Budget`, or several, whose terms add up.
+        """
+        soft_sizes, terms = self.soft_sizes, []
+        for bound in self.bounds(budget):
+            wanted = {"amount": bound.budget.amount, "at_most": bound.budget.at_most}
+            if self.config.budget_form == "paper":
+                sizes = torch.tensor(self.sizes).to(soft_sizes)
+                term = paper_budget_loss(bound.cost, soft_sizes, sizes=sizes, **wanted)
+            else:
+                term = smooth_budget_loss(bound.cost, soft_sizes, **wanted)
+            terms.append(self.config.budget_weight * bound.budget.weight * term)
+        return sum(terms[1:], start=terms[0])
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Give three groups for one optimizer: size predictor, kernel predictor, the CNN's rest."""
@@ -217,7 +240,22 @@ class SearchableCNN(nn.Module):
             if (params := list(module.parameters()))
         ]
 
-    def plan(self, budget: float | None = None) -> SizePlan:
+    def nearest_sizes(self, soft_sizes: Sequence[float], budget: Budgets) -> list[int]:
+        """Give the allowed sizes nearest to soft sizes that meet the budget.
+
+        Args:
+            soft_sizes: S soft sizes v.
+            budget: as for `plan`.
+
+        Raises:
+            ValueError: if the budget cannot be met; the sentence gives the feasible range.
+        """
+        bounds = self.bounds(budget)
+        for bound in bounds:
+            bound.check(self.space)
+        return nearest_plan(bounds, soft_sizes, self.space)
+
+    def plan(self, budget: Budgets | None = None) -> SizePlan:
         """Give the sizes that the size predictor has learned so far (Algorithm 1, line 9).
 
         Args:
@@ -228,17 +266,36 @@ class SearchableCNN(nn.Module):
             ValueError: if the budget cannot be met.
         """
         with torch.no_grad():
-            soft_sizes = self.size_predictor().tolist()
+            soft_sizes = self.space.expand(self.size_predictor()).tolist()
         sizes = self._round(soft_sizes)
         if budget is not None:
-            largest = self.config.largest
-            check_budget(self.cost, budget, largest)
-            sizes = nearest_plan(
-                self.cost, soft_sizes, budget, tolerance=self.config.tolerance, largest=largest
-            )
+            sizes = self.nearest_sizes(soft_sizes, budget)
+        return self.plan_of(sizes, soft_sizes, budget)
+
+    def plan_of(
+        self,
+        sizes: Sequence[int],
+        soft_sizes: Sequence[float],
+        budget: Budgets | None,
+    ) -> SizePlan:
+        """Write sizes and the soft sizes that they come from as a plan."""
+        bounds = [] if budget is None else self.bounds(budget)
+        plain = [bound.budget.amount for bound in bounds if bound.budget.counter is None]
         return SizePlan(
-            dict(zip(self.layers, sizes, strict=True)),
-            dict(zip(self.layers, soft_sizes, strict=True)),
+            self.space.by_layer(sizes),
+            self.space.by_layer(soft_sizes),
             self.cost(sizes),
-            budget,
+            plain[0] if plain else None,
+            {
+                layer.name: (layer.allowed[0], layer.allowed[-1], layer.allowed.step)
+                for layer in self.space.layers
+            },
+            tuple(bound.record(bound.cost(sizes)) for bound in bounds),
+            type(self.model).__name__,
+            {"effconv-core": effconv_core.__version__, "torch": torch.__version__},
         )
+
+
+def _in_words(allowed: range) -> str:
+    steps = f" in steps of {allowed.step}" if allowed.step > 1 else ""
+    return f"from {allowed[0]} to {allowed[-1]}{steps}"

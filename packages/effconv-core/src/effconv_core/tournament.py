@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from itertools import chain, count
 from typing import Any
 
@@ -13,9 +12,10 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from effconv_core.batches import epoch_batches
-from effconv_core.budget import nearest_plan
+from effconv_core.budget import Budgets
 from effconv_core.plan import SizePlan
 from effconv_core.searchable import SearchableCNN
+from effconv_core.space import flat
 
 ROUNDS = 4
 MOVED = 4  # layers of a drawn plan that leave the learned sizes, on average, or all where fewer
@@ -25,7 +25,7 @@ def tournament(
     searchable: SearchableCNN,
     loader: Iterable[tuple[Any, Any]],
     *,
-    budget: float,
+    budget: Budgets,
     criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
 ) -> SizePlan:
     """Compare plans near the learned sizes by their loss; give the best (not in the paper).
@@ -39,7 +39,7 @@ def tournament(
         searchable: after a search; its config says how many plans are compared and how far from the
             soft sizes they are drawn.
         loader: training batches; passed over again from its start where it is too short.
-        budget: the wanted parameter count, which all plans meet.
+        budget: the wanted parameter count, or `Budget`s, which all plans meet.
         criterion: the task's loss of `(outputs, targets)`.
 
     Raises:
@@ -79,29 +79,25 @@ def tournament(
             "no plan near the learned sizes has a finite loss; lower the learning rates or check "
             "the data"
         )
-    return replace(plan, sizes=dict(zip(plan, best, strict=True)), cost=searchable.cost(best))
+    return searchable.plan_of(best, flat(plan.soft_sizes.values()), budget)
 
 
 def _candidates(
-    searchable: SearchableCNN, plan: SizePlan, budget: float
+    searchable: SearchableCNN, plan: SizePlan, budget: Budgets
 ) -> dict[tuple[int, ...], None]:
     """Draw different plans that meet the budget, the learned one first."""
-    config, L = searchable.config, len(plan)
+    config, space = searchable.config, searchable.space
+    V = len(space.variable_ranges)
     generator = torch.Generator().manual_seed(config.seed)
-    soft_sizes = torch.tensor(list(plan.soft_sizes.values()))
-    candidates = {tuple(plan.values()): None}
+    soft_sizes = torch.tensor(flat(plan.soft_sizes.values()))
+    low, high = torch.tensor(space.smallest()), torch.tensor(space.largest())
+    candidates = {tuple(flat(plan.values())): None}
     for _ in range(10 * config.finalists):
         if len(candidates) == config.finalists:
             break
-        noise = (2 * torch.rand(L, generator=generator) - 1) * config.exploration
-        moved = torch.rand(L, generator=generator) < MOVED / L
-        drawn = (soft_sizes + moved * noise).clamp(1, config.largest)
-        sizes = nearest_plan(
-            searchable.cost,
-            drawn.tolist(),
-            budget,
-            tolerance=config.tolerance,
-            largest=config.largest,
-        )
+        noise = (2 * torch.rand(V, generator=generator) - 1) * config.exploration
+        moved = torch.rand(V, generator=generator) < MOVED / V
+        drawn = (soft_sizes + space.expand(moved * noise)).clamp(low, high)
+        sizes = searchable.nearest_sizes(drawn.tolist(), budget)
         candidates.setdefault(tuple(sizes))
     return candidates
