@@ -1,5 +1,6 @@
 """The searches that have a name of their own: data, network and settings of each."""
 
+import itertools
 import os
 import tarfile
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ def data_note(data: str) -> str:
         return "drawn patches in noise"
     folder = Path(os.environ["EFFCONV_DATA"]) / data
     with tarfile.open(next(folder.glob("train-*.tar*"))) as shard:
-        lossy = any(name.endswith((".jpg", ".jpeg")) for name in shard.getnames()[:2])
+        first = [member.name for member in itertools.islice(shard, 2)]
+        lossy = any(name.endswith((".jpg", ".jpeg")) for name in first)
     kind = "re-encoded as JPEG (lossy): compare only with the same data" if lossy else "lossless"
     return f"{data}, pictures {kind}"
 

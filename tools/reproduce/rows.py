@@ -36,6 +36,8 @@ class Scale:
     """None takes all."""
     search_epochs: int | None = None
     """None takes the recipe's."""
+    finalists: int | None = None
+    """Of the default recipe; None takes its own number."""
     budgets: tuple[float, ...] | None = None
     """Only rows of these budgets; None takes all."""
 
@@ -43,8 +45,8 @@ class Scale:
 SHORT = TrainConfig(10, 128, "sgd", 0.1, 5e-4, "cosine", 1.0)
 SCALES = {
     "smoke": {
-        "mnist": Scale(replace(SHORT, epochs=1), 2, 1, 128, 128, 1),
-        "cifar10": Scale(replace(SHORT, epochs=1), 2, 1, 128, 128, 1, budgets=(0.27e6,)),
+        "mnist": Scale(replace(SHORT, epochs=1), 2, 1, 128, 128, 1, 2),
+        "cifar10": Scale(replace(SHORT, epochs=1), 2, 1, 128, 128, 1, 2, budgets=(0.27e6,)),
     },
     "cpu": {
         "mnist": Scale(replace(SHORT, epochs=2), 1, 0),

@@ -138,10 +138,12 @@ def search_config(row: Row, settings: Scale, seed: int) -> SearchConfig | None:
     """Give the settings of a row's search, None where its sizes are not learned."""
     if row.sizes not in ("found", "paper"):
         return None
-    name = "paper" if row.sizes == "paper" else "default"
-    if settings.search_epochs is None:
-        return recipe(name, seed=seed)
-    return recipe(name, seed=seed, epochs=settings.search_epochs)
+    changes = {} if settings.search_epochs is None else {"epochs": settings.search_epochs}
+    if row.sizes == "paper":
+        return recipe("paper", seed=seed, **changes)
+    if settings.finalists is not None:
+        changes["finalists"] = settings.finalists
+    return recipe("default", seed=seed, **changes)
 
 
 def given_plan(
