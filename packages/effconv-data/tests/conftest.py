@@ -20,6 +20,11 @@ def encode_image(pixels, format="PNG"):
     return out.getvalue()
 
 
+def grey_or_rgb(pixels):
+    """(H, W, C) -> what Pillow takes."""
+    return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+
+
 def tar(members):
     """[(name, bytes)] -> the bytes of a tar."""
     out = io.BytesIO()
@@ -50,7 +55,7 @@ class SmallSet:
                     member
                     for i in range(start, start + count)
                     for member in (
-                        (f"{split}-{i:06d}.png", encode_image(self.pixels[split][i].squeeze())),
+                        (f"{split}-{i:06d}.png", encode_image(grey_or_rgb(self.pixels[split][i]))),
                         (f"{split}-{i:06d}.cls", str(self.labels[split][i]).encode()),
                     )
                 ]

@@ -310,3 +310,18 @@ def test_what_was_prepared_is_right_and_streams(run, source, tmp_path):
     streamed = load("mnist", root=tmp_path, batch_size=12, resident=False, workers=2)
     labels = torch.cat([labels for _, labels in streamed])
     assert torch.bincount(labels).tolist() == [6] * 10
+
+
+def test_a_name_from_elsewhere_does_no_harm(run, small_set, tmp_path, monkeypatch):
+    made = small_set()
+    made.index["name"] = "../[bold]escaped[/x]"
+    folder = made.write()
+    monkeypatch.chdir(folder)
+    code, out, errors = run("show", folder)
+    assert (code, errors) == (0, "")
+    assert "[bold]escaped[/x]" in out
+    assert not list(tmp_path.glob("*.png"))
+    assert len(list(folder.glob("*.png"))) == 1
+    code, out, _ = run("verify", folder)
+    assert code == 0
+    assert "shards whose sum the index does not give: 3" in out

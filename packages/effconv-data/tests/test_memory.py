@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from effconv_data import memory
 
 # The most memory that a worker took for an epoch, in KiB; windows are small, so that both sets
 # are many windows long.
@@ -53,3 +54,28 @@ def test_memory_does_not_grow_with_the_set(small_set):
     grown = (large - small) / (32 * 512 * bytes_per_sample)
     # Parts of the bytes that were added to the set, in this process and in the worker.
     assert (grown < 0.1).all()
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/job/step\n", {"job/step": ("max", "10"), "job": ("5000", "2000")}, 3000),
+        ("0::/job\n", {"job": ("5000", "7000")}, 0),
+        ("4:memory:/job\n1:cpu:/\n", {"memory/job": ("900", "100")}, 800),
+        ("4:cpu,memory:/a/b\n", {"memory/a": ("70", "10"), "memory/a/b": ("80", "10")}, 60),
+        ("0::/\n", {}, 1 << 62),
+    ],
+)
+def test_limits_of_jobs_are_seen(tmp_path, monkeypatch, groups, files, expected):
+    for group, (limit, used) in files.items():
+        folder = tmp_path / group
+        folder.mkdir(parents=True, exist_ok=True)
+        old = group.startswith("memory")
+        names = ("limit_in_bytes", "usage_in_bytes") if old else ("max", "current")
+        for name, text in zip(names, (limit, used)):
+            (folder / f"memory.{name}").write_text(text + "\n")
+    listed = tmp_path / "cgroup"
+    listed.write_text(groups)
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "GROUPS", listed)
+    assert memory._free_of_container() == expected

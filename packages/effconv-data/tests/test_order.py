@@ -1,6 +1,6 @@
 """The order of an epoch: exactly once, the same for any number of ranks, equal batches."""
 
-from itertools import chain
+from itertools import chain, pairwise
 from unittest.mock import patch
 
 import numpy as np
@@ -87,8 +87,9 @@ def test_a_batch_mixes_the_shards():
 def test_neighbours_are_read_in_windows_of_the_promised_size():
     order = Order((20_000,) * 3, 128, True, 0)
     for lane in order.lanes(0):
-        windows = lane.windows()
+        windows = [lane.window(number) for number in range(lane.windows)]
         assert windows[0][0] == 0
+        assert all(a[1] == b[0] for a, b in pairwise(windows))
         assert windows[-1][1] == lane.length
         assert max(high - low for low, high in windows) <= module.WINDOW
         runs = list(lane.runs(0, lane.length))
@@ -98,7 +99,7 @@ def test_neighbours_are_read_in_windows_of_the_promised_size():
 def test_samples_in_no_shards_are_shuffled_all_together():
     order = Order((20_000,), 100, True, 0, whole=True)
     (lane,) = order.lanes(0)
-    assert lane.windows() == [(0, 20_000)]
+    assert (lane.windows, lane.window(0)) == (1, (0, 20_000))
     first = np.concatenate(list(order.batch_indices(0, 0, 0, 1))[:20])
     # 2,000 of 20,000 numbers in random places: their mean is 10,000 +- 123.
     assert abs(first.mean() - 10_000) < 500

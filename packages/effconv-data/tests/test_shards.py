@@ -210,7 +210,7 @@ def test_name_twice_in_a_shard_is_refused(small_set):
     made = small_set()
     members = made.members["train-00001.tar.gz"]
     members.insert(2, members[0])
-    with pytest.raises(ValueError, match=r"train-00001.tar.gz cannot be read .*duplicate"):
+    with pytest.raises(ValueError, match=r"train-00001.tar.gz has the member .* twice"):
         read_split(made.write(), "train")
 
 

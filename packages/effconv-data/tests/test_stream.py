@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import json
 import logging
 import multiprocessing
 import pickle
@@ -44,9 +45,10 @@ def streamed(sets, name="uneven", **options):
     st.integers(0, 2),
     st.integers(1, 5),
     st.sampled_from([None, 10]),
+    st.sampled_from([0, 0, 0, 2]),
 )
 def test_streamed_batches_are_the_resident_ones(
-    sets, name, split, batch_size, ranks, seed, epoch, window, limit
+    sets, name, split, batch_size, ranks, seed, epoch, window, limit, workers
 ):
     rank, world_size = ranks
     if split == "train" and batch_size * world_size > (limit or 20):
@@ -60,7 +62,7 @@ def test_streamed_batches_are_the_resident_ones(
         "limit": limit,
     }
     with patch.object(order_module, "WINDOW", window):
-        stream = streamed(sets, name, **options)
+        stream = streamed(sets, name, workers=workers, **options)
         resident = streamed(sets, name, resident=True, **options)
         stream.set_epoch(epoch)
         resident.set_epoch(epoch)
@@ -146,7 +148,7 @@ def test_state_is_behind_the_last_batch_after_an_epoch(sets):
         ({"seed": 5}, "seed is 5, not 0"),
         ({"samples": 9}, "samples is 9, not 26"),
         ({"global_batch": 8}, "global_batch is 8, not 4"),
-        ({"shards": 1}, "shards is 1, not 5"),
+        ({"order": "another"}, "order is another, not "),
         ({"training": False}, "training is False, not True"),
         ({"batch": 99}, "batch 99; an epoch has 6"),
         ({"batch": -1}, "batch of the state is -1"),
@@ -284,19 +286,128 @@ def test_skipping_streams_what_it_has_from_memory(damaged):
     assert sorted(stream.problems) == sorted(resident.problems)
 
 
-def test_a_missing_shard_can_be_skipped_and_an_empty_batch_not(small_set):
-    made = small_set(shards={"train": [6, 6], "test": [1]}, shape=(3, 4, 1))
+def test_a_missing_shard_can_be_skipped(small_set):
+    made = small_set(shards={"train": [6, 6], "test": [2, 6, 1]}, shape=(3, 4, 1))
     folder = made.write()
     (folder / "train-00000.tar.gz").unlink()
+    (folder / "test-00001.tar.gz").unlink()
     options = {"mean": (0.5,), "std": (0.5,), "augment": None}
     with pytest.raises(FileNotFoundError, match="1 of 2 shards"):
         streamed(folder.parent, folder.name, **options)
     batches = streamed(folder.parent, folder.name, on_error="skip", batch_size=12, **options)
     assert len(torch.cat([y for _, y in batches])) == 6
     assert len(batches.problems) == 6
-    batches = streamed(folder.parent, folder.name, on_error="skip", batch_size=1, **options)
-    with pytest.raises(ShardError, match=r"all samples of batch \d+ had to be skipped"):
-        list(batches)
+    # In evaluation a batch may lose all its samples; it is given all the same, so that ranks whose
+    # batches are whole do not wait for one that is not given.
+    for resident in (False, True):
+        options |= {"split": "test", "on_error": "skip", "batch_size": 3, "resident": resident}
+        batches = streamed(folder.parent, folder.name, **options)
+        assert [len(y) for _, y in batches] == [2, 0, 1]
+        assert len(batches.problems) == 6
+        assert len(list(batches)) == 3
+
+
+def test_a_set_of_which_nothing_is_left_is_an_error(small_set):
+    folder = small_set(shards={"train": [6], "test": [1]}, shape=(3, 4, 1)).write()
+    (folder / "train-00000.tar.gz").write_bytes(b"")
+    index = json.loads((folder / "index.json").read_text()) | {"image_shape": [1, 3, 4]}
+    (folder / "index.json").write_text(json.dumps(index))
+    options = {"mean": (0.5,), "std": (0.5,), "batch_size": 2, "on_error": "skip"}
+    for resident in (False, True):
+        batches = streamed(folder.parent, folder.name, resident=resident, **options)
+        with pytest.raises(ShardError, match="no sample of small can be read, the first because"):
+            list(batches)
+
+
+def test_damage_does_not_change_the_statistics_unseen(small_set):
+    made = small_set(shards={"train": [6, 6], "test": [4]}, shape=(3, 4, 1))
+    folder = made.write()
+    made.sign()
+    whole = streamed(folder.parent, folder.name, split="test").mean
+    path = folder / "train-00001.tar.gz"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ShardError, match="train-00001.tar.gz does not have the sha256"):
+        streamed(folder.parent, folder.name, split="test")
+    half = streamed(folder.parent, folder.name, split="test", on_error="skip").mean
+    assert half != whole
+    assert half[0] == pytest.approx(made.pixels["train"][:6].mean() / 255)
+    (folder / "train-00000.tar.gz").write_bytes(b"")
+    with pytest.raises(ShardError, match="sha256"):
+        streamed(folder.parent, folder.name, split="test", on_error="skip")
+    del made.index["splits"]["train"]
+    (folder / "index.json").write_text(json.dumps(made.index))
+    with pytest.raises(ValueError, match="neither mean and std nor a train split"):
+        streamed(folder.parent, folder.name, split="test")
+
+
+def test_skipping_reaches_shards_without_an_index(damaged):
+    pattern = f"{damaged}/train-*"
+    with pytest.raises(ShardError, match="cannot be decoded|no .cls|cut off"):
+        load(f"{pattern}.tar.gz", batch_size=6)
+    options = {"split": "test", "on_error": "skip", "resident": False}
+    batches = load(f"{pattern}.tar.gz", batch_size=6, **options)
+    # Two samples are damaged; the third shard lies there also whole, compressed.
+    assert len(torch.cat([y for _, y in batches])) == 26 - 2
+
+
+def test_skipped_samples_are_counted_over_an_interruption(damaged, caplog):
+    options = {"mean": (0.5,), "std": (0.5,), "on_error": "skip", "batch_size": 2, "seed": 1}
+    batches = streamed(damaged.parent, damaged.name, **options)
+    begun = iter(batches)
+    for _ in range(7):
+        next(begun)
+    before = len(batches.problems)
+    assert before > 0
+    state = batches.state_dict()
+    assert state["skipped"] == before
+    resumed = streamed(damaged.parent, damaged.name, **options)
+    resumed.load_state_dict(state)
+    with caplog.at_level(logging.WARNING, "effconv_data"):
+        list(resumed)
+    assert "epoch 0 of small: 5 samples were skipped" in caplog.records[0].getMessage()
+    assert resumed.state_dict()["skipped"] == 0
+
+
+def test_a_pass_that_was_left_and_one_never_begun_leave_the_state_right(sets):
+    batches = streamed(sets)
+    begun = iter(batches)
+    next(begun)
+    next(begun)
+    assert batches.state_dict()["batch"] == 2
+    begun = iter(batches)
+    next(begun)
+    assert batches.state_dict()["batch"] == 1
+    batches.set_epoch(0)
+    assert batches.state_dict()["batch"] == 0
+    batches.load_state_dict(batches.state_dict() | {"batch": 4})
+    iter(batches)
+    assert len(list(batches)) == len(batches) - 4
+
+
+def test_streaming_leaves_the_global_generator_alone(sets):
+    state = torch.get_rng_state()
+    list(streamed(sets, workers=2))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_small_shard_that_unpacks_to_a_large_one_is_refused(small_set):
+    made = small_set(shards={"train": [4], "test": [1]}, shape=(3, 4, 1))
+    members = made.members["train-00000.tar.gz"]
+    members[0] = (members[0][0], members[0][1] + bytes(1 << 19))
+    members.insert(4, ("train-000001.txt", bytes(1 << 20)))  # is not kept, and does no harm
+    folder = made.write()
+    options = {"mean": (0.5,), "std": (0.5,), "batch_size": 4}
+    for resident in (False, True):
+        with pytest.raises(ShardError, match=r"train-000000 .* has 524\d+ bytes, which no image"):
+            list(streamed(folder.parent, folder.name, resident=resident, **options))
+
+
+def test_members_that_belong_to_no_sample_are_refused_by_name(small_set):
+    for number, name in enumerate(("evil", ".hidden.pkl", "folder/.x.png", "train.")):
+        made = small_set(f"set{number}", shards={"train": [2], "test": [1]}, shape=(3, 4, 1))
+        made.members["train-00000.tar.gz"].append((name, b"x"))
+        with pytest.raises(ShardError, match=f"has the member '{name}', which belongs to no"):
+            load(made.write(), batch_size=1)
 
 
 def test_a_wrong_sum_stops_or_skips_the_shard(small_set):

@@ -111,3 +111,22 @@ def test_malformed_extended_headers_are_refused(records):
     head = info.tobuf(tarfile.USTAR_FORMAT) + records.ljust(512, b"\0")
     with pytest.raises(TarError):
         read(head + written([("a.png", b"x")], tarfile.USTAR_FORMAT))
+
+
+def test_a_folders_long_name_is_not_given_to_the_next_file():
+    for format in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        folder = written([("größe" * 30, b"")], format, type=tarfile.DIRTYPE)
+        end = len(folder.rstrip(b"\0"))
+        headers = folder[: -(-end // 512) * 512]  # without the end mark
+        assert read(headers + written([("a.png", b"x")])) == [("a.png", b"x")]
+
+
+def test_what_lies_behind_the_end_mark_is_refused():
+    whole = written([("a.png", b"x")])
+    with pytest.raises(TarError, match="has data behind it"):
+        read(whole + whole)
+    zeroed = bytearray(written([("a.png", b"x"), ("b.png", b"y")]))
+    zeroed[1024 : 1024 + 512] = bytes(512)
+    with pytest.raises(TarError, match="has data behind it"):
+        read(bytes(zeroed))
+    assert read(whole + bytes(1 << 20)) == [("a.png", b"x")]

@@ -69,7 +69,24 @@ def test_a_missing_shard_is_one_problem(small_set):
     assert "train-00001.tar.gz" in problem.sentence
 
 
-@pytest.mark.parametrize("shape", [(6, 5, 3), (4, 7, 1)])
+def test_a_split_of_which_nothing_can_be_read_is_reported(small_set):
+    folder = small_set().write()
+    (folder / "test-00000.tar.gz").write_bytes(b"")
+    reports = verify(folder)
+    assert reports["train"].samples == 7
+    assert reports["test"].samples == 0
+    assert "test-00000.tar.gz cannot be read" in reports["test"].problems[0].sentence
+
+
+def test_arrays_that_unpack_to_too_much_are_refused(small_set):
+    made, out = small_set(), io.BytesIO()
+    np.savez_compressed(out, zeros=np.zeros((1 << 28) + 1, dtype=np.uint8))
+    made.members["train-00000.tar.gz"].insert(2, ("train-000000.npz", out.getvalue()))
+    report = verify(made.write())["train"]
+    assert "unpacks to 268435" in report.problems[0].sentence
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 3), (4, 7, 1), (1, 1, 3), (1, 5, 1), (5, 1, 3)])
 def test_the_sheet_holds_each_class_in_its_row(small_set, shape):
     made = small_set(shape=shape)
     sheet = np.asarray(draw_sheet(read_index(made.write()), "train", columns=3))

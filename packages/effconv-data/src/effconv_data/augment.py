@@ -90,7 +90,11 @@ def per_image(transform: Callable[[Tensor], Tensor]) -> Callable[[Tensor, torch.
         _check_batch(images)
         seed = int(torch.randint(1 << 62, (), generator=generator, device=generator.device))
         with torch.random.fork_rng([images.device] if images.is_cuda else []):
-            torch.manual_seed(seed)
+            # Not torch.manual_seed, which would seed every GPU and leave it so.
+            torch.default_generator.manual_seed(seed)
+            if images.is_cuda:
+                with torch.cuda.device(images.device):
+                    torch.cuda.manual_seed(seed)
             return torch.stack([transform(image) for image in images])
 
     return augment

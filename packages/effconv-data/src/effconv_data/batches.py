@@ -30,6 +30,8 @@ class Batches(ABC):
     the last batch is dropped where it is short; otherwise all samples come in their own order, and
     a short last batch is divided among the ranks, of which one may then get none of it.
 
+    Samples that are skipped make their batches smaller, in evaluation also empty.
+
     Order and augmentation are pure functions of seed, epoch, batch and rank, the same on every
     device, so that an epoch can be repeated exactly. The epoch advances by itself with its last
     batch; `set_epoch` sets it. At a fixed global batch, `batch_size * world_size`, the ranks'
@@ -102,6 +104,7 @@ class Batches(ABC):
         self._device = torch.device(device)
         self._resume_at = 0
         self._given = 0
+        self._skipped_before = 0
         # On the device once, so that no batch waits for a copy.
         self._mean, self._std = (torch.tensor(x, device=device) for x in (self.mean, self.std))
 
@@ -113,8 +116,7 @@ class Batches(ABC):
         return self._order.batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        first, self._resume_at = self._resume_at, 0
-        return self._pass(self.epoch, first)
+        return self._pass(self.epoch, self._resume_at)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that the next `iter()` gives; it is 0 at first.
@@ -125,14 +127,18 @@ class Batches(ABC):
         """
         check_integer("epoch", epoch, 0)
         if epoch != self.epoch:
-            self.epoch, self._resume_at, self._given = epoch, 0, 0
+            self.epoch, self._resume_at, self._skipped_before = epoch, 0, 0
+        # What was loaded for this epoch stays, a pass that was left does not.
+        self._given = self._resume_at
 
     def state_dict(self) -> dict[str, Any]:
         """Give the place behind the last batch that was given, as plain numbers.
 
         Batches that workers have prepared ahead do not count as given.
         """
-        return {"epoch": self.epoch, "batch": self._given, **self._identity()}
+        skipped = self._skipped_before + (len(self.problems) if self._given else 0)
+        place = {"epoch": self.epoch, "batch": self._given, "skipped": skipped}
+        return {**place, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next `iter()` go on at the very next batch.
@@ -157,47 +163,52 @@ class Batches(ABC):
                 f"the state is at batch {state['batch']}; an epoch has {len(self)}, so pass what "
                 "state_dict() gave"
             )
-        self.epoch = state["epoch"]
+        self.epoch, self.problems = state["epoch"], []
         self._resume_at = self._given = state["batch"]
+        self._skipped_before = state.get("skipped", 0)
 
     def _identity(self) -> dict[str, Any]:
         order = self._order
         return {
             "seed": order.seed,
             "samples": order.samples,
-            "shards": len(order.counts),
+            "order": order.fingerprint,
             "global_batch": order.global_batch,
             "training": order.training,
         }
 
     def _pass(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        self.problems = []
-        last = len(self) - 1
+        # Not in iter(), so that an iterator that nobody uses takes nothing away.
+        self.problems, self._given, self._resume_at = [], first, 0
+        if not first:
+            self._skipped_before = 0
+        last, given = len(self) - 1, first > 0
         for batch, (images, labels, problems) in enumerate(self._raw(epoch, first), first):
             if problems and self._on_error == "raise":
                 raise ShardError(problems[0])
             self.problems += problems
-            if problems and not len(images):
-                raise ShardError(
-                    problems[0]._replace(
-                        sentence=f"all samples of batch {batch} had to be skipped, the first "
-                        f"because {problems[0].sentence}"
-                    )
-                )
+            given = given or len(images) > 0
+            if batch == last and problems and not given:
+                sentence = f"no sample of {self.name} can be read, the first because "
+                raise ShardError(problems[0]._replace(sentence=sentence + problems[0].sentence))
             if self._augment is not None and len(images):
                 # A stream for each batch: batch b can be had without drawing those before it.
                 stream = (AUGMENTATION, epoch, batch, self._rank)
                 images = self._augment(images, seeded_generator(self._order.seed, *stream))
             if self._normalized:
                 images = normalize(images, self._mean, self._std)
-            # Before the batch is given: a state taken while it is in use is behind it.
-            self.epoch, self._given = (epoch, batch + 1) if batch < last else (epoch + 1, 0)
-            if batch == last and self.problems:
+            skipped = self._skipped_before + len(self.problems)
+            if batch == last and skipped:
                 logger.warning(
-                    "epoch %d of %s: %d samples were skipped, the first because %s",
+                    "epoch %d of %s: %d samples were skipped, such as: %s",
                     epoch,
                     self.name,
-                    len(self.problems),
-                    self.problems[0].sentence,
+                    skipped,
+                    self.problems[0].sentence if self.problems else "those before it was resumed",
                 )
+            # Before the batch is given: a state taken while it is in use is behind it.
+            if batch == last:
+                self.epoch, self._given, self._skipped_before = epoch + 1, 0, 0
+            else:
+                self.epoch, self._given = epoch, batch + 1
             yield images, labels

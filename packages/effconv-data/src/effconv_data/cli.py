@@ -1,5 +1,6 @@
 """The command `effconv-data`: a word that names what to do, then its options."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from effconv_data.index import read_index
 from effconv_data.prepare import OnProgress, Prepared, Progress, prepare, prepare_folder
@@ -139,19 +141,21 @@ def show_command(arguments: Sequence[str], console: Console) -> int:
     """Print a set's index and draw a sheet of samples."""
     options = tyro.cli(Show, args=arguments, prog="effconv-data show")
     index = read_index(options.folder)
-    table = Table(title=index.name)
+    table = Table(title=Text(index.name))
     for heading in ("split", "samples", "shards", "with sha256"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for split, shards in index.splits.items():
         signed = sum(shard.sha256 is not None for shard in shards)
         samples = sum(shard.samples for shard in shards)
-        table.add_row(split, f"{samples:,}", f"{len(shards):,}", f"{signed:,}")
+        table.add_row(Text(split), f"{samples:,}", f"{len(shards):,}", f"{signed:,}")
     console.print(table)
     console.print(f"classes: {', '.join(index.classes)}", markup=False)
     for what, values in (("shape", index.image_shape), ("mean", index.mean), ("std", index.std)):
         if values is not None:
             console.print(f"{what}: {', '.join(f'{value:.4g}' for value in values)}")
-    out = options.out or Path(f"{index.name}-{options.split}.png")
+    # The name may come from elsewhere, and must not lead out of this folder.
+    name = re.sub(r"[^\w.-]", "_", index.name)
+    out = options.out or Path(f"{name}-{options.split}.png")
     draw_sheet(index, options.split, columns=options.columns).save(out)
     console.print(f"drew {out}", markup=False, soft_wrap=True)
     return 0
@@ -177,9 +181,13 @@ def verify_command(arguments: Sequence[str], console: Console) -> int:
     for split, report in reports.items():
         wrong += len(report.problems)
         classes = f"{min(report.class_counts):,} to {max(report.class_counts):,} a class"
-        console.print(f"{split}: {report.samples:,} good samples, {classes}")
+        console.print(f"{split}: {report.samples:,} good samples, {classes}", markup=False)
         for problem in report.problems:
             console.print(problem.sentence, markup=False, soft_wrap=True)
+    index = read_index(options.folder)
+    unsigned = sum(s.sha256 is None for shards in index.splits.values() for s in shards)
+    if unsigned:
+        console.print(f"shards whose sum the index does not give: {unsigned:,}")
     console.print("everything is right" if not wrong else f"problems: {wrong:,}")
     return min(wrong, 1)
 

@@ -1,8 +1,11 @@
 """What a set consists of: its classes, its splits and their shards."""
 
+import http.client
 import json
+import math
 import re
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,7 +47,7 @@ class Index(NamedTuple):
 
 def is_remote(place: str) -> bool:
     """Tell an address, such as `https://...` or `pipe:...`, from a path."""
-    return re.match(r"pipe:|[a-z][a-z0-9+.-]+://", place) is not None
+    return re.match(r"pipe:|[a-z][a-z0-9+.-]+://", place, re.IGNORECASE) is not None
 
 
 def read_index(folder: str | Path) -> Index:
@@ -78,7 +81,8 @@ def read_index(folder: str | Path) -> Index:
     )
     check(len(set(classes)) == len(classes), "names a class twice")
     check(isinstance(splits, dict) and splits, "has no splits under 'splits'")
-    name = index.get("name", folder.rsplit("/", 1)[-1])
+    usual = folder.rsplit("/", 1)[-1] if is_remote(folder) else Path(folder).resolve().name
+    name = index.get("name", usual)
     check(isinstance(name, str), f"has the name {name!r}, which is no text")
     shape = index.get("image_shape")
     check(
@@ -88,8 +92,8 @@ def read_index(folder: str | Path) -> Index:
     mean, std = index.get("mean"), index.get("std")
     for key, values in (("mean", mean), ("std", std)):
         check(
-            values is None or (_are(int | float, values) and len(values) > 0),
-            f"has {key} {values!r}, which is no list of numbers",
+            values is None or (_are(int | float, values) and all(map(math.isfinite, values))),
+            f"has {key} {values!r}, which is no list of finite numbers",
         )
     check((mean is None) == (std is None), "has only one of 'mean' and 'std'")
     return Index(
@@ -112,8 +116,10 @@ def _read_text(path: str) -> str:
         with urllib.request.urlopen(path, timeout=TIMEOUT) as response:
             return response.read().decode("utf-8")
     except urllib.error.HTTPError as error:
-        raise FileNotFoundError(f"{missing} ({error})") from error
-    except OSError as error:
+        if error.code in (404, 410):
+            raise FileNotFoundError(f"{missing} ({error})") from error
+        raise ConnectionError(f"{path} cannot be read ({error}); try again later") from error
+    except (OSError, http.client.HTTPException) as error:
         raise ConnectionError(f"{path} cannot be read ({error}); try again later") from error
 
 
@@ -158,4 +164,5 @@ def _shard(folder: str, row: Any, check: Callable[[object, str], None]) -> Shard
         or (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256) is not None),
         f"gives shard {file} the sha256 {sha256!r}, which is not 64 hexadecimal digits",
     )
-    return Shard(f"{folder}/{file}", samples, sha256)
+    place = urllib.parse.quote(file) if is_remote(folder) else file
+    return Shard(f"{folder}/{place}", samples, sha256)

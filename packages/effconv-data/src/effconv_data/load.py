@@ -87,7 +87,8 @@ def load(
             available. Batches are the same either way.
         workers: processes that read shards, see `StreamedBatches`.
         on_error: `"raise"` stops at a sample that cannot be given; `"skip"` leaves it out of its
-            batch, keeps it in `problems` and logs their number with each epoch.
+            batch, of the computed mean and std too, keeps it in `problems` and logs their number
+            with each epoch.
         augment: what is done to each uint8 batch, instead of the known set's own augmentation;
             `lambda images, generator: images` does nothing. None leaves the set's own in training.
         normalized: False gives uint8 images.
@@ -115,15 +116,16 @@ def load(
     if (mean is None) != (std is None):
         raise ValueError("only one of mean and std is given; pass both, or neither")
 
-    index = _find(name, split, root)
-    shards = shards_of(index, split, check=on_error == "raise")
+    skip = on_error == "skip"
+    index = _find(name, split, root, skip=skip)
+    shards = shards_of(index, split, check=not skip)
     counts = first_counts(shards, limit)
     shape = first_shape(index, shards)
     training, usual = split == "train", KNOWN.get(index.name)
     if augment is None and training and usual is not None and usual.padding:
         augment = partial(_pad_crop_flip, usual.padding)
     if mean is None or std is None:
-        mean, std = _statistics(index, usual, shape)
+        mean, std = _statistics(index, usual, shape, skip=skip)
     common = {
         "classes": index.classes,
         "batch_size": batch_size,
@@ -140,7 +142,9 @@ def load(
     }
     if resident is None:
         C, H, W = shape
-        resident = sum(counts) * C * H * W <= available_memory(device) // 2
+        # On the CPU too, where the images are decoded before they go to a GPU.
+        available = min(available_memory(device), available_memory("cpu"))
+        resident = sum(counts) * C * H * W <= available // 2
     if not resident:
         return StreamedBatches(
             shards,
@@ -151,7 +155,7 @@ def load(
             **common,
         )
     images, labels, missing = decode_shards(shards, counts, shape, len(index.classes))
-    if missing and on_error == "raise":
+    if missing and not skip:
         raise ShardError(next(iter(missing.values())))
     return ResidentBatches(images, labels, shards=counts, missing=missing, **common)
 
@@ -160,11 +164,14 @@ def _pad_crop_flip(padding: int, images: Tensor, generator: torch.Generator) -> 
     return horizontal_flip(pad_crop(images, padding, generator), generator)
 
 
-def _find(name: str | Path | Sequence[str], split: str, root: str | Path | None) -> Index:
+def _find(
+    name: str | Path | Sequence[str], split: str, root: str | Path | None, *, skip: bool
+) -> Index:
     """Give the index of a set, or one made of shards that have none."""
     sources = [name] if isinstance(name, str | Path) else list(name)
     if not isinstance(name, str | Path) or _names_shards(str(name)):
-        return scan_shards([url for source in sources for url in _expanded(str(source))], split)
+        urls = [url for source in sources for url in _expanded(str(source))]
+        return scan_shards(urls, split, skip=skip)
     place = str(name)
     if not is_remote(place) and not Path(place).is_absolute():
         root = root if root is not None else os.environ.get("EFFCONV_DATA")
@@ -178,6 +185,8 @@ def _find(name: str | Path | Sequence[str], split: str, root: str | Path | None)
 
 
 def _names_shards(place: str) -> bool:
+    if (Path(place) / "index.json").is_file():
+        return False
     pattern = any(mark in place for mark in "*?{")
     return place.startswith("pipe:") or pattern or place.endswith((".tar", ".tar.gz", ".tgz"))
 
@@ -189,7 +198,7 @@ def _expanded(source: str) -> list[str]:
     urls: list[str] = []
     for url in expand_urls(source):
         found = [url]
-        if not is_remote(url) and glob.has_magic(url):
+        if not is_remote(url) and glob.has_magic(url) and not Path(url).exists():
             found = sorted(glob.glob(url))  # noqa: PTH207, Path.glob takes no absolute pattern
         if not found:
             raise FileNotFoundError(f"no file matches {url!r}; correct the pattern")
@@ -198,11 +207,17 @@ def _expanded(source: str) -> list[str]:
 
 
 def _statistics(
-    index: Index, usual: Usual | None, shape: tuple[int, int, int]
+    index: Index, usual: Usual | None, shape: tuple[int, int, int], *, skip: bool
 ) -> tuple[Sequence[float], Sequence[float]]:
     if index.mean is not None and index.std is not None:
         # A constant channel has the standard deviation 0, by which nothing can be divided.
         return index.mean, [value or 1.0 for value in index.std]
     if usual is not None and usual.mean is not None and usual.std is not None:
         return usual.mean, usual.std
-    return split_statistics(shards_of(index, "train"), shape, len(index.classes))
+    if "train" not in index.splits:
+        raise ValueError(
+            f"the set {index.name!r} has neither mean and std nor a train split to take them from; "
+            "pass mean and std"
+        )
+    train = shards_of(index, "train", check=not skip)
+    return split_statistics(train, shape, len(index.classes), skip=skip)

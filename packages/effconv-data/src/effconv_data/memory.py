@@ -10,6 +10,8 @@ __all__ = ["available_memory"]
 UNKNOWN = 4 << 30
 """Bytes taken for available where the system does not say."""
 CGROUP = Path("/sys/fs/cgroup")
+GROUPS = Path("/proc/self/cgroup")
+UNLIMITED = 1 << 62
 
 
 def available_memory(device: str | torch.device) -> int:
@@ -17,7 +19,7 @@ def available_memory(device: str | torch.device) -> int:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return min(_free_of_machine(), _free_of_container()) // ranks
 
 
@@ -31,12 +33,30 @@ def _free_of_machine() -> int:
 
 
 def _free_of_container() -> int:
-    """Give what is left of a container's limit, which /proc/meminfo does not know of."""
+    """Give what is left of the limits of a container or a job, of which /proc/meminfo is silent."""
     try:
-        limit, used = (
-            (CGROUP / name).read_text(encoding="ascii").strip()
-            for name in ("memory.max", "memory.current")
-        )
+        lines = GROUPS.read_text(encoding="ascii").splitlines()
     except OSError:
-        return 1 << 62
-    return 1 << 62 if limit == "max" else max(int(limit) - int(used), 0)
+        return UNLIMITED
+    free = UNLIMITED
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers == "":
+            folder, names = CGROUP, ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            folder, names = CGROUP / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        place = folder / path.strip("/")
+        # A limit of any group above holds too.
+        while place.is_relative_to(folder):
+            free = min(free, _left(place, *names))
+            place = place.parent
+    return free
+
+
+def _left(group: Path, limit: str, used: str) -> int:
+    try:
+        texts = [(group / name).read_text(encoding="ascii").strip() for name in (limit, used)]
+    except OSError:
+        return UNLIMITED
+    return UNLIMITED if texts[0] == "max" else max(int(texts[0]) - int(texts[1]), 0)

@@ -10,6 +10,7 @@ order independent of their number; and which samples are dropped changes with ev
 In evaluation there is one lane, the samples in their own order, and nothing is dropped.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -55,6 +56,12 @@ class Order:
             return self.samples // self.global_batch
         return -(-self.samples // self.global_batch)
 
+    @property
+    def fingerprint(self) -> str:
+        """A short text that differs where, at the same seed, the order would."""
+        what = repr((self.counts, self.whole, LANES, WINDOW))
+        return hashlib.sha256(what.encode()).hexdigest()[:16]
+
     def lanes(self, epoch: int) -> "list[Lane]":
         """Give the lanes of an epoch, in the order of their rows in a batch."""
         if not self.training or self.whole:
@@ -82,7 +89,7 @@ class Order:
     def pieces(self, epoch: int, rank: int, world_size: int, readers: int = 1) -> "list[Piece]":
         """Give what of the lanes a rank needs, in the order of its rows in a batch.
 
-        A single lane is given in as many pieces as there are readers.
+        A single lane is given in as many pieces as there are readers, at most `LANES`.
         """
         share = self.global_batch // world_size
         lanes = self.lanes(epoch)
@@ -90,7 +97,7 @@ class Order:
             edges = [lane.first_row for lane in lanes] + [self.global_batch]
         else:
             # Several readers of one lane each read all of it, but decode their own rows alone.
-            count = min(readers, share)
+            count = min(readers, LANES, share)
             edges = [rank * share + share * part // count for part in range(count + 1)]
         pieces = []
         for number, (low, high) in enumerate(pairwise(edges)):
@@ -143,15 +150,18 @@ class Lane:
     start: int
     """Where in the ring the lane starts."""
 
-    def windows(self) -> list[tuple[int, int]]:
-        """Give the slots, first and behind the last, that are shuffled together."""
-        count = 1 if self.parent.whole else max(1, -(-self.length // WINDOW))
-        edges = [self.length * window // count for window in range(count + 1)]
-        return list(pairwise(edges))
+    @property
+    def windows(self) -> int:
+        """Number of windows."""
+        return 1 if self.parent.whole else max(1, -(-self.length // WINDOW))
+
+    def window(self, number: int) -> tuple[int, int]:
+        """Give the slots, first and behind the last, of a window: what is shuffled together."""
+        return tuple(self.length * edge // self.windows for edge in (number, number + 1))
 
     def shuffled(self, window: int) -> np.ndarray:
         """Give, for each slot of a window, which of the window's neighbours stands there."""
-        first, stop = self.windows()[window]
+        first, stop = self.window(window)
         if not self.parent.training:
             return np.arange(stop - first)
         if self.parent.whole:
@@ -185,7 +195,8 @@ class Lane:
             for shard, first, stop in self.runs(0, self.length)
         ]
         neighbours = np.concatenate(runs)
-        for window, (first, stop) in enumerate(self.windows()):
+        for window in range(self.windows):
+            first, stop = self.window(window)
             neighbours[first:stop] = neighbours[first:stop][self.shuffled(window)]
         return neighbours
 
@@ -203,3 +214,11 @@ class Piece:
         start, width = batch * self.lane.width, self.lane.width
         rows = min(width, self.lane.length - start)
         return start + rows * self.first // width, start + rows * self.stop // width
+
+    def slots_between(self, low: int, high: int, batches: range) -> np.ndarray:
+        """Give the slots of these batches from `low` to before `high`, in order."""
+        width = self.lane.width
+        inside = range(max(batches.start, low // width), min(batches.stop, -(-high // width)))
+        slots = [np.arange(*self.slots(batch)) for batch in inside]
+        joined = np.concatenate(slots) if slots else np.arange(0)
+        return joined[(joined >= low) & (joined < high)]

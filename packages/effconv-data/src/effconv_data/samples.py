@@ -2,10 +2,14 @@
 
 import gzip
 import hashlib
+import http.client
 import io
+import math
 import re
 import shutil
 import tempfile
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,17 +19,22 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 from webdataset import gopen
-from webdataset.tariterators import group_by_keys
 
 from effconv_data.index import TIMEOUT, Shard, is_remote
 from effconv_data.tar import tar_members
 
-__all__ = ["Problem", "Sample", "ShardError", "decode", "read_run", "read_samples"]
+__all__ = ["Problem", "Sample", "ShardError", "check_size", "decode", "read_run", "read_samples"]
 
 IMAGE_PARTS = ("jpg", "jpeg", "png")
 OTHER_PARTS = ("cls", "txt", "json", "npy", "npz")
 """What else a sample may have; none of it can run code when it is read."""
 CHANNELS = {"L": 1, "RGB": 3}
+LARGEST_IMAGE = 1 << 24
+"""Pixels of an image where the index gives no shape; a damaged header may ask for any number."""
+IMAGE_EXTRA = 1 << 18
+"""Bytes that an image file may have besides its pixels, such as a colour profile."""
+ATTEMPTS = 3
+"""Times that a server is asked for a shard."""
 IN_MEMORY = 1 << 24
 """Bytes of a remote shard that are kept in memory; a larger one lies in a temporary file."""
 
@@ -59,29 +68,47 @@ class Sample(NamedTuple):
     parts: dict[str, bytes]
     """Bytes by the name's ending in small letters, such as `jpg` and `cls`."""
 
+    def without_others(self) -> "Sample":
+        """Leave out the bytes of what is neither an image nor a label, but not its name."""
+        kept = {k: d if k in (*IMAGE_PARTS, "cls") else b"" for k, d in self.parts.items()}
+        return Sample(self.key, kept)
+
 
 def read_samples(shard: Shard) -> Iterator[Sample]:
     """Give the samples of a shard in order, undecoded.
 
+    Members that follow each other and have a name in common up to its first dot are one sample, as
+    in WebDataset.
+
     Raises:
-        ShardError: if the shard is missing, has another sum than its index gives, or is damaged.
+        ShardError: if the shard is missing, has another sum than its index gives, is damaged, or
+            holds a member that belongs to no sample.
     """
     try:
         with _opened(shard) as stream:
-            members = (
-                {"fname": name, "data": data, "__url__": shard.url}
-                for name, data in tar_members(stream)
-            )
-            for parts in group_by_keys(members):
-                key = parts.pop("__key__")
-                parts.pop("__url__")
-                yield Sample(key, parts)
+            sample: Sample | None = None
+            for name, data in tar_members(stream):
+                match = re.fullmatch(r"((?:.*/)?[^./]+)\.([^/]+)", name, re.DOTALL)
+                if match is None:
+                    raise _unreadable(
+                        shard,
+                        f"has the member {name!r}, which belongs to no sample; a name is a key, a "
+                        "dot and the kind of its content, so write the shard anew",
+                    )
+                key, part = match[1], match[2].lower()
+                if sample is None or key != sample.key:
+                    if sample is not None:
+                        yield sample
+                    sample = Sample(key, {})
+                if part in sample.parts:
+                    raise _unreadable(shard, f"has the member {name!r} twice; write the shard anew")
+                sample.parts[part] = data
+            if sample is not None:
+                yield sample
     except ShardError:
         raise
-    except Exception as error:  # gzip, the network and WebDataset each raise kinds of their own
-        # WebDataset appends to the arguments of what it passes on.
-        own = error.args and not isinstance(error, OSError)
-        reason = (error.args[0] if own else str(error)) or type(error).__name__
+    except Exception as error:  # tar, gzip and the network each raise kinds of their own
+        reason = str(error) or type(error).__name__
         raise _unreadable(shard, f"cannot be read ({reason}); copy the set again") from error
 
 
@@ -136,7 +163,24 @@ def decode(
                 f"has the member {sample.key}.{part}; only {', '.join(IMAGE_PARTS + OTHER_PARTS)} "
                 "are read, because others may run code, so write the shard without it",
             )
+    if shape is not None:
+        check_size(shard, sample, shape)
     return _image(shard, sample, shape), _label(shard, sample, num_classes)
+
+
+def check_size(shard: Shard, sample: Sample, shape: tuple[int, int, int]) -> None:
+    """Refuse a sample of more bytes than an image of a shape `(C, H, W)` and a label need.
+
+    Raises:
+        ShardError: if it is so large.
+    """
+    size = sum(len(data) for part, data in sample.parts.items() if part in (*IMAGE_PARTS, "cls"))
+    if size > 4 * math.prod(shape) + IMAGE_EXTRA:
+        raise _unusable(
+            shard,
+            sample,
+            f"has {size} bytes, which no image of shape {shape} needs; write the shard anew",
+        )
 
 
 @contextmanager
@@ -164,12 +208,33 @@ def _local_copy(url: str) -> Iterator[BinaryIO]:
             yield file
         return
     with tempfile.SpooledTemporaryFile(IN_MEMORY) as copy:
-        # WebDataset would run curl, which hands on a server's error page as if it were the shard.
-        web = url.startswith(("http://", "https://"))
-        with urllib.request.urlopen(url, timeout=TIMEOUT) if web else gopen(url) as source:
-            shutil.copyfileobj(source, copy, 1 << 20)
+        if url.lower().startswith(("http://", "https://")):
+            _fetch(url, copy)
+        else:
+            with gopen(url) as source:
+                shutil.copyfileobj(source, copy, 1 << 20)
         copy.seek(0)
         yield copy
+
+
+def _fetch(url: str, copy: BinaryIO) -> None:
+    """Copy what a server gives, which is asked again where it may have failed by chance."""
+    # Not with WebDataset, whose curl hands on a server's error page as if it were the shard.
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            copy.seek(0)
+            copy.truncate()
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as source:
+                shutil.copyfileobj(source, copy, 1 << 20)
+                missing = int(source.headers.get("Content-Length") or copy.tell()) - copy.tell()
+            if missing:
+                raise ConnectionError(f"the connection broke off {missing} bytes before the end")
+            return
+        except (OSError, http.client.HTTPException) as error:
+            lasting = isinstance(error, urllib.error.HTTPError) and error.code < 500
+            if lasting or attempt == ATTEMPTS:
+                raise
+            time.sleep(attempt)
 
 
 def _sha256(file: BinaryIO) -> str:
@@ -193,7 +258,7 @@ def _image(shard: Shard, sample: Sample, shape: tuple[int, int, int] | None) -> 
         image = Image.open(io.BytesIO(sample.parts[parts[0]]), formats=("JPEG", "PNG"))
         found = CHANNELS.get(image.mode, 0), image.height, image.width
         # Before the pixels, because a damaged header may ask for any number of them.
-        if shape is None or found == shape:
+        if found == shape or (shape is None and image.height * image.width <= LARGEST_IMAGE):
             image.load()
     except Exception as error:  # Pillow's decoders raise many kinds on damaged input
         raise _unusable(
@@ -207,6 +272,13 @@ def _image(shard: Shard, sample: Sample, shape: tuple[int, int, int] | None) -> 
             shard,
             sample,
             f"is an image of mode {image.mode}; 8-bit grey (L) and RGB are allowed, so convert it",
+        )
+    if shape is None and image.height * image.width > LARGEST_IMAGE:
+        raise _unusable(
+            shard,
+            sample,
+            f"has {image.height} x {image.width} pixels; {LARGEST_IMAGE} in all are allowed, so "
+            "make it smaller",
         )
     if shape is not None and found != shape:
         raise _unusable(

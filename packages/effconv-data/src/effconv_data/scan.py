@@ -6,14 +6,17 @@ import numpy as np
 import torch
 
 from effconv_data.index import Index, Shard
-from effconv_data.samples import decode, read_samples
+from effconv_data.samples import ShardError, decode, read_samples
 from effconv_data.split import parallel
 from effconv_data.statistics import statistics_of_counts
 
 __all__ = ["scan_shards"]
 
 
-def scan_shards(urls: Sequence[str], split: str) -> Index:
+LARGEST_LABEL = 1_000_000
+
+
+def scan_shards(urls: Sequence[str], split: str, *, skip: bool = False) -> Index:
     """Read shards once and give an index of them as one split.
 
     Classes are named by their numbers, from 0 to the largest label.
@@ -21,6 +24,7 @@ def scan_shards(urls: Sequence[str], split: str) -> Index:
     Args:
         urls: paths or addresses.
         split: what the split is called.
+        skip: leave out what cannot be read: samples, and all of a shard behind a damage.
 
     Raises:
         ShardError: for what cannot be read.
@@ -29,7 +33,10 @@ def scan_shards(urls: Sequence[str], split: str) -> Index:
     urls = list(urls)
     if not urls or len(set(urls)) < len(urls):
         raise ValueError(f"the shards are {urls}; name at least one, and none twice")
-    rows = list(parallel(_scan_shard, [(url,) for url in urls]))
+    rows = list(parallel(_scan_shard, [(url, skip) for url in urls]))
+    if skip and any(row[0] for row in rows):
+        urls = [url for url, row in zip(urls, rows, strict=True) if row[0]]
+        rows = [row for row in rows if row[0]]
     for url, (samples, shape, _, _) in zip(urls, rows, strict=True):
         if not samples:
             raise ValueError(f"shard {url} holds no samples; leave it out")
@@ -44,13 +51,24 @@ def scan_shards(urls: Sequence[str], split: str) -> Index:
     return Index("shards", classes, {split: shards}, rows[0][1], mean, std)
 
 
-def _scan_shard(url: str) -> tuple[int, tuple[int, ...] | None, int, np.ndarray]:
+def _scan_shard(url: str, skip: bool) -> tuple[int, tuple[int, ...] | None, int, np.ndarray]:
     """Give a shard's number of samples, image shape, largest label and counts of pixel values."""
     shard, shape, largest, samples, counts = Shard(url, 0, None), None, 0, 0, np.zeros((0, 256))
-    for sample in read_samples(shard):
-        image, label = decode(shard, sample, shape, 1 << 31)
-        if shape is None:
-            shape, counts = image.shape, np.zeros((len(image), 256), dtype=np.int64)
-        counts += np.stack([np.bincount(channel.ravel(), minlength=256) for channel in image])
-        largest, samples = max(largest, label), samples + 1
-    return samples, shape, largest, counts
+    try:
+        for sample in read_samples(shard):
+            samples += 1
+            try:
+                image, label = decode(shard, sample, shape, LARGEST_LABEL + 1)
+            except ShardError:
+                if not skip:
+                    raise
+                continue
+            if shape is None:
+                shape, counts = image.shape, np.zeros((len(image), 256), dtype=np.int64)
+            counts += np.stack([np.bincount(channel.ravel(), minlength=256) for channel in image])
+            largest = max(largest, label)
+    except ShardError:
+        if not skip:
+            raise
+    # Where no sample is whole there is nothing to give.
+    return (samples if shape else 0), shape, largest, counts

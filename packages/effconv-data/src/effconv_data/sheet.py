@@ -62,7 +62,7 @@ def _drawn(
         middle = number * height + height // 2
         draw.text((MARGIN, middle), name, fill="black", anchor="lm", font=font)
         for column, image in enumerate(images):
-            pixels = Image.fromarray(image.transpose(1, 2, 0).squeeze())
+            pixels = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
             enlarged = pixels.resize((size[1] * scale, size[0] * scale), Image.Resampling.NEAREST)
             sheet.paste(enlarged, (NAME_WIDTH + column * width, number * height + MARGIN // 2))
     return sheet

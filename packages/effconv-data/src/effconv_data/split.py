@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,11 +148,24 @@ def decode_shards(
 
 
 def split_statistics(
-    shards: Sequence[Shard], shape: tuple[int, int, int], num_classes: int
+    shards: Sequence[Shard], shape: tuple[int, int, int], num_classes: int, *, skip: bool = False
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Give mean and standard deviation of the pixels of shards, one shard a process in memory."""
-    tasks = [(shard, shard.samples, shape, num_classes) for shard in shards]
-    return statistics_of_counts(map(torch.from_numpy, parallel(_count_shard, tasks)))
+    """Give mean and standard deviation of the pixels of shards, one image a process in memory.
+
+    Args:
+        shards: the shards.
+        shape: `(C, H, W)` of every image.
+        num_classes: labels run from 0 to one less.
+        skip: leave out what cannot be read.
+
+    Raises:
+        ShardError: if something, or with `skip` everything, cannot be read.
+    """
+    found = list(parallel(_count_shard, [(shard, shape, num_classes) for shard in shards]))
+    problems = [problem for _, problem in found if problem is not None]
+    if problems and not (skip and any(counts.any() for counts, _ in found)):
+        raise ShardError(problems[0])
+    return statistics_of_counts(torch.from_numpy(counts) for counts, _ in found)
 
 
 def _decode_shard(
@@ -172,12 +186,21 @@ def _decode_shard(
 
 
 def _count_shard(
-    shard: Shard, count: int, shape: tuple[int, int, int], num_classes: int
-) -> np.ndarray:
-    images, _, problems = _decode_shard(shard, count, shape, num_classes)
-    there = images[[number for number in range(count) if number not in problems]]
-    # Not torch, whose threads do not survive a fork.
-    return np.stack([np.bincount(c.ravel(), minlength=256) for c in there.transpose(1, 0, 2, 3)])
+    shard: Shard, shape: tuple[int, int, int], num_classes: int
+) -> tuple[np.ndarray, Problem | None]:
+    """Count the values of each channel `(C, 256)`, and give the first problem there is."""
+    counts, problem = np.zeros((shape[0], 256), dtype=np.int64), None
+    for _, sample in read_run([(shard, 0, shard.samples)]):
+        try:
+            if isinstance(sample, Problem):
+                raise ShardError(sample)
+            image, _ = decode(shard, sample, shape, num_classes)
+        except ShardError as error:
+            problem = problem or error.problem
+            continue
+        # Not torch, whose threads do not survive a fork.
+        counts += np.stack([np.bincount(channel.ravel(), minlength=256) for channel in image])
+    return counts, problem
 
 
 def parallel(function: Callable[..., Any], tasks: list[tuple[Any, ...]]) -> Iterator[Any]:
@@ -186,8 +209,13 @@ def parallel(function: Callable[..., Any], tasks: list[tuple[Any, ...]]) -> Iter
     # By fork, because other ways start the user's script a second time; the children do not touch
     # the accelerator. Elsewhere fork is missing or unsafe.
     workers = min(len(tasks), len(os.sched_getaffinity(0))) if sys.platform == "linux" else 1
-    if workers == 1:
+    if workers == 1 or multiprocessing.current_process().daemon:
         yield from itertools.starmap(function, tasks)
         return
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
-        yield from pool.map(function, *zip(*tasks, strict=True))
+        try:
+            yield from pool.map(function, *zip(*tasks, strict=True))
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "a process that reads shards was killed, perhaps for memory; start again"
+            ) from error

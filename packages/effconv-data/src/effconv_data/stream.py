@@ -1,11 +1,11 @@
 """A split that is read from its shards as it is needed."""
 
+import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from effconv_data._checks import check_integer
 from effconv_data.batches import Augment, Batches
 from effconv_data.index import Shard
-from effconv_data.order import Order, Piece
-from effconv_data.samples import Problem, Sample, ShardError, decode, read_run
+from effconv_data.order import LANES, Order, Piece
+from effconv_data.samples import Problem, Sample, ShardError, check_size, decode, read_run
 
 __all__ = ["StreamedBatches", "usual_workers"]
 
@@ -37,7 +37,8 @@ class StreamedBatches(Batches):
         device: where the batches are given.
         rank: which part of each global batch this process gets, from 0.
         world_size: number of ranks.
-        workers: processes that read, at most 8; 0 reads in this one, None takes `usual_workers`.
+        workers: processes that read, at most 8 of them; 0 reads in this one, None takes
+            `usual_workers`.
         on_error: `"raise"` stops at the first sample that cannot be given; `"skip"` leaves it out
             of its batch, keeps it in `problems` and logs their number with each epoch.
         name: what the set is called.
@@ -104,13 +105,7 @@ class StreamedBatches(Batches):
             self.num_classes,
             stop_at_problem=self._on_error == "raise",
         )
-        # The loader takes one item from each worker in turn, so that a batch's come one by one.
-        items = (
-            DataLoader(rows, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
-            if workers
-            else rows
-        )
-        items = iter(items)
+        items = iter(_in_workers(rows, workers) if workers else rows)
         for _ in range(first, len(self)):
             try:
                 parts = [next(items) for _ in range(max(workers, 1))]
@@ -130,7 +125,7 @@ class StreamedBatches(Batches):
     def _joined(self, parts: Sequence[Tensor]) -> Tensor:
         if self._device.type != "cuda":
             return torch.cat(parts).to(self._device)
-        # Pinned memory is what lets the copy run beside the network.
+        # From pinned memory, so that this process does not wait for the copy.
         shape = (sum(map(len, parts)), *parts[0].shape[1:])
         pinned = torch.empty(shape, dtype=parts[0].dtype, pin_memory=True)
         return torch.cat(parts, out=pinned).to(self._device, non_blocking=True)
@@ -153,8 +148,23 @@ def usual_workers() -> int:
     """Give this rank's part of the processors, 8 at most; 0 where processes are not forked."""
     if sys.platform != "linux":  # elsewhere a new process runs the user's script again
         return 0
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(8, max(1, len(os.sched_getaffinity(0)) // ranks))
+    if multiprocessing.current_process().daemon:  # which may have no children
+        return 0
+    ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return min(LANES, max(1, len(os.sched_getaffinity(0)) // ranks))
+
+
+def _in_workers(rows: "_Rows", workers: int) -> DataLoader:
+    """Let processes read; they give a batch's parts one after another."""
+    return DataLoader(
+        rows,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        # Its seed is of no use here, and is not to be drawn from the global generator.
+        generator=torch.Generator(),
+        multiprocessing_context="fork" if sys.platform == "linux" else None,
+    )
 
 
 class _Part(NamedTuple):
@@ -188,7 +198,7 @@ class _Rows(IterableDataset):
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         first, stop = (len(self.pieces) * part // workers for part in (number, number + 1))
         pieces = self.pieces[first:stop]
-        streams = [_stream(piece, self.shards, self.batches) for piece in pieces]
+        streams = [_stream(piece, self.shards, self.batches, self.image_shape) for piece in pieces]
         for batch in self.batches:
             items = [
                 next(stream)
@@ -221,29 +231,50 @@ class _Rows(IterableDataset):
 
 
 def _stream(
-    piece: Piece, shards: list[Shard], batches: range
+    piece: Piece, shards: list[Shard], batches: range, shape: tuple[int, int, int]
 ) -> Iterator[tuple[Shard, Sample | Problem]]:
     """Give the undecoded samples of a piece's slots, in order."""
     lane = piece.lane
-    slots = np.concatenate([np.arange(*piece.slots(batch)) for batch in batches])
-    windows = lane.windows()
-    numbers = [n for n, (_, high) in enumerate(windows) if len(slots) and high > slots[0]]
+    start, numbers = piece.slots(batches.start)[0], range(lane.windows)
+    numbers = [number for number in numbers if lane.window(number)[1] > start]
     if not numbers:
         return
-    runs = lane.runs(windows[numbers[0]][0], lane.length)
-    neighbours = read_run((shards[shard], first, stop) for shard, first, stop in runs)
+    runs = lane.runs(lane.window(numbers[0])[0], lane.length)
+    neighbours = _small(
+        read_run((shards[shard], first, stop) for shard, first, stop in runs), shape
+    )
     ahead: list[tuple[Shard, Sample | Problem]] = []
     for number in numbers:
-        low, high = windows[number]
+        low, high = lane.window(number)
         there, ahead = ahead, []
         there += [next(neighbours) for _ in range(high - low - len(there))]
-        coming = 0 if number == numbers[-1] else windows[number + 1][1] - high
-        mine = slots[(slots >= low) & (slots < high)]
+        following = (high, high) if number == numbers[-1] else lane.window(number + 1)
+        coming = following[1] - following[0]
+        mine = piece.slots_between(low, high, batches)
         for done, place in enumerate(lane.shuffled(number)[mine - low].tolist(), 1):
             yield there[place]
             # In step with what is given, so that no batch waits for a whole window.
             while len(ahead) < coming * done // len(mine):
                 ahead.append(next(neighbours))
+
+
+def _small(
+    items: Iterator[tuple[Shard, Sample | Problem]], shape: tuple[int, int, int]
+) -> Iterator[tuple[Shard, Sample | Problem]]:
+    """Keep of each sample what is needed, and nothing that is too large for an image of a shape.
+
+    Thousands of samples wait undecoded, so a small shard that unpacks to large ones could otherwise
+    fill the memory.
+    """
+    for shard, sample in items:
+        if isinstance(sample, Problem):
+            yield shard, sample
+            continue
+        try:
+            check_size(shard, sample, shape)
+            yield shard, sample.without_others()
+        except ShardError as error:
+            yield shard, error.problem
 
 
 def _as_it_is(item: _Part) -> _Part:

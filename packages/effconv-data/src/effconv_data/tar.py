@@ -11,9 +11,11 @@ from typing import BinaryIO
 __all__ = ["LARGEST_MEMBER", "TarError", "tar_members"]
 
 BLOCK = 512
-LARGEST_MEMBER = 1 << 26
+LARGEST_MEMBER = 1 << 24
 """Bytes; a header that declares more is taken for damaged before anything is reserved for it."""
 LARGEST_HEADER = 1 << 20
+LARGEST_PADDING = 1 << 26
+"""Bytes of zeros behind the end mark; tar writes thousands."""
 
 REGULAR = (b"0", b"\0", b"7")
 LEFT_OUT = (b"5", b"g", b"K")
@@ -35,7 +37,7 @@ def tar_members(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
 
     Raises:
         TarError: if a header or a member is cut off, a header's sum is wrong, a size is no size, a
-            member is a link or a device, or the end mark is missing.
+            member is a link or a device, or the end mark is missing or has data behind it.
     """
     longer: dict[str, str] = {}
     at = 0
@@ -67,11 +69,15 @@ def tar_members(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
             longer |= _pax_records(data, at)
         elif kind == b"L":
             longer["path"] = _text(data)
-        elif kind not in LEFT_OUT:
-            longer = {}
+        elif kind in REGULAR:
             yield name, data
-    while stream.read(1 << 16):
-        pass
+        if kind not in (b"x", b"L", b"K", b"g"):
+            longer = {}
+    padding = 0
+    while block := stream.read(1 << 16):
+        padding += len(block)
+        if block.strip(b"\0") or padding > LARGEST_PADDING:
+            raise TarError(f"its end mark at byte {at} has data behind it")
 
 
 def _header(header: bytes, at: int) -> tuple[str, int, bytes]:
@@ -100,7 +106,7 @@ def _decimal(text: str, at: int) -> int:
 
 
 def _text(field: bytes) -> str:
-    return field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+    return field.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
 
 
 def _pax_records(data: bytes, at: int) -> dict[str, str]:
@@ -117,6 +123,6 @@ def _pax_records(data: bytes, at: int) -> dict[str, str]:
         ):
             raise TarError(f"the extended header before byte {at} is malformed")
         key, _, value = record[:-1].partition(b"=")
-        records[key.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
+        records[key.decode("utf-8", "replace")] = value.decode("utf-8", "backslashreplace")
         data = data[length:]
     return records

@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +24,8 @@ class SplitReport(NamedTuple):
     """Samples without a problem."""
     class_counts: tuple[int, ...]
     """Of these, in label order."""
-    image_shape: tuple[int, int, int]
-    """`(C, H, W)`."""
+    image_shape: tuple[int, int, int] | None
+    """`(C, H, W)`; None where no image can be read."""
     problems: list[Problem]
     """What is wrong, one for each sample or shard."""
 
@@ -44,12 +45,17 @@ def verify(
 
     Raises:
         FileNotFoundError: if there is no index.
-        ValueError: if the index is malformed, or no image of a split can be read.
+        ValueError: if the index is malformed.
     """
     index = read_index(folder)
     reports = {}
     for split, shards in index.splits.items():
-        shape = first_shape(index, shards)
+        try:
+            shape = first_shape(index, shards)
+        except ShardError as error:
+            none = (0,) * len(index.classes)
+            reports[split] = SplitReport(0, none, None, [error.problem])
+            continue
         tasks = [(shard, shape, len(index.classes)) for shard in shards]
         counts, problems = np.zeros(len(index.classes), dtype=int), []
         for done, (found, wrong) in enumerate(parallel(_verify_shard, tasks), 1):
@@ -79,11 +85,23 @@ def _verify_shard(
     return np.array([counts[label] for label in range(num_classes)]), list(problems)
 
 
+LARGEST_ARRAYS = 1 << 28
+"""Bytes that an .npz may unpack to."""
+
+
+def _arrays(data: bytes) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > LARGEST_ARRAYS:
+        raise ValueError(f"it unpacks to {size} bytes; {LARGEST_ARRAYS} are allowed")
+    return dict(np.load(io.BytesIO(data), allow_pickle=False))
+
+
 DECODERS: dict[str, Callable[[bytes], Any]] = {
     "txt": bytes.decode,
     "json": json.loads,
     "npy": lambda data: np.load(io.BytesIO(data), allow_pickle=False),
-    "npz": lambda data: dict(np.load(io.BytesIO(data), allow_pickle=False)),
+    "npz": _arrays,
 }
 
 
