@@ -1,0 +1,89 @@
+"""Shards from web servers, pipes and patterns."""
+
+import functools
+import http.server
+import threading
+
+import pytest
+import torch
+from effconv_data import ShardError, load
+
+
+def streamed(sets, name="uneven", **options):
+    options = {"batch_size": 4, "resident": False, "workers": 0, **options}
+    return load(name, root=sets, **options)
+
+
+def same(left, right):
+    left, right = list(left), list(right)
+    assert len(left) == len(right)
+    for (a, b), (c, d) in zip(left, right):
+        assert torch.equal(a, c)
+        assert torch.equal(b, d)
+
+
+@pytest.fixture
+def server(sets):
+    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(quiet, directory=str(sets))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_from_a_web_server(sets, server, workers):
+    local = streamed(sets)
+    same(streamed(server, workers=workers), local)
+    same(load(f"{server}/uneven", batch_size=4, resident=False), streamed(sets))
+    with pytest.raises(FileNotFoundError, match="404"):
+        load(f"{server}/nothing", batch_size=4)
+
+
+def test_a_page_of_an_error_is_no_shard(sets, server):
+    with pytest.raises(ShardError, match=r"train-00099.tar cannot be read \(HTTP Error 404"):
+        load([f"{server}/uneven/train-00099.tar"], batch_size=4)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{}/even/train-*.tar.gz",
+        "{}/even/train-{{00000..00003}}.tar.gz",
+        "{}/even/train-00000.tar.gz::{}/even/train-{{00001..00003}}.tar.gz",
+    ],
+)
+def test_from_shards_without_an_index(sets, source):
+    shards = load(source.format(sets, sets), batch_size=4, resident=False, workers=2)
+    assert shards.classes == ("0", "1", "2")
+    assert shards.samples == 24
+    indexed = streamed(sets, "even")
+    assert (shards.mean, shards.std) == (indexed.mean, indexed.std)
+    same(shards, indexed)
+
+
+def test_from_a_pipe(sets):
+    files = [f"pipe:cat {sets}/even/train-0000{number}.tar.gz" for number in range(4)]
+    same(load(files, batch_size=4, resident=False), streamed(sets, "even"))
+    with pytest.raises(ShardError, match="cannot be read"):
+        load("pipe:cat /nothing/there.tar", batch_size=4)
+
+
+def test_an_index_cannot_name_a_command(small_set):
+    made = small_set()
+    made.index["splits"]["train"]["shards"][0]["file"] = "pipe:touch harm #.tar"
+    folder = made.write()
+    (folder / "pipe:touch harm #.tar").write_bytes(b"")
+    with pytest.raises(ShardError, match="cut off"):
+        list(load(folder, batch_size=1, resident=False))
+    assert not (folder / "harm").exists()
+
+
+def test_no_shard_matches(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file matches"):
+        load(f"{tmp_path}/*.tar", batch_size=4)
+    with pytest.raises(ValueError, match="name at least one"):
+        load([], batch_size=4)
