@@ -1,5 +1,11 @@
 """Shared by all tests: one seed, and a torchvision that imports beside another build of torch."""
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One thread for each of the processes that share the cores, and for those that they start.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 
