@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from effconv_data import load, read_split
+from effconv_data.index import read_index
+from effconv_data.sheet import draw_sheet
 from effconv_data.statistics import pixel_statistics
 
 # Of the MNIST paper's page: samples of the digits 0 to 9.
@@ -87,3 +89,29 @@ def test_load_gives_normalised_batches_of_cifar10(real_data):
     images = torch.cat([x for x, _ in plain])
     assert images.mean((0, 2, 3)).abs().max() < 0.05
     assert (images.std((0, 2, 3)) - 1).abs().max() < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_mnist_streams_as_it_lies_in_memory(real_data, split):
+    folder(real_data, "mnist")
+    options = {"split": split, "root": real_data, "batch_size": 500, "normalized": False}
+    streamed = load("mnist", resident=False, workers=2, **options)
+    resident = load("mnist", resident=True, **options)
+    labels = []
+    for (a, b), (c, d) in zip(streamed, resident, strict=True):
+        assert torch.equal(a, c)
+        assert torch.equal(b, d)
+        labels.append(b)
+    published = MNIST_TRAIN if split == "train" else MNIST_TEST
+    assert torch.bincount(torch.cat(labels)).tolist() == published
+
+
+def test_the_sheet_of_real_pictures_has_every_class(real_data):
+    index = read_index(folder(real_data, "cifar10"))
+    sheet = np.asarray(draw_sheet(index, "test", columns=3))
+    assert sheet.shape == (10 * 68, 160 + 3 * 68, 3)
+    for row in range(10):
+        for column in range(3):
+            place = sheet[row * 68 + 2 :, 160 + column * 68 :][:64, :64]
+            assert place.std() > 1  # a picture, not white paper
