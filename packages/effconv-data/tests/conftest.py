@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from effconv_data import load
 from PIL import Image
 
 
@@ -111,6 +113,31 @@ def sets(tmp_path_factory):
     for name, train in {"one": [23], "even": [6, 6, 6, 6], "uneven": [1, 11, 2, 7, 5]}.items():
         SmallSet(root / name, shards={"train": train, "test": [3, 4]}, shape=(3, 4, 1)).write()
     return root
+
+
+@pytest.fixture(scope="session")
+def streamed():
+    """`load` of a set of `sets`, streamed unless told otherwise."""
+
+    def load_streamed(root, name="uneven", **options):
+        options = {"batch_size": 4, "resident": False, "workers": 0, **options}
+        return load(name, root=root, **options)
+
+    return load_streamed
+
+
+@pytest.fixture(scope="session")
+def same():
+    """Assert that two rows of batches are equal bit for bit."""
+
+    def check(left, right):
+        left, right = list(left), list(right)
+        assert len(left) == len(right)
+        for (a, b), (c, d) in zip(left, right):
+            assert torch.equal(a, c)
+            assert torch.equal(b, d)
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -9,19 +9,6 @@ import torch
 from effconv_data import ShardError, load
 
 
-def streamed(sets, name="uneven", **options):
-    options = {"batch_size": 4, "resident": False, "workers": 0, **options}
-    return load(name, root=sets, **options)
-
-
-def same(left, right):
-    left, right = list(left), list(right)
-    assert len(left) == len(right)
-    for (a, b), (c, d) in zip(left, right):
-        assert torch.equal(a, c)
-        assert torch.equal(b, d)
-
-
 @pytest.fixture
 def damaged(small_set):
     """26 samples in 3 shards; one without label, one no image, and a shard cut off."""
@@ -41,7 +28,7 @@ def damaged(small_set):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_stops_with_shard_key_and_reason(damaged, workers):
+def test_stops_with_shard_key_and_reason(streamed, damaged, workers):
     batches = streamed(damaged.parent, damaged.name, workers=workers, mean=(0.5,), std=(0.5,))
     with pytest.raises(
         ShardError,
@@ -54,7 +41,7 @@ def test_stops_with_shard_key_and_reason(damaged, workers):
 
 
 @pytest.mark.parametrize("resident", [False, True])
-def test_skips_counts_and_reports(damaged, resident, caplog):
+def test_skips_counts_and_reports(streamed, damaged, resident, caplog):
     options = {"mean": (0.5,), "std": (0.5,), "on_error": "skip", "batch_size": 13, "augment": None}
     batches = streamed(damaged.parent, damaged.name, resident=resident, workers=2, **options)
     for epoch in range(2):
@@ -73,7 +60,7 @@ def test_skips_counts_and_reports(damaged, resident, caplog):
         assert f"epoch {epoch} of small: 5 samples were skipped" in record.getMessage()
 
 
-def test_skipping_streams_what_it_has_from_memory(damaged):
+def test_skipping_streams_what_it_has_from_memory(streamed, same, damaged):
     options = {"mean": (0.5,), "std": (0.5,), "on_error": "skip", "batch_size": 13}
     stream = streamed(damaged.parent, damaged.name, **options)
     resident = streamed(damaged.parent, damaged.name, resident=True, **options)
@@ -81,7 +68,7 @@ def test_skipping_streams_what_it_has_from_memory(damaged):
     assert sorted(stream.problems) == sorted(resident.problems)
 
 
-def test_a_missing_shard_can_be_skipped(small_set):
+def test_a_missing_shard_can_be_skipped(streamed, small_set):
     made = small_set(shards={"train": [6, 6], "test": [2, 6, 1]}, shape=(3, 4, 1))
     folder = made.write()
     (folder / "train-00000.tar.gz").unlink()
@@ -102,7 +89,7 @@ def test_a_missing_shard_can_be_skipped(small_set):
         assert len(list(batches)) == 3
 
 
-def test_a_set_of_which_nothing_is_left_is_an_error(small_set):
+def test_a_set_of_which_nothing_is_left_is_an_error(streamed, small_set):
     folder = small_set(shards={"train": [6], "test": [1]}, shape=(3, 4, 1)).write()
     (folder / "train-00000.tar.gz").write_bytes(b"")
     index = json.loads((folder / "index.json").read_text()) | {"image_shape": [1, 3, 4]}
@@ -114,7 +101,7 @@ def test_a_set_of_which_nothing_is_left_is_an_error(small_set):
             list(batches)
 
 
-def test_damage_does_not_change_the_statistics_unseen(small_set):
+def test_damage_does_not_change_the_statistics_unseen(streamed, small_set):
     made = small_set(shards={"train": [6, 6], "test": [4]}, shape=(3, 4, 1))
     folder = made.write()
     made.sign()
@@ -145,7 +132,7 @@ def test_skipping_reaches_shards_without_an_index(damaged):
     assert len(torch.cat([y for _, y in batches])) == 26 - 2
 
 
-def test_skipped_samples_are_counted_over_an_interruption(damaged, caplog):
+def test_skipped_samples_are_counted_over_an_interruption(streamed, damaged, caplog):
     options = {"mean": (0.5,), "std": (0.5,), "on_error": "skip", "batch_size": 2, "seed": 1}
     batches = streamed(damaged.parent, damaged.name, **options)
     begun = iter(batches)
@@ -163,7 +150,7 @@ def test_skipped_samples_are_counted_over_an_interruption(damaged, caplog):
     assert resumed.state_dict()["skipped"] == 0
 
 
-def test_a_small_shard_that_unpacks_to_a_large_one_is_refused(small_set):
+def test_a_small_shard_that_unpacks_to_a_large_one_is_refused(streamed, small_set):
     made = small_set(shards={"train": [4], "test": [1]}, shape=(3, 4, 1))
     members = made.members["train-00000.tar.gz"]
     members[0] = (members[0][0], members[0][1] + bytes(1 << 19))
@@ -183,7 +170,7 @@ def test_members_that_belong_to_no_sample_are_refused_by_name(small_set):
             load(made.write(), batch_size=1)
 
 
-def test_a_wrong_sum_stops_or_skips_the_shard(small_set):
+def test_a_wrong_sum_stops_or_skips_the_shard(streamed, small_set):
     made = small_set(shards={"train": [6, 6], "test": [1]}, shape=(3, 4, 1))
     folder = made.write()
     made.sign()
@@ -196,7 +183,7 @@ def test_a_wrong_sum_stops_or_skips_the_shard(small_set):
     assert len(torch.cat([y for _, y in batches])) == 6
 
 
-def test_members_that_may_run_code_are_refused_by_name(small_set):
+def test_members_that_may_run_code_are_refused_by_name(streamed, small_set):
     made = small_set(shards={"train": [2], "test": [1]}, shape=(3, 4, 1))
     made.members["train-00000.tar.gz"].insert(1, ("train-000000.pyd", pickle.dumps(print)))
     folder = made.write()
@@ -204,7 +191,7 @@ def test_members_that_may_run_code_are_refused_by_name(small_set):
         list(streamed(folder.parent, folder.name, batch_size=2, mean=(0.5,), std=(0.5,)))
 
 
-def test_other_safe_parts_and_hostile_names_do_no_harm(small_set, tmp_path):
+def test_other_safe_parts_and_hostile_names_do_no_harm(streamed, small_set, tmp_path):
     made = small_set(shards={"train": [2], "test": [1]}, shape=(3, 4, 1))
     members = made.members["train-00000.tar.gz"]
     members[1:1] = [("train-000000.txt", b"a cat"), ("train-000000.json", b"{}")]

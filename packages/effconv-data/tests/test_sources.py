@@ -5,21 +5,7 @@ import http.server
 import threading
 
 import pytest
-import torch
 from effconv_data import ShardError, load
-
-
-def streamed(sets, name="uneven", **options):
-    options = {"batch_size": 4, "resident": False, "workers": 0, **options}
-    return load(name, root=sets, **options)
-
-
-def same(left, right):
-    left, right = list(left), list(right)
-    assert len(left) == len(right)
-    for (a, b), (c, d) in zip(left, right):
-        assert torch.equal(a, c)
-        assert torch.equal(b, d)
 
 
 @pytest.fixture
@@ -35,7 +21,7 @@ def server(sets):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_from_a_web_server(sets, server, workers):
+def test_from_a_web_server(streamed, same, sets, server, workers):
     local = streamed(sets)
     same(streamed(server, workers=workers), local)
     same(load(f"{server}/uneven", batch_size=4, resident=False), streamed(sets))
@@ -56,7 +42,7 @@ def test_a_page_of_an_error_is_no_shard(sets, server):
         "{}/even/train-00000.tar.gz::{}/even/train-{{00001..00003}}.tar.gz",
     ],
 )
-def test_from_shards_without_an_index(sets, source):
+def test_from_shards_without_an_index(streamed, same, sets, source):
     shards = load(source.format(sets, sets), batch_size=4, resident=False, workers=2)
     assert shards.classes == ("0", "1", "2")
     assert shards.samples == 24
@@ -65,7 +51,7 @@ def test_from_shards_without_an_index(sets, source):
     same(shards, indexed)
 
 
-def test_from_a_pipe(sets):
+def test_from_a_pipe(streamed, same, sets):
     files = [f"pipe:cat {sets}/even/train-0000{number}.tar.gz" for number in range(4)]
     same(load(files, batch_size=4, resident=False), streamed(sets, "even"))
     with pytest.raises(ShardError, match="cannot be read"):

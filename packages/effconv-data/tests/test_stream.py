@@ -1,5 +1,6 @@
 """Streaming: the same batches as from memory, resumed anywhere, from any source."""
 
+import functools
 import multiprocessing
 import pickle
 from pathlib import Path
@@ -17,17 +18,10 @@ def augment(images, generator):
     return horizontal_flip(pad_crop(images, 1, generator), generator)
 
 
-def same(left, right):
-    left, right = list(left), list(right)
-    assert len(left) == len(right)
-    for (a, b), (c, d) in zip(left, right):
-        assert torch.equal(a, c)
-        assert torch.equal(b, d)
-
-
-def streamed(sets, name="uneven", **options):
-    options = {"batch_size": 4, "resident": False, "workers": 0, "augment": augment, **options}
-    return load(name, root=sets, **options)
+@pytest.fixture(scope="session")
+def streamed(streamed):
+    """Here the batches are augmented too."""
+    return functools.partial(streamed, augment=augment)
 
 
 @settings(deadline=None, max_examples=80)
@@ -43,7 +37,7 @@ def streamed(sets, name="uneven", **options):
     st.sampled_from([0, 0, 0, 2]),
 )
 def test_streamed_batches_are_the_resident_ones(
-    sets, name, split, batch_size, ranks, seed, epoch, window, limit, workers
+    streamed, same, sets, name, split, batch_size, ranks, seed, epoch, window, limit, workers
 ):
     rank, world_size = ranks
     if split == "train" and batch_size * world_size > (limit or 20):
@@ -70,13 +64,13 @@ def test_streamed_batches_are_the_resident_ones(
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_workers_change_nothing(sets, workers, split):
+def test_workers_change_nothing(streamed, same, sets, workers, split):
     options = {"split": split, "batch_size": 5}
     same(streamed(sets, workers=workers, **options), streamed(sets, **options))
 
 
 @pytest.mark.parametrize("resident", [False, True])
-def test_resumes_at_every_position(sets, resident):
+def test_resumes_at_every_position(streamed, same, sets, resident):
     batches = streamed(sets, resident=resident, seed=2)
     batches.set_epoch(1)
     whole = list(batches)
@@ -97,7 +91,7 @@ def test_resumes_at_every_position(sets, resident):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_state_counts_what_was_given_not_what_workers_prepared(sets):
+def test_state_counts_what_was_given_not_what_workers_prepared(streamed, same, sets):
     batches = streamed(sets, "even", workers=2)
     begun = iter(batches)
     next(begun)
@@ -109,7 +103,7 @@ def test_state_counts_what_was_given_not_what_workers_prepared(sets):
         same(resumed, whole[1:])
 
 
-def test_resumes_on_another_number_of_ranks(sets):
+def test_resumes_on_another_number_of_ranks(streamed, same, sets):
     alone = streamed(sets, batch_size=4, augment=None)
     begun = iter(alone)
     given_before = [next(begun) for _ in range(2)]
@@ -125,7 +119,7 @@ def test_resumes_on_another_number_of_ranks(sets):
     same(side_by_side, rest)
 
 
-def test_state_is_behind_the_last_batch_after_an_epoch(sets):
+def test_state_is_behind_the_last_batch_after_an_epoch(streamed, same, sets):
     batches = streamed(sets)
     for _ in batches:
         pass
@@ -150,7 +144,7 @@ def test_state_is_behind_the_last_batch_after_an_epoch(sets):
         ({"epoch": -1}, "epoch of the state is -1"),
     ],
 )
-def test_a_foreign_state_is_refused(sets, change, problem):
+def test_a_foreign_state_is_refused(streamed, sets, change, problem):
     batches = streamed(sets)
     with pytest.raises(ValueError, match=problem):
         batches.load_state_dict(batches.state_dict() | change)
@@ -159,7 +153,7 @@ def test_a_foreign_state_is_refused(sets, change, problem):
     assert batches.state_dict()["batch"] == 0
 
 
-def test_uint8_batches_and_given_statistics(sets):
+def test_uint8_batches_and_given_statistics(streamed, sets):
     raw = streamed(sets, normalized=False, augment=None)
     plain = streamed(sets, mean=(0.0,), std=(1.0,), augment=None)
     for (a, _), (b, _) in zip(raw, plain, strict=True):
@@ -169,7 +163,7 @@ def test_uint8_batches_and_given_statistics(sets):
         streamed(sets, mean=(0.0,))
 
 
-def test_computed_statistics_are_those_of_the_train_split(sets):
+def test_computed_statistics_are_those_of_the_train_split(streamed, sets):
     batches = streamed(sets, "even", split="test")
     pixels = torch.cat(
         [
@@ -214,12 +208,12 @@ def test_resident_where_it_fits(sets):
         ({"limit": 0}, ValueError, "limit is 0"),
     ],
 )
-def test_bad_arguments_are_refused(sets, options, kind, problem):
+def test_bad_arguments_are_refused(streamed, sets, options, kind, problem):
     with pytest.raises(kind, match=problem):
         streamed(sets, **options)
 
 
-def test_a_pass_that_was_left_and_one_never_begun_leave_the_state_right(sets):
+def test_a_pass_that_was_left_and_one_never_begun_leave_the_state_right(streamed, sets):
     batches = streamed(sets)
     begun = iter(batches)
     next(begun)
@@ -235,14 +229,14 @@ def test_a_pass_that_was_left_and_one_never_begun_leave_the_state_right(sets):
     assert len(list(batches)) == len(batches) - 4
 
 
-def test_streaming_leaves_the_global_generator_alone(sets):
+def test_streaming_leaves_the_global_generator_alone(streamed, sets):
     state = torch.get_rng_state()
     list(streamed(sets, workers=2))
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system shows no open files")
-def test_many_epochs_leave_no_file_open_and_no_process(sets):
+def test_many_epochs_leave_no_file_open_and_no_process(streamed, sets):
     batches = streamed(sets, workers=2)
     list(batches)
     before = len(list(Path("/proc/self/fd").iterdir()))
