@@ -85,6 +85,7 @@ def test_the_plan_is_within_two_percent_and_the_saved_cnn_has_its_parameters(dem
 def test_the_report_states_the_accuracy_of_the_saved_cnn_and_of_the_baseline(demo):
     _, folder = demo
     report = (folder / "report.md").read_text()
+    assert "Not searched: `stem` is the model's first convolution." in report
     cnn = load(demo_network(1, 4, torch.Generator()), folder / "cnn.safetensors")
     test = make_batches("demo", "test", batch_size=100, device="cpu", seed=3, scale=8.0)
     learned = re.search(r"\| learned sizes \| [\d,]+ \| ([\d.]+)% \|", report)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from effconv_core import SizePlan
+from effconv_core import SizePlan, left_alone
 from matplotlib.figure import Figure
 from rich.table import Table
 from torch import nn
@@ -94,6 +94,8 @@ def write_report(
         f"Budget {plan.budget:,.0f} parameters, plan {plan.cost:,} ({off:+.2%}). "
         + adjustment_sentence(plan),
         "",
+        left_alone_sentence(model),
+        "",
         f"Search: {settings['search']['epochs']} epoch(s), "
         f"{seconds_per_epoch(metrics, 'search'):.1f} s each. "
         f"Training: {settings['train']['epochs']} epoch(s), "
@@ -113,6 +115,15 @@ def write_report(
     parts += [f"| {name} | {value} |" for name, value in config["environment"].items()]
     parts += ["", "## Settings", "", "```json", json.dumps(settings, indent=2), "```", ""]
     write_text(folder / REPORT, "\n".join(parts))
+
+
+def left_alone_sentence(model: nn.Module) -> str:
+    """Say which convolutions were not searched, and why."""
+    reasons = left_alone(model)
+    if not reasons:
+        return "Every convolution was searched."
+    told = "; ".join(f"`{name}` {reason}" for name, reason in reasons.items())
+    return f"Not searched: {told}."
 
 
 def adjustment_sentence(plan: SizePlan) -> str:
