@@ -8,6 +8,11 @@ from effconv_core import SizePlan, search
 from tools.presets import make_batches, make_network, preset
 
 
+# 3x3 kernels cost 10,684: there a size of 6 for `see` leaves the others so little that only few
+# plans have it, and the same plan is often the nearest at both scales.
+BUDGET = 13_000
+
+
 def plan_at(scale: float, seed: int) -> SizePlan:
     demo = preset("demo", "default")
     batches = make_batches(
@@ -15,7 +20,7 @@ def plan_at(scale: float, seed: int) -> SizePlan:
     )
     network = make_network(demo.model, batches, seed)
     config = dataclasses.replace(demo.search, seed=seed)
-    return search(network, batches, budget=demo.budget, config=config)
+    return search(network, batches, budget=BUDGET, config=config)
 
 
 @pytest.mark.slow
@@ -23,12 +28,7 @@ def test_a_larger_planted_scale_gives_larger_kernels_in_nine_of_ten_seeds():
     larger = 0
     for seed in range(10):
         small, large = plan_at(2.0, seed), plan_at(8.0, seed)
-        # `see` alone looks at the pixels. Its size may be the same: trained from scratch, size 5 is
-        # among the best at the small scale too.
-        larger += (
-            large.soft_sizes["see"] > small.soft_sizes["see"] + 0.25
-            and large["see"] >= small["see"]
-        )
+        larger += large["see"] > small["see"]  # `see` alone looks at the pixels
         for plan in (small, large):
             assert abs(plan.cost / plan.budget - 1) <= 0.02
     assert larger >= 9
