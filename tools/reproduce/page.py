@@ -156,7 +156,8 @@ def section(table: str, scale: str, rows: list[dict[str, Any]]) -> list[str]:
         "```",
         "",
         f"`hatch run reproduce:{table} --scale {scale}`, commit {', '.join(commits)}, "
-        f"{environment['device']}, torch {environment['torch']}. Data: {environment['data']}.",
+        f"{environment['device']}, torch {environment['torch']}. Data: {environment['data']}."
+        + (" Other work ran beside it, which the seconds show." if scale == "cpu" else ""),
         "",
     ]
     return parts
