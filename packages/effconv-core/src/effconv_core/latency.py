@@ -207,6 +207,9 @@ def _measure(
     ]
     times: list[dict[str, list[float]]] = [{_key(c): [] for c in own} for own in choices]
     rests: list[float] = []
+    # glibc gives memory back between layers, and takes it again page by page, or does not, by what
+    # else the process holds; once it has seen so large a block freed, it keeps up to twice as much.
+    torch.empty(31 * 2**20, dtype=torch.uint8)
     with torch.no_grad():
         cnns = [
             _built(network, [own[n] for own, n in zip(choices, row, strict=True)], formats)
