@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from effconv_core import SizePlan, left_alone
+from effconv_core import SizePlan, figures, left_alone
 from matplotlib.figure import Figure
 from rich.table import Table
 from torch import nn
@@ -40,22 +40,10 @@ def draw_sizes(path: Path, plan: SizePlan, metrics: Metrics) -> None:
     """Draw the learned size of each layer, and the course of the soft sizes over the search."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    places = range(len(plan))
-    left.bar(places, list(plan.values()), color="#4477aa", label="size")
-    left.plot(places, list(plan.soft_sizes.values()), "k.", label="soft size")
-    left.set_xticks(places, list(plan), rotation=90, fontsize=7)
-    left.set(title="learned kernel sizes", ylabel="size (pixels)")
-    left.legend()
-    rows = [row for row in metrics.rows() if row["phase"] == "search"]
-    courses = zip(*(row["soft_sizes"] for row in rows), strict=True)
-    steps = [row["global_step"] for row in rows]
-    for name, course in zip(plan, courses, strict=True):
-        right.plot(steps, course, label=name, linewidth=1)
-    right.set(title="soft sizes during the search", xlabel="step", ylabel="soft size (pixels)")
-    right.legend(fontsize=5, ncols=2)
-    temporary = path.with_suffix(".partial.png")
-    figure.savefig(temporary, dpi=120)
-    temporary.replace(path)
+    figures.draw_sizes({"size": plan}, left)
+    courses = [row["soft_sizes"] for row in metrics.rows() if row["phase"] == "search"]
+    figures.draw_course(courses, plan, right)
+    figures.save_figure(figure, path)
 
 
 def write_report(

@@ -4,6 +4,7 @@ from effconv_core.budget import Budget
 from effconv_core.checkpoint import load_training_state, save_training_state
 from effconv_core.choice import left_alone, searched_layers
 from effconv_core.config import RECIPES, SearchConfig, recipe
+from effconv_core.latency import Latency
 from effconv_core.macs import Macs
 from effconv_core.plan import SizePlan, apply_plan, load, save
 from effconv_core.score import PlanScore, rank_plan, score
@@ -16,6 +17,7 @@ __version__ = "0.3.0"
 __all__ = [
     "RECIPES",
     "Budget",
+    "Latency",
     "Macs",
     "PlanScore",
     "SearchConfig",

@@ -1,7 +1,8 @@
 """What sizes cost, budgets of it, and their term of the loss (EffConv Eq. 3, 4)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from effconv_core.size_predictor import round_straight_through
-from effconv_core.space import SizeSpace, flat
+from effconv_core.space import SizeSpace, Unit, flat
 
 if TYPE_CHECKING:
     from effconv_core.searchable import SearchableCNN
@@ -181,19 +182,46 @@ class Bound:
         Raises:
             ValueError: with the feasible range.
         """
-        smallest, largest = space.smallest(), space.largest()
-        low, high = self.cost(smallest), self.cost(largest)
-        if low <= self.budget.amount and (self.budget.at_most or self.budget.amount <= high):
+        if self._within(self.cost(space.smallest()), self.cost(space.largest())):
             return
-        labels = [
-            f"all sizes {sizes[0]}" if len(set(sizes)) == 1 else f"all sizes at their {word}"
-            for sizes, word in ((smallest, "smallest"), (largest, "largest"))
-        ]
+        # Of measured costs the least and the most may be those of other sizes.
+        cheapest, dearest = (self._extreme(space, choose) for choose in (min, max))
+        low, high = self.cost(cheapest), self.cost(dearest)
+        if self._within(low, high):
+            return
+        labels = []
+        for sizes, ends, word, cost in (
+            (cheapest, space.smallest(), "smallest", "cheapest"),
+            (dearest, space.largest(), "largest", "dearest"),
+        ):
+            if len(set(sizes)) == 1:
+                labels.append(f"all sizes {sizes[0]}")
+            else:
+                labels.append(f"all sizes at their {word}" if sizes == ends else f"the {cost}")
         raise ValueError(
             f"budget {self.budget.amount:,.0f} cannot be met: plans of this model cost from "
             f"{low:,} ({labels[0]}) to {high:,} ({labels[1]}) {self.cost.counts}, "
             "so pass a budget within that range or change k or the sizes allowed"
         )
+
+    def _within(self, low: int, high: int) -> bool:
+        amount = self.budget.amount
+        return low <= amount and (self.budget.at_most or amount <= high)
+
+    def _extreme(self, space: SizeSpace, choose: Callable[..., tuple[int, ...]]) -> list[int]:
+        """Give the sizes of the plan that costs least, or most."""
+        sizes = space.smallest()
+        for unit in space.units:
+
+            def spent(choice: Sequence[int], unit: Unit = unit) -> int:
+                own = {e: s for es, s in zip(unit.entries, choice, strict=True) for e in es}
+                return sum(self.cost.part(layer, own) for layer in unit.layers)
+
+            best = choose(product(unit.allowed, repeat=len(unit.entries)), key=spent)
+            for entries, size in zip(unit.entries, best, strict=True):
+                for entry in entries:
+                    sizes[entry] = size
+        return sizes
 
 
 def paper_budget_loss(

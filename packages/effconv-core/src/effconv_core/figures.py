@@ -1,0 +1,196 @@
+"""Figures of plans, of a search's course, and of kernels; needs `pip install effconv-core[cli]`."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from effconv_core.conv import CLASSES
+from effconv_core.plan import SizePlan
+from effconv_core.search import SearchStep
+
+try:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "effconv_core.figures needs matplotlib; pip install 'effconv-core[cli]'"
+    ) from None
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw_course", "draw_kernels", "draw_sizes", "kernels_of", "save_figure"]
+
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
+FORMATS = (".png", ".svg")
+
+
+def draw_sizes(plans: Mapping[str, SizePlan], axes: "Axes | None" = None) -> Figure:
+    """Draw the sizes of one plan along the network, or of several side by side.
+
+    Soft sizes are dots. A layer with a size for each axis has a bar for each.
+
+    Args:
+        plans: title to plan. Layers are those of the first, then others in their order.
+        axes: where to draw; on a new figure when None.
+
+    Raises:
+        ValueError: if there is no plan.
+    """
+    if not plans:
+        raise ValueError("there is no plan to draw; pass at least one")
+    bars = {title: _by_bar(plan, plan.sizes) for title, plan in plans.items()}
+    places = {name: i for i, name in enumerate(dict.fromkeys(n for b in bars.values() for n in b))}
+    axes = _axes(axes, width=max(6.0, 0.25 * len(places) * (1 + 0.3 * len(plans))))
+    width = 0.8 / len(plans)
+    for number, (title, plan) in enumerate(plans.items()):
+        shift = (number - (len(plans) - 1) / 2) * width
+        own = [places[name] + shift for name in bars[title]]
+        colour = COLOURS[number % len(COLOURS)]
+        axes.bar(own, list(bars[title].values()), width, color=colour, label=title)
+        if plan.soft_sizes:
+            soft = list(_by_bar(plan, plan.soft_sizes).values())
+            label = "soft size" if number == len(plans) - 1 else None
+            axes.plot(own, soft, "k.", markersize=4, label=label)
+    axes.set_xticks(range(len(places)), list(places), rotation=90, fontsize=7)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(title="kernel sizes", ylabel="size (pixels)")
+    axes.legend(fontsize=8)
+    return axes.figure
+
+
+def _by_bar(plan: SizePlan, sizes: Mapping[str, Any]) -> dict[str, float]:
+    bars = {}
+    for name in plan:
+        size = sizes[name]
+        if isinstance(size, tuple):
+            bars |= {f"{name} axis {axis}": number for axis, number in enumerate(size)}
+        else:
+            bars[name] = size
+    return bars
+
+
+def draw_course(
+    soft_sizes: Sequence[SearchStep] | Sequence[Sequence[float]] | np.ndarray,
+    names: Iterable[str],
+    axes: "Axes | None" = None,
+) -> Figure:
+    """Draw how the soft sizes go over the steps of a search.
+
+    Args:
+        soft_sizes: what `search(..., on_step=...)` was called with, or `(steps, S)` numbers.
+        names: S labels, such as the layers of the plan.
+        axes: where to draw; on a new figure when None.
+
+    Raises:
+        ValueError: if there is no step, or another number of names than of soft sizes.
+    """
+    rows = np.array(
+        [row.soft_sizes.tolist() if isinstance(row, SearchStep) else row for row in soft_sizes],
+        dtype=float,
+    )
+    names = list(names)
+    if rows.ndim != 2 or rows.shape[1] != len(names):
+        raise ValueError(
+            f"soft sizes are {rows.shape} and there are {len(names)} names; pass a row for each "
+            "step, with a number for each name"
+        )
+    axes = _axes(axes, width=7.0)
+    for name, course in zip(names, rows.T, strict=True):
+        axes.plot(np.arange(1, len(rows) + 1), course, label=name, linewidth=1)
+    axes.set(title="soft sizes during the search", xlabel="step", ylabel="soft size (pixels)")
+    axes.legend(fontsize=5, ncols=2)
+    return axes.figure
+
+
+def kernels_of(cnn: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
+    """Give the kernels of layers of a plain CNN, such as `apply_plan` builds.
+
+    Args:
+        cnn: the network.
+        layers: names, as a plan has them.
+
+    Raises:
+        ValueError: if one is no convolution of the network.
+    """
+    modules, kernels = dict(cnn.named_modules()), {}
+    for name in layers:
+        # An even kernel with a stride is a Sequential of padding and a convolution.
+        inner = modules[name].modules() if name in modules else ()
+        convs = [module for module in inner if type(module) in CLASSES.values()]
+        if len(convs) != 1:
+            raise ValueError(
+                f"layer {name!r} is no convolution of the {type(cnn).__name__}; pass names of a "
+                "plan of it"
+            )
+        kernels[name] = convs[0].weight
+    return kernels
+
+
+def draw_kernels(kernels: Mapping[str, Tensor], *, columns: int = 10) -> Figure:
+    """Draw kernels as the paper's Fig. 2 does: a row for each layer, blue below zero, red above.
+
+    Each is scaled to its own greatest absolute value, and a pixel is equally large in all.
+
+    Args:
+        kernels: layer name to `(c_out, c_in / groups, *taps)`, such as `kernels_of` gives, or, of
+            a search, `dict(zip(searchable.layers, searchable.kernels_at(plan.values())))`. The
+            first input channel of each output is drawn, and of three axes the middle of the first.
+        columns: how many of each layer, at the most.
+
+    Raises:
+        ValueError: if there is no kernel.
+    """
+    if not kernels:
+        raise ValueError("there is no kernel to draw; pass at least one layer")
+    pictures = {
+        name: [_picture(kernel[o, 0]) for o in range(min(columns, len(kernel)))]
+        for name, kernel in kernels.items()
+    }
+    largest = max(max(p.shape) for row in pictures.values() for p in row)
+    widest = max(map(len, pictures.values()))
+    figure = Figure(figsize=(1.6 + 0.8 * widest, 0.8 * len(pictures)), layout="constrained")
+    grid = figure.subplots(len(pictures), widest, squeeze=False)
+    for row, (name, own) in zip(grid, pictures.items(), strict=True):
+        for cell in row:
+            cell.set_axis_off()
+        for cell, picture in zip(row, own, strict=False):
+            peak = float(np.abs(picture).max()) or 1.0
+            cell.imshow(picture, cmap="RdBu_r", vmin=-peak, vmax=peak)
+            middle_y, middle_x = ((n - 1) / 2 for n in picture.shape)
+            cell.set_xlim(middle_x - largest / 2, middle_x + largest / 2)
+            cell.set_ylim(middle_y + largest / 2, middle_y - largest / 2)
+        size = "x".join(map(str, kernels[name].shape[2:]))
+        label = f"{name}\n{size}"
+        row[0].text(-0.1, 0.5, label, ha="right", va="center", transform=row[0].transAxes)
+    return figure
+
+
+def _picture(kernel: Tensor) -> np.ndarray:
+    """Give one kernel as two axes."""
+    values = kernel.detach().float().cpu().numpy()
+    if values.ndim == 3:
+        return values[values.shape[0] // 2]
+    return values[None] if values.ndim == 1 else values
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure as PNG or SVG, whole or not at all.
+
+    Raises:
+        ValueError: if the name ends in neither.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"figure {path} is to be {path.suffix!r}; name a {' or '.join(FORMATS)}")
+    temporary = path.with_name(f"{path.name}.partial")
+    figure.savefig(temporary, format=path.suffix.lower()[1:], dpi=120)
+    temporary.replace(path)
+
+
+def _axes(axes: "Axes | None", width: float) -> "Axes":
+    return Figure(figsize=(width, 4), layout="constrained").subplots() if axes is None else axes
