@@ -1,12 +1,15 @@
 """Triton's programs run in its interpreter where there is no GPU."""
 
 import os
+import sys
 
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported
+# Triton reads it when it is imported, which other packages' tests may have done by now; there the
+# conftest.py of the whole repository sets it.
+if not torch.cuda.is_available() and "triton" not in sys.modules:
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")
