@@ -51,8 +51,9 @@ def test_memory_does_not_grow_with_the_set(small_set):
     assert len(taken) == 64 * 512 // 64 - 10
     quarter = len(taken) // 4
     before, after = max(taken[quarter : 2 * quarter]), max(taken[3 * quarter :])
-    # A part of the bytes of the samples read in between, all of which a leak would keep.
-    assert (after - before) * 1024 < 0.15 * (32 * 512 * bytes_per_sample)
+    # Half of the bytes of the samples read in between, all of which a leak would keep; less would
+    # be in reach of the kernel, which joins small pages to huge ones as it finds time.
+    assert (after - before) * 1024 < 0.5 * (32 * 512 * bytes_per_sample)
 
 
 @pytest.mark.parametrize(
