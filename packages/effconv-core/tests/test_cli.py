@@ -5,11 +5,9 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from effconv_core import SearchableCNN, SizePlan, load
 from effconv_core.cli import main
 from effconv_core.commands import make_model
-from safetensors import safe_open
 
 NET = """
 from torch import nn
@@ -97,23 +95,13 @@ def test_diff_of_equal_plans_in_files_of_one_name(here, capsys):
 
 def test_apply(here, capsys):
     words = ["plan", "apply", "a.json", "--model", "own_net:network", "--out"]
-    before = torch.get_rng_state()
     assert main([*words, "cnn.safetensors"]) == 0
-    assert torch.equal(before, torch.get_rng_state())
     plan = SizePlan.load("a.json")
     out = capsys.readouterr().out
     assert f"own_net:network: {plan.cost:,} parameters" in out
     assert "the plan says" not in out
     cnn = load(make_model("own_net:network"), "cnn.safetensors")
     assert sum(p.numel() for p in cnn.parameters()) == plan.cost
-    assert main([*words, "again.safetensors"]) == 0
-    assert main([*words, "other.safetensors", "--seed", "1"]) == 0
-    files = []
-    for name in ("cnn", "again", "other"):
-        with safe_open(f"{name}.safetensors", framework="pt") as file:
-            files.append(torch.cat([file.get_tensor(n).ravel() for n in sorted(file.keys())]))
-    assert torch.equal(files[0], files[1])
-    assert not torch.equal(files[0], files[2])
     capsys.readouterr()
     assert main([*words, "cnn.safetensors"]) == 2
     assert "cnn.safetensors exists; pass --overwrite" in capsys.readouterr().err

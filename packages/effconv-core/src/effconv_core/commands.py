@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -55,8 +54,6 @@ class Apply:
     package.module:function, a function that is called with nothing and gives it."""
     out: Path
     """Safetensors file for weights and plan, as effconv_core.load reads it."""
-    seed: int = 0
-    """Of the weights."""
     overwrite: bool = False
     """Replace the file where it exists."""
 
@@ -140,14 +137,11 @@ def diff(command: Diff, console: Console) -> None:
 
 
 def apply(command: Apply, console: Console) -> None:
-    """Build the plain CNN of a plan, with fresh weights."""
+    """Build the plain CNN of a plan, with weights drawn anew each time."""
     plan = SizePlan.load(command.plan)
     if command.out.exists() and not command.overwrite:
         raise ValueError(f"{command.out} exists; pass --overwrite to replace it or another --out")
-    # Networks draw their weights from the global generator; it is given back as it was.
-    with torch.random.fork_rng():
-        torch.manual_seed(command.seed)
-        cnn = apply_plan(make_model(command.model), plan)
+    cnn = apply_plan(make_model(command.model), plan)
     save(cnn, plan, command.out)
     count = sum(parameter.numel() for parameter in cnn.parameters())
     console.print(f"{command.model}: {count:,} parameters", markup=False, soft_wrap=True)
