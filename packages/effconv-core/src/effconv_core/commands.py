@@ -18,7 +18,7 @@ USAGE = """usage: effconv plan show|diff|apply ...
 
   show   Print a plan, or draw it.
   diff   Print plans side by side, or draw them.
-  apply  Build the plain CNN of a plan, with fresh weights.
+  apply  Build the plain CNN of a plan, with weights drawn anew.
 
 effconv plan show --help tells more."""
 
@@ -45,7 +45,7 @@ class Diff:
 
 @dataclass(frozen=True)
 class Apply:
-    """Build the plain CNN of a plan, with fresh weights."""
+    """Build the plain CNN of a plan, with weights drawn anew each time."""
 
     plan: tyro.conf.Positional[Path]
     """JSON file of a plan."""
