@@ -1,8 +1,10 @@
 """A split that is read from its shards as it is needed."""
 
+import contextlib
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -110,6 +112,8 @@ class StreamedBatches(Batches):
             try:
                 parts = [next(items) for _ in range(max(workers, 1))]
             except (RuntimeError, OSError, EOFError) as error:  # as a killed worker is noticed
+                if not isinstance(error, RuntimeError):
+                    _hear_the_signal()
                 raise RuntimeError(
                     f"a process that reads the shards of {self.name} ended ({error!r}); start "
                     "again and load_state_dict what state_dict() gives, which is behind the last "
@@ -152,6 +156,15 @@ def usual_workers() -> int:
         return 0
     ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return min(LANES, max(1, len(os.sched_getaffinity(0)) // ranks))
+
+
+def _hear_the_signal() -> None:
+    """Take the second error of a worker's end, which must not strike wherever the caller is then.
+
+    A broken connection is noticed before the SIGCHLD for which torch raises a RuntimeError.
+    """
+    with contextlib.suppress(RuntimeError):
+        time.sleep(1)  # ended by that error
 
 
 def _in_workers(rows: "_Rows", workers: int) -> DataLoader:
