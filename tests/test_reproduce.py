@@ -9,17 +9,23 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from effconv_data.prepare import prepare
+from safetensors.torch import save_file
 
-from tools.reproduce import page
-from tools.reproduce.rows import SCALES, TABLES, rows_of
-from tools.reproduce.run import run_name
+from tools.reproduce import page, pictures
+from tools.reproduce.answer import answer
+from tools.reproduce.rows import FIGURES, SCALES, TABLES, Row, name_of, rows_of, runs_of
+from tools.reproduce.run import check_settings, made_with, run_name
+from tools.reproduce.sections import without_results
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", [*TABLES, *FIGURES])
 def test_every_run_has_a_folder_of_its_own(table, scale):
     rows = rows_of(table, scale)
     assert rows
@@ -28,7 +34,7 @@ def test_every_run_has_a_folder_of_its_own(table, scale):
 
 def test_table2_holds_the_papers_networks_and_the_controls():
     rows = rows_of("table2", "paper")
-    learned = {(row.label, row.budget) for row in rows if row.sizes == "paper"}
+    learned = {(name_of(row), row.budget) for row in rows if row.sizes == "paper"}
     assert {budget for label, budget in learned if label == "EffConv-20"} == {
         0.10e6,
         0.20e6,
@@ -48,26 +54,51 @@ def test_table2_holds_the_papers_networks_and_the_controls():
     assert {"uniform", "reversed", "other seed", "found", "paper"} <= set(at_066)
 
 
-def made_up(sizes, accuracy, seed, label="control"):
-    row = {
-        "table": "table2",
-        "data": "cifar10",
-        "model": "cifar_resnet20",
-        "budget": 0.66e6,
-        "sizes": sizes,
-        "label": label,
-    }
-    return {"row": row, "seed": seed, "accuracy": accuracy}
+def test_tables_and_figures_share_their_runs():
+    at_066 = Row("cifar10", "cifar_resnet20", 0.66e6, "paper")
+    for name in ("table2", "figure2", "figure3"):
+        assert at_066 in rows_of(name, "paper")
+    depths = {row.model for row in rows_of("figure3", "paper") if row.budget == 0.66e6}
+    assert depths == {f"cifar_resnet{depth}" for depth in (20, 26, 32, 38, 44, 50, 56)}
+    budgets = {row.budget for row in rows_of("figure3", "paper")} - {0.66e6}
+    assert budgets == {0.1e6, 0.2e6, 0.3e6, 0.4e6, 0.5e6}
+
+
+def test_what_others_need_is_run_first():
+    kinds = [row.sizes for row, seed in runs_of("table2", "cpu") if seed == 0]
+    assert kinds.index("found") < kinds.index("reversed") < kinds.index("paper")
+    assert ("other seed", 1) not in [(row.sizes, seed) for row, seed in runs_of("table2", "cpu")]
+
+
+def test_a_result_of_other_settings_is_refused():
+    row = Row("cifar10", "cifar_resnet20", 0.27e6, "found")
+    before = json.loads(json.dumps(made_with(row, 0, "cpu")))
+    check_settings(before, row, 0, "cpu", Path("x.jsonl"))
+    del before["train"]["precision"]  # which came later
+    check_settings(before, row, 0, "cpu", Path("x.jsonl"))
+    before["train"]["lr"] *= 2
+    with pytest.raises(
+        ValueError, match=r"x\.jsonl holds .* with other settings \(train\); delete"
+    ):
+        check_settings(before, row, 0, "cpu", Path("x.jsonl"))
+
+
+def made_up(sizes, accuracy, seed):
+    row = {"data": "cifar10", "model": "cifar_resnet20", "budget": 0.66e6, "sizes": sizes}
+    return {"row": row, "seed": seed, "accuracy": accuracy, "seconds_per_epoch": 1.0 + seed}
 
 
 def test_the_answer_is_a_paired_test():
     rows = []
     for seed, found in enumerate((0.80, 0.84, 0.82)):
-        rows += [made_up("found", found, seed, "EffConv-20")]
+        rows += [made_up("found", found, seed)]
         rows += [made_up(f"random {i}", 0.79 + 0.02 * i, seed) for i in range(2)]
-    said = page.answer({("table2", "gpu"): rows})
+    said = answer({("cifar10", "gpu"): rows})
     # Differences 0, 4 and 2 points: mean 2, standard error 2 / sqrt(3), t of two degrees 4.303.
-    assert "no difference that counts: +2.00 points (95 % interval -2.97 to +6.97, 3 pairs" in said
+    assert (
+        "no difference that counts: +2.00 points (paired t, 95 % interval -2.97 to +6.97, 3 pairs"
+        in said
+    )
 
     def moved(points):
         return [
@@ -75,25 +106,146 @@ def test_the_answer_is_a_paired_test():
             for row in rows
         ]
 
-    assert "yes: +12.00 points" in page.answer({("table2", "gpu"): moved(10)})
-    assert "no: -18.00 points" in page.answer({("table2", "gpu"): moved(-20)})
-    one = page.answer({("table2", "cpu"): rows[:3]})
+    assert "yes: +12.00 points" in answer({("cifar10", "gpu"): moved(10)})
+    assert "no: -18.00 points" in answer({("cifar10", "gpu"): moved(-20)})
+    one = answer({("cifar10", "cpu"): rows[:3]})
     assert "+0.00 points against the mean of 2 random plans" in one
     assert "no interval" in one
-    assert "Not measured yet" in page.answer({("table2", "cpu"): []})
+    assert "Not measured yet" in answer({("cifar10", "cpu"): []})
 
 
-def test_the_page_is_what_the_results_give():
-    assert (ROOT / page.PAGE).read_text(encoding="utf-8") == page.page()
+def test_the_page_is_what_the_results_give(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert page.check(*page.page()) == 0, capsys.readouterr().out
 
 
 def test_the_page_changes_with_a_result(tmp_path, monkeypatch):
-    (path,) = (ROOT / page.RESULTS).glob("table2-cpu.jsonl")
+    monkeypatch.chdir(ROOT)
+    path = page.RESULTS / "cifar10-cpu.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[0]["accuracy"] += 0.01
     (tmp_path / path.name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setattr(page, "RESULTS", tmp_path)
-    assert page.page() != (ROOT / page.PAGE).read_text(encoding="utf-8")
+    assert page.check(*page.page()) == 1
+
+
+def test_figures_without_results_are_found(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "a.json").write_text("{}")
+    document = tmp_path / "a.md"
+    document.write_text(
+        "# None\n\nWith Python 3.10, `0.5` and v1.2.3 of [it](https://x.org/1.5).\n\n"
+        "## Linked\n\n93.5 % ([rows](results/a.json))\n\n"
+        "## Lost\n\n93.5 points ([rows](results/b.json))\n\n"
+        "## Bare\n\nIt won by 40 %.\n\n"
+        "## Code\n\n```\n1.5\n```\n"
+    )
+    assert without_results(document) == ["Lost", "Bare"]
+
+
+def test_accuracy_is_drawn_over_depth_and_budget():
+    def result(model, budget, accuracy, seed=0):
+        made = made_up("found", accuracy, seed)
+        made["row"] |= {"model": model, "budget": budget}
+        return made
+
+    deep = [result(f"cifar_resnet{depth}", 0.66e6, depth / 100) for depth in (20, 32)]
+    wide = [result("cifar_resnet20", 0.1e6, 0.1, seed) for seed in (0, 1)]
+    drawn = list(pictures.course_pictures("gpu", deep + wide))
+    assert len(drawn) == 2
+    over_budget, over_depth = (draw() for _, _, draw in drawn)
+    accuracies, seconds = over_budget.axes
+    assert accuracies.lines[0].get_xydata().tolist() == pytest.approx(
+        np.array([[0.1, 10], [0.66, 20]])
+    )
+    assert seconds.lines[0].get_xydata().tolist() == pytest.approx(
+        np.array([[0.1, 1.5], [0.66, 1]])
+    )
+    assert over_depth.axes[0].lines[0].get_xydata()[:, 0].tolist() == [20, 32]
+    assert not list(pictures.course_pictures("gpu", deep[:1]))
+    moved = pictures.course_pictures("gpu", [*deep, *wide[:1]])
+    assert {name for name, _, _ in moved} != {name for name, _, _ in drawn}
+
+
+def test_kernels_are_drawn_from_the_first_seed(tmp_path):
+    rows = [made_up("found", 0.5, seed) for seed in (0, 1)]
+    for row in rows:
+        row["row"]["budget"] = SCALES["gpu"]["cifar10"].kernels_of
+        row["sizes"] = {"b": 3, "a": 2}
+        place = tmp_path / "kernels" / "cifar10-gpu"
+        place.mkdir(parents=True, exist_ok=True)
+        kernels = {"a": torch.ones(10, 1, 2, 2), "b": torch.ones(10, 1, 3, 3)}
+        save_file(kernels, place / f"{run_name(Row(**row['row']), row['seed'])}.safetensors")
+    ((name, caption, draw),) = pictures.kernel_pictures(tmp_path, "cifar10", "gpu", rows)
+    assert name.startswith("kernels-gpu-found-")
+    assert "EffConv-20" in caption
+    labels = [text.get_text() for cell in draw().axes for text in cell.texts]
+    assert labels == ["b\n3x3", "a\n2x2"]
+
+
+def reproduce(name, folder, data, *options):
+    """Start the command at the smallest scale."""
+    command = [sys.executable, "-m", "tools.reproduce", name, "--scale", "smoke"]
+    command += ["--device", "cpu", "--runs", folder / "runs", "--out", folder, *options]
+    return subprocess.Popen(
+        list(map(str, command)),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "EFFCONV_DATA": str(data)},
+    )
+
+
+def stl10(folder, generator):
+    """Write a small set in the official layout: columns first, labels from 1."""
+    folder = folder / "stl10_binary"
+    folder.mkdir(parents=True)
+    for split, number in (("train", 32), ("test", 20)):
+        pixels = generator.integers(0, 256, (number, 3, 96, 96), dtype=np.uint8)
+        (folder / f"{split}_X.bin").write_bytes(pixels.tobytes())
+        labels = (np.arange(number) % 10 + 1).astype(np.uint8)
+        (folder / f"{split}_y.bin").write_bytes(labels.tobytes())
+    (folder / "class_names.txt").write_text("\n".join("abcdefghij"))
+
+
+def imagenet32(folder, generator):
+    """Write a small set in the official layout: ten parts and one of validation."""
+    folder.mkdir()
+    for name in [*(f"train_data_batch_{part}" for part in range(1, 11)), "val_data"]:
+        rows = generator.integers(0, 256, (13, 3 * 32 * 32), dtype=np.uint8)
+        np.savez(folder / name, data=rows, labels=generator.integers(1, 1001, 13))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("table", "data", "write"), [("table3", "stl10", stl10), ("table4", "imagenet32", imagenet32)]
+)
+def test_a_table_runs_on_a_small_set_in_the_official_layout(table, data, write, tmp_path):
+    write(tmp_path / "source", np.random.default_rng(0))
+    prepare(data, tmp_path / "source", out=tmp_path / "sets" / data, checksum=False)
+    process = reproduce(table, tmp_path, tmp_path / "sets")
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    rows = [
+        json.loads(line) for line in (tmp_path / f"{data}-smoke.jsonl").read_text().splitlines()
+    ]
+    assert len(rows) == len(runs_of(table, "smoke"))
+    for row in rows:
+        near = abs(row["parameters"] / row["row"]["budget"] - 1) <= 0.02
+        assert near or row["row"]["sizes"] == "uniform"
+        assert ("top5" in row) == (data == "imagenet32")
+        assert row.get("top5", 1) >= row["accuracy"]
+    by_run = {(row["row"]["sizes"], row["seed"]): row for row in rows}
+    if data == "imagenet32":
+        assert by_run["other seed", 0]["sizes"] == by_run["found", 1]["sizes"]
+    seeds = SCALES["smoke"][data].seeds
+    assert len(list((tmp_path / "kernels" / f"{data}-smoke").iterdir())) == 2 * seeds
+    # Nothing is run again where the results are, even if the run folders are gone.
+    (tmp_path / "runs").rename(tmp_path / "gone")
+    again = reproduce(table, tmp_path, tmp_path / "sets")
+    again.communicate()
+    assert again.returncode == 0
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
@@ -102,43 +254,24 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path):
     if not data or not (Path(data) / "mnist" / "index.json").is_file():
         pytest.skip("EFFCONV_DATA holds no MNIST")
 
-    def start(name):
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "tools.reproduce",
-                "table1",
-                "--scale",
-                "smoke",
-                "--device",
-                "cpu",
-                "--runs",
-                str(tmp_path / name / "runs"),
-                "--out",
-                str(tmp_path / name),
-            ],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-
     def outcome(name):
-        lines = (tmp_path / name / "table1-smoke.jsonl").read_text().splitlines()
+        lines = (tmp_path / name / "mnist-smoke.jsonl").read_text().splitlines()
         keys = ("row", "seed", "sizes", "parameters", "accuracy")
         return [{key: json.loads(line)[key] for key in keys} for line in lines]
 
-    assert start("whole").wait() == 0
-    source, kills = random.Random(0), 0
-    while True:
-        process = start("killed")
+    whole = reproduce("table1", tmp_path / "whole", data)
+    assert whole.wait() == 0, whole.communicate()
+    source, kills, attempt = random.Random(0), 0, 0
+    while kills < 10:
+        process = reproduce("table1", tmp_path / f"killed{attempt}", data)
         until = time.monotonic() + source.uniform(1.5, 5)
         while process.poll() is None and time.monotonic() < until and kills < 10:
             time.sleep(0.05)
         if process.poll() is None and kills < 10:
             process.send_signal(signal.SIGKILL)
             kills += 1
-        if process.wait() == 0:
-            break
-    assert kills >= 4
-    assert outcome("killed") == outcome("whole")
+        if process.wait() == 0 or kills == 10:
+            last = reproduce("table1", tmp_path / f"killed{attempt}", data)
+            assert last.wait() == 0
+            assert outcome(f"killed{attempt}") == outcome("whole")
+            attempt += 1

@@ -26,6 +26,10 @@ class TrainConfig:
     """steps: a tenth of the rate after 50 % and after 75 % of the training."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up, but at most a tenth of the training."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 is PyTorch's autocast: weights and their updates stay in float32."""
+    compile: bool = False
+    """Run the network through `torch.compile`, which takes a while before the first step."""
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 1), ("weight_decay", 0)):
@@ -35,6 +39,8 @@ class TrainConfig:
                 )
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr of the training is {self.lr}; it must be above 0, so raise it")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision is {self.precision!r}; pass 'float32' or 'bfloat16'")
         if not self.warmup_epochs >= 0:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs}; it must be 0 or more")
 
@@ -98,6 +104,8 @@ def train(
         optimizer = torch.optim.Adam(
             model.parameters(), config.lr, weight_decay=config.weight_decay
         )
+    forward = torch.compile(model) if config.compile else model
+    lower = config.precision != "float32"
     first_epoch = 0
     if checkpoint is not None and checkpoint.exists():
         progress = load_training_state(checkpoint, model, optimizer)
@@ -113,7 +121,8 @@ def train(
         for step, (images, labels) in enumerate(batches):
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * rate_factor(config, epoch + step / len(batches))
-            outputs = model(images)
+            with torch.autocast(images.device.type, torch.bfloat16, lower):
+                outputs = forward(images).float()
             loss = F.cross_entropy(outputs, labels)
             optimizer.zero_grad()
             loss.backward()
@@ -131,8 +140,10 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Batches) -> float:
-    """Give the accuracy on a split, from 0 to 1, in evaluation mode."""
+def evaluate(model: nn.Module, batches: Batches, *, top: int = 1) -> float:
+    """Give the part of a split, from 0 to 1, whose class is among the `top` likeliest."""
     model.eval()
-    correct = sum((model(images).argmax(1) == labels).sum() for images, labels in batches)
+    correct = sum(
+        (model(images).topk(top).indices == labels[:, None]).sum() for images, labels in batches
+    )
     return correct.item() / batches.samples

@@ -1,5 +1,6 @@
-"""What each table consists of, and how much of it each scale runs."""
+"""What each table and figure consists of, and how much of it each scale runs."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tools.train import TRAIN_RECIPES, TrainConfig
@@ -7,9 +8,8 @@ from tools.train import TRAIN_RECIPES, TrainConfig
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a network, and where its kernel sizes come from."""
+    """One network, and where its kernel sizes come from; tables and figures share rows."""
 
-    table: str
     data: str
     model: str
     """A name of effconv_models."""
@@ -19,8 +19,6 @@ class Row:
     """`found` (the default recipe), `paper` (the paper's recipe), `original` (the network's own),
     `uniform` (one size, nearest the budget), `random 0` and on, `reversed` (what was found, from
     the last layer to the first) or `other seed` (what the next seed found)."""
-    label: str
-    """As the paper calls it, where it has this row."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Scale:
 
     train: TrainConfig
     seeds: int
-    random_plans: int
+    random_plans: int = 0
     pictures: int | None = None
     """Training pictures; None takes all."""
     test_pictures: int | None = None
@@ -38,81 +36,176 @@ class Scale:
     """None takes the recipe's."""
     finalists: int | None = None
     """Of the default recipe; None takes its own number."""
+    augment: bool = True
+    """The data set's usual augmentation in training."""
     budgets: tuple[float, ...] | None = None
-    """Only rows of these budgets; None takes all."""
+    """Only rows of these budgets in tables; None takes all."""
+    depths: tuple[int, ...] = tuple(range(20, 57, 6))
+    """Of Figure 3(a)."""
+    figure_budgets: tuple[float, ...] = (0.10e6, 0.20e6, 0.30e6, 0.40e6, 0.50e6)
+    """Of Figure 3(b)."""
+    kernels_of: float = 0.66e6
+    """Budget of the network whose kernels Figure 2 shows."""
 
 
 SHORT = TrainConfig(10, 128, "sgd", 0.1, 5e-4, "cosine", 1.0)
+FAST = replace(TRAIN_RECIPES["resnet"], precision="bfloat16", compile=True)
+PAPER = TRAIN_RECIPES["flexconv"]
+FIRST = (0.27e6,)
+SMOKE = Scale(
+    replace(SHORT, epochs=1), 2, 1, 128, 128, 1, 2, True, FIRST, (20,), (0.20e6,), FIRST[0]
+)
 SCALES = {
     "smoke": {
-        "mnist": Scale(replace(SHORT, epochs=1), 2, 1, 128, 128, 1, 2),
-        "cifar10": Scale(replace(SHORT, epochs=1), 2, 1, 128, 128, 1, 2, budgets=(0.27e6,)),
+        "mnist": replace(SMOKE, budgets=None),
+        "cifar10": SMOKE,
+        "stl10": replace(
+            SMOKE, train=replace(SMOKE.train, batch_size=32), seeds=1, budgets=(0.66e6,)
+        ),
+        "imagenet32": replace(SMOKE, budgets=(0.50e6,)),
     },
     "cpu": {
-        "mnist": Scale(replace(SHORT, epochs=2), 1, 0),
-        "cifar10": Scale(SHORT, 1, 4, 12_000, budgets=(0.27e6,)),
+        "mnist": Scale(replace(SHORT, epochs=2), 1),
+        "cifar10": Scale(
+            SHORT, 2, 4, 12_000, None, None, None, True, FIRST, (20,), (0.10e6, 0.27e6), FIRST[0]
+        ),
+        "stl10": Scale(SHORT, 1, 2, budgets=(0.66e6,)),
+        "imagenet32": Scale(SHORT, 1, 2, 100_000),
     },
     "gpu": {
-        "mnist": Scale(replace(SHORT, epochs=30), 3, 0),
-        "cifar10": Scale(TRAIN_RECIPES["resnet"], 3, 10),
+        "mnist": Scale(replace(FAST, epochs=30, schedule="cosine"), 3),
+        "cifar10": Scale(FAST, 3, 10),
+        "stl10": Scale(replace(FAST, epochs=100), 3, 10),
+        "imagenet32": Scale(replace(FAST, epochs=40, schedule="cosine"), 1, 4, search_epochs=5),
     },
     "paper": {
-        "mnist": Scale(TRAIN_RECIPES["flexconv"], 3, 0),
-        "cifar10": Scale(TRAIN_RECIPES["flexconv"], 3, 10),
+        "mnist": Scale(PAPER, 3, augment=False),
+        "cifar10": Scale(PAPER, 3, 10),
+        "stl10": Scale(replace(PAPER, epochs=100, batch_size=256, lr=1e-2), 3, 10, augment=False),
+        "imagenet32": Scale(
+            replace(PAPER, batch_size=2048, lr=1e-2, weight_decay=1e-5), 3, 10, search_epochs=5
+        ),
     },
 }
-"""By the data set's name."""
+"""By the data set's name. `paper` follows the commands that the FlexConv repository gives."""
 
 EFFCONV_20 = "cifar_resnet20"
-ORIGINALS = {
-    (EFFCONV_20, 0.27e6): "CIFARResNet-20",
-    ("cifar_resnet32", 0.46e6): "CIFARResNet-32",
-    ("cifar_resnet44", 0.66e6): "CIFARResNet-44",
-    ("wide_resnet28_1", 0.37e6): "WRN-28-1",
+LEARNED = {
+    **{f"cifar_resnet{depth}": f"EffConv-{depth}" for depth in range(20, 57, 6)},
+    "wide_resnet28_1": "Wide-EffConv-28-1",
 }
-"""Names in the papers of networks with their own sizes, 3x3, by model and size."""
+ORIGINAL = {
+    **{f"cifar_resnet{depth}": f"CIFARResNet-{depth}" for depth in range(20, 57, 6)},
+    "wide_resnet28_1": "WRN-28-1",
+    "resnet18": "CIFARResNet-18",
+}
 
 
-def effconv(table: str, data: str, label: str, model: str, budget: float) -> list[Row]:
+def name_of(row: Row) -> str:
+    """Give a row's network as the papers call it."""
+    if row.sizes in ("found", "paper"):
+        return LEARNED[row.model]
+    if row.sizes == "original":
+        return ORIGINAL[row.model]
+    return f"control ({row.model})"
+
+
+def learned(data: str, model: str, budget: float) -> list[Row]:
     """Give the rows of one network at one budget: both recipes."""
-    return [Row(table, data, model, budget, sizes, label) for sizes in ("found", "paper")]
+    return [Row(data, model, budget, sizes) for sizes in ("found", "paper")]
 
 
-def controls(table: str, data: str, model: str, budget: float, random_plans: int) -> list[Row]:
-    """Give the rows that tell whether learned sizes are worth anything at equal cost."""
-    kinds = [*(f"random {i}" for i in range(random_plans)), "reversed", "other seed"]
-    if (model, budget) not in ORIGINALS:  # whose sizes are the uniform ones
+def with_controls(data: str, budget: float, scale: Scale, original: bool = False) -> list[Row]:
+    """Give EffConv-20's rows, and those that tell whether learned sizes are worth anything.
+
+    Args:
+        data: the set's name.
+        budget: wanted number of parameters.
+        scale: says how many random plans there are.
+        original: whether the network's own sizes, 3x3, are of this budget already.
+    """
+    kinds = [*(f"random {i}" for i in range(scale.random_plans)), "reversed", "other seed"]
+    if not original:
         kinds.insert(0, "uniform")
-    return [Row(table, data, model, budget, sizes, "control") for sizes in kinds]
+    rows = learned(data, EFFCONV_20, budget)
+    return rows + [Row(data, EFFCONV_20, budget, kind) for kind in kinds]
 
 
-def table1(scale: Scale) -> list[Row]:
+def table1(scale: Scale) -> Iterator[Row]:
     """Give the rows of the paper's Table 1, MNIST."""
-    return effconv("table1", "mnist", "EffConv-20", EFFCONV_20, 0.66e6)
+    yield from learned("mnist", EFFCONV_20, 0.66e6)
 
 
-def table2(scale: Scale) -> list[Row]:
+def table2(scale: Scale) -> Iterator[Row]:
     """Give the rows of the paper's Table 2, CIFAR-10, and the controls that it lacks."""
-    rows = [
-        Row("table2", "cifar10", model, size, "original", label)
-        for (model, size), label in ORIGINALS.items()
-    ]
+    yield Row("cifar10", EFFCONV_20, 0.27e6, "original")
+    yield Row("cifar10", "cifar_resnet32", 0.46e6, "original")
+    yield Row("cifar10", "cifar_resnet44", 0.66e6, "original")
+    yield Row("cifar10", "wide_resnet28_1", 0.37e6, "original")
     for budget in (0.10e6, 0.20e6, 0.27e6, 0.50e6, 0.66e6):
-        rows += effconv("table2", "cifar10", "EffConv-20", EFFCONV_20, budget)
-        rows += controls("table2", "cifar10", EFFCONV_20, budget, scale.random_plans)
+        yield from with_controls("cifar10", budget, scale, original=budget == 0.27e6)
     for depth in (32, 44, 56):
-        model = f"cifar_resnet{depth}"
-        rows += effconv("table2", "cifar10", f"EffConv-{depth}", model, 0.66e6)
-    return rows + effconv("table2", "cifar10", "Wide-EffConv-28-1", "wide_resnet28_1", 0.66e6)
+        yield from learned("cifar10", f"cifar_resnet{depth}", 0.66e6)
+    yield from learned("cifar10", "wide_resnet28_1", 0.66e6)
 
 
-TABLES = {"table1": ("mnist", table1), "table2": ("cifar10", table2)}
+def table3(scale: Scale) -> Iterator[Row]:
+    """Give the rows of the paper's Table 3, STL-10, with controls."""
+    yield Row("stl10", "resnet18", 11.7e6, "original")
+    yield from with_controls("stl10", 0.66e6, scale)
+    for budget in (0.71e6, 0.78e6):
+        yield from learned("stl10", EFFCONV_20, budget)
 
 
-def rows_of(table: str, scale: str) -> list[Row]:
-    """Give the rows of a table that a scale runs."""
-    data, make = TABLES[table]
+def table4(scale: Scale) -> Iterator[Row]:
+    """Give the rows of the paper's Table 4, ImageNet-32, with controls."""
+    yield Row("imagenet32", "cifar_resnet32", 0.53e6, "original")
+    yield Row("imagenet32", "wide_resnet28_1", 0.44e6, "original")
+    yield from with_controls("imagenet32", 0.50e6, scale)
+
+
+def figure2(scale: Scale) -> Iterator[Row]:
+    """Give the networks whose kernels the paper's Figure 2 shows."""
+    yield from learned("cifar10", EFFCONV_20, scale.kernels_of)
+
+
+def figure3(scale: Scale) -> Iterator[Row]:
+    """Give the networks of the paper's Figure 3: depths at 0.66 M, and budgets at depth 20."""
+    budget = 0.66e6 if scale.budgets is None else scale.budgets[0]
+    for depth in scale.depths:
+        yield from learned("cifar10", f"cifar_resnet{depth}", budget)
+    for budget in scale.figure_budgets:
+        yield from learned("cifar10", EFFCONV_20, budget)
+
+
+TABLES = {
+    "table1": ("mnist", table1),
+    "table2": ("cifar10", table2),
+    "table3": ("stl10", table3),
+    "table4": ("imagenet32", table4),
+}
+FIGURES = {"figure2": ("cifar10", figure2), "figure3": ("cifar10", figure3)}
+
+
+def rows_of(name: str, scale: str) -> list[Row]:
+    """Give the rows of a table or a figure that a scale runs, each once."""
+    data, make = {**TABLES, **FIGURES}[name]
     settings = SCALES[scale][data]
-    return [
-        row for row in make(settings) if settings.budgets is None or row.budget in settings.budgets
+    wanted = settings.budgets if name in TABLES else None
+    rows = (row for row in make(settings) if wanted is None or row.budget in wanted)
+    return list(dict.fromkeys(rows))
+
+
+def runs_of(name: str, scale: str) -> list[tuple[Row, int]]:
+    """Give row and seed of each run of a table or a figure, in the order to run them."""
+    rows = rows_of(name, scale)
+    seeds = SCALES[scale][rows[0].data].seeds
+    runs = [
+        (row, seed)
+        for seed in range(seeds)
+        for row in rows
+        if row.sizes != "other seed" or seed + 1 < seeds
     ]
+    # What others need comes first, and the long searches of the paper's recipe last.
+    last = ("reversed", "other seed", "paper")
+    return sorted(runs, key=lambda run: run[0].sizes in last and 1 + last.index(run[0].sizes))

@@ -2,19 +2,19 @@
 
 import json
 import math
-import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from effconv_core import SearchableCNN, SearchConfig, apply_plan, recipe, search
+from effconv_core import SearchableCNN, SearchConfig, apply_plan, figures, recipe, search
 from effconv_data import Batches, load
 from effconv_models import create_model
 from rich.console import Console
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from tools.meter import progress_bar, step_meter
 from tools.presets import data_note
@@ -23,13 +23,47 @@ from tools.run_folder import Metrics, environment, seconds_per_epoch, write_text
 from tools.train import evaluate, train
 
 RESULT = "result.json"
+KERNELS = "kernels.safetensors"
+KERNELS_KEPT = 10  # of each layer, as many as Figure 2 shows
 SIZES_DRAWN = (1, 5)  # before a random plan is moved to the budget
 
 
 def run_name(row: Row, seed: int) -> str:
     """Give the name of a run's folder."""
-    parts = row.table, row.model, f"{row.budget / 1e6:.2f}M", row.sizes.replace(" ", "-")
+    parts = row.data, row.model, f"{row.budget / 1e6:.2f}M", row.sizes.replace(" ", "-")
     return "-".join([*parts, f"seed{seed}"])
+
+
+def made_with(row: Row, seed: int, scale: str) -> dict[str, Any]:
+    """Give all that decides a run's outcome, beside the versions."""
+    settings = SCALES[scale][row.data]
+    config = search_config(row, settings, seed)
+    return {
+        "row": asdict(row),
+        "seed": seed,
+        "scale": scale,
+        "pictures": settings.pictures,
+        "search": None if config is None else asdict(config),
+        "train": asdict(settings.train),
+    }
+
+
+def check_settings(before: Mapping[str, Any], row: Row, seed: int, scale: str, place: Path) -> None:
+    """Check that a run was made with today's settings; those that came later do not count.
+
+    Raises:
+        ValueError: if it was not.
+    """
+    now = made_with(row, seed, scale)
+    for key, value in now.items():
+        old = before.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = {name: value.get(name) for name in old}
+        if json.loads(json.dumps(value)) != old:
+            raise ValueError(
+                f"{place} holds the run {run_name(row, seed)} with other settings ({key}); delete "
+                "it to run it anew"
+            )
 
 
 def run_once(
@@ -61,26 +95,26 @@ def run_once(
     """
     settings = SCALES[scale][row.data]
     config = search_config(row, settings, seed)
-    made_with = {
-        "row": asdict(row),
-        "seed": seed,
-        "scale": scale,
-        "pictures": settings.pictures,
-        "search": None if config is None else asdict(config),
-        "train": asdict(settings.train),
-    }
     result_file, config_file = folder / RESULT, folder / "config.json"
-    if config_file.exists() and json.loads(config_file.read_text()) != made_with:
-        raise ValueError(f"{folder} holds a run with other settings; delete it to run it anew")
+    if config_file.exists():
+        check_settings(json.loads(config_file.read_text()), row, seed, scale, folder)
     if result_file.exists():
         return json.loads(result_file.read_text())
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(config_file, json.dumps(made_with, indent=1) + "\n")
+    write_text(config_file, json.dumps(made_with(row, seed, scale), indent=1) + "\n")
+    measure_peak(device)
 
     def pictures(split: str) -> Batches:
         limit = settings.pictures if split == "train" else settings.test_pictures
-        size = settings.train.batch_size
-        return load(row.data, split=split, batch_size=size, seed=seed, limit=limit, device=device)
+        return load(
+            row.data,
+            split=split,
+            batch_size=settings.train.batch_size,
+            seed=seed,
+            limit=limit,
+            device=device,
+            augment=None if settings.augment else as_they_are,
+        )
 
     batches, metrics = pictures("train"), Metrics(folder)
     model = create_model(
@@ -118,11 +152,16 @@ def run_once(
         train(cnn, batches, settings.train, checkpoint=folder / "train.safetensors", on_step=meter)
     accuracy = evaluate(cnn, pictures("test"))
     metrics.close()
+    if config is not None:
+        kernels = figures.kernels_of(cnn, plan).items()
+        drawn = {name: kernel[:KERNELS_KEPT, :1].contiguous() for name, kernel in kernels}
+        save_file(drawn, folder / KERNELS)
     result = {
-        **made_with,
+        **made_with(row, seed, scale),
         "sizes": plan,
         "parameters": sum(parameter.numel() for parameter in cnn.parameters()),
         "accuracy": accuracy,
+        **({"top5": evaluate(cnn, pictures("test"), top=5)} if row.data == "imagenet32" else {}),
         "seconds_per_search_epoch": seconds_per_epoch(metrics, "search"),
         "seconds_per_train_epoch": seconds_per_epoch(metrics, "train"),
         "seconds_per_epoch": seconds_per_epoch(metrics, "search", "train"),
@@ -173,8 +212,28 @@ def given_plan(
     return dict(zip(layers, sizes, strict=True))
 
 
-def peak_memory(device: str) -> int:
-    """Give the most memory used so far, in MiB: of the GPU, or of this process."""
+def as_they_are(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Augment nothing."""
+    return images
+
+
+PROCESS = Path("/proc/self")
+
+
+def measure_peak(device: str) -> None:
+    """Let the peak of memory be counted from here, where the system can."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+    elif (PROCESS / "clear_refs").exists():
+        (PROCESS / "clear_refs").write_text("5")  # see proc(5)
+
+
+def peak_memory(device: str) -> int | None:
+    """Give the most memory used since, in MiB: of the GPU or of this process; None if unknown."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) >> 20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    if not (PROCESS / "status").exists():
+        return None
+    lines = (PROCESS / "status").read_text().splitlines()
+    (kib,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
+    return int(kib) >> 10

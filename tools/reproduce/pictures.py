@@ -1,0 +1,100 @@
+"""The figures of the results page, drawn from the raw results alone."""
+
+import hashlib
+import re
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from effconv_core import figures
+from matplotlib.figure import Figure
+from safetensors.torch import load_file
+
+from tools.reproduce.rows import LEARNED, Row, name_of, rows_of
+from tools.reproduce.run import run_name
+
+Picture = tuple[str, str, Callable[[], Figure]]
+"""File name, caption, and what draws it."""
+
+
+def named(title: str, source: object) -> str:
+    """Name a picture by what it is drawn from, so that a page cannot show one of older results."""
+    source = source if isinstance(source, bytes) else repr(source).encode()
+    return f"{title}-{hashlib.sha256(source).hexdigest()[:12]}.png"
+
+
+def kernel_pictures(
+    folder: Path, data: str, scale: str, rows: list[dict[str, Any]]
+) -> Iterator[Picture]:
+    """Give the kernels of each network of Figure 2 that has been trained, its first seed's."""
+    for wanted in rows_of("figure2", scale):
+        for result in rows:
+            run = run_name(Row(**result["row"]), result["seed"])
+            place = folder / "kernels" / f"{data}-{scale}" / f"{run}.safetensors"
+            if Row(**result["row"]) == wanted and place.exists():
+                yield (
+                    named(f"kernels-{scale}-{wanted.sizes}", place.read_bytes()),
+                    f"Kernels of {name_of(wanted)}, sizes {wanted.sizes}, seed {result['seed']}, "
+                    "after training: a row a layer, the first input channel of ten outputs",
+                    lambda place=place, result=result: _kernels(place, list(result["sizes"])),
+                )
+                break
+
+
+def _kernels(place: Path, layers: list[str]) -> Figure:
+    kernels = load_file(place)
+    return figures.draw_kernels({layer: kernels[layer] for layer in layers})
+
+
+def course_pictures(scale: str, rows: list[dict[str, Any]]) -> Iterator[Picture]:
+    """Give accuracy and time over depth and over budget, where there are two points or more."""
+    figure3 = set(rows_of("figure3", scale))
+    rows = [row for row in rows if Row(**row["row"]) in figure3]
+    for title, x, of in (
+        ("budget", lambda row: row["row"]["budget"] / 1e6, _at_depth_20),
+        ("depth", lambda row: int(re.search(r"resnet(\d+)", row["row"]["model"])[1]), _at_one_cost),
+    ):
+        points = defaultdict(list)
+        for row in of(rows):
+            values = row["accuracy"], row["seconds_per_epoch"]
+            points[row["row"]["sizes"], x(row)].append(values)
+        if len({place for _, place in points}) > 1:
+            label = "parameters, M" if title == "budget" else "depth"
+            yield (
+                named(f"accuracy-over-{title}-{scale}", sorted(points.items())),
+                f"Accuracy (solid) and seconds an epoch (dashed) over {title}, scale {scale}",
+                lambda points=dict(points), label=label: _course(points, label),
+            )
+
+
+def _at_depth_20(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row["row"]["model"] == "cifar_resnet20"]
+
+
+def _at_one_cost(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    deep = [row["row"]["budget"] for row in rows if row["row"]["model"] != "cifar_resnet20"]
+    return [
+        row for row in rows if row["row"]["budget"] in deep[:1] and row["row"]["model"] in LEARNED
+    ]
+
+
+def _course(points: dict[tuple[str, float], list[tuple[float, float]]], label: str) -> Figure:
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    seconds = axes.twinx()
+    for kind in sorted({kind for kind, _ in points}):
+        places = sorted(place for own, place in points if own == kind)
+        runs = [points[kind, place] for place in places]
+        accuracies = [[100 * accuracy for accuracy, _ in own] for own in runs]
+        spreads = [statistics.stdev(own) if len(own) > 1 else 0 for own in accuracies]
+        means = [statistics.mean(own) for own in accuracies]
+        (line,) = axes.plot(places, means, marker="o", label=kind)
+        axes.errorbar(places, means, spreads, capsize=3, color=line.get_color(), linestyle="")
+        times = [statistics.mean(time for _, time in own) for own in runs]
+        seconds.plot(places, times, "--", marker="x", color=line.get_color())
+    axes.set(xlabel=label, ylabel="test accuracy, %")
+    seconds.set_ylabel("seconds an epoch (dashed)")
+    axes.legend(title="sizes")
+    return figure
