@@ -5,6 +5,7 @@ import torch
 from effconv_data import synthetic
 from torch import nn
 
+from tools import bench_training
 from tools.presets import demo_network, preset
 from tools.train import TRAIN_RECIPES, TrainConfig, evaluate, rate_factor, train
 
@@ -136,8 +137,49 @@ def test_accuracy_counts_the_samples_of_a_short_last_batch():
         ({"lr": 0.0}, "lr of the training is 0.0; it must be above 0"),
         ({"weight_decay": -1.0}, "weight_decay of the training is -1.0; it must be at least 0"),
         ({"warmup_epochs": -1.0}, "warmup_epochs is -1.0; it must be 0 or more"),
+        ({"precision": "float16"}, "precision is 'float16'; pass 'float32' or 'bfloat16'"),
     ],
 )
 def test_a_bad_setting_is_refused_by_name(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         TrainConfig(**change)
+
+
+def losses(config):
+    seen = []
+    train(network(), batches(), config, on_step=lambda step: seen.append(step.task_loss.item()))
+    return seen
+
+
+def test_bfloat16_keeps_weights_in_float32_and_learns_alike():
+    usual, lower = (
+        TrainConfig(epochs=2, lr=0.02),
+        TrainConfig(epochs=2, lr=0.02, precision="bfloat16"),
+    )
+    cnn, seen = network(), set()
+    handle = cnn.see.register_forward_hook(lambda *args: seen.add(args[-1].dtype))
+    train(cnn, batches(), lower)
+    handle.remove()
+    assert seen == {torch.bfloat16}
+    assert {p.dtype for p in cnn.parameters()} == {torch.float32}
+    ours, theirs = losses(lower), losses(usual)
+    assert ours != theirs
+    assert ours == pytest.approx(theirs, rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_compiled_training_gives_the_same_losses():
+    usual, compiled = TrainConfig(epochs=1, lr=0.02), TrainConfig(epochs=1, lr=0.02, compile=True)
+    assert losses(compiled) == pytest.approx(losses(usual), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_every_way_of_the_training_benchmark_takes_a_step():
+    options = bench_training.Options(batch_size=8)
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
+    for way in bench_training.WAYS.values():
+        if not way.compile:
+            trained = bench_training.Trained(way, options)
+            before = trained.model.state_dict()["fc.weight"].clone()
+            trained.step(images, labels)
+            assert not torch.equal(trained.model.state_dict()["fc.weight"], before)

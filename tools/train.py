@@ -122,7 +122,9 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * rate_factor(config, epoch + step / len(batches))
             with torch.autocast(images.device.type, torch.bfloat16, lower):
-                outputs = forward(images).float()
+                outputs = forward(images)
+            if lower:
+                outputs = outputs.float()
             loss = F.cross_entropy(outputs, labels)
             optimizer.zero_grad()
             loss.backward()
