@@ -1,0 +1,103 @@
+"""The efficiency page, made from the raw result alone."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tools.run_folder import write_text
+
+AXES = {
+    "depth": (20, 32, 44, 56),
+    "width": (1, 2, 4),
+    "size": (3, 5, 7, 9, 13),
+    "image_size": (16, 32, 64),
+    "batch_size": (16, 32, 64, 128, 256),
+}
+PARTS = {
+    "size predictor": "size predictor and budget term",
+    "unroll": "GRU unroll",
+    "assembly": "kernel assembly (map, mask, layout)",
+    "network": "the CNN: convolutions, norms, loss",
+    "optimizer": "AdamW over all of them",
+}
+
+
+def page(result: Path, text: str, link: str) -> str:
+    """Make the page.
+
+    Args:
+        result: the raw result's file, which the command line in the page names.
+        text: its content.
+        link: to it, from the page.
+    """
+    content = json.loads(text)
+    rows, environment = content["rows"], content["environment"]
+    standard = rows[0]
+    whole = sum(standard["seconds"][part]["median"] for part in PARTS)
+    point = standard["point"]
+    parts = [
+        "# What a search step costs",
+        "",
+        f"A step of the paper's recipe on ResNet-{point['depth']}, {point['size']}x"
+        f"{point['size']} kernels, batches of {point['batch_size']} pictures of "
+        f"{point['image_size']} pixels, cut into its parts, forward and backward pass together "
+        f"(medians of {content['pairs']} steps; [raw]({link})):",
+        "",
+        "| part | ms | of the step |",
+        "|---|---|---|",
+    ]
+    for part, title in PARTS.items():
+        median = standard["seconds"][part]["median"]
+        parts.append(f"| {title} | {1000 * median:.2f} | {median / whole:.1%} |")
+    search, plain = (standard["seconds"][kind]["median"] for kind in ("search", "plain"))
+    parts += [
+        "",
+        f"The cut step takes {1000 * whole:.1f} ms in all, the whole one {1000 * search:.1f} ms, "
+        f"a plain training step of the same CNN {1000 * plain:.1f} ms: "
+        f"{search / plain:.2f} times.",
+        "",
+        "## How it grows",
+        "",
+        "One setting moves, the others stay. *Predictors* is size predictor, unroll and assembly; "
+        "what the CNN costs it costs in a plain step too. A width above 1 is a Wide-ResNet-16 of "
+        f"so many times the channels. [Raw]({link}), with 20th and 80th percentiles.",
+        "",
+    ]
+    for axis in AXES:
+        parts += table(axis, [row for row in rows if row["axis"] == axis])
+    parts += [
+        f"`hatch run bench:efficiency --out {result}`, commit {environment['commit']}, "
+        f"{environment['device']}, torch {environment['torch']}. Random pictures. The page is made "
+        "by the same command.",
+        "",
+    ]
+    return "\n".join(parts)
+
+
+def table(axis: str, rows: list[dict[str, Any]]) -> list[str]:
+    """Give the lines of one setting's table."""
+    parts = [
+        f"| {axis.replace('_', ' ')} | parameters | plain step, ms | search step, ms | ratio "
+        "| predictors, ms | optimizer, ms |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        median = {name: 1000 * told["median"] for name, told in row["seconds"].items()}
+        predictors = sum(median[part] for part in ("size predictor", "unroll", "assembly"))
+        cells = (
+            row["point"][axis],
+            f"{row['parameters'] / 1e6:.2f} M",
+            *(f"{median[kind]:.1f}" for kind in ("plain", "search")),
+            f"{median['search'] / median['plain']:.2f}",
+            f"{predictors:.1f}",
+            f"{median['optimizer']:.1f}",
+        )
+        parts.append("| " + " | ".join(map(str, cells)) + " |")
+    return [*parts, ""]
+
+
+def write_page(path: Path, result: Path) -> None:
+    """Write the page."""
+    link = Path(os.path.relpath(result, path.parent)).as_posix()
+    write_text(path, page(result, result.read_text(encoding="utf-8"), link))
