@@ -1,0 +1,55 @@
+"""A hook of MkDocs: the site holds the raw results and the packages' READMEs that its pages link to.
+
+In the repository they lie outside of `docs`, where links to them work as they stand.
+"""
+
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+OUTSIDE = re.compile(r"\]\(((?:\.\./)+)(results|packages)(/[^)#\s]*)?(#[^)\s]*)?\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add results, a list of each of their folders, and READMEs."""
+    for path in sorted((ROOT / "results").rglob("*")):
+        name = path.relative_to(ROOT).as_posix()
+        if path.is_file():
+            files.append(File.generated(config, name, abs_src_path=str(path)))
+        else:
+            files.append(_listing(config, path, name))
+    files.append(_listing(config, ROOT / "results", "results"))
+    for readme in sorted(ROOT.glob("packages/*/README.md")):
+        name = f"packages/{readme.parent.name}.md"
+        files.append(File.generated(config, name, content=readme.read_text(encoding="utf-8")))
+    return files
+
+
+def _listing(config: MkDocsConfig, folder: Path, name: str) -> File:
+    lines = [f"# Raw results: {name}", ""]
+    for path in sorted(folder.iterdir()):
+        target = f"{path.name}/index.md" if path.is_dir() else path.name
+        lines.append(f"- [{path.name}]({target})")
+    return File.generated(config, f"{name}/index.md", content="\n".join(lines) + "\n")
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Point links that leave `docs` at what the site has instead."""
+    # A package's README lies one folder deeper in the repository than its page in the site.
+    depth = page.file.src_uri.count("/")
+
+    def inside(match: re.Match[str]) -> str:
+        _, kind, rest, anchor = match.groups()
+        path = ROOT / kind / (rest or "").strip("/")
+        target = path.relative_to(ROOT).as_posix()
+        if kind == "packages" and path.name == "README.md":
+            target = f"packages/{path.parent.name}.md"
+        elif path.is_dir():
+            target += "/index.md"
+        return f"]({'../' * depth}{target}{anchor or ''})"
+
+    return OUTSIDE.sub(inside, markdown)
