@@ -1,4 +1,4 @@
-"""A hook of MkDocs: the site holds the raw results and the packages' READMEs that its pages link to.
+"""A hook of MkDocs: the site holds the raw results and the READMEs that its pages link to.
 
 In the repository they lie outside of `docs`, where links to them work as they stand.
 """
