@@ -26,12 +26,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for readme in sorted(ROOT.glob("packages/*/README.md")):
         name = f"packages/{readme.parent.name}.md"
         files.append(File.generated(config, name, content=readme.read_text(encoding="utf-8")))
+    for examples in sorted(ROOT.glob("packages/*/examples")):
+        name = examples.relative_to(ROOT).as_posix()
+        files.append(_listing(config, examples, name))
+        for path in sorted(examples.glob("*.py")):
+            files.append(File.generated(config, f"{name}/{path.name}", abs_src_path=str(path)))
     return files
 
 
 def _listing(config: MkDocsConfig, folder: Path, name: str) -> File:
-    lines = [f"# Raw results: {name}", ""]
-    for path in sorted(folder.iterdir()):
+    lines = [f"# {name}", ""]
+    for path in sorted(p for p in folder.iterdir() if not p.name.startswith("__")):
         target = f"{path.name}/index.md" if path.is_dir() else path.name
         lines.append(f"- [{path.name}]({target})")
     return File.generated(config, f"{name}/index.md", content="\n".join(lines) + "\n")
@@ -52,4 +57,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             target += "/index.md"
         return f"]({'../' * depth}{target}{anchor or ''})"
 
+    if page.file.src_uri.startswith("packages/"):
+        # Where the README lies, its examples lie beside it.
+        package = page.file.src_uri.removeprefix("packages/").removesuffix(".md")
+        markdown = re.sub(r"\]\(examples\)", "](examples/index.md)", markdown)
+        markdown = markdown.replace("](examples/", f"]({package}/examples/")
     return OUTSIDE.sub(inside, markdown)

@@ -108,7 +108,7 @@ class Budget:
         TypeError: if the amount or the weight is no number.
         ValueError: if one of them is not above 0.
 
-    Example:
+    Examples:
         >>> Budget(270_000, at_most=True)
         Budget(amount=270000, counter=None, at_most=True, weight=1.0)
     """

@@ -41,7 +41,7 @@ def left_alone(model: nn.Module, searched: LayerFilter | None = None) -> dict[st
     Raises:
         ValueError: as `searched_layers` does.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1))
         >>> left_alone(net)
         {'0': "is the model's first convolution", '2': 'has one tap'}

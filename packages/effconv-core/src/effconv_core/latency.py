@@ -50,7 +50,7 @@ class Latency:
             as the layer with the most choices has: sizes, or with sizes per axis tuples of them.
         warmups: how often each is run before that.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1))
         >>> cost = Latency(torch.zeros(1, 3, 8, 8), repetitions=3)(SearchableCNN(net))
         >>> cost.counts, cost([7]) >= cost([1]) > 0

@@ -26,7 +26,7 @@ class Macs:
         example: what the network takes, on its device: a tensor, or a tuple of arguments. A batch
             of one counts for each image.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1))
         >>> cost = Macs(torch.zeros(1, 3, 8, 8))(SearchableCNN(net))
         >>> cost.constant, cost([3])  # 8 * 8 * 9 * 3 * 4, and 8 * 8 * 9 * 4 * 5 more

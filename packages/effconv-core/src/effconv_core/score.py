@@ -93,7 +93,7 @@ def score(
         ValueError: if the table is malformed or does not hold the plan that a search found, or for
             what `search` refuses.
 
-    Example:
+    Examples:
         >>> def make_model(seed):
         ...     generator = torch.Generator().manual_seed(seed)
         ...     net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))

@@ -62,7 +62,7 @@ class SearchableCNN(nn.Module):
         TypeError: if the model is no module, the config no `SearchConfig` or a range none.
         ValueError: if no layer can be searched, or a pattern fits none.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
         >>> searchable = SearchableCNN(net)
         >>> searchable(torch.zeros(2, 3, 16, 16)).shape, searchable.sizes

@@ -79,7 +79,7 @@ def per_image(transform: Callable[[Tensor], Tensor]) -> Callable[[Tensor, torch.
     Returns:
         What `augment` takes: a function of images `(B, C, H, W)` and a generator.
 
-    Example:
+    Examples:
         >>> turn = per_image(lambda image: image.rot90(int(torch.randint(4, ())), (1, 2)))
         >>> images = torch.zeros(5, 3, 8, 8, dtype=torch.uint8)
         >>> turn(images, torch.Generator().manual_seed(0)).shape

@@ -44,7 +44,7 @@ class ResidentBatches(Batches):
         ValueError: if shapes disagree, a label is out of range, only one of `mean` and `std` is
             given, or there is no batch to give.
 
-    Example:
+    Examples:
         >>> images = torch.randint(256, (10, 3, 8, 8), dtype=torch.uint8)
         >>> labels = torch.arange(10) % 2
         >>> batches = ResidentBatches(images, labels, classes=("cat", "dog"), batch_size=4)

@@ -67,7 +67,7 @@ def synthetic(
         TypeError: if a count or the seed is not an integer.
         ValueError: if an argument is out of its range.
 
-    Example:
+    Examples:
         >>> batches = synthetic(5, samples=100, batch_size=50)
         >>> batches.image_shape, batches.num_classes, len(batches)
         ((1, 24, 24), 4, 2)

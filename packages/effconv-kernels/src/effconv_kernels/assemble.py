@@ -49,7 +49,7 @@ def assemble_kernels(
         TypeError: if an argument is of the wrong kind.
         ValueError: if shapes, dtypes, devices, counts or the centre do not fit together.
 
-    Example:
+    Examples:
         >>> kernels = assemble_kernels(
         ...     torch.ones(13, 4), torch.ones(10, 4), torch.zeros(10), torch.tensor([3.2, 1.7]),
         ...     sizes=[3, 2], channels=[(2, 3), (4, 1)],

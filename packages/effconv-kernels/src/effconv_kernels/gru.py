@@ -36,7 +36,7 @@ def gru_unroll(
         TypeError: if an argument is of the wrong kind.
         ValueError: if shapes, dtypes, devices or counts do not fit together.
 
-    Example:
+    Examples:
         >>> gates, weight, bias = torch.zeros(2, 12), torch.zeros(2, 12, 4), torch.zeros(2, 12)
         >>> gru_unroll(gates, weight, bias, steps=[9, 25]).shape
         torch.Size([34, 4])

@@ -90,7 +90,7 @@ def block_kernel_sizes(model: nn.Module) -> dict[str, int]:
     Raises:
         ValueError: if the model has no such layer.
 
-    Example:
+    Examples:
         >>> model = create_model("cifar_resnet20", kernel_sizes={"layer3.2.conv1": 6})
         >>> list(block_kernel_sizes(model).items())[-3:]
         [('layer3.1.conv2', 3), ('layer3.2.conv1', 6), ('layer3.2.conv2', 3)]

@@ -37,7 +37,7 @@ def same_conv(
         TypeError: if a number is no integer.
         ValueError: if a number is below 1.
 
-    Example:
+    Examples:
         >>> same_conv(3, 8, 4, stride=2)(torch.zeros(1, 3, 15, 15)).shape
         torch.Size([1, 8, 8, 8])
     """

@@ -47,7 +47,7 @@ def register_model(function: ModelFunction) -> ModelFunction:
 def list_models(pattern: str = "*") -> list[str]:
     """Give the names of the registered models that match a pattern with `*`, `?` and `[...]`.
 
-    Example:
+    Examples:
         >>> list_models("wide_resnet28*")
         ['wide_resnet28_1', 'wide_resnet28_10']
     """
@@ -78,7 +78,7 @@ def create_model(
         TypeError: if an argument is of another kind.
         ValueError: if the name is unknown or a number is not allowed.
 
-    Example:
+    Examples:
         >>> model = create_model("cifar_resnet20", kernel_sizes=5)
         >>> model(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
