@@ -135,7 +135,7 @@ def test_opcheck(last):
         ({"channels": [(2, 0)]}, ValueError, r"channels \(in\)\[0\] is 0"),
         ({"centre": "middle"}, ValueError, "pass 'paper' or 'aligned'"),
         ({"memory_format": torch.preserve_format}, ValueError, "pass torch.contiguous_format or"),
-        ({"dtype": torch.int32}, ValueError, "dtype is torch.int32; pass a floating-point dtype"),
+        ({"dtype": torch.int32}, ValueError, "dtype is torch.int32; it must be a floating-point"),
         ({"hidden": torch.zeros(4, 0)}, ValueError, "must have at least one unit"),
         ({"channels": [6]}, ValueError, r"channels\[0\] is 6; pass a pair"),
         ({"channels": [(2, 3, 1)]}, ValueError, r"channels\[0\] is \(2, 3, 1\); pass a pair"),

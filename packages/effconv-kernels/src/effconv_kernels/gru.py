@@ -6,10 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effconv_kernels.checks import check_counts, check_shape, check_tensors, uncast
+from effconv_kernels.checks import LIMIT, check_shape, check_tensors, counts_of, uncast
 from effconv_kernels.forms import form_of
-
-LIMIT = 65_536  # timesteps of a layer: a kernel of 256 x 256
 
 
 def gru_unroll(
@@ -55,18 +53,7 @@ def gru_unroll(
     check_shape("gru_unroll", "weight_hh", weight_hh, (layers, 3 * H, H))
     check_shape("gru_unroll", "input_gates", input_gates, (layers, 3 * H))
     check_shape("gru_unroll", "bias_hh", bias_hh, (layers, 3 * H))
-    if isinstance(steps, int) or (isinstance(steps, Tensor) and steps.dim() != 1):
-        raise ValueError(
-            f"gru_unroll: steps is {steps}; it must have one count for each of {layers} layer(s), "
-            "so pass a sequence"
-        )
-    counts = steps.tolist() if isinstance(steps, Tensor) else list(steps)
-    check_counts("gru_unroll", "steps", counts, layers)
-    if max(counts) > LIMIT:
-        raise ValueError(
-            f"gru_unroll: steps has {max(counts)} timesteps; a layer may have {LIMIT:,}, so pass "
-            "fewer"
-        )
+    counts = counts_of("gru_unroll", "steps", steps, layers, LIMIT)
     return _gru_unroll(input_gates, weight_hh, bias_hh, counts)
 
 

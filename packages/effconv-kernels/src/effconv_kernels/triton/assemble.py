@@ -264,7 +264,7 @@ def assemble_kernels(
 ) -> Tensor:
     """Write all masked kernels into one buffer in one launch; the bare ones are never in memory."""
     H = hidden.shape[1]
-    lookup, row_blocks = look_up(sizes, counts, inner, hidden.device)
+    layers, _, row_blocks, _ = look_up(sizes, counts, inner, hidden.device)
     total = sum(count * size * size for count, size in zip(counts, sizes, strict=True))
     kernels = hidden.new_empty(total, dtype=dtype)
     _forward[(len(row_blocks),)](
@@ -272,7 +272,7 @@ def assemble_kernels(
         weight.contiguous(),
         bias.contiguous(),
         soft_sizes.contiguous(),
-        lookup.layers,
+        layers,
         row_blocks,
         kernels,
         H=H,
@@ -307,14 +307,14 @@ def assemble_kernels_backward(
     grad, hidden, weight, bias, soft_sizes = (
         tensor.contiguous() for tensor in (grad, hidden, weight, bias, soft_sizes)
     )
-    lookup, row_blocks = look_up(sizes, counts, inner, hidden.device)
+    layers, chunks, row_blocks, rows = look_up(sizes, counts, inner, hidden.device)
     grad_hidden, grad_weight, grad_bias = map(torch.empty_like, (hidden, weight, bias))
     BH, aligned = _units(H), centre == "aligned"
     _grad_map[(len(row_blocks), triton.cdiv(H, BH))](
         grad,
         hidden,
         soft_sizes,
-        lookup.layers,
+        layers,
         row_blocks,
         grad_weight,
         grad_bias,
@@ -326,13 +326,13 @@ def assemble_kernels_backward(
         LAST=last,
         num_warps=4,
     )
-    sums = hidden.new_empty(lookup.sums, H + 1, dtype=torch.float32)
-    _sum_chunk[(len(lookup.chunks), triton.cdiv(H, BH))](
+    sums = hidden.new_empty(rows, H + 1, dtype=torch.float32)
+    _sum_chunk[(len(chunks), triton.cdiv(H, BH))](
         grad,
         weight,
         bias,
-        lookup.layers,
-        lookup.chunks,
+        layers,
+        chunks,
         sums,
         H=H,
         BM=ROWS,
@@ -347,7 +347,7 @@ def assemble_kernels_backward(
         sums,
         hidden,
         soft_sizes,
-        lookup.layers,
+        layers,
         grad_hidden,
         parts,
         H=H,

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from effconv_kernels.triton.tables import keep, on_device
+from effconv_kernels.on_device import Table, on_device, ready
 
 ON_CHIP = 128
 """The largest hidden size whose recurrent weights a program keeps in registers; above, it reads
@@ -272,8 +272,8 @@ def _grad_parameters(
         tl.store(grad_gates + layer * 3 * H + gate - H, sums, mask=(gate >= 3 * H) & (gate < 4 * H))
 
 
-@lru_cache(maxsize=4096)
-def _starts(steps: tuple[int, ...], device: torch.device) -> Tensor:
+@lru_cache(maxsize=64)
+def _starts(steps: tuple[int, ...], device: torch.device) -> Table:
     """First row of each layer, and the end; kept, so that a repeated call copies nothing."""
     return on_device([0, *accumulate(steps)], device)
 
@@ -289,7 +289,7 @@ def gru_unroll(
 ) -> Tensor:
     """Run all layers in one launch."""
     layers, _, H = weight_hh.shape
-    starts = keep(_starts(tuple(steps), weight_hh.device))
+    starts = ready(_starts(tuple(steps), weight_hh.device))
     arguments = input_gates.contiguous(), weight_hh.contiguous(), bias_hh.contiguous(), starts
     if H <= ON_CHIP:
         states = weight_hh.new_empty(sum(steps), H)
@@ -315,7 +315,7 @@ def gru_unroll_backward(
     Gates are recomputed from the saved states.
     """
     layers, _, H = weight_hh.shape
-    starts = keep(_starts(tuple(steps), weight_hh.device))
+    starts = ready(_starts(tuple(steps), weight_hh.device))
     input_gates, weight_hh, bias_hh = (
         tensor.contiguous() for tensor in (input_gates, weight_hh, bias_hh)
     )
