@@ -15,6 +15,7 @@ from effconv_kernels.checks import (
     counts_of,
     uncast,
 )
+from effconv_kernels.fold import folded
 from effconv_kernels.forms import form_of
 
 
@@ -218,3 +219,21 @@ def _backward(ctx: Any, grad: Tensor) -> tuple:
 
 
 _assemble_kernels.register_autograd(_backward, setup_context=_save)
+
+
+@_assemble_kernels.register_vmap
+def _(info: Any, in_dims: tuple, *arguments: Any) -> tuple[Tensor, int]:
+    *tensors, sizes, counts, inner, centre, last, dtype = arguments
+    B = info.batch_size
+    tensors = folded(tensors, in_dims, B)
+    kernels = _assemble_kernels(*tensors, sizes * B, counts * B, inner * B, centre, last, dtype)
+    return kernels.unflatten(0, (B, -1)), 0
+
+
+@_assemble_kernels_backward.register_vmap
+def _(info: Any, in_dims: tuple, *arguments: Any) -> tuple[tuple, tuple]:
+    *tensors, sizes, counts, inner, centre, last = arguments
+    B = info.batch_size
+    tensors = folded(tensors, in_dims, B)
+    grads = _assemble_kernels_backward(*tensors, sizes * B, counts * B, inner * B, centre, last)
+    return tuple(grad.unflatten(0, (B, -1)) for grad in grads), (0, 0, 0, 0)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from effconv_kernels.checks import LIMIT, check_shape, check_tensors, counts_of, uncast
+from effconv_kernels.fold import folded
 from effconv_kernels.forms import form_of
 
 
@@ -107,3 +108,19 @@ def _backward(ctx: Any, grad: Tensor) -> tuple:
 
 
 _gru_unroll.register_autograd(_backward, setup_context=_save)
+
+
+@_gru_unroll.register_vmap
+def _(info: Any, in_dims: tuple, *arguments: Any) -> tuple[Tensor, int]:
+    *tensors, steps = arguments
+    B = info.batch_size
+    states = _gru_unroll(*folded(tensors, in_dims, B), steps * B)
+    return states.unflatten(0, (B, -1)), 0
+
+
+@_gru_unroll_backward.register_vmap
+def _(info: Any, in_dims: tuple, *arguments: Any) -> tuple[tuple, tuple]:
+    *tensors, steps = arguments
+    B = info.batch_size
+    grads = _gru_unroll_backward(*folded(tensors, in_dims, B), steps * B)
+    return tuple(grad.unflatten(0, (B, -1)) for grad in grads), (0, 0, 0)
