@@ -1,7 +1,8 @@
 """Compile, for one architecture, every program as the operators launch it.
 
-Runs in a process of its own, where Triton does not interpret. Prints one JSON line a program, with
-the bytes of a thread that did not fit its registers.
+Runs in a process of its own, where Triton does not interpret. Prints one JSON line a program: the
+bytes of a thread that did not fit its registers, the bytes that its threads share, and what it
+computes in less than float32.
 """
 
 import json
@@ -18,10 +19,23 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 DTYPES = {
+    torch.float64: "fp64",
     torch.float32: "fp32",
     torch.bfloat16: "bf16",
+    torch.float16: "fp16",
     torch.int64: "i64",
 }
+STATES = {  # one hidden size of each block, and the ends of each form
+    torch.float32: (1, 24, 48, 64, 65, 128, 129, 300, 512),
+    torch.bfloat16: (64, 128, 300),
+    torch.float16: (64,),
+}
+MAPS = {  # hidden sizes and dtypes of the kernels
+    torch.float32: ((1, torch.float32), (64, torch.bfloat16), (65, torch.float32)),
+    torch.bfloat16: ((64, torch.bfloat16),),
+    torch.float16: ((64, torch.float64),),
+}
+SHORT = re.compile(r"\b((?:add|sub|mul|fma|mma|wgmma)\.\S*(?:bf16|\bf16|tf32)\S*)")
 
 
 class Recorder:
@@ -54,20 +68,21 @@ def record() -> dict:
     for module, name, value in programs:
         short = module.__name__.rsplit(".", 1)[1]
         setattr(module, name, Recorder(f"{short}.{name}", value, launches))
-    for dtype in (torch.float32, torch.bfloat16):
-        for H in (48, 64, 128, 300):
+    for dtype, sizes in STATES.items():
+        for H in sizes:
             gates, weight = (
                 torch.zeros(1, 3 * H, dtype=dtype),
                 torch.zeros(1, 3 * H, H, dtype=dtype),
             )
             states = gru.gru_unroll(gates, weight, gates, [9])
             gru.gru_unroll_backward(states, states, gates, weight, gates, [9])
-        for H in (64, 65):
+    for dtype, sizes in MAPS.items():
+        for H, kernel_dtype in sizes:
             for centre, last in (("paper", False), ("aligned", True), ("paper", True)):
                 maps, soft = torch.zeros(6, H, dtype=dtype), torch.ones(1, dtype=dtype)
                 which = [3], [6], [3], centre, last
                 tensors = torch.zeros(9, H, dtype=dtype), maps, maps[:, 0], soft
-                kernels = assemble.assemble_kernels(*tensors, *which, dtype)
+                kernels = assemble.assemble_kernels(*tensors, *which, kernel_dtype)
                 assemble.assemble_kernels_backward(kernels, *tensors, *which)
     for module, name, value in programs:
         setattr(module, name, value)
@@ -94,8 +109,14 @@ def main() -> None:
         cubin = folder / "program.cubin"
         cubin.write_bytes(compiled.asm["cubin"])
         used = subprocess.run([reader, "-res-usage", cubin], capture_output=True, text=True)
-        stack = int(re.search(r"STACK:(\d+)", used.stdout).group(1))
-        print(json.dumps({"name": name, "launch": [signature, constants, warps], "stack": stack}))
+        line = {
+            "name": name,
+            "launch": [signature, constants, warps],
+            "stack": int(re.search(r"STACK:(\d+)", used.stdout).group(1)),
+            "shared": compiled.metadata.shared,
+            "short": sorted(set(SHORT.findall(compiled.asm["ptx"]))),
+        }
+        print(json.dumps(line))
 
 
 if __name__ == "__main__":

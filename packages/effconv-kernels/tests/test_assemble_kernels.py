@@ -130,12 +130,20 @@ def test_opcheck(last):
     [
         ({"sizes": [2, 3]}, ValueError, "sizes has 2 entries for 1 layers"),
         ({"sizes": [0]}, ValueError, r"sizes\[0\] is 0"),
+        ({"sizes": [257]}, ValueError, r"sizes\[0\] is 257; it may be at most 256"),
+        ({"sizes": 2}, ValueError, "sizes is 2; it must have one integer for each of 1 layer"),
+        ({"sizes": torch.tensor([2.0])}, ValueError, "sizes is a torch.float32 tensor"),
+        ({"channels": 6}, TypeError, "channels is a int; pass a sequence of pairs"),
+        ({"channels": [(-2, -3)]}, ValueError, r"channels \(out\)\[0\] is -2"),
+        ({"dtype": torch.float8_e5m2}, ValueError, "dtype is torch.float8_e5m2; it must be"),
+        ({"soft_sizes": torch.ones(1, device="meta")}, ValueError, "on meta"),
+        ({"hidden": torch.zeros(2, 2, 5)}, ValueError, "must have 2 dimension"),
         ({"sizes": [3]}, ValueError, r"hidden has shape \(4, 5\).*\(9, 5\)"),
         ({"channels": [(2, 4)]}, ValueError, r"weight has shape \(6, 5\).*\(8, 5\)"),
         ({"channels": [(2, 0)]}, ValueError, r"channels \(in\)\[0\] is 0"),
         ({"centre": "middle"}, ValueError, "pass 'paper' or 'aligned'"),
         ({"memory_format": torch.preserve_format}, ValueError, "pass torch.contiguous_format or"),
-        ({"dtype": torch.int32}, ValueError, "dtype is torch.int32; pass a floating-point dtype"),
+        ({"dtype": torch.int32}, ValueError, "dtype is torch.int32; it must be a floating-point"),
         ({"hidden": torch.zeros(4, 0)}, ValueError, "must have at least one unit"),
         ({"channels": [6]}, ValueError, r"channels\[0\] is 6; pass a pair"),
         ({"channels": [(2, 3, 1)]}, ValueError, r"channels\[0\] is \(2, 3, 1\); pass a pair"),
@@ -160,21 +168,54 @@ def test_bad_arguments_name_the_value_and_the_rule(change, error, sentence):
 @pytest.mark.slow
 def test_runs_inside_a_fullgraph_compile():
     generator = torch.Generator().manual_seed(0)
-    hidden, weight = (torch.randn(n, 4, generator=generator) for n in (13, 10))
-    tensors = (hidden.requires_grad_(), torch.tensor([3.2, 1.7], requires_grad=True))
+    weight = torch.randn(10, 4, generator=generator)
+    soft = torch.tensor([3.2, 1.7], requires_grad=True)
 
-    def energy(hidden, soft_sizes):
+    def energy(hidden, soft_sizes, *sizes):
         kernels = assemble_kernels(
-            hidden, weight, torch.zeros(10), soft_sizes, sizes=[3, 2], channels=[(2, 3), (4, 1)]
+            hidden, weight, torch.zeros(10), soft_sizes, sizes=sizes, channels=[(2, 3), (4, 1)]
         )
         return sum(kernel.square().sum() for kernel in kernels)
 
     compiled = torch.compile(energy, fullgraph=True)
-    eager = energy(*tensors)
-    torch.testing.assert_close(compiled(*tensors), eager)
+    # Other sizes than those of the first call are traced as unknown integers.
+    for sizes in ([3, 2], [4, 3], [2, 5]):
+        states = sum(size * size for size in sizes)
+        hidden = torch.randn(states, 4, generator=generator).requires_grad_()
+        eager, found = energy(hidden, soft, *sizes), compiled(hidden, soft, *sizes)
+        torch.testing.assert_close(found, eager)
+        torch.testing.assert_close(
+            torch.autograd.grad(found, (hidden, soft)), torch.autograd.grad(eager, (hidden, soft))
+        )
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_vmap_also_of_the_backward_pass(memory_format):
+    sizes, channels = [3, 2], [(2, 3), (4, 1)]
+    hidden, weight, bias, soft = inputs(sizes, channels, 4)
+    many = torch.stack([soft, soft + 0.1, soft - 0.1]).detach().requires_grad_()
+
+    def flat(soft):
+        kernels = assemble_kernels(
+            *(hidden, weight, bias, soft),
+            sizes=sizes,
+            channels=channels,
+            memory_format=memory_format,
+        )
+        return torch.cat([kernel.flatten() for kernel in kernels])
+
+    ours, each = torch.vmap(flat)(many), torch.stack([flat(soft) for soft in many])
+    torch.testing.assert_close(ours, each)
+    leaves, upstream = (hidden, weight, bias, many), torch.randn_like(each)
     torch.testing.assert_close(
-        torch.autograd.grad(compiled(*tensors), tensors), torch.autograd.grad(eager, tensors)
+        torch.autograd.grad(ours, leaves, upstream), torch.autograd.grad(each, leaves, upstream)
     )
+    one = flat(soft)
+    upstream = torch.randn(3, *one.shape, dtype=torch.float64)
+    batched = torch.autograd.grad(one, leaves[:3], upstream, True, is_grads_batched=True)
+    for index, single in enumerate(upstream):
+        expected = torch.autograd.grad(one, leaves[:3], single, retain_graph=True)
+        torch.testing.assert_close([grad[index] for grad in batched], list(expected))
 
 
 @pytest.mark.parametrize("last", [False, True])

@@ -25,9 +25,16 @@ def programs():
     }
 
 
+SPILLED = 192
+"""Bytes of a thread that may miss the registers. At H = 128 its share of the weights is 192 of the
+256 bytes that each of 1,024 threads has, and what else a timestep needs goes past that."""
+SHARED = {80: 163 * 1024, 90: 227 * 1024}
+"""Bytes that the threads of a program may share; with more a launch fails."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", [80, 90])
-def test_every_launch_compiles_and_stays_in_registers(architecture, tmp_path):
+def test_every_launch_compiles_and_fits_the_chip(architecture, tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_DEFAULT_FP_FUSION": "1"}
     script = Path(__file__).parent / "compile_launches.py"
@@ -36,5 +43,7 @@ def test_every_launch_compiles_and_stays_in_registers(architecture, tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
     launches = [json.loads(line) for line in result.stdout.splitlines()]
     assert {launch["name"] for launch in launches} == programs()
-    spilling = [launch for launch in launches if launch["stack"] > 128]
-    assert not spilling
+    assert not [launch for launch in launches if launch["stack"] > SPILLED]
+    assert not [launch for launch in launches if launch["shared"] > SHARED[architecture]]
+    # Short tensors are summed in float32, and float32 is not cut to TF32 for it.
+    assert not [launch for launch in launches if launch["short"]]

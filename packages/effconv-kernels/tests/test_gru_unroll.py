@@ -106,12 +106,95 @@ def test_opcheck():
 @pytest.mark.slow
 def test_runs_inside_a_fullgraph_compile():
     tensors = inputs(2, 3)
-    compiled = torch.compile(lambda *t: gru_unroll(*t, [4, 2]).square().sum(), fullgraph=True)
-    eager = gru_unroll(*tensors, [4, 2]).square().sum()
-    torch.testing.assert_close(compiled(*tensors), eager)
+    compiled = torch.compile(lambda *t: gru_unroll(*t[:3], t[3:]).square().sum(), fullgraph=True)
+    # Other counts than those of the first call are traced as unknown integers.
+    for steps in ([4, 2], [9, 4], [2, 16], [25, 9]):
+        eager = gru_unroll(*tensors, steps).square().sum()
+        found = compiled(*tensors, *steps)
+        torch.testing.assert_close(found, eager)
+        torch.testing.assert_close(
+            torch.autograd.grad(found, tensors), torch.autograd.grad(eager, tensors)
+        )
+
+
+def test_vmap_over_any_argument_also_of_the_backward_pass():
+    gates, weight, bias = inputs(2, 3)
+    many = torch.randn(5, 2, 9, dtype=torch.float64, requires_grad=True)
+    steps = [4, 1]
+    ours = torch.vmap(lambda x: gru_unroll(x, weight, bias, steps))(many)
+    each = torch.stack([gru_unroll(x, weight, bias, steps) for x in many])
+    assert torch.equal(ours, each)
+    leaves, upstream = (many, weight, bias), torch.randn_like(each)
     torch.testing.assert_close(
-        torch.autograd.grad(compiled(*tensors), tensors), torch.autograd.grad(eager, tensors)
+        torch.autograd.grad(ours, leaves, upstream), torch.autograd.grad(each, leaves, upstream)
     )
+    last = torch.stack([weight, 2 * weight], dim=-1)
+    found = torch.vmap(lambda w: gru_unroll(gates, w, bias, steps), in_dims=-1)(last)
+    assert torch.equal(found[1], gru_unroll(gates, 2 * weight, bias, steps))
+    states = gru_unroll(gates, weight, bias, steps)
+    upstream = torch.randn(7, *states.shape, dtype=torch.float64)
+    batched = torch.autograd.grad(
+        states, (gates, weight, bias), upstream, is_grads_batched=True, retain_graph=True
+    )
+    for index, one in enumerate(upstream):
+        single = torch.autograd.grad(states, (gates, weight, bias), one, retain_graph=True)
+        torch.testing.assert_close([grad[index] for grad in batched], list(single))
+
+
+def test_functional_call_with_other_parameters():
+    class Bank(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(inputs(2, 3)[1].detach())
+
+        def forward(self, gates, bias):
+            return gru_unroll(gates, self.weight, bias, [4, 1])
+
+    gates, weight, bias = inputs(2, 3)
+    changed = (2 * weight).detach().requires_grad_()
+    ours = torch.func.functional_call(Bank(), {"weight": changed}, (gates, bias))
+    assert torch.equal(ours, gru_unroll(gates, changed, bias, [4, 1]))
+    assert torch.autograd.grad(ours.sum(), changed)[0].abs().max() > 0
+
+
+def test_a_second_derivative_is_refused():
+    tensors = inputs(2, 3)
+    (grad,) = torch.autograd.grad(
+        gru_unroll(*tensors, [4, 2]).square().sum(), tensors[:1], create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="no autograd formula was registered"):
+        torch.autograd.grad(grad.sum(), tensors)
+
+
+def test_tables_made_in_inference_mode_serve_training():
+    tensors, steps = inputs(2, 3), [6, 13]
+    with torch.inference_mode():
+        gru_unroll(*tensors, steps)
+    ours = torch.autograd.grad(gru_unroll(*tensors, steps).sum(), tensors)
+    reference = torch.autograd.grad(gru_unroll_reference(*tensors, steps).sum(), tensors)
+    torch.testing.assert_close(ours, reference)
+
+
+def test_the_literal_form_of_the_paper():
+    # 64 channels in and out: one hidden unit a kernel value. A timestep is one product.
+    H, steps = 4096, [4]
+    gates, weight, bias = inputs(1, H, dtype=torch.float32, requires_grad=False)
+    weight /= H**0.5
+    leaves = [tensor.requires_grad_() for tensor in (gates, weight, bias)]
+    ours, reference = gru_unroll(*leaves, steps), gru_unroll_reference(*leaves, steps)
+    torch.testing.assert_close(ours, reference, atol=1e-5, rtol=0)
+    upstream = torch.randn(ours.shape, generator=torch.Generator().manual_seed(0))
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, leaves, upstream),
+        torch.autograd.grad(reference, leaves, upstream),
+    ):
+        torch.testing.assert_close(mine, theirs, atol=1e-5 * theirs.abs().max().item(), rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_meta_tensors_give_shapes(dtype):
+    tensors = [t.to("meta", dtype) for t in inputs(2, 3, requires_grad=False)]
+    assert gru_unroll(*tensors, [4, 2]).shape == (6, 3)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +202,12 @@ def test_runs_inside_a_fullgraph_compile():
     [
         ({"steps": [3]}, ValueError, "steps has 1 entries for 2 layers"),
         ({"steps": [3, 0]}, ValueError, r"steps\[1\] is 0; it must be at least 1"),
-        ({"steps": [3, 70_000]}, ValueError, "has 70000 timesteps; a layer may have 65,536"),
-        ({"steps": 3}, ValueError, "steps is 3; it must have one count for each of 2 layer"),
-        ({"steps": torch.tensor(3)}, ValueError, "must have one count for each of 2 layer"),
+        ({"steps": [3, 70_000]}, ValueError, r"steps\[1\] is 70000; it may be at most 65,536"),
+        ({"steps": 3}, ValueError, "steps is 3; it must have one integer for each of 2 layer"),
+        ({"steps": torch.tensor(3)}, ValueError, r"tensor of shape \(\); it must have one integer"),
+        ({"steps": torch.tensor([3.0, 1.0])}, ValueError, "steps is a torch.float32 tensor"),
+        ({"steps": torch.tensor([True, True])}, ValueError, "steps is a torch.bool tensor"),
+        ({"steps": None}, TypeError, "steps is a NoneType; pass a sequence of integers"),
         ({"steps": [3, -4]}, ValueError, r"steps\[1\] is -4"),
         ({"steps": [3, 1.5]}, TypeError, r"steps\[1\] is 1.5, a float"),
         ({"weight_hh": torch.zeros(2, 9, 4)}, ValueError, r"weight_hh has shape \(2, 9, 4\)"),
@@ -129,6 +215,8 @@ def test_runs_inside_a_fullgraph_compile():
         ({"weight_hh": torch.zeros(2, 0, 0)}, ValueError, "H of at least 1"),
         ({"bias_hh": torch.zeros(2, 9).double()}, ValueError, "bias_hh is torch.float64"),
         ({"bias_hh": torch.zeros(2, 9).long()}, ValueError, "floating-point"),
+        ({"input_gates": torch.zeros(2, 9, dtype=torch.cfloat)}, ValueError, "floating-point"),
+        ({"input_gates": torch.zeros(2, 9).to(torch.float8_e5m2)}, ValueError, "16 bits or more"),
         ({"bias_hh": torch.zeros(2, 8)}, ValueError, r"ask for \(2, 9\)"),
         ({"bias_hh": torch.zeros(2, 9, device="meta")}, ValueError, "on meta"),
         ({"bias_hh": [0.0]}, TypeError, "bias_hh is a list"),

@@ -1,12 +1,21 @@
 """`assemble_kernels`: hidden states to masked convolution kernels, all layers in one call."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import isqrt
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from effconv_kernels.checks import check_counts, check_shape, check_tensors, uncast
+from effconv_kernels.checks import (
+    LIMIT,
+    check_dtype,
+    check_shape,
+    check_tensors,
+    counts_of,
+    uncast,
+)
+from effconv_kernels.fold import folded
 from effconv_kernels.forms import form_of
 
 
@@ -33,7 +42,7 @@ def assemble_kernels(
         weight: `(sum c_out c_in, H)`, the maps of all layers, one below the other.
         bias: `(sum c_out c_in,)`.
         soft_sizes: `(L,)`, v, each above 0.
-        sizes: L kernel sizes s of at least 1.
+        sizes: L kernel sizes s, from 1 to 256.
         channels: L pairs `(c_out, c_in)`; for a grouped convolution c_in is that of one group.
         centre: where the mask is highest: `"paper"` is v / 2, as Eq. 6 has it; `"aligned"` is
             (s + 1) / 2, the middle of the kernel.
@@ -71,17 +80,21 @@ def assemble_kernels(
     layers = soft_sizes.shape[0]
     if layers < 1:
         raise ValueError(f"{name}: soft_sizes is empty; pass one soft size for each layer")
-    sizes = list(sizes)
-    check_counts(name, "sizes", sizes, layers)
+    sizes = counts_of(name, "sizes", sizes, layers, isqrt(LIMIT))
+    if not isinstance(channels, Iterable):
+        raise TypeError(
+            f"{name}: channels is a {type(channels).__name__}; pass a sequence of pairs "
+            "(c_out, c_in)"
+        )
     channels = list(channels)
     for layer, pair in enumerate(channels):
         if not isinstance(pair, Sequence) or len(pair) != 2:
             raise ValueError(
                 f"{name}: channels[{layer}] is {pair!r}; pass a pair (c_out, c_in) for each layer"
             )
-    check_counts(name, "channels (out)", [c_out for c_out, _ in channels], layers)
-    check_counts(name, "channels (in)", [c_in for _, c_in in channels], layers)
-    counts = [c_out * c_in for c_out, c_in in channels]
+    outer = counts_of(name, "channels (out)", [c_out for c_out, _ in channels], layers)
+    inner = counts_of(name, "channels (in)", [c_in for _, c_in in channels], layers)
+    counts = [c_out * c_in for c_out, c_in in zip(outer, inner, strict=True)]
     H = hidden.shape[1]
     if H < 1:
         raise ValueError(
@@ -99,17 +112,14 @@ def assemble_kernels(
             "torch.channels_last"
         )
     dtype = hidden.dtype if dtype is None else dtype
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(f"{name}: dtype is {dtype}; pass a floating-point dtype or None")
-
-    inner = [c_in for _, c_in in channels]
+    check_dtype(name, "dtype is", dtype)
     last = memory_format == torch.channels_last
     buffer = _assemble_kernels(
         hidden, weight, bias, soft_sizes, sizes, counts, inner, centre, last, dtype
     )
     lengths = [count * size * size for count, size in zip(counts, sizes, strict=True)]
     kernels = []
-    for part, (c_out, c_in), size in zip(buffer.split(lengths), channels, sizes, strict=True):
+    for part, c_out, c_in, size in zip(buffer.split(lengths), outer, inner, sizes, strict=True):
         if last:
             kernels.append(part.view(c_out, size, size, c_in).permute(0, 3, 1, 2))
         else:
@@ -209,3 +219,21 @@ def _backward(ctx: Any, grad: Tensor) -> tuple:
 
 
 _assemble_kernels.register_autograd(_backward, setup_context=_save)
+
+
+@_assemble_kernels.register_vmap
+def _(info: Any, in_dims: tuple, *arguments: Any) -> tuple[Tensor, int]:
+    *tensors, sizes, counts, inner, centre, last, dtype = arguments
+    B = info.batch_size
+    tensors = folded(tensors, in_dims, B)
+    kernels = _assemble_kernels(*tensors, sizes * B, counts * B, inner * B, centre, last, dtype)
+    return kernels.unflatten(0, (B, -1)), 0
+
+
+@_assemble_kernels_backward.register_vmap
+def _(info: Any, in_dims: tuple, *arguments: Any) -> tuple[tuple, tuple]:
+    *tensors, sizes, counts, inner, centre, last = arguments
+    B = info.batch_size
+    tensors = folded(tensors, in_dims, B)
+    grads = _assemble_kernels_backward(*tensors, sizes * B, counts * B, inner * B, centre, last)
+    return tuple(grad.unflatten(0, (B, -1)) for grad in grads), (0, 0, 0, 0)

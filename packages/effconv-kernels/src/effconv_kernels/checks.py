@@ -1,9 +1,13 @@
 """Argument checks that both operators share; each raises one sentence."""
 
-from collections.abc import Sequence
+import operator as operators
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+LIMIT = 65_536  # timesteps of a layer: a kernel of 256 x 256
 
 
 def uncast(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -16,6 +20,7 @@ def uncast(*tensors: Tensor) -> tuple[Tensor, ...]:
         tensor.float()
         if isinstance(tensor, Tensor)
         and tensor.dtype in short
+        and tensor.device.type != "meta"  # which PyTorch cannot ask about autocast
         and torch.is_autocast_enabled(tensor.device.type)
         else tensor
         for tensor in tensors
@@ -35,16 +40,21 @@ def check_tensors(operator: str, tensors: dict[str, tuple[Tensor, int]]) -> None
                 f"{operator}: {name} has shape {tuple(tensor.shape)}; "
                 f"it must have {rank} dimension(s), so reshape it"
             )
-        if not tensor.is_floating_point():
-            raise ValueError(
-                f"{operator}: {name} has dtype {tensor.dtype}; "
-                "it must be a floating-point dtype, so convert it"
-            )
+        check_dtype(operator, f"{name} has dtype", tensor.dtype)
         if tensor.dtype != first.dtype or tensor.device != first.device:
             raise ValueError(
                 f"{operator}: {name} is {tensor.dtype} on {tensor.device}, {first_name} is "
                 f"{first.dtype} on {first.device}; all must agree, so convert one of them"
             )
+
+
+def check_dtype(operator: str, subject: str, dtype: torch.dtype) -> None:
+    """Check that a dtype is one that the operators have."""
+    if dtype not in DTYPES:
+        raise ValueError(
+            f"{operator}: {subject} {dtype}; it must be a floating-point dtype of 16 bits or more, "
+            "so pass torch.float32, torch.float64, torch.bfloat16 or torch.float16"
+        )
 
 
 def check_shape(operator: str, name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
@@ -56,21 +66,57 @@ def check_shape(operator: str, name: str, tensor: Tensor, expected: tuple[int, .
         )
 
 
-def check_counts(operator: str, name: str, counts: Sequence[int], layers: int) -> None:
-    """Check that there is one integer of at least 1 for each layer."""
-    if len(counts) != layers:
+def counts_of(
+    operator: str, name: str, counts: Iterable[int] | Tensor, layers: int, limit: int | None = None
+) -> list[int]:
+    """Give one integer for each layer as a list, of at least 1 and at most a limit."""
+    if isinstance(counts, Tensor):
+        whole = not (
+            counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool
+        )
+        if counts.dim() != 1 or not whole:
+            raise ValueError(
+                f"{operator}: {name} is a {counts.dtype} tensor of shape {tuple(counts.shape)}; "
+                f"it must have one integer for each of {layers} layer(s), so pass that"
+            )
+        counts = counts.tolist()
+    if isinstance(counts, int | float):
         raise ValueError(
-            f"{operator}: {name} has {len(counts)} entries for {layers} layers; "
+            f"{operator}: {name} is {counts}; it must have one integer for each of {layers} "
+            "layer(s), so pass a sequence"
+        )
+    if not isinstance(counts, Iterable):
+        raise TypeError(
+            f"{operator}: {name} is a {type(counts).__name__}; pass a sequence of integers"
+        )
+    found = [_integer(operator, f"{name}[{layer}]", count) for layer, count in enumerate(counts)]
+    if len(found) != layers:
+        raise ValueError(
+            f"{operator}: {name} has {len(found)} entries for {layers} layers; "
             "pass one for each layer"
         )
-    for layer, count in enumerate(counts):
-        if isinstance(count, bool) or not hasattr(count, "__index__"):
-            raise TypeError(
-                f"{operator}: {name}[{layer}] is {count!r}, a {type(count).__name__}; "
-                "pass integers of at least 1"
-            )
+    for layer, count in enumerate(found):
         if count < 1:
             raise ValueError(
                 f"{operator}: {name}[{layer}] is {count}; it must be at least 1, "
                 "so leave out a layer that has none"
             )
+        if limit is not None and count > limit:
+            raise ValueError(
+                f"{operator}: {name}[{layer}] is {count}; it may be at most {limit:,}, "
+                "so pass a smaller one"
+            )
+    return found
+
+
+def _integer(operator: str, name: str, count: object) -> int:
+    # torch.compile traces an int without knowing its value, and nothing can be asked of that but
+    # whether it is one; NumPy's integers are none, but become one.
+    if isinstance(count, int) and not isinstance(count, bool):
+        return count
+    if isinstance(count, bool) or not hasattr(count, "__index__"):
+        raise TypeError(
+            f"{operator}: {name} is {count!r}, a {type(count).__name__}; "
+            "pass integers of at least 1"
+        )
+    return operators.index(count)

@@ -1,10 +1,14 @@
 """Batched PyTorch forms of the operators, without autograd; they run on any device."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from effconv_kernels.on_device import Table, on_device, ready
 
 
 def _long(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -15,18 +19,47 @@ def _long(*tensors: Tensor) -> tuple[Tensor, ...]:
     )
 
 
-def _padded_index(steps: Sequence[int], device: torch.device) -> Tensor:
-    """Position of each ragged row (layers one after another) in a padded (L * T_max) table."""
-    longest = max(steps)
-    rows = [layer * longest + t for layer, count in enumerate(steps) for t in range(count)]
-    return torch.tensor(rows, device=device)
+class _Ragged(NamedTuple):
+    """Where layers and timesteps are in padded tables, whose layers are sorted by length."""
+
+    order: Table
+    """`(L,)`: the layers from the longest to the shortest."""
+    rank: Table
+    """`(L,)`: where each layer is in that order."""
+    by_step: Table
+    """`(sum T,)`: where each state is in a `(T, L)` table."""
+    by_layer: Table
+    """`(sum T,)`: where each state is in an `(L, T)` table."""
+    active: list[int]
+    """`T`: how many layers still run at each timestep."""
+    is_sorted: bool
+
+    def sort(self, rows: Tensor) -> Tensor:
+        """Sort layers; weights that are so already are not copied."""
+        return rows if self.is_sorted else rows[ready(self.order)]
+
+    def unsort(self, rows: Tensor) -> Tensor:
+        """Give sorted layers in their own order."""
+        return rows if self.is_sorted else rows[ready(self.rank)]
 
 
-def _by_length(steps: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Layers from the longest to the shortest, and how many still run at each timestep."""
-    order = sorted(range(len(steps)), key=lambda layer: -steps[layer])
-    active = [sum(count > t for count in steps) for t in range(max(steps))]
-    return order, active
+@lru_cache(maxsize=64)
+def _ragged(steps: tuple[int, ...], device: torch.device) -> _Ragged:
+    layers, longest = len(steps), max(steps)
+    order = sorted(range(layers), key=lambda layer: -steps[layer])
+    rank = sorted(range(layers), key=order.__getitem__)
+    places = [(rank[layer], t) for layer, count in enumerate(steps) for t in range(count)]
+    tables = (
+        on_device(rows, device)
+        for rows in (
+            order,
+            rank,
+            [t * layers + place for place, t in places],
+            [place * longest + t for place, t in places],
+        )
+    )
+    active = [sum(count > t for count in steps) for t in range(longest)]
+    return _Ragged(*tables, active, order == list(range(layers)))
 
 
 def gru_unroll(
@@ -35,26 +68,21 @@ def gru_unroll(
     """Run all GRUs in one loop over timesteps; layers that have ended drop out of the batch."""
     layers, _, H = weight_hh.shape
     dtype = weight_hh.dtype
-    input_gates, weight_hh, bias_hh = _long(input_gates, weight_hh, bias_hh)
-    order, active = _by_length(steps)
-    gates_in = input_gates[order]
+    ragged = _ragged(tuple(steps), weight_hh.device)
+    gates_in, weight, bias = map(ragged.sort, _long(input_gates, weight_hh, bias_hh))
     # The reset gate multiplies the recurrent half of the candidate, so only r and z can be folded.
-    constant = torch.cat([(gates_in + bias_hh[order])[:, : 2 * H], bias_hh[order][:, 2 * H :]], 1)
-    constant, weight = constant.unsqueeze(-1), weight_hh[order]
+    constant = torch.cat([(gates_in + bias)[:, : 2 * H], bias[:, 2 * H :]], 1).unsqueeze(-1)
     candidate_in = gates_in[:, 2 * H :]
-    states = weight_hh.new_zeros(max(steps), layers, H)
-    hidden = weight_hh.new_zeros(layers, H)
-    for t, n in enumerate(active):
+    states = weight.new_zeros(max(steps), layers, H)
+    hidden = weight.new_zeros(layers, H)
+    for t, n in enumerate(ragged.active):
         hidden = hidden[:n]
         gates = torch.baddbmm(constant[:n], weight[:n], hidden.unsqueeze(-1)).squeeze(-1)
         reset, update = torch.sigmoid(gates[:, : 2 * H]).chunk(2, dim=1)
         candidate = torch.addcmul(candidate_in[:n], reset, gates[:, 2 * H :]).tanh_()
         hidden = torch.lerp(candidate, hidden, update)
         states[t, :n] = hidden
-    unsorted = torch.empty_like(states)
-    unsorted[:, order] = states
-    padded = unsorted.transpose(0, 1).reshape(-1, H)
-    return padded[_padded_index(steps, padded.device)].to(dtype)
+    return states.view(-1, H)[ready(ragged.by_step)].to(dtype)
 
 
 def gru_unroll_backward(
@@ -72,20 +100,18 @@ def gru_unroll_backward(
     """
     layers, _, H = weight_hh.shape
     T, dtype = max(steps), weight_hh.dtype
-    grad, hidden, input_gates, weight_hh, bias_hh = _long(
-        grad, hidden, input_gates, weight_hh, bias_hh
-    )
-    order, active = _by_length(steps)
-    index = _padded_index(steps, hidden.device)
+    ragged = _ragged(tuple(steps), weight_hh.device)
+    active, index = ragged.active, ready(ragged.by_layer)
+    grad, hidden = _long(grad, hidden)
+    constant_in, weight, bias = map(ragged.sort, _long(input_gates, weight_hh, bias_hh))
 
     def pad(rows: Tensor) -> Tensor:
-        padded = rows.new_zeros(layers * T, H).index_copy_(0, index, rows)
-        return padded.view(layers, T, H)[order]
+        return rows.new_zeros(layers * T, H).index_copy_(0, index, rows).view(layers, T, H)
 
-    weight, constant_in = weight_hh[order], input_gates[order].unsqueeze(1)
+    constant_in = constant_in.unsqueeze(1)
     states, grad_states = pad(hidden), pad(grad)
     previous = torch.cat([states.new_zeros(layers, 1, H), states[:, :-1]], dim=1)
-    recurrent = torch.baddbmm(bias_hh[order].unsqueeze(1), previous, weight.transpose(1, 2))
+    recurrent = torch.baddbmm(bias.unsqueeze(1), previous, weight.transpose(1, 2))
     reset, update = torch.sigmoid((constant_in + recurrent)[..., : 2 * H]).chunk(2, dim=-1)
     h_n = recurrent[..., 2 * H :]
     candidate = torch.tanh(constant_in[..., 2 * H :] + reset * h_n)
@@ -114,33 +140,27 @@ def gru_unroll_backward(
     grad_bias = grad_recurrent.sum(dim=1)
     grad_gates = torch.cat([grad_bias[:, : 2 * H], (slope_n * grad_hidden).sum(dim=1)], dim=1)
 
-    def unsort(rows: Tensor) -> Tensor:
-        target = torch.tensor(order, device=rows.device)
-        return torch.empty_like(rows).index_copy_(0, target, rows).to(dtype)
+    return tuple(ragged.unsort(rows).to(dtype) for rows in (grad_gates, grad_weight, grad_bias))
 
-    return unsort(grad_gates), unsort(grad_weight), unsort(grad_bias)
+
+@lru_cache(maxsize=64)
+def _tap_table(sizes: tuple[int, ...], device: torch.device) -> Table:
+    """Layer, row, column and size of each tap, `(4, sum s*s)`; rows and columns start at 1."""
+    taps = [
+        (layer, t // size + 1, t % size + 1, size)
+        for layer, size in enumerate(sizes)
+        for t in range(size * size)
+    ]
+    return on_device(list(zip(*taps, strict=True)), device)
 
 
 def _taps(sizes: Sequence[int], soft_sizes: Tensor, centre: str) -> tuple[Tensor, Tensor, Tensor]:
     """Layer of each tap `(sum s*s,)`, its mask value (EffConv Eq. 6) and d mask / d v."""
-    device = soft_sizes.device
-    layer = torch.tensor(
-        [index for index, size in enumerate(sizes) for _ in range(size * size)], device=device
-    )
-    rows, columns, middle = (
-        torch.tensor(values, dtype=soft_sizes.dtype, device=device)
-        for values in zip(
-            *(
-                (t // size + 1, t % size + 1, (size + 1) / 2)
-                for size in sizes
-                for t in range(size * size)
-            ),
-            strict=True,
-        )
-    )
+    layer, rows, columns, size = ready(_tap_table(tuple(sizes), soft_sizes.device))
     v = soft_sizes[layer]
     moves = centre == "paper"
-    offset_i, offset_j = (axis - (v / 2 if moves else middle) for axis in (rows, columns))
+    middle = v / 2 if moves else (size + 1).to(v.dtype) / 2
+    offset_i, offset_j = rows - middle, columns - middle
     distance = offset_i**2 + offset_j**2
     mask = torch.exp(-distance / v**2)
     slope = 2 * distance / v**3

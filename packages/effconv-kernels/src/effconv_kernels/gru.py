@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effconv_kernels.checks import check_counts, check_shape, check_tensors, uncast
+from effconv_kernels.checks import LIMIT, check_shape, check_tensors, counts_of, uncast
+from effconv_kernels.fold import folded
 from effconv_kernels.forms import form_of
-
-LIMIT = 65_536  # timesteps of a layer: a kernel of 256 x 256
 
 
 def gru_unroll(
@@ -55,18 +54,7 @@ def gru_unroll(
     check_shape("gru_unroll", "weight_hh", weight_hh, (layers, 3 * H, H))
     check_shape("gru_unroll", "input_gates", input_gates, (layers, 3 * H))
     check_shape("gru_unroll", "bias_hh", bias_hh, (layers, 3 * H))
-    if isinstance(steps, int) or (isinstance(steps, Tensor) and steps.dim() != 1):
-        raise ValueError(
-            f"gru_unroll: steps is {steps}; it must have one count for each of {layers} layer(s), "
-            "so pass a sequence"
-        )
-    counts = steps.tolist() if isinstance(steps, Tensor) else list(steps)
-    check_counts("gru_unroll", "steps", counts, layers)
-    if max(counts) > LIMIT:
-        raise ValueError(
-            f"gru_unroll: steps has {max(counts)} timesteps; a layer may have {LIMIT:,}, so pass "
-            "fewer"
-        )
+    counts = counts_of("gru_unroll", "steps", steps, layers, LIMIT)
     return _gru_unroll(input_gates, weight_hh, bias_hh, counts)
 
 
@@ -120,3 +108,19 @@ def _backward(ctx: Any, grad: Tensor) -> tuple:
 
 
 _gru_unroll.register_autograd(_backward, setup_context=_save)
+
+
+@_gru_unroll.register_vmap
+def _(info: Any, in_dims: tuple, *arguments: Any) -> tuple[Tensor, int]:
+    *tensors, steps = arguments
+    B = info.batch_size
+    states = _gru_unroll(*folded(tensors, in_dims, B), steps * B)
+    return states.unflatten(0, (B, -1)), 0
+
+
+@_gru_unroll_backward.register_vmap
+def _(info: Any, in_dims: tuple, *arguments: Any) -> tuple[tuple, tuple]:
+    *tensors, steps = arguments
+    B = info.batch_size
+    grads = _gru_unroll_backward(*folded(tensors, in_dims, B), steps * B)
+    return tuple(grad.unflatten(0, (B, -1)) for grad in grads), (0, 0, 0)

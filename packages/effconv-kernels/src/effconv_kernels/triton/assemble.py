@@ -16,16 +16,28 @@ COLUMNS = tl.constexpr(8)  # of the table of layers
 def _layer(layers, layer):
     """Give size, first row of the states, first row of the map and start in the buffer."""
     entry = layers + layer * COLUMNS
-    return tl.load(entry), tl.load(entry + 1), tl.load(entry + 2), tl.load(entry + 3)
+    size = tl.load(entry).to(tl.int32)
+    return size, tl.load(entry + 1), tl.load(entry + 2), tl.load(entry + 3)
+
+
+@triton.jit
+def _map(layers, layer):
+    """Give the rows of a layer's map and its c_in."""
+    entry = layers + layer * COLUMNS
+    return tl.load(entry + 4).to(tl.int32), tl.load(entry + 6).to(tl.int32)
 
 
 @triton.jit
 def _places(row, tap, taps, c_in, LAST: tl.constexpr):
-    """Give where some rows of the map, at some taps, lie in a layer's part of the buffer."""
+    """Give where some rows of the map, at some taps, lie in a layer's part of the buffer.
+
+    Numbers within a layer have 32 bits, which keeps the divisions cheap; places have 64.
+    """
     if LAST:
-        places = (row // c_in) * taps * c_in + row % c_in + tap * c_in
+        outer = row // c_in
+        places = outer.to(tl.int64) * taps * c_in + (row - outer * c_in) + tap * c_in
     else:
-        places = row * taps + tap
+        places = row.to(tl.int64) * taps + tap
     return places
 
 
@@ -64,10 +76,9 @@ def _forward(
     LAST: tl.constexpr,
 ):
     layer = tl.load(blocks + tl.program_id(0) * 2)
-    row = tl.load(blocks + tl.program_id(0) * 2 + 1) + tl.arange(0, BM)
+    row = tl.load(blocks + tl.program_id(0) * 2 + 1).to(tl.int32) + tl.arange(0, BM)
     size, first_state, first_row, start = _layer(layers, layer)
-    count = tl.load(layers + layer * COLUMNS + 4)
-    c_in = tl.load(layers + layer * COLUMNS + 6)
+    count, c_in = _map(layers, layer)
     taps = size * size
     values = tl.load(bias + first_row + row, mask=row < count, other=0.0).to(tl.float32)
     for first_tap in range(0, taps, BT):
@@ -111,11 +122,10 @@ def _grad_map(
     LAST: tl.constexpr,
 ):
     layer = tl.load(blocks + tl.program_id(0) * 2)
-    row = tl.load(blocks + tl.program_id(0) * 2 + 1) + tl.arange(0, BM)
+    row = tl.load(blocks + tl.program_id(0) * 2 + 1).to(tl.int32) + tl.arange(0, BM)
     unit = tl.program_id(1) * BH + tl.arange(0, BH)
     size, first_state, first_row, start = _layer(layers, layer)
-    count = tl.load(layers + layer * COLUMNS + 4)
-    c_in = tl.load(layers + layer * COLUMNS + 6)
+    count, c_in = _map(layers, layer)
     taps = size * size
     total = tl.zeros((BM, BH), tl.float32)
     sums = tl.zeros((BM,), tl.float32)
@@ -159,12 +169,11 @@ def _sum_chunk(
 ):
     """Sum grad times weight, and in column H grad times bias, over one chunk of rows."""
     entry = chunks + tl.program_id(0) * 3
-    layer, first, out = tl.load(entry), tl.load(entry + 1), tl.load(entry + 2)
+    layer, first, out = tl.load(entry), tl.load(entry + 1).to(tl.int32), tl.load(entry + 2)
     unit = tl.program_id(1) * BH + tl.arange(0, BH)
     size, _, first_row, start = _layer(layers, layer)
-    count = tl.load(layers + layer * COLUMNS + 4)
-    c_in = tl.load(layers + layer * COLUMNS + 6)
-    length = tl.load(layers + layer * COLUMNS + 7)
+    count, c_in = _map(layers, layer)
+    length = tl.load(layers + layer * COLUMNS + 7).to(tl.int32)
     taps = size * size
     for first_tap in range(0, taps, BT):
         tap = first_tap + tl.arange(0, BT)
@@ -210,9 +219,9 @@ def _grad_states(
     layer = tl.program_id(0)
     tap = tl.program_id(1) * BT + tl.arange(0, BT)
     size, first_state, _, _ = _layer(layers, layer)
-    count = tl.load(layers + layer * COLUMNS + 4)
+    count = tl.load(layers + layer * COLUMNS + 4).to(tl.int32)
     first_sum = tl.load(layers + layer * COLUMNS + 5)
-    length = tl.load(layers + layer * COLUMNS + 7)
+    length = tl.load(layers + layer * COLUMNS + 7).to(tl.int32)
     taps = size * size
     real = tap < taps
     chunks = tl.cdiv(count, length)
@@ -255,7 +264,7 @@ def assemble_kernels(
 ) -> Tensor:
     """Write all masked kernels into one buffer in one launch; the bare ones are never in memory."""
     H = hidden.shape[1]
-    lookup, row_blocks = look_up(sizes, counts, inner, hidden.device)
+    layers, _, row_blocks, _ = look_up(sizes, counts, inner, hidden.device)
     total = sum(count * size * size for count, size in zip(counts, sizes, strict=True))
     kernels = hidden.new_empty(total, dtype=dtype)
     _forward[(len(row_blocks),)](
@@ -263,7 +272,7 @@ def assemble_kernels(
         weight.contiguous(),
         bias.contiguous(),
         soft_sizes.contiguous(),
-        lookup.layers,
+        layers,
         row_blocks,
         kernels,
         H=H,
@@ -298,14 +307,14 @@ def assemble_kernels_backward(
     grad, hidden, weight, bias, soft_sizes = (
         tensor.contiguous() for tensor in (grad, hidden, weight, bias, soft_sizes)
     )
-    lookup, row_blocks = look_up(sizes, counts, inner, hidden.device)
+    layers, chunks, row_blocks, rows = look_up(sizes, counts, inner, hidden.device)
     grad_hidden, grad_weight, grad_bias = map(torch.empty_like, (hidden, weight, bias))
     BH, aligned = _units(H), centre == "aligned"
     _grad_map[(len(row_blocks), triton.cdiv(H, BH))](
         grad,
         hidden,
         soft_sizes,
-        lookup.layers,
+        layers,
         row_blocks,
         grad_weight,
         grad_bias,
@@ -317,13 +326,13 @@ def assemble_kernels_backward(
         LAST=last,
         num_warps=4,
     )
-    sums = hidden.new_empty(lookup.sums, H + 1, dtype=torch.float32)
-    _sum_chunk[(len(lookup.chunks), triton.cdiv(H, BH))](
+    sums = hidden.new_empty(rows, H + 1, dtype=torch.float32)
+    _sum_chunk[(len(chunks), triton.cdiv(H, BH))](
         grad,
         weight,
         bias,
-        lookup.layers,
-        lookup.chunks,
+        layers,
+        chunks,
         sums,
         H=H,
         BM=ROWS,
@@ -338,7 +347,7 @@ def assemble_kernels_backward(
         sums,
         hidden,
         soft_sizes,
-        lookup.layers,
+        layers,
         grad_hidden,
         parts,
         H=H,

@@ -9,13 +9,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from effconv_kernels.triton.tables import keep, on_device
+from effconv_kernels.on_device import Table, on_device, ready
 
 ON_CHIP = 128
 """The largest hidden size whose recurrent weights a program keeps in registers; above, it reads
 them anew for every timestep."""
-ON_CHIP_BACKWARD = 64
-"""The same for the backward pass, which has more to keep."""
 
 
 @triton.jit
@@ -55,37 +53,20 @@ def _weights(weight, unit, column, H: tl.constexpr):
 
 
 @triton.jit
-def _products(weight, before, t, unit, H: tl.constexpr, BK: tl.constexpr):
-    """Multiply some rows of each gate's weights by the state before timestep t."""
+def _products(weight, before, known, unit, H: tl.constexpr, BK: tl.constexpr):
+    """Multiply some rows of each gate's weights by the `known` units of the state before."""
     sum_r = tl.zeros(unit.shape, tl.float32)
     sum_z = tl.zeros(unit.shape, tl.float32)
     sum_n = tl.zeros(unit.shape, tl.float32)
     for start in range(0, H, BK):
         column = start + tl.arange(0, BK)
-        state = tl.load(before + column, mask=(column < H) & (t > 0), other=0.0)
+        state = tl.load(before + column, mask=column < known, other=0.0)
         wide = state.to(tl.float32)[None, :]
         weight_r, weight_z, weight_n = _weights(weight, unit, column, H)
         sum_r += tl.sum(weight_r * wide, axis=1)
         sum_z += tl.sum(weight_z * wide, axis=1)
         sum_n += tl.sum(weight_n * wide, axis=1)
     return sum_r, sum_z, sum_n
-
-
-@triton.jit
-def _slopes(total, previous, reset, update, candidate, recurrent_n):
-    """Give the loss's derivatives by r, z, both halves of n, before their nonlinearities."""
-    slope_n = total * (1.0 - update) * (1.0 - candidate * candidate)
-    slope_z = total * (previous - candidate) * update * (1.0 - update)
-    slope_r = slope_n * recurrent_n * reset * (1.0 - reset)
-    return slope_r, slope_z, slope_n * reset, slope_n
-
-
-@triton.jit
-def _store_slopes(out, unit, real, slope_r, slope_z, slope_h, slope_n, H: tl.constexpr):
-    tl.store(out + unit, slope_r, mask=real)
-    tl.store(out + H + unit, slope_z, mask=real)
-    tl.store(out + 2 * H + unit, slope_h, mask=real)
-    tl.store(out + 3 * H + unit, slope_n, mask=real)
 
 
 @triton.jit
@@ -110,39 +91,6 @@ def _forward_on_chip(gates, weight, bias, starts, states, H: tl.constexpr, B: tl
 
 
 @triton.jit
-def _backward_on_chip(
-    grad, states, gates, weight, bias, starts, slopes, H: tl.constexpr, B: tl.constexpr
-):
-    layer = tl.program_id(0).to(tl.int64)
-    first = tl.load(starts + layer)
-    T = tl.load(starts + layer + 1) - first
-    unit = tl.arange(0, B)
-    real = unit < H
-    weight_r, weight_z, weight_n = _weights(weight + layer * 3 * H * H, unit, unit, H)
-    constant_r, constant_z, in_n, bias_n = _constants(
-        gates + layer * 3 * H, bias + layer * 3 * H, unit, real, H
-    )
-    carry = tl.zeros((B,), tl.float32)
-    for back in range(T):
-        t = T - 1 - back
-        row = first + t
-        previous = tl.load(states + (row - 1) * H + unit, mask=real & (t > 0), other=0.0)
-        previous = previous.to(tl.float32)
-        wide = previous[None, :]
-        reset = _sigmoid(tl.sum(weight_r * wide, axis=1) + constant_r)
-        update = _sigmoid(tl.sum(weight_z * wide, axis=1) + constant_z)
-        recurrent_n = tl.sum(weight_n * wide, axis=1) + bias_n
-        candidate = _tanh(in_n + reset * recurrent_n)
-        total = carry + tl.load(grad + row * H + unit, mask=real, other=0.0).to(tl.float32)
-        slope_r, slope_z, slope_h, slope_n = _slopes(
-            total, previous, reset, update, candidate, recurrent_n
-        )
-        _store_slopes(slopes + row * 4 * H, unit, real, slope_r, slope_z, slope_h, slope_n, H)
-        parts = weight_r * slope_r[:, None] + weight_z * slope_z[:, None]
-        carry = total * update + tl.sum(parts + weight_n * slope_h[:, None], axis=0)
-
-
-@triton.jit
 def _forward_streamed(
     gates, weight, bias, starts, states, H: tl.constexpr, BO: tl.constexpr, BK: tl.constexpr
 ):
@@ -151,83 +99,140 @@ def _forward_streamed(
     T = tl.load(starts + layer + 1) - first
     for t in range(T):
         before = states + (first + t - 1) * H
+        known = tl.minimum(t, 1) * H  # the state before the first one is zero
         for start in range(0, H, BO):
             unit = start + tl.arange(0, BO)
             real = unit < H
-            sum_r, sum_z, sum_n = _products(weight + layer * 3 * H * H, before, t, unit, H, BK)
+            sum_r, sum_z, sum_n = _products(weight + layer * 3 * H * H, before, known, unit, H, BK)
             constant_r, constant_z, in_n, bias_n = _constants(
                 gates + layer * 3 * H, bias + layer * 3 * H, unit, real, H
             )
             update = _sigmoid(sum_z + constant_z)
             candidate = _tanh(in_n + _sigmoid(sum_r + constant_r) * (sum_n + bias_n))
-            state = tl.load(before + unit, mask=real & (t > 0), other=0.0)
+            state = tl.load(before + unit, mask=unit < known, other=0.0)
             state = candidate + update * (state - candidate)
             tl.store(states + (first + t) * H + unit, state, mask=real)
         tl.debug_barrier()  # the next timestep reads what other threads have written
 
 
 @triton.jit
-def _backward_streamed(
-    grad,
+def _slopes(
     states,
     gates,
     weight,
     bias,
     starts,
     slopes,
-    carry,
     H: tl.constexpr,
+    BT: tl.constexpr,
     BO: tl.constexpr,
     BK: tl.constexpr,
 ):
+    """Give how each timestep's state depends on its gates, from the states alone.
+
+    Five numbers a unit: the derivatives of h_t by r, z and the two halves of n, before their
+    nonlinearities, and z, which is the one by h_{t-1} past the gates.
+    """
     layer = tl.program_id(0).to(tl.int64)
     first = tl.load(starts + layer)
     T = tl.load(starts + layer + 1) - first
+    t = tl.program_id(1) * BT + tl.arange(0, BT)
+    unit = tl.program_id(2) * BO + tl.arange(0, BO)
+    known = ((t > 0) & (t < T))[:, None]
+    before = states + (first + t - 1)[:, None] * H
+    sum_r = tl.zeros((BT, BO), tl.float32)
+    sum_z = tl.zeros((BT, BO), tl.float32)
+    sum_n = tl.zeros((BT, BO), tl.float32)
+    for start in range(0, H, BK):
+        column = start + tl.arange(0, BK)
+        state = tl.load(before + column[None, :], mask=known & (column < H)[None, :], other=0.0)
+        state = state.to(tl.float32)
+        weight_r, weight_z, weight_n = _weights(weight + layer * 3 * H * H, unit, column, H)
+        sum_r = tl.dot(state, tl.trans(weight_r), sum_r, input_precision="ieee")
+        sum_z = tl.dot(state, tl.trans(weight_z), sum_z, input_precision="ieee")
+        sum_n = tl.dot(state, tl.trans(weight_n), sum_n, input_precision="ieee")
+    constant_r, constant_z, in_n, bias_n = _constants(
+        gates + layer * 3 * H, bias + layer * 3 * H, unit, unit < H, H
+    )
+    reset = _sigmoid(sum_r + constant_r[None, :])
+    update = _sigmoid(sum_z + constant_z[None, :])
+    recurrent_n = sum_n + bias_n[None, :]
+    candidate = _tanh(in_n[None, :] + reset * recurrent_n)
+    real = (unit < H)[None, :]
+    previous = tl.load(before + unit[None, :], mask=known & real, other=0.0).to(tl.float32)
+    slope_n = (1.0 - update) * (1.0 - candidate * candidate)
+    out = slopes + (first + t)[:, None] * (5 * H) + unit[None, :]
+    inside = (t < T)[:, None] & real
+    tl.store(out, slope_n * recurrent_n * reset * (1.0 - reset), mask=inside)
+    tl.store(out + H, (previous - candidate) * update * (1.0 - update), mask=inside)
+    tl.store(out + 2 * H, slope_n * reset, mask=inside)
+    tl.store(out + 3 * H, slope_n, mask=inside)
+    tl.store(out + 4 * H, update, mask=inside)
+
+
+@triton.jit
+def _backward_on_chip(grad, slopes, weight, starts, totals, H: tl.constexpr, B: tl.constexpr):
+    """Give dL/dh_t, which the timestep's output and all later timesteps want."""
+    layer = tl.program_id(0).to(tl.int64)
+    first = tl.load(starts + layer)
+    last = tl.load(starts + layer + 1) - 1
+    unit = tl.arange(0, B)
+    real = unit < H
+    weight_r, weight_z, weight_n = _weights(weight + layer * 3 * H * H, unit, unit, H)
+    total = tl.load(grad + last * H + unit, mask=real, other=0.0).to(tl.float32)
+    tl.store(totals + last * H + unit, total, mask=real)
+    for back in range(last - first):
+        row = last - back
+        slope = slopes + row * (5 * H) + unit
+        update = tl.load(slope + 4 * H, mask=real, other=0.0)
+        slope_r = tl.load(slope[:, None], mask=real[:, None], other=0.0)
+        slope_z = tl.load(slope[:, None] + H, mask=real[:, None], other=0.0)
+        slope_h = tl.load(slope[:, None] + 2 * H, mask=real[:, None], other=0.0)
+        parts = weight_r * slope_r + weight_z * slope_z + weight_n * slope_h
+        carry = total * update + tl.sum(parts * total[:, None], axis=0)
+        total = carry + tl.load(grad + (row - 1) * H + unit, mask=real, other=0.0).to(tl.float32)
+        tl.store(totals + (row - 1) * H + unit, total, mask=real)
+
+
+@triton.jit
+def _backward_streamed(
+    grad, slopes, weight, starts, totals, H: tl.constexpr, BO: tl.constexpr, BK: tl.constexpr
+):
+    """Give what `_backward_on_chip` gives; a timestep reads the total of the later one."""
+    layer = tl.program_id(0).to(tl.int64)
+    first = tl.load(starts + layer)
+    last = tl.load(starts + layer + 1) - 1
     weight += layer * 3 * H * H
-    carry += layer * H
-    for back in range(T):
-        t = T - 1 - back
-        row = first + t
-        before = states + (row - 1) * H
-        out = slopes + row * 4 * H
-        for start in range(0, H, BO):
-            unit = start + tl.arange(0, BO)
-            real = unit < H
-            sum_r, sum_z, sum_n = _products(weight, before, t, unit, H, BK)
-            constant_r, constant_z, in_n, bias_n = _constants(
-                gates + layer * 3 * H, bias + layer * 3 * H, unit, real, H
-            )
-            previous = tl.load(before + unit, mask=real & (t > 0), other=0.0).to(tl.float32)
-            reset = _sigmoid(sum_r + constant_r)
-            update = _sigmoid(sum_z + constant_z)
-            candidate = _tanh(in_n + reset * (sum_n + bias_n))
-            total = tl.load(grad + row * H + unit, mask=real, other=0.0).to(tl.float32)
-            total += tl.load(carry + unit, mask=real & (back > 0), other=0.0)
-            slope_r, slope_z, slope_h, slope_n = _slopes(
-                total, previous, reset, update, candidate, sum_n + bias_n
-            )
-            _store_slopes(out, unit, real, slope_r, slope_z, slope_h, slope_n, H)
-            tl.store(carry + unit, total * update, mask=real)
-        tl.debug_barrier()  # what follows reads the slopes and the carry of all threads
+    for start in range(0, H, BK):
+        column = start + tl.arange(0, BK)
+        total = tl.load(grad + last * H + column, mask=column < H, other=0.0).to(tl.float32)
+        tl.store(totals + last * H + column, total, mask=column < H)
+    for back in range(last - first):
+        tl.debug_barrier()  # what follows reads what other threads have written
+        row = last - back
+        later, slope = totals + row * H, slopes + row * (5 * H)
         for start in range(0, H, BK):
             column = start + tl.arange(0, BK)
-            total = tl.load(carry + column, mask=column < H, other=0.0)
+            real = column < H
+            total = tl.load(grad + (row - 1) * H + column, mask=real, other=0.0).to(tl.float32)
+            update = tl.load(slope + 4 * H + column, mask=real, other=0.0)
+            total += update * tl.load(later + column, mask=real, other=0.0)
             for other in range(0, H, BO):
                 unit = other + tl.arange(0, BO)
-                real = unit < H
                 weight_r, weight_z, weight_n = _weights(weight, unit, column, H)
-                slope_r = tl.load(out + unit, mask=real, other=0.0)
-                slope_z = tl.load(out + H + unit, mask=real, other=0.0)
-                slope_h = tl.load(out + 2 * H + unit, mask=real, other=0.0)
+                whole = tl.load(later + unit, mask=unit < H, other=0.0)
+                slope_r = whole * tl.load(slope + unit, mask=unit < H, other=0.0)
+                slope_z = whole * tl.load(slope + H + unit, mask=unit < H, other=0.0)
+                slope_h = whole * tl.load(slope + 2 * H + unit, mask=unit < H, other=0.0)
                 parts = weight_r * slope_r[:, None] + weight_z * slope_z[:, None]
                 total += tl.sum(parts + weight_n * slope_h[:, None], axis=0)
-            tl.store(carry + column, total, mask=column < H)
-        tl.debug_barrier()  # the next timestep reads the carry
+            tl.store(totals + (row - 1) * H + column, total, mask=real)
 
 
 @triton.jit
 def _grad_parameters(
     slopes,
+    totals,
     states,
     starts,
     grad_gates,
@@ -247,11 +252,10 @@ def _grad_parameters(
     sums = tl.zeros((BM,), tl.float32)
     for start in range(0, T, BT):
         t = start + tl.arange(0, BT)
-        slope = tl.load(
-            slopes + (first + t)[None, :] * 4 * H + gate[:, None],
-            mask=(t < T)[None, :] & (gate < 4 * H)[:, None],
-            other=0.0,
-        )
+        inside = (t < T)[None, :] & (gate < 4 * H)[:, None]
+        row = (first + t)[None, :]
+        slope = tl.load(slopes + row * (5 * H) + gate[:, None], mask=inside, other=0.0)
+        slope *= tl.load(totals + row * H + (gate % H)[:, None], mask=inside, other=0.0)
         previous = tl.load(
             states + (first + t - 1)[:, None] * H + unit[None, :],
             mask=((t > 0) & (t < T))[:, None] & (unit < H)[None, :],
@@ -272,8 +276,8 @@ def _grad_parameters(
         tl.store(grad_gates + layer * 3 * H + gate - H, sums, mask=(gate >= 3 * H) & (gate < 4 * H))
 
 
-@lru_cache(maxsize=4096)
-def _starts(steps: tuple[int, ...], device: torch.device) -> Tensor:
+@lru_cache(maxsize=64)
+def _starts(steps: tuple[int, ...], device: torch.device) -> Table:
     """First row of each layer, and the end; kept, so that a repeated call copies nothing."""
     return on_device([0, *accumulate(steps)], device)
 
@@ -289,7 +293,7 @@ def gru_unroll(
 ) -> Tensor:
     """Run all layers in one launch."""
     layers, _, H = weight_hh.shape
-    starts = keep(_starts(tuple(steps), weight_hh.device))
+    starts = ready(_starts(tuple(steps), weight_hh.device))
     arguments = input_gates.contiguous(), weight_hh.contiguous(), bias_hh.contiguous(), starts
     if H <= ON_CHIP:
         states = weight_hh.new_empty(sum(steps), H)
@@ -310,25 +314,29 @@ def gru_unroll_backward(
     bias_hh: Tensor,
     steps: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the gradients of `input_gates`, `weight_hh` and `bias_hh` in two launches.
+    """Give the gradients of `input_gates`, `weight_hh` and `bias_hh` in three launches.
 
-    Gates are recomputed from the saved states.
+    Gates are recomputed from the saved states, for all timesteps at once; one program a layer then
+    goes back in time, and the sums over timesteps are products.
     """
     layers, _, H = weight_hh.shape
-    starts = keep(_starts(tuple(steps), weight_hh.device))
-    input_gates, weight_hh, bias_hh = (
-        tensor.contiguous() for tensor in (input_gates, weight_hh, bias_hh)
+    starts = ready(_starts(tuple(steps), weight_hh.device))
+    grad, hidden, input_gates, weight_hh, bias_hh = (
+        tensor.contiguous() for tensor in (grad, hidden, input_gates, weight_hh, bias_hh)
     )
-    slopes = weight_hh.new_empty(sum(steps), 4 * H, dtype=torch.float32)
-    arguments = grad.contiguous(), hidden, input_gates, weight_hh, bias_hh, starts, slopes
-    if H <= ON_CHIP_BACKWARD:
+    slopes = weight_hh.new_empty(sum(steps), 5 * H, dtype=torch.float32)
+    grid = layers, triton.cdiv(max(steps), 16), triton.cdiv(H, 32)
+    arguments = hidden, input_gates, weight_hh, bias_hh, starts, slopes
+    _slopes[grid](*arguments, H=H, BT=16, BO=32, BK=32, num_warps=4)
+    totals = weight_hh.new_empty(sum(steps), H, dtype=torch.float32)
+    arguments = grad, slopes, weight_hh, starts, totals
+    if H <= ON_CHIP:
         B, warps = _block(H)
         _backward_on_chip[(layers,)](*arguments, H=H, B=B, num_warps=warps)
     else:
-        carry = slopes.new_empty(layers, H)
-        _backward_streamed[(layers,)](*arguments, carry, H=H, BO=64, BK=64, num_warps=8)
+        _backward_streamed[(layers,)](*arguments, H=H, BO=64, BK=64, num_warps=8)
     grads = tuple(torch.empty_like(tensor) for tensor in (input_gates, weight_hh, bias_hh))
-    BM = BN = 32
-    grid = layers, triton.cdiv(4 * H, BM), triton.cdiv(H, BN)
-    _grad_parameters[grid](slopes, hidden, starts, *grads, H=H, BM=BM, BN=BN, BT=16, num_warps=4)
+    grid = layers, triton.cdiv(4 * H, 32), triton.cdiv(H, 32)
+    arguments = slopes, totals, hidden, starts, *grads
+    _grad_parameters[grid](*arguments, H=H, BM=32, BN=32, BT=16, num_warps=4)
     return grads

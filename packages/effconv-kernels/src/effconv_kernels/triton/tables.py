@@ -9,42 +9,27 @@ import torch
 import triton
 from torch import Tensor
 
+from effconv_kernels.on_device import Table, on_device, ready
+
 ROWS = 64
 """Rows of the map that a program takes at a time."""
 CHUNKS = 32
 """Programs of the backward pass, at most, that share the rows of a layer's map for a sum."""
 
-_captured: dict[int, Tensor] = {}
-
-
-def on_device(rows: list, device: torch.device) -> Tensor:
-    """Copy integers to a device without waiting for it."""
-    table = torch.tensor(rows, dtype=torch.int64)
-    if device.type == "cuda":
-        table = table.pin_memory().to(device, non_blocking=True)
-    return table
-
-
-def keep(table: Tensor) -> Tensor:
-    """Keep a table for good if a CUDA graph is being captured, which holds its bare address."""
-    if table.is_cuda and torch.cuda.is_current_stream_capturing():
-        _captured[table.data_ptr()] = table
-    return table
-
 
 class Tables(NamedTuple):
     """What the programs look up, on the device."""
 
-    layers: Tensor
+    layers: Table
     """`(L, 8)`: size, first row of the states, first row of the map, start in the buffer, rows of
     the map, first row of the sums, c_in, rows of a chunk."""
-    chunks: Tensor
+    chunks: Table
     """`(chunks, 3)`: layer, first row of the map and first row of the sums of each chunk."""
     sums: int
     """Rows of the sums of all chunks."""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=64)
 def tables(
     sizes: tuple[int, ...], counts: tuple[int, ...], inner: tuple[int, ...], device: torch.device
 ) -> Tables:
@@ -69,7 +54,7 @@ def tables(
 
 
 @lru_cache(maxsize=64)
-def blocks(counts: tuple[int, ...], device: torch.device) -> Tensor:
+def blocks(counts: tuple[int, ...], device: torch.device) -> Table:
     """Give layer and first row of each ROWS rows of the maps, `(blocks, 2)`."""
     rows = [(layer, row) for layer, count in enumerate(counts) for row in range(0, count, ROWS)]
     return on_device(rows, device)
@@ -77,10 +62,8 @@ def blocks(counts: tuple[int, ...], device: torch.device) -> Tensor:
 
 def look_up(
     sizes: Sequence[int], counts: Sequence[int], inner: Sequence[int], device: torch.device
-) -> tuple[Tables, Tensor]:
-    """Give an assembly's tables and blocks, which outlive a CUDA graph that is being captured."""
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Give an assembly's layers, chunks and blocks, and the rows of its sums."""
     lookup = tables(tuple(sizes), tuple(counts), tuple(inner), device)
     row_blocks = blocks(tuple(counts), device)
-    for table in (lookup.layers, lookup.chunks, row_blocks):
-        keep(table)
-    return lookup, row_blocks
+    return *map(ready, (lookup.layers, lookup.chunks, row_blocks)), lookup.sums
