@@ -37,8 +37,10 @@ class FlexConvConfig:
     """Initial standard deviation of the mask on an axis that goes from -1 to 1."""
     threshold: float = 0.1
     """Taps where the mask on an axis is below this are cropped; 0 keeps all."""
-    fft_taps: int | None = 100
-    """Kernels of at least so many taps are applied by Fourier transform; None for never."""
+    fft_taps: int | None = 121
+    """Kernels of at least so many taps are applied by Fourier transform; None for never. From where
+    that is faster depends on device, channels and images: `hatch run bench:fft` of the repository
+    measures it."""
 
     def __post_init__(self) -> None:
         check_positive("hidden", self.hidden)
