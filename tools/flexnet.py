@@ -83,7 +83,9 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("mask_lr_factor", "aliasing"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; it must be 0 or more, and finite"
+                )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; pass 0 for none, or a number below 1")
         if self.device.startswith("cuda") and not torch.cuda.is_available():

@@ -10,7 +10,7 @@ from effconv_models.flexconv import (
 from effconv_models.flexnet import FlexNet, flexnet3, flexnet5, flexnet7, flexnet16
 from effconv_models.kernel_sizes import KernelSizes, block_kernel_sizes
 from effconv_models.layers import same_conv
-from effconv_models.plug import left_alone, to_plain, with_flexconv
+from effconv_models.plug import left_alone, refine, to_plain, with_flexconv
 from effconv_models.registry import create_model, list_models, register_model
 from effconv_models.resnet import CifarResNet, ResNet18
 from effconv_models.wide_resnet import WideResNet
@@ -36,6 +36,7 @@ __all__ = [
     "left_alone",
     "list_models",
     "mask_parameters",
+    "refine",
     "register_model",
     "same_conv",
     "to_plain",

@@ -141,6 +141,7 @@ class FlexConv(nn.Module):
             spread=min(1.0, SPREAD * self.config.mask_width),
             generator=generator,
         )
+        self.gain = 1.0
         mean = 1.0 if causal else 0.0
         self.mask = nn.Parameter(torch.tensor([[mean, self.config.mask_width]] * axes))
         self.bias = nn.Parameter(torch.zeros(c_out)) if bias else None
@@ -177,7 +178,7 @@ class FlexConv(nn.Module):
         ]
         points = torch.cartesian_prod(*coordinates).view(-1, len(coordinates))
         mask = torch.exp(-0.5 * ((points - self.mask[:, 0]) / self.mask[:, 1]).square().sum(1))
-        values = self.magnet(points) * mask[:, None]
+        values = self.gain * self.magnet(points) * mask[:, None]
         sizes = [len(c) for c in coordinates]
         return values.T.reshape(self.c_out, self.c_in // self.groups, *sizes)
 

@@ -10,6 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from effconv_models.flexconv import FlexConv, FlexConvConfig, flexconvs
 from effconv_models.flexnet import covering_grid
+from effconv_models.kernel_sizes import check_positive
 
 AXES = {nn.Conv1d: 1, nn.Conv2d: 2}
 
@@ -109,6 +110,30 @@ def to_plain(model: nn.Module) -> nn.Module:
     for name, layer in flexconvs(model).items():
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, layer.to_conv().train(layer.training))
+    return model
+
+
+def refine(model: nn.Module, factor: int) -> nn.Module:
+    """Give a copy of a model for inputs of a whole number of times the resolution.
+
+    Each kernel is sampled on a grid so many times as fine and divided by what there are more taps,
+    so that a layer answers to a larger picture of the same thing as it did to the smaller one, as
+    far as its frequencies allow (see `anti_aliasing`). Strides stay as they are.
+
+    Args:
+        model: with FlexConv layers, trained at the lower resolution.
+        factor: how many times the height and the width.
+
+    Raises:
+        TypeError: if the factor is no integer.
+        ValueError: if it is below 1, or the model has no FlexConv layer.
+    """
+    check_positive("factor", factor)
+    model = copy.deepcopy(model)
+    for layer in flexconvs(model).values():
+        layer.grid = tuple((taps - 1) * factor + 1 for taps in layer.grid)
+        layer.margins = tuple((before * factor, after * factor) for before, after in layer.margins)
+        layer.gain /= factor ** len(layer.grid)
     return model
 
 
