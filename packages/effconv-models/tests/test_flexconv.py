@@ -56,14 +56,19 @@ def magnet_by_hand(net: MAGNet, point: list[float]) -> list[float]:
 
 
 def kernel_by_hand(layer: FlexConv) -> torch.Tensor:
-    """Give the masked kernel on the whole grid, where taps below the threshold are zero."""
+    """Give the masked kernel on the whole grid, where cropped taps are zero.
+
+    Those stay that are above the threshold, at the origin, or between.
+    """
     axes = []  # for each axis (x, mask) by place
     for taps, (mean, width) in zip(layer.grid, layer.mask.tolist(), strict=True):
         points = [2 * i / (taps - 1) - 1 for i in range(taps)]
         masks = [math.exp(-(((x - mean) / width) ** 2) / 2) for x in points]
-        least = min(layer.config.threshold, max(masks))
+        origin = 1.0 if layer.causal else 0.0
+        reach = abs(width) * math.sqrt(2 * math.log(1 / layer.config.threshold))
+        low, high = min(origin, mean - reach), max(origin, mean + reach)
         pairs = enumerate(zip(points, masks, strict=True))
-        axes.append({i: (x, mask) for i, (x, mask) in pairs if mask >= least})
+        axes.append({i: pair for i, pair in pairs if low - 1e-9 <= pair[0] <= high + 1e-9})
     c_in = layer.c_in // layer.groups
     kernel = torch.zeros(layer.c_out, c_in, *layer.grid, dtype=torch.float64)
     for place in itertools.product(*axes):
@@ -146,6 +151,22 @@ def test_the_sampled_kernel_is_the_window_of_the_grid():
     assert layer.effective_size == kept.shape[2:]
 
 
+def test_a_mask_that_is_not_finite_is_refused():
+    layer = FlexConv(1, 1, 9)
+    with torch.no_grad():
+        layer.mask[0, 1] = math.nan
+    with pytest.raises(FloatingPointError, match="width of the mask are .*; lower the learning"):
+        layer(torch.zeros(1, 1, 8, 8))
+
+
+def test_a_mask_far_from_the_middle_sees_nothing_in_small_images():
+    layer = moved(FlexConv(1, 1, 33, axes=1, generator=seeded()), [[0.9, 0.01]])
+    sequence = random(1, 1, 8)
+    expected = convolve_by_hand(sequence, kernel_by_hand(layer), layer)
+    torch.testing.assert_close(layer(sequence), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(layer.to_conv()(sequence), expected, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("axes", [1, 2])
 @pytest.mark.parametrize("fft_taps", [None, 1], ids=["direct", "fft"])
 def test_gradients_are_those_of_finite_differences(axes, fft_taps):
@@ -213,7 +234,9 @@ def test_cropping_is_off_by_no_more_than_the_threshold_allows(threshold):
     width=st.floats(-0.8, 0.8).filter(lambda w: abs(w) > 1e-3),
     threshold=st.floats(0.001, 0.9),
 )
-def test_the_window_is_every_tap_at_or_above_the_threshold(half, mean, width, threshold):
+def test_the_window_holds_the_origin_and_every_tap_above_the_threshold_and_no_more(
+    half, mean, width, threshold
+):
     taps = 2 * half + 1
     config = FlexConvConfig(hidden=1, layers=1, threshold=threshold)
     layer = FlexConv(1, 1, taps, axes=1, config=config).double()
@@ -222,16 +245,14 @@ def test_the_window_is_every_tap_at_or_above_the_threshold(half, mean, width, th
     mean, width = layer.mask[0].tolist()
     ((first, last),) = layer.window
     values = [math.exp(-(((i / half - 1 - mean) / width) ** 2) / 2) for i in range(taps)]
-    inside = [i for i, value in enumerate(values) if value >= threshold]
-    if inside:
+    assert first <= half <= last
+    for i, value in enumerate(values):
         # A tap on the very threshold may fall on either side of it.
-        for i, value in enumerate(values):
-            if abs(value - threshold) > 1e-9:
-                assert (first <= i <= last) == (value >= threshold)
-    else:
-        assert first == last
-        distances = [abs(i / half - 1 - mean) for i in range(taps)]
-        assert distances[first] == pytest.approx(min(distances))
+        if value > threshold + 1e-9:
+            assert first <= i <= last
+    # Neither end is farther out than it must be, where any tap is above.
+    for end in (first, last):
+        assert end == half or values[end] >= threshold - 1e-9 or max(values) < threshold
 
 
 def test_the_first_kernel_at_32_pixels_is_5x5():

@@ -147,18 +147,34 @@ class FlexConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(c_out)) if bias else None
 
     @property
+    def origins(self) -> tuple[int, ...]:
+        """For each axis the tap that meets the input at the output's own place."""
+        return tuple(taps - 1 if self.causal else taps // 2 for taps in self.grid)
+
+    @property
     def window(self) -> tuple[tuple[int, int], ...]:
         """For each axis the first and the last tap of the grid that are not cropped.
 
-        Taps with |x - mean| <= width sqrt(-2 ln threshold) stay, and at least the one nearest to
-        the mean.
+        Taps with |x - mean| <= width sqrt(-2 ln threshold) stay, the origin, and what is between.
+
+        Raises:
+            FloatingPointError: if the mask is not finite, as after a training that diverged.
         """
-        reach = math.sqrt(-2 * math.log(self.config.threshold)) if self.config.threshold else None
-        pairs = self.mask.tolist()
-        return tuple(
-            (0, taps - 1) if reach is None else _kept(mean, reach * abs(width), taps)
-            for (mean, width), taps in zip(pairs, self.grid, strict=True)
-        )
+        if self.config.threshold == 0:
+            return tuple((0, taps - 1) for taps in self.grid)
+        masks, window = self.mask.tolist(), []
+        if not all(math.isfinite(number) for pair in masks for number in pair):
+            raise FloatingPointError(
+                f"mean and width of the mask are {masks}; lower the learning rate, and start again "
+                "from the last checkpoint"
+            )
+        reach = math.sqrt(-2 * math.log(self.config.threshold))
+        for (mean, width), taps, origin in zip(masks, self.grid, self.origins, strict=True):
+            half = (taps - 1) / 2
+            first = math.ceil((mean - reach * abs(width) + 1) * half)
+            last = math.floor((mean + reach * abs(width) + 1) * half)
+            window.append((min(max(first, 0), origin), max(min(last, taps - 1), origin)))
+        return tuple(window)
 
     @property
     def effective_size(self) -> tuple[int, ...]:
@@ -184,11 +200,10 @@ class FlexConv(nn.Module):
 
     def _padding(self, window: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
         """Give the zeros before and after the input for each axis; negative ones crop it."""
-        origins = [taps - 1 if self.causal else taps // 2 for taps in self.grid]
         return [
             (before + origin - first, after + last - origin)
             for (before, after), origin, (first, last) in zip(
-                self.margins, origins, window, strict=True
+                self.margins, self.origins, window, strict=True
             )
         ]
 
@@ -266,16 +281,6 @@ def _for_each_axis(what: str, value: int | Sequence[int], axes: int) -> tuple[in
     if len(numbers) != axes:
         raise ValueError(f"{what} is {value!r}; pass one number, or one for each of {axes} axes")
     return tuple(check_positive(what, number) for number in numbers)
-
-
-def _kept(mean: float, reach: float, taps: int) -> tuple[int, int]:
-    """Give the first and last tap within reach of the mean, or the one nearest to it."""
-    spacing = 2 / (taps - 1)
-    first = max(0, math.ceil((mean - reach + 1) / spacing))
-    last = min(taps - 1, math.floor((mean + reach + 1) / spacing))
-    if first > last:
-        first = last = min(max(round((mean + 1) / spacing), 0), taps - 1)
-    return first, last
 
 
 def flexconvs(model: nn.Module) -> dict[str, FlexConv]:
