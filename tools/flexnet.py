@@ -15,7 +15,6 @@ import tyro
 from effconv_core import SizePlan, figures
 from effconv_data import Batches
 from effconv_models import (
-    FlexConv,
     FlexConvConfig,
     anti_aliasing,
     create_model,
@@ -29,6 +28,7 @@ from effconv_models import (
     to_plain,
     with_flexconv,
 )
+from effconv_models.flexconv import flexconvs
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -124,11 +124,6 @@ def make_network(options: Options, batches: Batches) -> tuple[nn.Module, dict[st
     return network, left_alone(model)
 
 
-def layers_of(network: nn.Module) -> dict[str, FlexConv]:
-    """Give the FlexConv layers by name."""
-    return {name: m for name, m in network.named_modules() if isinstance(m, FlexConv)}
-
-
 def mask_meter(
     network: nn.Module, metrics: Metrics, steps_per_epoch: int
 ) -> Callable[[TrainStep], None]:
@@ -137,14 +132,14 @@ def mask_meter(
     def on_step(step: TrainStep) -> None:
         if step.step + 1 < steps_per_epoch:
             return
-        masks = [layer.mask.tolist() for layer in layers_of(network).values()]
+        masks = [layer.mask.tolist() for layer in flexconvs(network).values()]
         metrics.log(
             "masks",
             step.epoch,
             (step.epoch + 1) * steps_per_epoch,
             means=[[round(mean, 5) for mean, _ in mask] for mask in masks],
             widths=[[round(width, 5) for _, width in mask] for mask in masks],
-            sizes=[list(layer.effective_size) for layer in layers_of(network).values()],
+            sizes=[list(layer.effective_size) for layer in flexconvs(network).values()],
         )
 
     return on_step
@@ -245,7 +240,7 @@ def layer_rows(network: nn.Module) -> list[tuple[str, ...]]:
             joined(tuple(width for _, width in layer.mask.tolist()), ".3f"),
             joined(layer.effective_size, "d"),
         )
-        for name, layer in layers_of(network).items()
+        for name, layer in flexconvs(network).items()
     ]
 
 
@@ -267,7 +262,7 @@ def draw(path: Path, network: nn.Module, plan: SizePlan, metrics: Metrics) -> No
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     figures.draw_sizes({"effective size": plan}, left)
-    start = [layer.config.mask_width for layer in layers_of(network).values()]
+    start = [layer.config.mask_width for layer in flexconvs(network).values()]
     rows = [row["widths"] for row in metrics.rows() if row["phase"] == "masks"]
     courses = [start, *([sum(widths) / len(widths) for widths in row] for row in rows)]
     for name, course in zip(plan, zip(*courses, strict=True), strict=True):

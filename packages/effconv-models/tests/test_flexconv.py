@@ -312,6 +312,25 @@ def test_fast_lengths_are_even_and_of_small_factors():
     ]
 
 
+@pytest.mark.parametrize("fft_taps", [None, 1])
+def test_under_autocast_the_kernel_stays_exact(fft_taps):
+    layer = FlexConv(2, 3, 17, config=FlexConvConfig(fft_taps=fft_taps), generator=seeded())
+    images = torch.randn(2, 2, 16, 16, generator=seeded(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        kernel, outputs = layer.sample(), layer(images)
+    assert torch.equal(kernel, layer.sample())
+    # Rounding of images and kernel to 8 bits.
+    assert (outputs - layer(images)).norm() <= 2**-7 * layer(images).norm()
+
+
+def test_a_causal_kernel_starts_as_large_as_a_centred_one():
+    norms = [
+        FlexConv(32, 32, 65, axes=1, causal=causal, generator=seeded()).sample().square().mean()
+        for causal in (False, True)
+    ]
+    assert 0.2 < norms[1] / norms[0] < 5
+
+
 @pytest.mark.parametrize(("fft_taps", "used"), [(None, 0), (25, 1), (26, 0)])
 def test_the_switch_counts_taps(fft_taps, used, monkeypatch):
     calls = []

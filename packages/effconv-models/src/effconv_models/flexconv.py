@@ -132,17 +132,20 @@ class FlexConv(nn.Module):
         self.margins = tuple(margins) if margins is not None else ((0, 0),) * axes
         if len(self.margins) != axes:
             raise ValueError(f"margins is {margins!r}; pass a pair for each of the {axes} axes")
+        mean = 1.0 if causal else 0.0
         self.magnet = MAGNet(
             axes,
             c_out * c_in // groups,
             hidden=self.config.hidden,
             layers=self.config.layers,
             input_scale=self.config.input_scale,
+            # The authors' code has 0 for the causal form too, where the filters then hardly reach
+            # the mask.
+            centre=mean,
             spread=min(1.0, SPREAD * self.config.mask_width),
             generator=generator,
         )
         self.gain = 1.0
-        mean = 1.0 if causal else 0.0
         self.mask = nn.Parameter(torch.tensor([[mean, self.config.mask_width]] * axes))
         self.bias = nn.Parameter(torch.zeros(c_out)) if bias else None
 
@@ -194,7 +197,9 @@ class FlexConv(nn.Module):
         ]
         points = torch.cartesian_prod(*coordinates).view(-1, len(coordinates))
         mask = torch.exp(-0.5 * ((points - self.mask[:, 0]) / self.mask[:, 1]).square().sum(1))
-        values = self.gain * self.magnet(points) * mask[:, None]
+        # Half precision would not tell the phases of the filters' waves.
+        with torch.autocast(self.mask.device.type, enabled=False):
+            values = self.gain * self.magnet(points) * mask[:, None]
         sizes = [len(c) for c in coordinates]
         return values.T.reshape(self.c_out, self.c_in // self.groups, *sizes)
 

@@ -16,7 +16,7 @@ class MAGNet(nn.Module):
     Romero et al. 2022, https://arxiv.org/abs/2110.08059, Section 3.2).
 
     Initial values are those of the authors' code: gamma of filter i from Gamma(6 / i, 1), mu
-    evenly within `spread` of the centre, w in proportion to gamma and `input_scale`.
+    evenly within `spread` of `centre`, w in proportion to gamma and `input_scale`.
 
     Args:
         axes: number of coordinates.
@@ -24,7 +24,8 @@ class MAGNet(nn.Module):
         hidden: channels of the filters.
         layers: n, the number of hidden linear maps; there is one filter more.
         input_scale: of the initial frequencies.
-        spread: how far from 0 the centres of the filters start, at the most.
+        centre: on all axes, of the region where the filters start.
+        spread: how far from it the filters' own centres start, at the most.
         generator: source of the initial values; the global one when None.
     """
 
@@ -36,6 +37,7 @@ class MAGNet(nn.Module):
         hidden: int = 32,
         layers: int = 3,
         input_scale: float = 25.6,
+        centre: float = 0.0,
         spread: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -52,7 +54,7 @@ class MAGNet(nn.Module):
         scale = input_scale / math.sqrt(filters)
         frequency = scale * gamma * uniform(filters, hidden, axes, bound=axes**-0.5)
         self.gamma = nn.Parameter(gamma)
-        self.mu = nn.Parameter(uniform(filters, hidden, axes, bound=spread))
+        self.mu = nn.Parameter(centre + uniform(filters, hidden, axes, bound=spread))
         self.frequency = nn.Parameter(frequency)
         self.phase = nn.Parameter(uniform(filters, hidden, bound=math.pi))
         bound = hidden**-0.5
