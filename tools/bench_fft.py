@@ -43,6 +43,13 @@ class Options:
     out: Path | None = None
     """File for the result as JSON."""
 
+    def __post_init__(self) -> None:
+        even = [size for size in self.sizes if size % 2 == 0]
+        if even:
+            raise ValueError(
+                f"sizes {even} are even; these kernels have a middle, so pass odd ones"
+            )
+
 
 def one_pass(
     layer: FlexConv, images: Tensor, kernel: Tensor, upstream: Tensor

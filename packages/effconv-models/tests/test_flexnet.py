@@ -256,6 +256,12 @@ def test_every_convolution_is_replaced_or_left_alone_with_a_reason():
     assert isinstance(net.a["dw"], nn.Conv2d)
 
 
+def test_a_pattern_leaves_alone_what_cannot_be_replaced():
+    flexible = with_flexconv(Net(), grid=9, chosen="*")
+    assert list(effective_sizes(flexible)) == ["stem", "a.dw", "b.dw", "b.pw"]
+    assert left_alone(Net(), "*")["hooked"].startswith("has hooks")
+
+
 def test_convolutions_are_chosen_by_pattern_and_predicate():
     net = Net()
     for chosen in ("a.*", ["a.dw"], lambda name, conv: conv.groups > 1):

@@ -64,8 +64,8 @@ def with_flexconv(
         generator: source of the initial values, on the model's device; the global one when None.
 
     Raises:
-        ValueError: if nothing can be replaced, a pattern fits no convolution, a chosen one cannot
-            be replaced, or both or neither of `example` and `grid` are given.
+        ValueError: if nothing can be replaced, a pattern fits no convolution, one chosen by its
+            whole name cannot be replaced, or both or neither of `example` and `grid` are given.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2))
@@ -216,6 +216,7 @@ def _input_lengths(
 def _choose(model: nn.Module, chosen: Choice | None) -> tuple[dict[str, nn.Module], dict[str, str]]:
     """Give the convolutions to replace, and the reasons of the others."""
     convs = {n: m for n, m in model.named_modules() if isinstance(m, _ConvNd)}
+    named = set() if chosen is None or callable(chosen) else set(_patterns(chosen))
     wanted, shared = _wanted(convs, chosen), _shared_weights(model)
     picked: dict[str, nn.Module] = {}
     reasons: dict[str, str] = {}
@@ -225,7 +226,7 @@ def _choose(model: nn.Module, chosen: Choice | None) -> tuple[dict[str, nn.Modul
             obstacle = "has its weight in common with another module"
         if wanted is not None and name not in wanted:
             reasons[name] = obstacle or "is not chosen"
-        elif obstacle is not None and wanted is not None and not callable(chosen):
+        elif obstacle is not None and name in named:
             raise ValueError(f"layer {name!r} is chosen, but it {obstacle}; choose others")
         elif obstacle is not None:
             reasons[name] = obstacle
@@ -267,15 +268,18 @@ def _shared_weights(model: nn.Module) -> set[int]:
     return {place for place in places if places.count(place) > 1}
 
 
+def _patterns(chosen: str | Iterable[str]) -> list[str]:
+    return [chosen] if isinstance(chosen, str) else list(chosen)
+
+
 def _wanted(convs: dict[str, nn.Module], chosen: Choice | None) -> set[str] | None:
     """Give the names that a choice fits, None where there is none."""
     if chosen is None:
         return None
     if callable(chosen):
         return {name for name, conv in convs.items() if chosen(name, conv)}
-    patterns = [chosen] if isinstance(chosen, str) else list(chosen)
     fits: set[str] = set()
-    for pattern in patterns:
+    for pattern in _patterns(chosen):
         own = {name for name in convs if fnmatchcase(name, pattern)}
         if not own:
             raise ValueError(
