@@ -49,8 +49,8 @@ def test_rate_factor_by_hand():
 class InDouble:
     """A set in float64, so that only a wrong rule can tell two trainings apart."""
 
-    def __init__(self):
-        self.data = batches()
+    def __init__(self, **changes):
+        self.data = batches(**changes)
         self.set_epoch = self.data.set_epoch
 
     def __len__(self):
@@ -105,6 +105,64 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path):
     assert set(seen) == {1, 2}
     for name, value in straight.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_groups_scale_the_rate_and_a_penalty_joins_the_loss():
+    """One step of SGD: each parameter moves by its own rate times its own gradient."""
+    config = TrainConfig(epochs=1, batch_size=256, lr=0.1, weight_decay=0.0)
+    data, trained, slow = InDouble(batch_size=256), network().double(), network().double()
+    slowed = trained.see.weight
+    groups = [
+        {"params": [p for p in trained.parameters() if p is not slowed], "factor": 1.0},
+        {"params": [slowed], "factor": 0.25},
+    ]
+    train(trained, data, config, groups=groups, penalty=lambda: 3 * slowed.square().sum())
+    data.set_epoch(0)
+    ((images, labels),) = data
+    parameters = dict(slow.train().named_parameters())
+    loss = nn.CrossEntropyLoss()(slow(images), labels) + 3 * slow.see.weight.square().sum()
+    gradients = torch.autograd.grad(loss, list(parameters.values()))
+    for (name, p), g in zip(parameters.items(), gradients, strict=True):
+        rate = 0.025 if name == "see.weight" else 0.1
+        ours = trained.get_parameter(name)
+        torch.testing.assert_close(ours, p - rate * g, rtol=1e-9, atol=1e-12)
+
+
+def test_a_seed_makes_an_interrupted_training_draw_what_it_would_have_drawn(tmp_path):
+    config, drawn = TrainConfig(epochs=2, batch_size=64, lr=0.05), []
+
+    def dropping() -> nn.Module:
+        return nn.Sequential(nn.Dropout(0.5), network())
+
+    def go(epochs_before: int, checkpoint=None, seed=7):
+        model, seen = dropping(), []
+        for _ in range(epochs_before):
+            torch.rand(1)  # what else the process drew
+        train(
+            model,
+            batches(),
+            config,
+            checkpoint=checkpoint,
+            on_step=lambda step: seen.append(step.epoch),
+            seed=seed,
+        )
+        drawn.append(seen)
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    class StopError(Exception):
+        pass
+
+    def stop(step):
+        if step.epoch == 1:
+            raise StopError
+
+    straight = go(0)
+    checkpoint = tmp_path / "train.safetensors"
+    with pytest.raises(StopError):
+        train(dropping(), batches(), config, checkpoint=checkpoint, on_step=stop, seed=7)
+    torch.testing.assert_close(go(3, checkpoint), straight, rtol=0, atol=0)
+    assert set(drawn[1]) == {1}
+    assert not torch.equal(go(0, seed=8), straight)
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):

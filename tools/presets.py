@@ -44,12 +44,26 @@ def preset(data: str, recipe: str) -> Preset:
 
 
 def make_batches(
-    data: str, split: str, *, batch_size: int, device: str, seed: int, scale: float
+    data: str,
+    split: str,
+    *,
+    batch_size: int,
+    device: str,
+    seed: int,
+    scale: float,
+    limit: int | None = None,
 ) -> Batches:
-    """Give a split of a preset's data; `scale` is that of the demo's pattern, in pixels."""
+    """Give a split of a preset's data.
+
+    `scale` is that of the demo's pattern, in pixels, and `limit` how many pictures there are at the
+    most; None leaves all of them.
+    """
     if data == "demo":
-        return synthetic(scale, split=split, batch_size=batch_size, device=device, seed=seed)
-    return load(data, split=split, batch_size=batch_size, device=device, seed=seed)
+        samples = {} if limit is None else {"samples": limit}
+        return synthetic(
+            scale, split=split, batch_size=batch_size, device=device, seed=seed, **samples
+        )
+    return load(data, split=split, batch_size=batch_size, device=device, seed=seed, limit=limit)
 
 
 def data_note(data: str) -> str:

@@ -99,10 +99,15 @@ def write_report(
         f"| {name} | {c_in} → {c_out} | {plan.soft_sizes[name]:.2f} | {size} | {parameters:,} |"
         for name, c_in, c_out, size, parameters in layer_rows(model, plan)
     ]
-    parts += ["", "## Made with", "", "| what | value |", "|---|---|"]
-    parts += [f"| {name} | {value} |" for name, value in config["environment"].items()]
-    parts += ["", "## Settings", "", "```json", json.dumps(settings, indent=2), "```", ""]
-    write_text(folder / REPORT, "\n".join(parts))
+    write_text(folder / REPORT, "\n".join([*parts, *made_with(config)]))
+
+
+def made_with(config: dict[str, Any]) -> list[str]:
+    """Give the last lines of a report: device, versions and settings, from `config.json`."""
+    lines = ["", "## Made with", "", "| what | value |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in config["environment"].items()]
+    settings = json.dumps(config["settings"], indent=2)
+    return [*lines, "", "## Settings", "", "```json", settings, "```", ""]
 
 
 def left_alone_sentence(model: nn.Module) -> str:

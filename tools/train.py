@@ -1,10 +1,10 @@
 """Train and test a plain CNN (EffConv Algorithm 1, lines 9 to 11)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +82,9 @@ def train(
     *,
     checkpoint: Path | None = None,
     on_step: Callable[[TrainStep], None] | None = None,
+    groups: Sequence[dict[str, Any]] | None = None,
+    penalty: Callable[[], Tensor] | None = None,
+    seed: int | None = None,
 ) -> None:
     """Train a network in place.
 
@@ -91,19 +94,23 @@ def train(
         config: settings.
         checkpoint: a file that is written after every epoch and, where it exists, gone on from.
         on_step: called after every step.
+        groups: for the optimizer, each with `params` and a `factor` on the learning rate; one of
+            all parameters when None.
+        penalty: called in every step; what it gives is added to the loss.
+        seed: of what the network itself draws, such as dropout; set anew for every epoch, so that
+            a training that goes on draws what it would have drawn. None leaves it to chance.
 
     Raises:
         FloatingPointError: if the loss of an epoch is not finite.
         ValueError: if the checkpoint belongs to another training.
     """
+    parameters = groups if groups is not None else list(model.parameters())
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(
-            model.parameters(), config.lr, momentum=0.9, weight_decay=config.weight_decay
+            parameters, config.lr, momentum=0.9, weight_decay=config.weight_decay
         )
     else:
-        optimizer = torch.optim.Adam(
-            model.parameters(), config.lr, weight_decay=config.weight_decay
-        )
+        optimizer = torch.optim.Adam(parameters, config.lr, weight_decay=config.weight_decay)
     forward = torch.compile(model) if config.compile else model
     lower = config.precision != "float32"
     first_epoch = 0
@@ -118,16 +125,19 @@ def train(
     model.train()
     for epoch in range(first_epoch, config.epochs):
         batches.set_epoch(epoch)
+        if seed is not None:
+            torch.manual_seed(100_000 * seed + epoch)
         for step, (images, labels) in enumerate(batches):
+            rate = config.lr * rate_factor(config, epoch + step / len(batches))
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * rate_factor(config, epoch + step / len(batches))
+                group["lr"] = rate * group.get("factor", 1.0)
             with torch.autocast(images.device.type, torch.bfloat16, lower):
                 outputs = forward(images)
             if lower:
                 outputs = outputs.float()
             loss = F.cross_entropy(outputs, labels)
             optimizer.zero_grad()
-            loss.backward()
+            (loss if penalty is None else loss + penalty()).backward()
             optimizer.step()
             if on_step is not None:
                 on_step(TrainStep(epoch, step, loss.detach(), outputs.detach(), labels))
