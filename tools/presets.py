@@ -44,12 +44,23 @@ def preset(data: str, recipe: str) -> Preset:
 
 
 def make_batches(
-    data: str, split: str, *, batch_size: int, device: str, seed: int, scale: float
+    data: str,
+    split: str,
+    *,
+    batch_size: int,
+    device: str,
+    seed: int,
+    scale: float,
+    samples: int | None = None,
 ) -> Batches:
-    """Give a split of a preset's data; `scale` is that of the demo's pattern, in pixels."""
+    """Give a split of a preset's data, or so many samples of it.
+
+    `scale` is that of the demo's pattern, in pixels.
+    """
+    common = {"split": split, "batch_size": batch_size, "device": device, "seed": seed}
     if data == "demo":
-        return synthetic(scale, split=split, batch_size=batch_size, device=device, seed=seed)
-    return load(data, split=split, batch_size=batch_size, device=device, seed=seed)
+        return synthetic(scale, samples=4000 if samples is None else samples, **common)
+    return load(data, limit=samples, **common)
 
 
 def data_note(data: str) -> str:

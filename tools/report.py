@@ -99,10 +99,17 @@ def write_report(
         f"| {name} | {c_in} → {c_out} | {plan.soft_sizes[name]:.2f} | {size} | {parameters:,} |"
         for name, c_in, c_out, size, parameters in layer_rows(model, plan)
     ]
-    parts += ["", "## Made with", "", "| what | value |", "|---|---|"]
-    parts += [f"| {name} | {value} |" for name, value in config["environment"].items()]
-    parts += ["", "## Settings", "", "```json", json.dumps(settings, indent=2), "```", ""]
-    write_text(folder / REPORT, "\n".join(parts))
+    write_text(folder / REPORT, "\n".join(parts + closing(config)))
+
+
+def closing(config: dict[str, Any]) -> list[str]:
+    """Give a report's last lines: what the run was made with, and its settings."""
+    made_with = [f"| {name} | {value} |" for name, value in config["environment"].items()]
+    settings = json.dumps(config["settings"], indent=2)
+    return [
+        *("", "## Made with", "", "| what | value |", "|---|---|", *made_with),
+        *("", "## Settings", "", "```json", settings, "```", ""),
+    ]
 
 
 def left_alone_sentence(model: nn.Module) -> str:

@@ -1,10 +1,6 @@
 """`hatch run search:NAME`: learn kernel sizes, then train the CNN that was found, and report."""
 
 import argparse
-import re
-import sys
-import time
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,13 +11,12 @@ from effconv_data import Batches
 from rich.console import Console
 from torch import nn
 
+from tools.command import check_device, data_and_options, run_command
 from tools.meter import progress_bar, step_meter
 from tools.presets import data_note, make_batches, make_network, preset
 from tools.report import adjustment_sentence, draw_sizes, layer_table, write_report
 from tools.run_folder import Metrics, open_run
 from tools.train import TrainConfig, evaluate, train
-
-DATA = ("cifar10", "mnist", "demo")
 
 
 @dataclass(frozen=True)
@@ -62,10 +57,7 @@ def parse(arguments: list[str]) -> tuple[str, Options]:
 
     The recipe is read first, because it sets the defaults of the others.
     """
-    data, *rest = arguments or [""]
-    if data not in DATA:
-        raise ValueError(f"data {data!r} is unknown; name one of {', '.join(DATA)} first")
-    rest = [re.sub(r"^--(search|train)-", r"--\1.", argument) for argument in rest]
+    data, rest = data_and_options(arguments, "search", "train")
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chosen.add_argument("--recipe", default="default")
     recipe = chosen.parse_known_args(rest)[0].recipe
@@ -86,10 +78,7 @@ def run(data: str, options: Options, console: Console) -> Path:
         FileExistsError: if the run is finished or was made with other settings.
         ValueError: for what `search`, `train` or the data refuse.
     """
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f"device is {options.device!r}, but this torch sees no GPU; pass --device cpu"
-        )
+    check_device(options.device)
 
     def batches(split: str, batch_size: int) -> Batches:
         return make_batches(
@@ -181,18 +170,8 @@ def original_plan(model: nn.Module, plan: SizePlan) -> dict[str, int]:
 
 
 def main() -> None:
-    """Run the command line; a refusal is one line and exit status 2."""
-    console = Console()
-    started = time.perf_counter()
-    # Torch says so once for every even size: true, and no concern of who runs a search.
-    warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
-    try:
-        data, options = parse(sys.argv[1:])
-        folder = run(data, options, console)
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        Console(stderr=True).print(f"search: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(2)
-    console.print(f"{folder / 'report.md'} written after {time.perf_counter() - started:.0f} s")
+    """Run the command line."""
+    run_command("search", lambda arguments, console: run(*parse(arguments), console))
 
 
 if __name__ == "__main__":

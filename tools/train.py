@@ -12,6 +12,8 @@ from effconv_core import load_training_state, save_training_state
 from effconv_data import Batches
 from torch import Tensor, nn
 
+from tools.turns import SavedTogether, Turns
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -74,6 +76,7 @@ def train(
     batches: Batches,
     config: TrainConfig,
     *,
+    turns: Turns | None = None,
     checkpoint: Path | None = None,
     on_step: Callable[[TrainStep], None] | None = None,
 ) -> None:
@@ -83,6 +86,7 @@ def train(
         model: the network, on the device of the batches.
         batches: training batches; one pass is one epoch.
         config: settings.
+        turns: what takes a step after each of these, and trains the rest of the parameters.
         checkpoint: a file that is written after every epoch and, where it exists, gone on from.
         on_step: called after every step.
 
@@ -90,17 +94,18 @@ def train(
         FloatingPointError: if the loss of an epoch is not finite.
         ValueError: if the checkpoint belongs to another training.
     """
+    others = set() if turns is None else set(turns.parameters)
+    parameters = [parameter for parameter in model.parameters() if parameter not in others]
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(
-            model.parameters(), config.lr, momentum=0.9, weight_decay=config.weight_decay
+            parameters, config.lr, momentum=0.9, weight_decay=config.weight_decay
         )
     else:
-        optimizer = torch.optim.Adam(
-            model.parameters(), config.lr, weight_decay=config.weight_decay
-        )
+        optimizer = torch.optim.Adam(parameters, config.lr, weight_decay=config.weight_decay)
+    saved = optimizer if turns is None else SavedTogether(optimizer, turns.optimizer)
     first_epoch = 0
     if checkpoint is not None and checkpoint.exists():
-        progress = load_training_state(checkpoint, model, optimizer)
+        progress = load_training_state(checkpoint, model, saved)
         if progress["config"] != asdict(config):
             raise ValueError(
                 f"{checkpoint} was written with other training settings, {progress['config']}; "
@@ -110,6 +115,7 @@ def train(
     model.train()
     for epoch in range(first_epoch, config.epochs):
         batches.set_epoch(epoch)
+        other_batches = iter(()) if turns is None else turns.passes(epoch, len(batches))
         for step, (images, labels) in enumerate(batches):
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * rate_factor(config, epoch + step / len(batches))
@@ -118,6 +124,8 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if turns is not None:
+                turns.step(model, *next(other_batches))
             if on_step is not None:
                 on_step(TrainStep(epoch, step, loss.detach(), outputs.detach(), labels))
         if not loss.isfinite():
@@ -127,7 +135,7 @@ def train(
             )
         if checkpoint is not None:
             progress = {"config": asdict(config), "epoch": epoch + 1}
-            save_training_state(checkpoint, model, optimizer, progress)
+            save_training_state(checkpoint, model, saved, progress)
 
 
 @torch.no_grad()
