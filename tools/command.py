@@ -1,6 +1,5 @@
-"""What commands with a run folder share: their data, how options are spelled, refusals."""
+"""What commands with a run folder share: how they begin, and how they refuse."""
 
-import re
 import sys
 import time
 import warnings
@@ -9,25 +8,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-
-DATA = ("cifar10", "mnist", "demo")
-
-
-def data_and_options(arguments: list[str], *groups: str) -> tuple[str, list[str]]:
-    """Divide a command line into the data's name and the options.
-
-    Args:
-        arguments: the command line.
-        groups: options of these groups may be written `--group-name` as well as `--group.name`.
-
-    Raises:
-        ValueError: if the first argument names no data.
-    """
-    data, *rest = arguments or [""]
-    if data not in DATA:
-        raise ValueError(f"data {data!r} is unknown; name one of {', '.join(DATA)} first")
-    dashed = rf"^--({'|'.join(groups)})-"
-    return data, [re.sub(dashed, r"--\1.", argument) for argument in rest]
 
 
 def check_device(device: str) -> None:

@@ -1,4 +1,4 @@
-"""`hatch run train:multi-resolution DATA`: filter sizes learned as a mixture of resolutions.
+"""`hatch run train:multi-resolution`: filter sizes learned as a mixture of resolutions.
 
 Convolutional Neural Networks without Pooling or Fixed Filter Sizes, anonymous WACV submission 832:
 filters and mixing weights are trained in turns on two parts of the training set (Section 3.4); then
@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
@@ -30,7 +31,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tools.command import check_device, data_and_options, run_command
+from tools.command import check_device, run_command
 from tools.meter import progress_bar, step_meter
 from tools.multi_resolution_report import Outcome, draw_grids, draw_learning, table, write_outcomes
 from tools.presets import data_note, make_batches
@@ -65,10 +66,10 @@ class MixingConfig:
 class Options:
     """Learn filter sizes as a mixture of resolutions, prune, tune, and report.
 
-    `--train-epochs` may be written for `--train.epochs`, and so on. The defaults are the paper's
-    network and training where it tells them.
+    The defaults are the paper's network and training where it tells them.
     """
 
+    data: Literal["cifar10", "mnist", "demo"] = "cifar10"
     layers: int = 10
     """Blocks and the classifier."""
     channels: int = 64
@@ -81,18 +82,18 @@ class Options:
     )
     """Of the filters, on their part of the data. The paper tells epochs, SGD and cosine."""
     mixing: MixingConfig = field(default_factory=MixingConfig)
-    tune: TrainConfig = field(
-        default_factory=lambda: TrainConfig(40, 128, "sgd", 0.01, 1e-4, "cosine")
-    )
-    """Of what was pruned, with fixed mixing weights. The paper does not tell it."""
+    tune_epochs: int = 40
+    """Epochs of training what was pruned, with fixed mixing weights. Not told in the paper."""
+    tune_lr: float = 0.01
+    """Its learning rate; all else is as in the training. Not told in the paper."""
     thresholds: tuple[float, ...] = (0.1, 0.2)
     """Resolutions of a lower weight are dropped."""
     baselines: bool = False
     """Train the paper's three baselines alike: no pooling, predefined pooling, scale invariant."""
-    samples: int | None = None
-    """Training pictures, both parts together; all when None."""
-    test_samples: int | None = None
-    """Test pictures; all when None."""
+    limit: int | None = None
+    """Pictures of the training set, both parts together, at the most; all when None."""
+    test_limit: int | None = None
+    """Pictures of the test set, at the most; all when None."""
     seed: int = 0
     """Of initial values, parts, order and augmentation."""
     scale: float = 8.0
@@ -106,11 +107,10 @@ class Options:
     overwrite: bool = False
     """Delete a run of this name and start again."""
 
-
-def parse(arguments: list[str]) -> tuple[str, Options]:
-    """Read the command line: the data's name, then options."""
-    data, rest = data_and_options(arguments, "train", "mixing", "tune")
-    return data, tyro.cli(Options, args=rest, prog=f"train:multi-resolution {data}")
+    @property
+    def tune(self) -> TrainConfig:
+        """The training of what was pruned."""
+        return replace(self.train, epochs=self.tune_epochs, lr=self.tune_lr)
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,12 @@ class Run:
         self,
         phase: str,
         network: nn.Module,
+        config: TrainConfig,
         *,
-        config: TrainConfig | None = None,
         turns: Turns | None = None,
         extra: Callable[[], dict] | None = None,
     ) -> float:
         """Train a network in place, or go on with it; give its test accuracy."""
-        config = config or self.options.train
         with progress_bar(self.console) as progress:
             steps = len(self.parts[0])
             meter = step_meter(
@@ -166,7 +165,7 @@ class Run:
         )
 
 
-def run(data: str, options: Options, console: Console) -> Path:
+def run(options: Options, console: Console) -> Path:
     """Train, prune, tune and report; give the run's folder.
 
     Raises:
@@ -174,20 +173,24 @@ def run(data: str, options: Options, console: Console) -> Path:
         ValueError: for what the networks, the training or the data refuse.
     """
     check_device(options.device)
-    test = _batches(data, "test", options, 500, options.test_samples)
-    whole = _batches(data, "train", options, options.train.batch_size, options.samples)
+    test = _batches("test", options, 500, options.test_limit)
+    whole = _batches("train", options, options.train.batch_size, options.limit)
     parts = whole.divide(options.mixing.share, seed=options.seed)
     network = _network(options, test)
+    # Settings of later phases are refused before the run leaves a trace.
+    _ = options.tune
     for threshold in options.thresholds:
-        prune(network, threshold)  # refuses what is no threshold before the run leaves a trace
+        prune(network, threshold)
     if options.baselines:
         predefined_resolutions(options.layers, options.resolutions)
 
-    folder = options.runs / (options.name or f"{data}-multi{options.layers}-{options.channels}")
-    settings = {"data": data, **asdict(options)}
+    folder = options.runs / (
+        options.name or f"{options.data}-multi{options.layers}-{options.channels}"
+    )
+    settings = asdict(options)
     for place in ("runs", "name", "overwrite"):
         del settings[place]
-    if open_run(folder, settings, data_note(data), overwrite=options.overwrite):
+    if open_run(folder, settings, data_note(options.data), overwrite=options.overwrite):
         console.print(f"going on with the interrupted run {folder}")
     here = Run(options, parts, test, folder, Metrics(folder), console)
 
@@ -200,7 +203,11 @@ def run(data: str, options: Options, console: Console) -> Path:
         weight_decay=options.mixing.weight_decay,
     )
     accuracy = here.trained(
-        "train", network, turns=Turns(mixing, parts[1], adam), extra=lambda: _learned(network)
+        "train",
+        network,
+        options.train,
+        turns=Turns(mixing, parts[1], adam),
+        extra=lambda: _learned(network),
     )
     outcomes.append(here.outcome("learned", network, mixing_weights(network), accuracy, None))
     outcomes += _pruned(here, network)
@@ -213,15 +220,15 @@ def run(data: str, options: Options, console: Console) -> Path:
     return folder
 
 
-def _batches(data: str, split: str, options: Options, size: int, samples: int | None) -> Batches:
+def _batches(split: str, options: Options, size: int, limit: int | None) -> Batches:
     return make_batches(
-        data,
+        options.data,
         split,
         batch_size=size,
         device=options.device,
         seed=options.seed,
         scale=options.scale,
-        samples=samples,
+        limit=limit,
     )
 
 
@@ -267,11 +274,11 @@ def _baselines(here: Run) -> list[Outcome]:
             num_classes=here.test.num_classes,
             generator=torch.Generator().manual_seed(options.seed),
         ).to(options.device, memory_format=torch.channels_last)
-        accuracy = here.trained(title.replace(" ", "-"), cnn)
+        accuracy = here.trained(title.replace(" ", "-"), cnn, options.train)
         grid = nn.functional.one_hot(torch.tensor(resolutions), options.resolutions).float()
         outcomes.append(here.outcome(title, cnn, grid, accuracy, None))
     network = _network(options, here.test, learned=False, learned_depth=False)
-    accuracy = here.trained("scale-invariant", network)
+    accuracy = here.trained("scale-invariant", network, options.train)
     grid = mixing_weights(network)
     return [*outcomes, here.outcome("scale invariant", network, grid, accuracy, None)]
 
@@ -284,12 +291,12 @@ def _pruned(here: Run, network: MultiResolutionNet) -> list[Outcome]:
         for parameter in mixing_parameters(pruned):
             parameter.requires_grad_(False)
         before = evaluate(pruned, here.test)
-        accuracy = here.trained(f"threshold-{threshold}", pruned, config=here.options.tune)
+        accuracy = here.trained(f"threshold-{threshold}", pruned, here.options.tune)
         grid, title = mixing_weights(pruned), f"threshold {threshold}"
         outcomes.append(here.outcome(title, pruned, grid, accuracy, before))
     cnn = one_resolution(network, smooth=False).to(memory_format=torch.channels_last)
     before = evaluate(cnn, here.test)
-    accuracy = here.trained("one-resolution", cnn, config=here.options.tune)
+    accuracy = here.trained("one-resolution", cnn, here.options.tune)
     resolutions = best_resolutions(network)[: len(cnn.layers)]
     save_cnn(cnn, resolutions, here.folder / "cnn.safetensors")
     grid = nn.functional.one_hot(torch.tensor(resolutions), here.options.resolutions).float()
@@ -308,11 +315,10 @@ def save_cnn(cnn: nn.Module, resolutions: list[int], path: Path) -> None:
     temporary.replace(path)
 
 
-def main() -> None:
-    """Run the command line."""
-    title = "train:multi-resolution"
-    run_command(title, lambda arguments, console: run(*parse(arguments), console))
+def command(arguments: list[str], console: Console) -> Path:
+    """Run a command line."""
+    return run(tyro.cli(Options, args=arguments, prog="train:multi-resolution"), console)
 
 
 if __name__ == "__main__":
-    main()
+    run_command("train:multi-resolution", command)

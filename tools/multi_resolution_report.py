@@ -10,7 +10,7 @@ from effconv_models import MultiResolutionNet, learned_depth
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from tools.report import closing
+from tools.report import made_with
 from tools.run_folder import REPORT, Metrics, seconds_per_epoch, write_text
 
 COLUMNS = ("network", "parameters", "MACs", "test accuracy", "before tuning")
@@ -134,7 +134,7 @@ def write_outcomes(
         "",
         *layer_lines(outcomes),
     ]
-    write_text(folder / REPORT, "\n".join(parts + closing(config)))
+    write_text(folder / REPORT, "\n".join(parts + made_with(config)))
 
 
 def moved_sentence(learned: Outcome) -> str:
@@ -161,7 +161,7 @@ def times_sentence(settings: dict, metrics: Metrics) -> str:
     return (
         f"Training: {settings['train']['epochs']} epoch(s) of filters and mixing weights in turns, "
         f"{seconds_per_epoch(metrics, 'train'):.1f} s each. "
-        f"Tuning: {settings['tune']['epochs']} epoch(s)."
+        f"Tuning: {settings['tune_epochs']} epoch(s)."
     )
 
 

@@ -51,16 +51,19 @@ def make_batches(
     device: str,
     seed: int,
     scale: float,
-    samples: int | None = None,
+    limit: int | None = None,
 ) -> Batches:
-    """Give a split of a preset's data, or so many samples of it.
+    """Give a split of a preset's data.
 
-    `scale` is that of the demo's pattern, in pixels.
+    `scale` is that of the demo's pattern, in pixels, and `limit` how many pictures there are at the
+    most; None leaves all of them.
     """
-    common = {"split": split, "batch_size": batch_size, "device": device, "seed": seed}
     if data == "demo":
-        return synthetic(scale, samples=4000 if samples is None else samples, **common)
-    return load(data, limit=samples, **common)
+        samples = {} if limit is None else {"samples": limit}
+        return synthetic(
+            scale, split=split, batch_size=batch_size, device=device, seed=seed, **samples
+        )
+    return load(data, split=split, batch_size=batch_size, device=device, seed=seed, limit=limit)
 
 
 def data_note(data: str) -> str:

@@ -99,17 +99,15 @@ def write_report(
         f"| {name} | {c_in} → {c_out} | {plan.soft_sizes[name]:.2f} | {size} | {parameters:,} |"
         for name, c_in, c_out, size, parameters in layer_rows(model, plan)
     ]
-    write_text(folder / REPORT, "\n".join(parts + closing(config)))
+    write_text(folder / REPORT, "\n".join([*parts, *made_with(config)]))
 
 
-def closing(config: dict[str, Any]) -> list[str]:
-    """Give a report's last lines: what the run was made with, and its settings."""
-    made_with = [f"| {name} | {value} |" for name, value in config["environment"].items()]
+def made_with(config: dict[str, Any]) -> list[str]:
+    """Give the last lines of a report: device, versions and settings, from `config.json`."""
+    lines = ["", "## Made with", "", "| what | value |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in config["environment"].items()]
     settings = json.dumps(config["settings"], indent=2)
-    return [
-        *("", "## Made with", "", "| what | value |", "|---|---|", *made_with),
-        *("", "## Settings", "", "```json", settings, "```", ""),
-    ]
+    return [*lines, "", "## Settings", "", "```json", settings, "```", ""]
 
 
 def left_alone_sentence(model: nn.Module) -> str:

@@ -1,6 +1,7 @@
 """`hatch run search:NAME`: learn kernel sizes, then train the CNN that was found, and report."""
 
 import argparse
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from effconv_data import Batches
 from rich.console import Console
 from torch import nn
 
-from tools.command import check_device, data_and_options, run_command
+from tools.command import check_device, run_command
 from tools.meter import progress_bar, step_meter
 from tools.presets import data_note, make_batches, make_network, preset
 from tools.report import adjustment_sentence, draw_sizes, layer_table, write_report
 from tools.run_folder import Metrics, open_run
 from tools.train import TrainConfig, evaluate, train
+
+DATA = ("cifar10", "mnist", "demo")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,10 @@ def parse(arguments: list[str]) -> tuple[str, Options]:
 
     The recipe is read first, because it sets the defaults of the others.
     """
-    data, rest = data_and_options(arguments, "search", "train")
+    data, *rest = arguments or [""]
+    if data not in DATA:
+        raise ValueError(f"data {data!r} is unknown; name one of {', '.join(DATA)} first")
+    rest = [re.sub(r"^--(search|train)-", r"--\1.", argument) for argument in rest]
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chosen.add_argument("--recipe", default="default")
     recipe = chosen.parse_known_args(rest)[0].recipe
