@@ -2,7 +2,8 @@
 
 Convolutional Neural Networks without Pooling or Fixed Filter Sizes, anonymous WACV submission 832,
 Sections 3.1 to 3.3 and 4.1. Where it is silent: pooling is by the average, upsampling is bilinear,
-and every resolution has batch statistics of its own, because pooled features vary less.
+and every resolution has batch statistics of its own, because pooled features vary less: so those of
+one resolution still hold when the others are pruned.
 """
 
 from __future__ import annotations
