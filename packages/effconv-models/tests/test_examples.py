@@ -44,6 +44,6 @@ def test_readme_example_of_resolutions():
     images = torch.zeros(2, 3, 32, 32)
     assert names["cnn"](images).shape == names["pruned"](images).shape == (2, 10)
     assert names["grid"].shape == (9, 4)
-    # One step at 0.01 moved the mixing weights, and the filters were left alone.
+    # One step moved them from where they started.
     assert not torch.equal(names["grid"], torch.full((9, 4), 0.25))
     assert len(names["sizes"]) == 9
