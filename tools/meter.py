@@ -55,16 +55,18 @@ def step_meter(
     epochs: int,
     steps_per_epoch: int,
     budget: float | None = None,
+    extra: Callable[[], dict[str, Any]] | None = None,
 ) -> Callable[[SearchStep | TrainStep], None]:
     """Give an `on_step` that moves the bar and writes the metrics of one phase.
 
     Args:
         progress: the bar.
         metrics: where rows go.
-        phase: `search`, `train` or `baseline`.
+        phase: `search`, `train` or another.
         epochs: how many the phase has.
         steps_per_epoch: steps of one.
         budget: shown beside the cost of a search.
+        extra: gives what else is written to a row.
     """
     task = progress.add_task(phase, total=epochs * steps_per_epoch, status="")
     started = time.perf_counter()
@@ -87,6 +89,8 @@ def step_meter(
                 "sizes": step.sizes,
             }
             status += f"  parameters {step.cost:,} of {budget:,.0f}"
+        if extra is not None:
+            values |= extra()
         if ends_epoch:
             now = time.perf_counter()
             values["seconds"] = round(now - started, 3)

@@ -2,9 +2,6 @@
 
 import argparse
 import re
-import sys
-import time
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from effconv_data import Batches
 from rich.console import Console
 from torch import nn
 
+from tools.command import check_device, run_command
 from tools.meter import progress_bar, step_meter
 from tools.presets import data_note, make_batches, make_network, preset
 from tools.report import adjustment_sentence, draw_sizes, layer_table, write_report
@@ -86,10 +84,7 @@ def run(data: str, options: Options, console: Console) -> Path:
         FileExistsError: if the run is finished or was made with other settings.
         ValueError: for what `search`, `train` or the data refuse.
     """
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f"device is {options.device!r}, but this torch sees no GPU; pass --device cpu"
-        )
+    check_device(options.device)
 
     def batches(split: str, batch_size: int) -> Batches:
         return make_batches(
@@ -181,18 +176,8 @@ def original_plan(model: nn.Module, plan: SizePlan) -> dict[str, int]:
 
 
 def main() -> None:
-    """Run the command line; a refusal is one line and exit status 2."""
-    console = Console()
-    started = time.perf_counter()
-    # Torch says so once for every even size: true, and no concern of who runs a search.
-    warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
-    try:
-        data, options = parse(sys.argv[1:])
-        folder = run(data, options, console)
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        Console(stderr=True).print(f"search: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(2)
-    console.print(f"{folder / 'report.md'} written after {time.perf_counter() - started:.0f} s")
+    """Run the command line."""
+    run_command("search", lambda arguments, console: run(*parse(arguments), console))
 
 
 if __name__ == "__main__":

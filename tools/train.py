@@ -12,6 +12,8 @@ from effconv_core import load_training_state, save_training_state
 from effconv_data import Batches
 from torch import Tensor, nn
 
+from tools.turns import SavedTogether, Turns
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -80,6 +82,7 @@ def train(
     batches: Batches,
     config: TrainConfig,
     *,
+    turns: Turns | None = None,
     checkpoint: Path | None = None,
     on_step: Callable[[TrainStep], None] | None = None,
     groups: Sequence[dict[str, Any]] | None = None,
@@ -92,6 +95,7 @@ def train(
         model: the network, on the device of the batches.
         batches: training batches; one pass is one epoch.
         config: settings.
+        turns: what takes a step after each of these, and trains the rest of the parameters.
         checkpoint: a file that is written after every epoch and, where it exists, gone on from.
         on_step: called after every step.
         groups: for the optimizer, each with `params` and a `factor` on the learning rate; one of
@@ -104,7 +108,10 @@ def train(
         FloatingPointError: if the loss of an epoch is not finite.
         ValueError: if the checkpoint belongs to another training.
     """
-    parameters = groups if groups is not None else list(model.parameters())
+    others = set() if turns is None else set(turns.parameters)
+    parameters = groups or [
+        parameter for parameter in model.parameters() if parameter not in others
+    ]
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(
             parameters, config.lr, momentum=0.9, weight_decay=config.weight_decay
@@ -113,9 +120,10 @@ def train(
         optimizer = torch.optim.Adam(parameters, config.lr, weight_decay=config.weight_decay)
     forward = torch.compile(model) if config.compile else model
     lower = config.precision != "float32"
+    saved = optimizer if turns is None else SavedTogether(optimizer, turns.optimizer)
     first_epoch = 0
     if checkpoint is not None and checkpoint.exists():
-        progress = load_training_state(checkpoint, model, optimizer)
+        progress = load_training_state(checkpoint, model, saved)
         if progress["config"] != asdict(config):
             raise ValueError(
                 f"{checkpoint} was written with other training settings, {progress['config']}; "
@@ -127,6 +135,7 @@ def train(
         batches.set_epoch(epoch)
         if seed is not None:
             torch.manual_seed(100_000 * seed + epoch)
+        other_batches = iter(()) if turns is None else turns.passes(epoch, len(batches))
         for step, (images, labels) in enumerate(batches):
             rate = config.lr * rate_factor(config, epoch + step / len(batches))
             for group in optimizer.param_groups:
@@ -139,6 +148,8 @@ def train(
             optimizer.zero_grad()
             (loss if penalty is None else loss + penalty()).backward()
             optimizer.step()
+            if turns is not None:
+                turns.step(model, *next(other_batches))
             if on_step is not None:
                 on_step(TrainStep(epoch, step, loss.detach(), outputs.detach(), labels))
         if not loss.isfinite():
@@ -148,7 +159,7 @@ def train(
             )
         if checkpoint is not None:
             progress = {"config": asdict(config), "epoch": epoch + 1}
-            save_training_state(checkpoint, model, optimizer, progress)
+            save_training_state(checkpoint, model, saved, progress)
 
 
 @torch.no_grad()

@@ -279,3 +279,52 @@ def test_load_augments_cifar10_in_training_only(small_set):
     again, _ = pixels()
     assert torch.equal(augmented, again)
     assert torch.equal(pixels(split="test")[0], pixels(split="test", augment=keep)[0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 60), st.floats(0.05, 0.95), st.integers(0, 2**40))
+def test_two_parts_hold_every_sample_once(samples, share, seed):
+    batches = make(samples, 1)
+    second = round(share * samples)
+    if second in (0, samples):
+        with pytest.raises(ValueError, match="is empty; change share or take more samples"):
+            batches.divide(share, seed=seed)
+        return
+    parts = batches.divide(share, seed=seed)
+    assert [part.samples for part in parts] == [samples - second, second]
+    numbers = [number for part in parts for batch in order(part) for number in batch]
+    assert sorted(numbers) == list(range(samples))
+    again = batches.divide(share, seed=seed)
+    assert [order(part) for part in again] == [
+        order(part) for part in batches.divide(share, seed=seed)
+    ]
+
+
+def test_parts_are_drawn_at_random_and_are_otherwise_like_the_whole():
+    def lighter(images, generator):
+        return images + 100
+
+    batches = make(50, 5, channels=2, seed=7, augment=lighter, mean=[0.0, 0.0], std=[0.5, 1.0])
+    part, other = batches.divide(0.4, seed=1)
+    images, labels = next(iter(part))
+    assert images.shape == (5, 2, 3, 4)
+    torch.testing.assert_close(images[:, 0], 2 * images[:, 1])
+    assert images.min() >= 100 / 255
+    assert torch.equal((images[:, 1, 0, 0] * 255 - 100).round().long() % 2, labels)
+    assert (part.classes, part.mean, part.std) == (batches.classes, batches.mean, batches.std)
+    found = sorted(n for batch in order(make(50, 5, seed=7).divide(0.4, seed=1)[1]) for n in batch)
+    assert found != list(range(30, 50))
+    assert found != sorted(n for b in order(make(50, 5, seed=7).divide(0.4, seed=2)[1]) for n in b)
+    assert len(other) == 4
+
+
+def test_a_part_has_no_sample_that_is_missing():
+    whole = make(10, 1, missing={3: None, 4: None})
+    numbers = [n for part in whole.divide(0.5) for batch in order(part) for n in batch]
+    assert sorted(numbers) == [0, 1, 2, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.5, float("nan")])
+def test_a_share_out_of_range_is_refused(share):
+    with pytest.raises(ValueError, match="it must be above 0 and below 1, so change it"):
+        make().divide(share)

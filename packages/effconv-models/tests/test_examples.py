@@ -5,10 +5,28 @@ from pathlib import Path
 import effconv_models
 import pytest
 import torch
-from effconv_models import flexconv, kernel_sizes, layers, plug, registry
+from effconv_models import (
+    flexconv,
+    kernel_sizes,
+    layers,
+    mixing,
+    multi_resolution,
+    multi_resolution_layer,
+    plug,
+    registry,
+)
 from torch import nn
 
-MODULES = [flexconv, kernel_sizes, layers, plug, registry]
+MODULES = [
+    flexconv,
+    kernel_sizes,
+    layers,
+    mixing,
+    multi_resolution,
+    multi_resolution_layer,
+    plug,
+    registry,
+]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
@@ -54,3 +72,16 @@ def test_readme_examples_of_flexconv():
         atol=1e-4,
     )
     assert names["outputs"].shape == (8, 16, 500)
+
+
+def test_readme_example_of_resolutions():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n([^`]*multi_resolution10_16.*?)```", readme, re.DOTALL)
+    names = {}
+    exec(example, names)
+    images = torch.zeros(2, 3, 32, 32)
+    assert names["cnn"](images).shape == names["pruned"](images).shape == (2, 10)
+    assert names["grid"].shape == (9, 4)
+    # One step moved them from where they started.
+    assert not torch.equal(names["grid"], torch.full((9, 4), 0.25))
+    assert len(names["sizes"]) == 9

@@ -46,7 +46,7 @@ def test_names_are_those_of_the_3x3_layers_in_forward_order(name):
             if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) and layer != "conv1":
                 module.register_forward_hook(lambda *_, layer=layer: called.append(layer))
         model(torch.zeros(2, 3, 32, 32))
-    assert names == called
+    assert names == list(dict.fromkeys(called))  # some layers run at several resolutions
 
 
 @families

@@ -71,6 +71,12 @@ def test_kernels_are_fan_out_normal():
     assert conv.weight.mean().item() == pytest.approx(0, abs=1e-3)
 
 
+def test_kernels_of_groups_are_fan_out_normal_for_the_outputs_of_one_group():
+    conv = same_conv(64, 128, 5, groups=16, generator=torch.Generator().manual_seed(0))
+    assert conv.weight.shape == (128, 4, 5, 5)
+    assert conv.weight.std().item() == pytest.approx((2 / (128 / 16 * 25)) ** 0.5, rel=0.02)
+
+
 def test_classifier_is_uniform_as_in_torch():
     classifier = linear(64, 1000, generator=torch.Generator().manual_seed(0))
     for values in (classifier.weight, classifier.bias):
@@ -85,6 +91,11 @@ def test_classifier_is_uniform_as_in_torch():
         ((3, -1, 3, 1), ValueError, "c_out is -1; the smallest allowed is 1"),
         ((3, 4, 0, 1), ValueError, "kernel_size is 0; the smallest allowed is 1"),
         ((3, 4, 3, 0), ValueError, "stride is 0; the smallest allowed is 1"),
+        (
+            (4, 6, 3, 1, 4),
+            ValueError,
+            "groups is 4 beside 4 and 6 channels; pass what divides both",
+        ),
         ((3, 4, (3, 3), 1), TypeError, r"kernel_size is \(3, 3\); it must be an int"),
         ((3, 4, True, 1), TypeError, "kernel_size is True; it must be an int"),
         ((3, 4, 3, 2.0), TypeError, "stride is 2.0; it must be an int"),
@@ -92,4 +103,4 @@ def test_classifier_is_uniform_as_in_torch():
 )
 def test_same_conv_refuses(arguments, error, sentence):
     with pytest.raises(error, match=sentence):
-        same_conv(*arguments)
+        same_conv(*arguments[:4], groups=(*arguments, 1)[4])

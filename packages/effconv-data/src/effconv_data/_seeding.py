@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 # The first number of a stream says what it is for, so that no two uses draw the same.
-ORDER, AUGMENTATION, SYNTHESIS = range(3)
+ORDER, AUGMENTATION, SYNTHESIS, DIVISION = range(4)
 
 
 def seeded_generator(seed: int, *stream: int) -> torch.Generator:

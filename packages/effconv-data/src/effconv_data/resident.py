@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from effconv_data._checks import check_integer
+from effconv_data._seeding import DIVISION, seeded_generator
 from effconv_data.batches import Augment, Batches
 from effconv_data.order import Order
 from effconv_data.samples import Problem
@@ -103,6 +104,58 @@ class ResidentBatches(Batches):
         self._images = images.to(device)
         self._labels = labels.to(device, torch.int64)
         self._missing = dict(missing or {})
+
+    def divide(self, share: float, *, seed: int = 0) -> "tuple[ResidentBatches, ResidentBatches]":
+        """Give the samples in two parts, drawn at random, each with batches of its own.
+
+        All else is as in the whole, but for the order: each part is shuffled by itself.
+
+        Args:
+            share: of the samples that the second part gets, rounded to a whole number of them.
+            seed: 0 or more; of who gets which. The whole's own seed stays that of the order.
+
+        Raises:
+            TypeError: if the seed is no integer.
+            ValueError: if the share or the seed is out of its range, or a part gives no batch.
+
+        Example:
+            >>> images = torch.randint(256, (10, 3, 8, 8), dtype=torch.uint8)
+            >>> labels = torch.arange(10) % 2
+            >>> batches = ResidentBatches(images, labels, classes=("cat", "dog"), batch_size=2)
+            >>> [part.samples for part in batches.divide(0.2)]
+            [8, 2]
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"share is {share}; it must be above 0 and below 1, so change it")
+        check_integer("seed", seed, 0)
+        there = [n for n in range(self.samples) if n not in self._missing]
+        order = torch.randperm(len(there), generator=seeded_generator(seed, DIVISION))
+        second = round(share * len(there))
+        whole = torch.tensor(there)[order]
+        parts = whole[: len(there) - second], whole[len(there) - second :]
+        return tuple(self._part_of(part.sort().values.to(self._device)) for part in parts)
+
+    def _part_of(self, chosen: Tensor) -> "ResidentBatches":
+        if not len(chosen):
+            raise ValueError(
+                f"a part of the {self.samples} samples is empty; change share or take more samples"
+            )
+        return ResidentBatches(
+            self._images[chosen],
+            self._labels[chosen],
+            classes=self.classes,
+            batch_size=self._order.global_batch // self._world_size,
+            training=self._order.training,
+            mean=self.mean,
+            std=self.std,
+            augment=self._augment,
+            normalized=self._normalized,
+            seed=self._order.seed,
+            device=self._device,
+            rank=self._rank,
+            world_size=self._world_size,
+            name=self.name,
+        )
 
     def _raw(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor, list[Problem]]]:
         batches = self._order.batch_indices(epoch, first, self._rank, self._world_size)

@@ -1,4 +1,4 @@
-"""Residual networks whose kernel sizes are parameters, or learned as they train."""
+"""Networks whose kernel sizes are parameters, or are learned as they train."""
 
 from effconv_models.flexconv import (
     FlexConv,
@@ -10,6 +10,22 @@ from effconv_models.flexconv import (
 from effconv_models.flexnet import FlexNet, flexnet3, flexnet5, flexnet7, flexnet16
 from effconv_models.kernel_sizes import KernelSizes, block_kernel_sizes
 from effconv_models.layers import same_conv
+from effconv_models.mixing import (
+    best_resolutions,
+    effective_kernel_sizes,
+    learned_depth,
+    mixing_parameters,
+    mixing_weights,
+    multiply_accumulates,
+    one_resolution,
+    prune,
+)
+from effconv_models.multi_resolution import (
+    MultiResolutionNet,
+    pooled_cnn,
+    predefined_resolutions,
+)
+from effconv_models.multi_resolution_layer import MBConv6, MultiResolution, conv_block
 from effconv_models.plug import left_alone, refine, to_plain, with_flexconv
 from effconv_models.registry import create_model, list_models, register_model
 from effconv_models.resnet import CifarResNet, ResNet18
@@ -23,19 +39,33 @@ __all__ = [
     "FlexConvConfig",
     "FlexNet",
     "KernelSizes",
+    "MBConv6",
+    "MultiResolution",
+    "MultiResolutionNet",
     "ResNet18",
     "WideResNet",
     "anti_aliasing",
+    "best_resolutions",
     "block_kernel_sizes",
+    "conv_block",
     "create_model",
+    "effective_kernel_sizes",
     "effective_sizes",
     "flexnet3",
     "flexnet5",
     "flexnet7",
     "flexnet16",
+    "learned_depth",
     "left_alone",
     "list_models",
     "mask_parameters",
+    "mixing_parameters",
+    "mixing_weights",
+    "multiply_accumulates",
+    "one_resolution",
+    "pooled_cnn",
+    "predefined_resolutions",
+    "prune",
     "refine",
     "register_model",
     "same_conv",

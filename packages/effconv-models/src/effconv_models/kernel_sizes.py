@@ -45,15 +45,20 @@ def stage_sizes(
         for block in range(blocks)
         for conv in (1, 2)
     ]
-    sizes = [
-        check_positive(f"kernel size of layer {name!r}", size)
-        for name, size in _sizes_by_name(kernel_sizes, names).items()
-    ]
+    sizes = list(sizes_by_name(kernel_sizes, names).values())
     pairs = list(zip(sizes[::2], sizes[1::2], strict=True))
     return [pairs[start : start + blocks] for start in range(0, len(pairs), blocks)]
 
 
-def _sizes_by_name(kernel_sizes: KernelSizes, names: list[str]) -> dict[str, int]:
+def sizes_by_name(kernel_sizes: KernelSizes, names: list[str]) -> dict[str, int]:
+    """Give the kernel size of each of the named layers; refuses what `stage_sizes` refuses."""
+    given = _given_sizes(kernel_sizes, names)
+    return {
+        name: check_positive(f"kernel size of layer {name!r}", size) for name, size in given.items()
+    }
+
+
+def _given_sizes(kernel_sizes: KernelSizes, names: list[str]) -> dict[str, int]:
     layers = f"{len(names)} layers {names[0]!r} to {names[-1]!r}"
     if isinstance(kernel_sizes, Mapping):
         unknown = [name for name in kernel_sizes if name not in names]
@@ -99,7 +104,7 @@ def block_kernel_sizes(model: nn.Module) -> dict[str, int]:
         # A layer with a padding module of its own holds its convolution last.
         name: list(layer.modules())[-1].kernel_size[0]
         for name, layer in model.named_modules()
-        if re.fullmatch(r"layer\d+\.\d+\.conv[12]", name)
+        if re.fullmatch(r"layer\d+\.\d+\.conv[12]|layers\.\d+\.block\.conv", name)
     }
     if not sizes:
         raise ValueError(

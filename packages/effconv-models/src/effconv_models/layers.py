@@ -14,6 +14,7 @@ def same_conv(
     kernel_size: int,
     stride: int = 1,
     *,
+    groups: int = 1,
     generator: torch.Generator | None = None,
 ) -> nn.Conv2d | nn.Sequential:
     """Make a convolution whose output size does not depend on its kernel size.
@@ -27,6 +28,8 @@ def same_conv(
         c_out: channels of the output.
         kernel_size: height and width s of the kernel.
         stride: step of the window.
+        groups: parts of the channels that do not see each other; each part's kernels start with
+            the values for its own number of outputs.
         generator: source of the initial values, on the layer's device; the global one when None.
 
     Returns:
@@ -35,14 +38,19 @@ def same_conv(
 
     Raises:
         TypeError: if a number is no integer.
-        ValueError: if a number is below 1.
+        ValueError: if a number is below 1, or the channels are no multiples of the groups.
 
     Examples:
         >>> same_conv(3, 8, 4, stride=2)(torch.zeros(1, 3, 15, 15)).shape
         torch.Size([1, 8, 8, 8])
     """
-    for what, value in {"c_in": c_in, "c_out": c_out, "stride": stride}.items():
+    numbers = {"c_in": c_in, "c_out": c_out, "stride": stride, "groups": groups}
+    for what, value in numbers.items():
         check_positive(what, value)
+    if c_in % groups or c_out % groups:
+        raise ValueError(
+            f"groups is {groups} beside {c_in} and {c_out} channels; pass what divides both"
+        )
     before, after = (check_positive("kernel_size", kernel_size) - 1) // 2, kernel_size // 2
     padder: nn.Module | None = None
     if before == after:
@@ -59,10 +67,15 @@ def same_conv(
         kernel_size,
         stride=stride,
         padding=padding,
+        groups=groups,
         bias=False,
         device=torch.get_default_device(),
     )
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+    if groups > 1:
+        # torch counts the outputs of all groups, of which an input reaches those of one.
+        with torch.no_grad():
+            conv.weight.mul_(groups**0.5)
     return conv if padder is None else nn.Sequential(padder, conv)
 
 
