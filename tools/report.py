@@ -1,8 +1,8 @@
 """The outcome of a run: a table for the terminal, a figure and a short report."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from effconv_core import SizePlan, figures, left_alone
 from matplotlib.figure import Figure
@@ -47,16 +47,20 @@ def draw_sizes(path: Path, plan: SizePlan, metrics: Metrics) -> None:
 
 
 def write_report(
-    folder: Path, model: nn.Module, plan: SizePlan, results: dict[str, Any], metrics: Metrics
+    folder: Path,
+    model: nn.Module,
+    plan: SizePlan,
+    networks: Mapping[str, Mapping[str, float]],
+    metrics: Metrics,
 ) -> None:
-    """Write `report.md` from what the run has measured.
+    """Write `report.md`, the short report, from what the run has measured.
 
     Args:
         folder: the run's folder, with its `config.json`.
         model: the network that was searched.
         plan: what was found.
-        results: `accuracy` of the found network, and where it was asked for `baseline_accuracy`
-            and `baseline_parameters` of the network with its original sizes, from 0 to 1.
+        networks: `parameters` and `test_accuracy` of the `learned` network, and where it was asked
+            for of the `original` one.
         metrics: the run's metrics.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -69,13 +73,11 @@ def write_report(
         "",
         "| network | parameters | test accuracy |",
         "|---|---|---|",
-        f"| learned sizes | {plan.cost:,} | {results['accuracy']:.2%} |",
     ]
-    if "baseline_accuracy" in results:
-        parts.append(
-            f"| original sizes | {results['baseline_parameters']:,} "
-            f"| {results['baseline_accuracy']:.2%} |"
-        )
+    parts += [
+        f"| {sizes} sizes | {outcome['parameters']:,} | {outcome['test_accuracy']:.2%} |"
+        for sizes, outcome in networks.items()
+    ]
     off = plan.cost / plan.budget - 1
     parts += [
         "",

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from effconv_core import left_alone, searched_layers
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 REPORT = "report.md"
@@ -23,13 +25,21 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def open_run(folder: Path, settings: Mapping[str, Any], data: str, *, overwrite: bool) -> bool:
+def open_run(
+    folder: Path,
+    settings: Mapping[str, Any],
+    data: str,
+    network: Mapping[str, Any],
+    *,
+    overwrite: bool,
+) -> bool:
     """Make a run's folder, or go on in one that was interrupted.
 
     Args:
         folder: where the run is kept.
         settings: what decides the run's outcome; written to `config.json`.
         data: what the data are, written beside the device and the versions.
+        network: what `describe` gives, written there too.
         overwrite: delete what is there and start again.
 
     Returns:
@@ -59,9 +69,32 @@ def open_run(folder: Path, settings: Mapping[str, Any], data: str, *, overwrite:
     content = {
         "settings": settings,
         "environment": {"data": data, **environment(settings["device"])},
+        "network": network,
     }
     write_text(config, json.dumps(content, indent=2) + "\n")
     return False
+
+
+def describe(model: nn.Module) -> dict[str, Any]:
+    """Name the layers that a search of a network goes over, their shapes, and those left alone."""
+    return {
+        "class": type(model).__name__,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "layers": {
+            name: {
+                "channels": [conv.in_channels, conv.out_channels],
+                "groups": conv.groups,
+                "kernel_size": list(conv.kernel_size),
+            }
+            for name, conv in searched_layers(model).items()
+        },
+        "left_alone": left_alone(model),
+    }
+
+
+def write_results(folder: Path, networks: Mapping[str, Mapping[str, float]]) -> None:
+    """Write `results.json`: of each network trained its `parameters` and `test_accuracy`."""
+    write_text(folder / "results.json", json.dumps({"networks": networks}, indent=2) + "\n")
 
 
 def environment(device: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import tyro
 from effconv_core import RECIPES, SearchableCNN, SearchConfig, SizePlan, apply_plan, save, search
+from effconv_core.report import write_report as write_html
 from effconv_data import Batches
 from rich.console import Console
 from torch import nn
@@ -16,7 +17,7 @@ from tools.command import check_device, run_command
 from tools.meter import progress_bar, step_meter
 from tools.presets import data_note, make_batches, make_network, preset
 from tools.report import adjustment_sentence, draw_sizes, layer_table, write_report
-from tools.run_folder import Metrics, open_run
+from tools.run_folder import Metrics, describe, open_run, write_results
 from tools.train import TrainConfig, evaluate, train
 
 DATA = ("cifar10", "mnist", "demo")
@@ -107,7 +108,8 @@ def run(data: str, options: Options, console: Console) -> Path:
     settings = {"data": data, **asdict(options)}
     for place in ("runs", "name", "overwrite"):
         del settings[place]
-    if open_run(folder, settings, data_note(data), overwrite=options.overwrite):
+    network = describe(model)
+    if open_run(folder, settings, data_note(data), network, overwrite=options.overwrite):
         console.print(f"going on with the interrupted run {folder}")
     metrics = Metrics(folder)
     with progress_bar(console) as progress:
@@ -137,7 +139,7 @@ def run(data: str, options: Options, console: Console) -> Path:
     train_batches = batches("train", options.train.batch_size)
     test_batches = batches("test", 500)
 
-    def trained(phase: str, cnn: nn.Module) -> float:
+    def outcome(phase: str, cnn: nn.Module) -> dict[str, float]:
         with progress_bar(console) as progress:
             meter = step_meter(
                 progress,
@@ -148,24 +150,28 @@ def run(data: str, options: Options, console: Console) -> Path:
             )
             checkpoint = folder / f"{phase}.safetensors"
             train(cnn, train_batches, options.train, checkpoint=checkpoint, on_step=meter)
-        return evaluate(cnn, test_batches)
+        accuracy = evaluate(cnn, test_batches)
+        sizes = {"train": "learned", "baseline": "original"}[phase]
+        console.print(f"{sizes} sizes: test accuracy {accuracy:.2%}")
+        parameters = sum(parameter.numel() for parameter in cnn.parameters())
+        return {"parameters": parameters, "test_accuracy": accuracy}
 
     generator = torch.Generator().manual_seed(options.seed)
     cnn = apply_plan(model, plan, generator=generator).to(memory_format=torch.channels_last)
-    results = {"accuracy": trained("train", cnn)}
-    console.print(f"learned sizes: test accuracy {results['accuracy']:.2%}")
+    networks = {"learned": outcome("train", cnn)}
     save(cnn, plan, folder / "cnn.safetensors")
+    write_results(folder, networks)
     if options.baseline:
         # The same start for the layers that are searched, in place of the model's own.
         original = original_plan(model, plan)
         generator = torch.Generator().manual_seed(options.seed)
         baseline = apply_plan(model, original, generator=generator)
         baseline = baseline.to(memory_format=torch.channels_last)
-        results["baseline_parameters"] = sum(p.numel() for p in baseline.parameters())
-        results["baseline_accuracy"] = trained("baseline", baseline)
-        console.print(f"original sizes: test accuracy {results['baseline_accuracy']:.2%}")
+        networks["original"] = outcome("baseline", baseline)
+        write_results(folder, networks)
     metrics.close()
-    write_report(folder, model, plan, results, metrics)
+    write_html([folder], folder / "report.html")
+    write_report(folder, model, plan, networks, metrics)
     return folder
 
 

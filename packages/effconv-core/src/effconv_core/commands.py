@@ -1,6 +1,7 @@
-"""What the command `effconv` does: plans in the terminal, as figures, and as CNNs."""
+"""What the command `effconv` does: plans in the terminal, figures, CNNs, and reports of runs."""
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from torch import nn
 from effconv_core.plan import SizePlan, apply_plan, save
 
 USAGE = """usage: effconv plan show|diff|apply ...
+       effconv report DIR [DIR ...]
 
-  show   Print a plan, or draw it.
-  diff   Print plans side by side, or draw them.
-  apply  Build the plain CNN of a plan, with weights drawn anew.
+  plan show   Print a plan, or draw it.
+  plan diff   Print plans side by side, or draw them.
+  plan apply  Build the plain CNN of a plan, with weights drawn anew.
+  report      Write the report of a run, or of several compared, as one HTML file.
 
 effconv plan show --help tells more."""
 
@@ -58,6 +61,18 @@ class Apply:
     """Replace the file where it exists."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """Write the report of a run, or of several compared, as one HTML file that opens from disk."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of runs, finished or not."""
+    out: Path | None = None
+    """HTML file; report.html in the run's folder, or in the closest that holds all, when None."""
+    overwrite: bool = False
+    """Replace the file where it exists."""
+
+
 Command = (
     Annotated[Show, tyro.conf.subcommand("show")]
     | Annotated[Diff, tyro.conf.subcommand("diff")]
@@ -72,10 +87,12 @@ def run(arguments: Sequence[str]) -> int:
         console.print(USAGE, markup=False, soft_wrap=True)
         return 0
     try:
-        if arguments[0] != "plan":
-            raise ValueError(f"command {arguments[0]!r} is unknown; pass plan")
-        command = tyro.cli(Command, args=arguments[1:], prog="effconv plan")
-        {Show: show, Diff: diff, Apply: apply}[type(command)](command, console)
+        kinds = {"plan": Command, "report": Report}
+        if arguments[0] not in kinds:
+            raise ValueError(f"command {arguments[0]!r} is unknown; pass {' or '.join(kinds)}")
+        prog = f"effconv {arguments[0]}"
+        command = tyro.cli(kinds[arguments[0]], args=arguments[1:], prog=prog)
+        {Show: show, Diff: diff, Apply: apply, Report: report}[type(command)](command, console)
     except (OSError, ValueError, TypeError, ModuleNotFoundError) as error:
         # Neither wrapped nor coloured, because names of files stand in it.
         errors.print(f"effconv: {error}", markup=False, soft_wrap=True)
@@ -148,6 +165,21 @@ def apply(command: Apply, console: Console) -> None:
     if plan.cost is not None and plan.cost != count:
         console.print(f"the plan says {plan.cost:,}: its network, or what it counts, is another")
     console.print(f"wrote {command.out}", markup=False, soft_wrap=True)
+
+
+def report(command: Report, console: Console) -> None:
+    """Write the report of a run, or of several compared."""
+    # Here, so that the other commands need no matplotlib.
+    from effconv_core.report import write_report
+
+    out = command.out
+    if out is None:
+        folders = [str(folder.resolve()) for folder in command.runs]
+        out = Path(os.path.commonpath(folders)) / "report.html" if folders else Path("report.html")
+    if out.exists() and not command.overwrite:
+        raise ValueError(f"{out} exists; pass --overwrite to replace it or another --out")
+    write_report(command.runs, out)
+    console.print(f"wrote {out}", markup=False, soft_wrap=True)
 
 
 def make_model(name: str) -> nn.Module:

@@ -148,7 +148,7 @@ def draw_kernels(kernels: Mapping[str, Tensor], *, columns: int = 10) -> Figure:
     if not kernels:
         raise ValueError("there is no kernel to draw; pass at least one layer")
     pictures = {
-        name: [_picture(kernel[o, 0]) for o in range(min(columns, len(kernel)))]
+        name: [plane_of(kernel[o, 0]) for o in range(min(columns, len(kernel)))]
         for name, kernel in kernels.items()
     }
     largest = max(max(p.shape) for row in pictures.values() for p in row)
@@ -170,7 +170,7 @@ def draw_kernels(kernels: Mapping[str, Tensor], *, columns: int = 10) -> Figure:
     return figure
 
 
-def _picture(kernel: Tensor) -> np.ndarray:
+def plane_of(kernel: Tensor) -> np.ndarray:
     """Give one kernel as two axes."""
     values = kernel.detach().float().cpu().numpy()
     if values.ndim == 3:

@@ -1,0 +1,71 @@
+"""The report of runs as one HTML file that needs nothing else; needs `effconv-core[cli]`."""
+
+import datetime
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from effconv_core.comparison import compare
+from effconv_core.report_parts import describe, duration, size_words
+from effconv_core.run_folder import Run, read_run
+
+try:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "effconv_core.report needs jinja2; pip install 'effconv-core[cli]'"
+    ) from None
+
+__all__ = ["report_html", "write_report"]
+
+
+def write_report(folders: Sequence[str | os.PathLike[str]], path: str | os.PathLike[str]) -> None:
+    """Write the report of one run, or of several with a comparison, whole or not at all.
+
+    Args:
+        folders: of runs, see `effconv_core.run_folder`.
+        path: the HTML file; one that is there is replaced.
+
+    Raises:
+        ValueError: if there is no folder, one is given twice, or one is no run's.
+    """
+    if not folders:
+        raise ValueError("there is no run to report; pass the folder of at least one")
+    places = [Path(folder).resolve() for folder in folders]
+    if len(set(places)) < len(places):
+        raise ValueError("the same run is given twice; pass different folders")
+    text = report_html([read_run(folder) for folder in folders])
+    path = Path(path)
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def report_html(runs: Sequence[Run]) -> str:
+    """Give the report as HTML: no script, no address but those within the page."""
+    names = [run.name for run in runs]
+    titles = [
+        name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})"
+        for i, name in enumerate(names)
+    ]
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {
+        "percent": lambda share, digits=2: f"{share:.{digits}%}",
+        "count": lambda number: f"{number:,.0f}",
+        "size": size_words,
+        "duration": duration,
+    }
+    from effconv_core import __version__
+
+    return templates.get_template("report.html").render(
+        version=__version__,
+        made=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        sections=[describe(run, title) for run, title in zip(runs, titles, strict=True)],
+        comparison=compare(dict(zip(titles, runs, strict=True))) if len(runs) > 1 else None,
+    )
