@@ -230,6 +230,11 @@ def test_a_searchable_network_can_be_copied_after_a_forward_pass():
     torch.testing.assert_close(copy.deepcopy(searchable)(images), searchable(images))
 
 
+def test_a_budgets_loss_before_any_forward_pass_is_refused():
+    with pytest.raises(ValueError, match="no soft sizes yet, .* run the network on a batch before"):
+        SearchableCNN(Residual()).budget_loss(3400)
+
+
 def test_plan_is_within_the_budget_or_refused():
     searchable = SearchableCNN(Residual())
     plan = searchable.plan(budget=3400)

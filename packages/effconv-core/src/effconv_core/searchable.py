@@ -267,7 +267,15 @@ class SearchableCNN(nn.Module):
 
         Args:
             budget: the wanted parameter count, a `Budget`, or several, whose terms add up.
+
+        Raises:
+            ValueError: if there was no forward pass yet.
         """
+        if self.soft_sizes is None:
+            raise ValueError(
+                "there are no soft sizes yet, because they are those of the last forward pass; run "
+                "the network on a batch before asking for the budget's loss"
+            )
         soft_sizes, terms = self.soft_sizes, []
         for bound in self.bounds(budget):
             wanted = {"amount": bound.budget.amount, "at_most": bound.budget.at_most}
