@@ -143,6 +143,30 @@ def test_saved_networks_come_back_with_plan_and_weights(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["cnn.safetensors"]
 
 
+def test_loading_draws_nothing_from_the_global_generator(tmp_path):
+    plan, model = SizePlan({"3": 4}), net()
+    save(apply_plan(model, plan), plan, tmp_path / "cnn.safetensors")
+    before = torch.get_rng_state()
+    load(model, tmp_path / "cnn.safetensors")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_what_safetensors_cannot_hold_is_refused(tmp_path):
+    class Noted(nn.Sequential):
+        def get_extra_state(self):
+            return {"note": 1}
+
+    with pytest.raises(ValueError, match="'_extra_state' of the network's state is a dict; safe"):
+        save(Noted(*net()), SizePlan({"3": 3}), tmp_path / "cnn.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_there_is_not_is_an_error_of_the_system(tmp_path):
+    path = tmp_path / "none" / "cnn.safetensors"
+    with pytest.raises(OSError, match=r"cnn\.safetensors cannot be written"):
+        save(net(), SizePlan({"3": 3}), path)
+
+
 def test_a_damaged_file_is_refused(tmp_path):
     plan, path = SizePlan({"3": 4}), tmp_path / "cnn.safetensors"
     save(apply_plan(net(), plan), plan, path)

@@ -241,14 +241,25 @@ def save(cnn: nn.Module, plan: SizePlan, path: str | os.PathLike[str]) -> None:
         cnn: what `apply_plan` gave, trained or not.
         plan: its plan.
         path: where to write; the file appears whole or not at all.
+
+    Raises:
+        ValueError: if the network's state holds anything but tensors.
+        OSError: if the file cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".partial")
-    tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in cnn.state_dict().items()
-    }
-    save_file(tensors, temporary, metadata={"plan": plan.to_json()})
+    tensors = {}
+    for name, value in cnn.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(
+                f"entry {name!r} of the network's state is a {type(value).__name__}; safetensors "
+                "holds tensors alone, so let the network give a tensor there, or nothing"
+            )
+        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    try:
+        save_file(tensors, temporary, metadata={"plan": plan.to_json()})
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written ({error}); name a file in a folder") from None
     temporary.replace(path)
 
 
@@ -272,7 +283,9 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         ) from None
     if "plan" not in metadata:
         raise ValueError(f"{path} holds no plan; pass a file that effconv_core.save wrote")
-    cnn = apply_plan(model, SizePlan.from_json(metadata["plan"]))
+    # What is drawn is overwritten, so it is no business of the global generator.
+    generator = torch.Generator()
+    cnn = apply_plan(model, SizePlan.from_json(metadata["plan"]), generator=generator)
     try:
         cnn.load_state_dict(tensors)
     except RuntimeError as error:
