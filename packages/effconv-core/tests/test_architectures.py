@@ -162,6 +162,9 @@ def test_from_the_first_step_to_the_found_cnn(name, per_axis):
         ]
         optimizer.zero_grad()
         (loss + searchable.budget_loss(wanted)).backward()
+        for layer, kernel in zip(searchable.layers, searchable.kernel_predictor.kernels):
+            assert kernel.grad.isfinite().all(), layer
+            assert kernel.grad.any(), layer
         optimizer.step()
 
     # The plan's cost is near the budget, and that of the network it makes.

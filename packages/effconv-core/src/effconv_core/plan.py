@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -14,10 +15,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from effconv_core.conv import CLASSES, kernel_shape_of, resized_conv
-from effconv_core.space import nearest_size
+from effconv_core.space import flat, nearest_size
 
 SCHEMA = 2
 READ = (1, SCHEMA)
+RECORD = {"counts", "amount", "at_most", "weight", "cost"}  # what is kept of a budget
 
 Size = int | tuple[int, ...]
 
@@ -79,16 +81,35 @@ class SizePlan(Mapping[str, Size]):
         for name, value in numbers:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{name} of the plan is {value!r}; it must be a number")
+            if not math.isfinite(value):
+                raise ValueError(f"{name} of the plan is {value}; it must be a finite number")
         for name, numbers in self.allowed.items():
             if not isinstance(numbers, tuple) or [type(n) for n in numbers] != [int] * 3:
                 raise TypeError(
                     f"allowed sizes of layer {name!r} are {numbers!r}; pass three integers, the "
                     "smallest, the largest and the step"
                 )
+            if not (1 <= numbers[0] <= numbers[1] and numbers[2] >= 1):
+                raise ValueError(
+                    f"allowed sizes of layer {name!r} are {numbers}; they start at 1 and rise, so "
+                    "pass the smallest, the largest and a step of at least 1"
+                )
+        for record in self.budgets:
+            if not isinstance(record, Mapping) or not record.keys() >= RECORD:
+                raise TypeError(
+                    f"a budget of the plan is {record!r}; it must be a mapping with "
+                    f"{', '.join(sorted(RECORD))}"
+                )
         for mapping, title in ((self.soft_sizes, "soft sizes"), (self.allowed, "allowed sizes")):
             if mapping and mapping.keys() != self.sizes.keys():
                 odd = sorted(mapping.keys() ^ self.sizes.keys())
                 raise ValueError(f"sizes and {title} must name the same layers; {odd} are in one")
+        for name, soft in self.soft_sizes.items():
+            if len(flat([soft])) != len(flat([self.sizes[name]])):
+                raise ValueError(
+                    f"size of layer {name!r} is {self.sizes[name]} and its soft size {soft}; pass "
+                    "as many numbers in both"
+                )
 
     def __getitem__(self, name: str) -> Size:
         return self.sizes[name]
@@ -181,6 +202,8 @@ class SizePlan(Mapping[str, Size]):
         """
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: the plan is no text; pass a file that save wrote") from None
         except (ValueError, TypeError) as error:
             raise type(error)(f"{path}: {error}") from None
 
