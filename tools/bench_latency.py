@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 import tyro
 from effconv_core import Budget, Latency, SearchableCNN, apply_plan
+from effconv_core.commands import make_model
 from effconv_core.latency import stopwatch
-from effconv_models import create_model
 from rich.console import Console
 from rich.table import Table
 
+import tools.torchvision_operators  # noqa: F401
 from tools.run_folder import environment, write_text
 
 
@@ -25,8 +26,8 @@ from tools.run_folder import environment, write_text
 class Options:
     """Compare the time that a latency table predicts with that of the network that is built."""
 
-    model: str = "cifar_resnet20"
-    """A name of effconv_models."""
+    model: str = "effconv:cifar_resnet20"
+    """effconv:NAME, torchvision:NAME, timm:NAME or package.module:function."""
     batch_size: int = 32
     image_size: int = 32
     """Height and width of the images in pixels."""
@@ -66,7 +67,8 @@ def measure(options: Options) -> list[dict]:
     images = torch.randn(
         options.batch_size, 3, options.image_size, options.image_size, generator=generator
     ).to(options.device)
-    model = create_model(options.model, generator=generator).to(options.device)
+    torch.manual_seed(options.seed)
+    model = make_model(options.model).to(options.device).eval()
     searchable = SearchableCNN(model)
     watch = stopwatch(images.device)
     rows: list[dict] = []

@@ -162,6 +162,9 @@ def test_from_the_first_step_to_the_found_cnn(name, per_axis):
         ]
         optimizer.zero_grad()
         (loss + searchable.budget_loss(wanted)).backward()
+        for layer, kernel in zip(searchable.layers, searchable.kernel_predictor.kernels):
+            assert kernel.grad.isfinite().all(), layer
+            assert kernel.grad.any(), layer
         optimizer.step()
 
     # The plan's cost is near the budget, and that of the network it makes.
@@ -169,8 +172,14 @@ def test_from_the_first_step_to_the_found_cnn(name, per_axis):
     assert abs(plan.cost / wanted - 1) <= 0.02
     cnn = apply_plan(model, plan).eval()
     assert sum(p.numel() for p in cnn.parameters()) == plan.cost
+    warm = searchable.warm_start(plan).eval()
     with torch.no_grad():
         assert tensor_of(cnn(images)).shape == expected.shape
+        learned = tensor_of(searchable.eval().forward_at(plan.values(), images))
+        scale = learned.abs().max().item()
+        torch.testing.assert_close(
+            tensor_of(warm(images)), learned, atol=1e-5 * max(scale, 1), rtol=1e-5
+        )
 
     # Of a depthwise network they are a small part; so for the searched kernels alone, too.
     alone = dataclasses.replace(searchable.cost, constant=0)

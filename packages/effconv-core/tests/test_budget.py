@@ -243,11 +243,32 @@ def test_budgets_that_cannot_be_met_at_once_name_the_range_that_is_left():
 
 
 @pytest.mark.parametrize(
+    ("amount", "nearest"),
+    [(30.0, "25 and 36,"), (1.03, "1 and 4,"), (48.0, "36 and 49,"), (46.0, "36 and 49,")],
+)
+def test_a_budget_between_the_costs_that_there_are_names_the_nearest(amount, nearest):
+    bounds = [Bound(TapCost((1,)), Budget(amount), 0.02)]
+    sentence = (
+        f"with 1 searched layer\\(s\\) or group\\(s\\) the nearest cost {nearest} so pass such"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        nearest_plan(bounds, [3.0], square(1))
+
+
+@pytest.mark.parametrize(
     ("arguments", "error", "sentence"),
     [
         (("9",), TypeError, "budget is '9'; pass the wanted parameter count as a number"),
         ((True,), TypeError, "budget is True"),
-        ((9, None, False, 0.0), ValueError, "weight of a budget is 0.0; pass a number above 0"),
+        (
+            (9, None, False, 0.0),
+            ValueError,
+            "weight of a budget is 0.0; pass a finite number above",
+        ),
+        ((0,), ValueError, "budget is 0; pass a finite number above 0"),
+        ((-5.0,), ValueError, "budget is -5.0; pass a finite number above 0"),
+        ((float("nan"),), ValueError, "budget is nan; pass"),
+        ((float("inf"), None, True), ValueError, "budget is inf; pass"),
         ((9, None, False, "1"), TypeError, "weight of a budget is '1'; pass a number"),
     ],
 )

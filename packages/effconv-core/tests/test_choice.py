@@ -108,6 +108,9 @@ def test_ranges_by_default_for_all_and_by_pattern():
         ({"tie": "*.dw"}, ValueError, r"tie is '\*.dw'; pass a list of groups"),
         ({"tie": ["row"]}, ValueError, r"has the one layer \['row'\]; a group needs two"),
         ({"tie": ["*.dw", ["row", "a.dw"]]}, ValueError, "'a.dw' is in the groups"),
+        ({"tie": [["row", nn.Conv2d(1, 1, 1)]]}, TypeError, r"tie holds Conv2d\(.*; pass names of"),
+        ({"tie": [nn.Conv2d(1, 1, 1)]}, TypeError, r"tie holds Conv2d\(.*; pass names of layers"),
+        ({"allowed": [1, 3, 5]}, TypeError, r"allowed gives \[1, 3, 5\] for '\*'; pass a range"),
         ({"tie": [["c", "d"]]}, ValueError, "tie names 'c', which fits no layer"),
         (
             {"tie": ["*.dw"], "allowed": {"a.dw": range(1, 6)}},

@@ -137,6 +137,11 @@ MISTAKES = {
     "one plan": (["plan", "diff", "a.json"], "diff has 1 plan(s); pass the files of two"),
     "twice": (["plan", "diff", "a.json", "a.json"], "diff has the same file twice"),
     "command": (["plot"], "command 'plot' is unknown; pass plan"),
+    "no folder": (
+        ["plan", "apply", "a.json", "--out", "none/x.safetensors", "--model", "own_net:network"],
+        "none/x.safetensors cannot be written",
+    ),
+    "no folder for the figure": (["plan", "show", "a.json", "--out", "none/a.png"], "none/a.png"),
     "no colon": ([*APPLY, "resnet18"], "model 'resnet18' names no network; pass torchvision:NAME"),
     "no package": ([*APPLY, "no_such:f"], "cannot be made (No module named 'no_such')"),
     "no function": ([*APPLY, "own_net:f"], "has no attribute 'f'"),

@@ -57,6 +57,8 @@ def test_course_from_steps_of_a_search_and_from_numbers():
         np.testing.assert_allclose(
             line.get_xydata(), [[n + 1, v] for n, (v,) in enumerate(numbers)]
         )
+    by_axis = draw_course([[2.5, 3.5, 4.5]] * 2, SizePlan({"a": 3, "b": (3, 5)})).axes[0]
+    assert [line.get_label() for line in by_axis.lines] == ["a", "b axis 0", "b axis 1"]
     with pytest.raises(ValueError, match=r"soft sizes are \(3, 1\) and there are 2 names"):
         draw_course(numbers, ["a", "b"])
     with pytest.raises(ValueError, match=r"soft sizes are \(0,\)"):

@@ -82,6 +82,16 @@ def document(**changes):
             r"'conv' are \(1, 7\); pass three integers",
         ),
         (document(allowed={"fc": [1, 7, 1]}), ValueError, "sizes and allowed sizes must name"),
+        (
+            document(allowed={"conv": [1, 7, 0]}),
+            ValueError,
+            r"\(1, 7, 0\); they start at 1 and rise",
+        ),
+        (document(allowed={"conv": [7, 1, 1]}), ValueError, r"\(7, 1, 1\); they start at 1"),
+        (document(soft_sizes={"conv": float("nan")}), ValueError, "is nan; it must be a finite"),
+        (document(soft_sizes={"conv": [3.0, 3.0]}), ValueError, r"is 3 and its soft size \(3.0, 3"),
+        (document(budgets=[7]), TypeError, "a budget of the plan is 7; it must be a mapping with"),
+        (document(budgets=[{"amount": 1}]), TypeError, "is {'amount': 1}; it must be a mapping"),
         (document(budgets={}), ValueError, "budgets of the plan is no list"),
         (document(size={"conv": 3}), ValueError, r"unknown fields \['size'\]"),
     ],
@@ -92,6 +102,13 @@ def test_a_malformed_plan_says_file_value_and_rule(text, error, sentence, tmp_pa
     with pytest.raises(error, match=sentence) as caught:
         SizePlan.load(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_one_sentence(tmp_path):
+    path = tmp_path / "plan.json"
+    path.write_bytes(b"\x89PNG\xff")
+    with pytest.raises(ValueError, match=r"plan\.json: the plan is no text; pass a file"):
+        SizePlan.load(path)
 
 
 @pytest.mark.parametrize("name", ["4.0", "9", "1"])
@@ -141,6 +158,30 @@ def test_saved_networks_come_back_with_plan_and_weights(tmp_path):
     images = torch.randn(2, 3, 12, 12)
     torch.testing.assert_close(loaded(images), cnn(images))
     assert [path.name for path in tmp_path.iterdir()] == ["cnn.safetensors"]
+
+
+def test_loading_draws_nothing_from_the_global_generator(tmp_path):
+    plan, model = SizePlan({"3": 4}), net()
+    save(apply_plan(model, plan), plan, tmp_path / "cnn.safetensors")
+    before = torch.get_rng_state()
+    load(model, tmp_path / "cnn.safetensors")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_what_safetensors_cannot_hold_is_refused(tmp_path):
+    class Noted(nn.Sequential):
+        def get_extra_state(self):
+            return {"note": 1}
+
+    with pytest.raises(ValueError, match="'_extra_state' of the network's state is a dict; safe"):
+        save(Noted(*net()), SizePlan({"3": 3}), tmp_path / "cnn.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_there_is_not_is_an_error_of_the_system(tmp_path):
+    path = tmp_path / "none" / "cnn.safetensors"
+    with pytest.raises(OSError, match=r"cnn\.safetensors cannot be written"):
+        save(net(), SizePlan({"3": 3}), path)
 
 
 def test_a_damaged_file_is_refused(tmp_path):

@@ -168,6 +168,19 @@ def test_an_exhausted_iterator_is_refused_in_the_second_epoch():
         search(net(), iter(Loader()), budget=BUDGET, config=config())
 
 
+@pytest.mark.parametrize(
+    ("batch", "given"),
+    [
+        ({"x": torch.zeros(4, 1, 9, 9), "y": torch.zeros(4)}, "a dict; batches are pairs"),
+        (torch.zeros(4, 1, 9, 9), "a Tensor; batches are pairs"),
+        ((torch.zeros(4, 1, 9, 9), torch.zeros(4), 0), "a tuple of 3; batches are pairs"),
+    ],
+)
+def test_a_loader_that_does_not_give_pairs_is_one_sentence(batch, given):
+    with pytest.raises(TypeError, match=f"the loader gave {given} of inputs and targets, so wrap"):
+        search(net(), [batch], budget=BUDGET, config=config())
+
+
 def test_a_wrong_channel_count_is_one_sentence():
     batches = [(torch.randn(4, 3, 9, 9), torch.zeros(4).long())]
     with pytest.raises(ValueError, match=r"images have 3 channel\(s\).*'0' takes 1"):

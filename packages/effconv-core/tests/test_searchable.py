@@ -180,6 +180,16 @@ def test_forward_at_sizes_that_there_are_not_is_refused(sizes):
         searchable.forward_at(sizes, torch.randn(2, 3, 14, 14))
 
 
+def test_asking_for_kernels_uses_up_no_draw_of_the_training():
+    searchable = SearchableCNN(Residual(), recipe("default")).train()
+    before = {name: value.clone() for name, value in searchable.state_dict().items()}
+    searchable.kernels_at([4, 3])
+    searchable.warm_start({"shared": 4, "down": 3})
+    after = searchable.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(module.training for module in searchable.modules())
+
+
 def test_a_network_may_look_at_its_layers_weights():
     class Looking(Residual):
         def forward(self, x):
@@ -218,6 +228,11 @@ def test_a_searchable_network_can_be_copied_after_a_forward_pass():
     searchable = SearchableCNN(Residual()).eval()
     images = torch.randn(2, 3, 14, 14)
     torch.testing.assert_close(copy.deepcopy(searchable)(images), searchable(images))
+
+
+def test_a_budgets_loss_before_any_forward_pass_is_refused():
+    with pytest.raises(ValueError, match="no soft sizes yet, .* run the network on a batch before"):
+        SearchableCNN(Residual()).budget_loss(3400)
 
 
 def test_plan_is_within_the_budget_or_refused():

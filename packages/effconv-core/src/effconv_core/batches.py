@@ -19,12 +19,19 @@ def epoch_batches(
 
     Raises:
         ValueError: if the loader gives no batch.
+        TypeError: if a batch is no pair.
     """
     if hasattr(loader, "set_epoch"):
         loader.set_epoch(epoch)
     empty = True
     for batch in loader:
         empty = False
+        if not isinstance(batch, list | tuple) or len(batch) != 2:
+            count = f" of {len(batch)}" if isinstance(batch, list | tuple) else ""
+            raise TypeError(
+                f"the loader gave a {type(batch).__name__}{count}; batches are pairs of inputs and "
+                "targets, so wrap the loader, or write the loop yourself with SearchableCNN"
+            )
         inputs, targets = (
             value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
             for value in batch

@@ -123,8 +123,8 @@ class Budget:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 what = "the wanted parameter count as a number" if name == "budget" else "a number"
                 raise TypeError(f"{name} is {value!r}; pass {what}")
-        if not 0 < self.weight < float("inf"):
-            raise ValueError(f"weight of a budget is {self.weight}; pass a number above 0")
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name} is {value}; pass a finite number above 0")
 
 
 Budgets = float | Budget | Sequence[Budget]

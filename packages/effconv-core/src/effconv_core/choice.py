@@ -182,7 +182,7 @@ def size_space(
     if isinstance(tie, str):
         raise ValueError(f"tie is {tie!r}; pass a list of groups, such as [{tie!r}]")
     ranges = {n: range(1, max(largest, *conv.kernel_size) + 1) for n, conv in chosen.items()}
-    given = {"*": allowed} if isinstance(allowed, range) else dict(allowed or {})
+    given = {} if allowed is None else allowed if isinstance(allowed, Mapping) else {"*": allowed}
     for pattern, sizes in given.items():
         _check_range(pattern, sizes)
         ranges |= dict.fromkeys(matching(pattern, chosen, "allowed"), sizes)
@@ -215,7 +215,11 @@ def _ties(layers: Sequence[Layer], tie: Iterable[str | Iterable[str]]) -> list[l
     group_of: dict[str, object] = {}
     groups = []
     for group in tie:
-        patterns = [group] if isinstance(group, str) else list(group)
+        alone = isinstance(group, str) or not isinstance(group, Iterable)
+        patterns = [group] if alone else list(group)
+        odd = [pattern for pattern in patterns if not isinstance(pattern, str)]
+        if odd:
+            raise TypeError(f"tie holds {odd[0]!r}; pass names of layers, or patterns of names")
         names = dict.fromkeys(n for pattern in patterns for n in matching(pattern, places, "tie"))
         if len(names) < 2:
             raise ValueError(

@@ -134,13 +134,31 @@ def kernel_shape_of(conv: Conv, size: int | Sequence[int]) -> tuple[int, ...]:
 def resized_conv(
     conv: Conv, kernel_shape: Sequence[int], generator: torch.Generator | None
 ) -> nn.Module:
-    """Make a fresh convolution with another kernel, of classes of `torch.nn` alone.
+    """Make a fresh convolution with another kernel, as `conv_of` does.
+
+    The kernel starts with He's fan-out normal values, the bias at zero.
+    """
+    shape = (conv.out_channels, conv.in_channels // conv.groups, *kernel_shape)
+    kernel = torch.empty(shape)
+    nn.init.kaiming_normal_(kernel, mode="fan_out", nonlinearity="relu", generator=generator)
+    # torch counts the outputs of all groups, but an input feeds those of its own alone.
+    kernel *= conv.groups**0.5
+    bias = None if conv.bias is None else torch.zeros_like(conv.bias)
+    return conv_of(conv, kernel.to(conv.weight), bias)
+
+
+def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> nn.Module:
+    """Make a convolution with another kernel, of classes of `torch.nn` alone.
 
     Odd sizes and unstrided "same" ones are one convolution; the rest, such as an even size with a
-    stride, is an `nn.Sequential` of padding layers and a convolution. Kernels start with He's
-    fan-out normal values, biases at zero.
+    stride, is an `nn.Sequential` of padding layers and a convolution.
+
+    Args:
+        conv: the original, or what stands in its place; its geometry is kept.
+        kernel: `(c_out, c_in / groups, *taps)`, which is copied.
+        bias: `(c_out,)`, which is copied, or None where the original has none.
     """
-    kernel_shape, axes = tuple(kernel_shape), len(kernel_shape)
+    kernel_shape, axes = tuple(kernel.shape[2:]), kernel.dim() - 2
     sides = padding_for(conv, kernel_shape)
     befores, afters = sides[-2::-2], sides[::-2]
     reaches = [d * (size - 1) for d, size in zip(conv.dilation, kernel_shape, strict=True)]
@@ -167,17 +185,13 @@ def resized_conv(
         padding=padding,
         dilation=conv.dilation,
         groups=conv.groups,
-        bias=conv.bias is not None,
+        bias=bias is not None,
         padding_mode=conv.padding_mode,
-        device=conv.weight.device,
-        dtype=conv.weight.dtype,
+        device=kernel.device,
+        dtype=kernel.dtype,
     )
     with torch.no_grad():
-        kernel = torch.empty(resized.weight.shape)
-        nn.init.kaiming_normal_(kernel, mode="fan_out", nonlinearity="relu", generator=generator)
-        # torch counts the outputs of all groups, but an input feeds those of its own alone.
-        kernel *= conv.groups**0.5
         resized.weight.copy_(kernel)
-        if resized.bias is not None:
-            resized.bias.zero_()
+        if bias is not None:
+            resized.bias.copy_(bias)
     return nn.Sequential(*padders, resized) if padders else resized

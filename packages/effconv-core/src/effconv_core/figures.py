@@ -83,7 +83,7 @@ def draw_course(
 
     Args:
         soft_sizes: what `search(..., on_step=...)` was called with, or `(steps, S)` numbers.
-        names: S labels, such as the layers of the plan.
+        names: the plan of the search, or S labels.
         axes: where to draw; on a new figure when None.
 
     Raises:
@@ -93,7 +93,7 @@ def draw_course(
         [row.soft_sizes.tolist() if isinstance(row, SearchStep) else row for row in soft_sizes],
         dtype=float,
     )
-    names = list(names)
+    names = list(_by_bar(names, names.sizes) if isinstance(names, SizePlan) else names)
     if rows.ndim != 2 or rows.shape[1] != len(names):
         raise ValueError(
             f"soft sizes are {rows.shape} and there are {len(names)} names; pass a row for each "

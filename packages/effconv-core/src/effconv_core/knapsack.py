@@ -58,13 +58,17 @@ class Table(NamedTuple):
     """`(choices,)`; how far each is from the soft sizes."""
 
 
-def _least(bounds: Sequence[Bound], tables: Sequence[Table]) -> list[int] | None:
+def _least(
+    bounds: Sequence[Bound],
+    tables: Sequence[Table],
+    ends: tuple[float, float] | None = None,
+) -> list[int] | None:
     """Give the choice of each unit for which the costs are within the bounds and the values least.
 
-    None where no costs are within.
+    None where no costs are within. With `ends`, the costs in each budget lie between these instead.
     """
-    low = np.array([bound.low for bound in bounds])
-    high = np.array([bound.high for bound in bounds])
+    low = np.array([ends[0] if ends else bound.low for bound in bounds])
+    high = np.array([ends[1] if ends else bound.high for bound in bounds])
     widths = _widths(bounds, tables)
     # What the units still to come cost at least and at most.
     least = _still_to_come([table.costs.min(axis=0) for table in tables])
@@ -152,14 +156,24 @@ def _refusal(bounds: Sequence[Bound], tables: Sequence[Table]) -> str:
             f"no plan costs {wanted} at once: those of {kept} cost from about {ends[0]:,} to "
             f"{ends[1]:,} {last.cost.counts}, so pass a budget within that range or change another"
         )
-    many = f"the {len(tables)} searched layer(s) or group(s) allow too few different costs"
-    remedy = "so raise the tolerance or change the budget"
-    if last.budget.at_most:
-        return f"no plan costs {last}: {many}, {remedy}"
+    nearest = " and ".join(f"{cost:,}" for cost in _costs_around(last, tables))
     return (
         f"no plan costs within {last.tolerance:.1%} of the budget {last.budget.amount:,.0f} "
-        f"{last.cost.counts}: {many}, {remedy}"
+        f"{last.cost.counts}: with {len(tables)} searched layer(s) or group(s) the nearest cost "
+        f"{nearest}, so pass such a budget or raise the tolerance"
     )
+
+
+def _costs_around(bound: Bound, tables: Sequence[Table]) -> list[int]:
+    """Give what the plans cost that are nearest to a budget, below it and above."""
+    amount, found = bound.budget.amount, []
+    for ends, sign in (((-math.inf, amount), -1), ((amount, math.inf), 1)):
+        by_cost = [table._replace(values=sign * table.costs[:, 0]) for table in tables]
+        chosen = _least([bound], by_cost, ends)
+        if chosen is not None:
+            spent = sum(int(t.costs[c, 0]) for t, c in zip(tables, chosen, strict=True))
+            found.append(bound.cost.constant + spent)
+    return found
 
 
 def _range_of_the_last(bounds: Sequence[Bound], tables: Sequence[Table]) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -14,10 +15,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from effconv_core.conv import CLASSES, kernel_shape_of, resized_conv
-from effconv_core.space import nearest_size
+from effconv_core.space import flat, nearest_size
 
 SCHEMA = 2
 READ = (1, SCHEMA)
+RECORD = {"counts", "amount", "at_most", "weight", "cost"}  # what is kept of a budget
 
 Size = int | tuple[int, ...]
 
@@ -79,16 +81,35 @@ class SizePlan(Mapping[str, Size]):
         for name, value in numbers:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{name} of the plan is {value!r}; it must be a number")
+            if not math.isfinite(value):
+                raise ValueError(f"{name} of the plan is {value}; it must be a finite number")
         for name, numbers in self.allowed.items():
             if not isinstance(numbers, tuple) or [type(n) for n in numbers] != [int] * 3:
                 raise TypeError(
                     f"allowed sizes of layer {name!r} are {numbers!r}; pass three integers, the "
                     "smallest, the largest and the step"
                 )
+            if not (1 <= numbers[0] <= numbers[1] and numbers[2] >= 1):
+                raise ValueError(
+                    f"allowed sizes of layer {name!r} are {numbers}; they start at 1 and rise, so "
+                    "pass the smallest, the largest and a step of at least 1"
+                )
+        for record in self.budgets:
+            if not isinstance(record, Mapping) or not record.keys() >= RECORD:
+                raise TypeError(
+                    f"a budget of the plan is {record!r}; it must be a mapping with "
+                    f"{', '.join(sorted(RECORD))}"
+                )
         for mapping, title in ((self.soft_sizes, "soft sizes"), (self.allowed, "allowed sizes")):
             if mapping and mapping.keys() != self.sizes.keys():
                 odd = sorted(mapping.keys() ^ self.sizes.keys())
                 raise ValueError(f"sizes and {title} must name the same layers; {odd} are in one")
+        for name, soft in self.soft_sizes.items():
+            if len(flat([soft])) != len(flat([self.sizes[name]])):
+                raise ValueError(
+                    f"size of layer {name!r} is {self.sizes[name]} and its soft size {soft}; pass "
+                    "as many numbers in both"
+                )
 
     def __getitem__(self, name: str) -> Size:
         return self.sizes[name]
@@ -181,6 +202,8 @@ class SizePlan(Mapping[str, Size]):
         """
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: the plan is no text; pass a file that save wrote") from None
         except (ValueError, TypeError) as error:
             raise type(error)(f"{path}: {error}") from None
 
@@ -241,14 +264,25 @@ def save(cnn: nn.Module, plan: SizePlan, path: str | os.PathLike[str]) -> None:
         cnn: what `apply_plan` gave, trained or not.
         plan: its plan.
         path: where to write; the file appears whole or not at all.
+
+    Raises:
+        ValueError: if the network's state holds anything but tensors.
+        OSError: if the file cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".partial")
-    tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in cnn.state_dict().items()
-    }
-    save_file(tensors, temporary, metadata={"plan": plan.to_json()})
+    tensors = {}
+    for name, value in cnn.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(
+                f"entry {name!r} of the network's state is a {type(value).__name__}; safetensors "
+                "holds tensors alone, so let the network give a tensor there, or nothing"
+            )
+        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    try:
+        save_file(tensors, temporary, metadata={"plan": plan.to_json()})
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written ({error}); name a file in a folder") from None
     temporary.replace(path)
 
 
@@ -272,7 +306,9 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         ) from None
     if "plan" not in metadata:
         raise ValueError(f"{path} holds no plan; pass a file that effconv_core.save wrote")
-    cnn = apply_plan(model, SizePlan.from_json(metadata["plan"]))
+    # What is drawn is overwritten, so it is no business of the global generator.
+    generator = torch.Generator()
+    cnn = apply_plan(model, SizePlan.from_json(metadata["plan"]), generator=generator)
     try:
         cnn.load_state_dict(tensors)
     except RuntimeError as error:

@@ -59,7 +59,9 @@ def search(
 
     Args:
         model: any network with `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d` layers; it is not changed.
-            The search runs on its device and in its memory format.
+            The search runs on its device and in its memory format. Or a `SearchableCNN`, which is
+            trained in place, so that its `warm_start` can be asked for afterwards; it has the
+            config and all that says what is searched.
         loader: gives batches `(inputs, targets)`, once an epoch and, where the config has
             finalists, for their comparison. Where it has `set_epoch`, that is called before.
         budget: the wanted parameter count of the found network, a `Budget`, or several of them
@@ -83,10 +85,21 @@ def search(
             checkpoint belongs to another search.
         FloatingPointError: if a soft size is no longer finite.
     """
-    config = recipe("default") if config is None else config
-    searchable = SearchableCNN(
-        model, config, searched=searched, allowed=allowed, tie=tie, per_axis=per_axis
-    )
+    if isinstance(model, SearchableCNN):
+        choices = {"config": config, "searched": searched, "allowed": allowed, "tie": tie or None}
+        given = [name for name, value in choices.items() if value is not None]
+        given += ["per_axis"] * per_axis
+        if given:
+            raise ValueError(
+                f"the model is a SearchableCNN, and search is given {given} beside it; pass them "
+                "to SearchableCNN instead"
+            )
+        searchable, config = model, model.config
+    else:
+        config = recipe("default") if config is None else config
+        searchable = SearchableCNN(
+            model, config, searched=searched, allowed=allowed, tie=tie, per_axis=per_axis
+        )
     searchable.plan(budget)  # refuses a budget that cannot be met before any training
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
     identity = {

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,11 +21,11 @@ from effconv_core.budget import (
 )
 from effconv_core.choice import LayerFilter, Ranges, choose, size_space
 from effconv_core.config import SearchConfig
-from effconv_core.conv import PredictedConv
+from effconv_core.conv import PredictedConv, conv_of
 from effconv_core.draws import Draws
 from effconv_core.kernel_predictor import kernel_predictor
 from effconv_core.knapsack import nearest_plan
-from effconv_core.plan import SizePlan, replace_modules
+from effconv_core.plan import Size, SizePlan, replace_modules
 from effconv_core.size_predictor import SizePredictor
 from effconv_core.space import flat
 
@@ -167,7 +167,11 @@ class SearchableCNN(nn.Module):
             return self.model(*args, **kwargs)
 
     def kernels_at(self, sizes: Sequence[int | Sequence[int]]) -> list[Tensor]:
-        """Give the kernels learned so far at given sizes, see `forward_at`."""
+        """Give the kernels learned so far at given sizes, with their masks; see `forward_at`.
+
+        A Gaussian mask has the width of the soft size where that rounds to the given size, as in
+        evaluation, and elsewhere the width of the given size.
+        """
         sizes, ranges = flat(sizes), self.space.ranges
         fits = len(sizes) == len(ranges)
         if not fits or not all(s in allowed for s, allowed in zip(sizes, ranges, strict=True)):
@@ -176,9 +180,20 @@ class SearchableCNN(nn.Module):
                 f"sizes are {sizes}; pass {len(ranges)} integers {kinds}, one for each size that "
                 "is searched, such as plan.values()"
             )
-        parameter = next(self.kernel_predictor.parameters())
-        soft_sizes = torch.tensor(sizes, dtype=parameter.dtype, device=parameter.device)
-        return self.kernel_predictor(soft_sizes, sizes)
+        soft_sizes = [float(size) for size in sizes]
+        if self.config.mask == "gaussian":
+            learned = self._learned()
+            pairs = zip(sizes, learned, self._round(learned), strict=True)
+            soft_sizes = [v if size == rounded else float(size) for size, v, rounded in pairs]
+        predictor = self.kernel_predictor
+        parameter = next(predictor.parameters())
+        soft = torch.tensor(soft_sizes, dtype=parameter.dtype, device=parameter.device)
+        training = predictor.training
+        predictor.eval()  # at whole sizes nothing is drawn, so no draw of the training is used up
+        try:
+            return predictor(soft, sizes)
+        finally:
+            predictor.train(training)
 
     @contextmanager
     def kernels_of(self, kernels: Sequence[Tensor]) -> Iterator[None]:
@@ -190,6 +205,44 @@ class SearchableCNN(nn.Module):
         finally:
             for conv in self.convs:
                 conv.kernel = None
+
+    def warm_start(self, plan: Mapping[str, Size]) -> nn.Module:
+        """Build the plain CNN of a plan, which begins where the search ended (not in the paper).
+
+        It is that of `apply_plan`, but the searched layers have the kernels learned so far at the
+        planned sizes, with their masks multiplied in (`kernels_at`), and all else, such as biases,
+        normalisation and the classifier, is as trained in the search. So in evaluation it gives
+        what `forward_at(plan.values())` gives.
+
+        Args:
+            plan: what a search with this network gave, or other allowed sizes of its layers.
+
+        Raises:
+            ValueError: if the plan is of other layers, or a size is not allowed.
+            TypeError: if a size is no integer.
+        """
+        sizes = SizePlan(dict(plan)).sizes
+        if sizes.keys() != set(self.layers):
+            raise ValueError(
+                f"the plan has the layers {list(sizes)}, and searched were {self.layers}; pass a "
+                "plan of this search"
+            )
+        with torch.no_grad():
+            kernels = self.kernels_at([sizes[name] for name in self.layers])
+        cnn = copy.deepcopy(self.model)
+        modules = dict(cnn.named_modules())
+        convs = [modules[name] for name in self.layers]
+        replacements = {
+            conv: conv_of(conv, kernel, conv.bias)
+            for conv, kernel in zip(convs, kernels, strict=True)
+        }
+        replace_modules(cnn, replacements)
+        return cnn
+
+    def _learned(self) -> list[float]:
+        """Give the S soft sizes learned so far."""
+        with torch.no_grad():
+            return self.space.expand(self.size_predictor()).tolist()
 
     def _round(self, soft_sizes: list[float]) -> list[int]:
         for soft_size, name in zip(soft_sizes, self.space.entry_names(), strict=True):
@@ -214,7 +267,15 @@ class SearchableCNN(nn.Module):
 
         Args:
             budget: the wanted parameter count, a `Budget`, or several, whose terms add up.
+
+        Raises:
+            ValueError: if there was no forward pass yet.
         """
+        if self.soft_sizes is None:
+            raise ValueError(
+                "there are no soft sizes yet, because they are those of the last forward pass; run "
+                "the network on a batch before asking for the budget's loss"
+            )
         soft_sizes, terms = self.soft_sizes, []
         for bound in self.bounds(budget):
             wanted = {"amount": bound.budget.amount, "at_most": bound.budget.at_most}
@@ -265,8 +326,7 @@ class SearchableCNN(nn.Module):
         Raises:
             ValueError: if the budget cannot be met.
         """
-        with torch.no_grad():
-            soft_sizes = self.space.expand(self.size_predictor()).tolist()
+        soft_sizes = self._learned()
         sizes = self._round(soft_sizes)
         if budget is not None:
             sizes = self.nearest_sizes(soft_sizes, budget)
