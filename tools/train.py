@@ -69,6 +69,15 @@ def rate_factor(config: TrainConfig, epoch: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (config.epochs - warmup)))
 
 
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Make the optimizer of a training, at its highest rate."""
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            model.parameters(), config.lr, momentum=0.9, weight_decay=config.weight_decay
+        )
+    return torch.optim.Adam(model.parameters(), config.lr, weight_decay=config.weight_decay)
+
+
 def train(
     model: nn.Module,
     batches: Batches,
@@ -90,14 +99,7 @@ def train(
         FloatingPointError: if the loss of an epoch is not finite.
         ValueError: if the checkpoint belongs to another training.
     """
-    if config.optimizer == "sgd":
-        optimizer = torch.optim.SGD(
-            model.parameters(), config.lr, momentum=0.9, weight_decay=config.weight_decay
-        )
-    else:
-        optimizer = torch.optim.Adam(
-            model.parameters(), config.lr, weight_decay=config.weight_decay
-        )
+    optimizer = make_optimizer(model, config)
     first_epoch = 0
     if checkpoint is not None and checkpoint.exists():
         progress = load_training_state(checkpoint, model, optimizer)
