@@ -198,8 +198,8 @@ def section(scale: str, settings: Row, rows: Sequence[Row]) -> list[str]:
         "",
         *(f"- {sentence}" for sentence in outcome(rows)),
         "",
-        f"ResNet-{settings['depth']}, {'16x16 (halved)' if settings['halve'] else '32x32'}, the "
-        f"first {settings['pictures']:,} training pictures, {train['epochs']} epochs "
+        f"{_network(settings['network'])}, the "
+        f"{settings['pictures']:,} training pictures, {train['epochs']} epochs "
         f"({train['optimizer']}, batch {train['batch_size']}, rate {train['lr']}, "
         f"{train['schedule']}); tested on "
         + (f"{settings['test_pictures']:,}" if settings["test_pictures"] else "all 10,000")
@@ -228,6 +228,17 @@ def section(scale: str, settings: Row, rows: Sequence[Row]) -> list[str]:
         f"{environments[0]['data']}.",
         "",
     ]
+
+
+def _network(network: Row) -> str:
+    depth, size = network.get("depth"), "16x16 (halved)" if network.get("halve") else "32x32"
+    if depth is None:
+        layers = 1 + network["mixes"]
+        return (
+            f"A plain CNN of {layers} searched layers, the first of which alone looks at the pixels "
+            f"(the small spaces of [search.md](search.md) have 3 or 4 of them), pictures of {size}"
+        )
+    return f"ResNet-{depth}, pictures of {size}"
 
 
 def _told(settings: Row) -> str:

@@ -1,13 +1,13 @@
 """How much of the comparison is run."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
 
 from effconv_core import SearchConfig, recipe
 from effconv_data import Batches, load
 
-from tools.spaces import Space
+from tools.spaces import ADAM, Space
 from tools.train import TRAIN_RECIPES, TrainConfig
 
 
@@ -30,8 +30,8 @@ class AutoNas:
 class Scale:
     """A network, its data and training, and what each method may do."""
 
-    depth: int
-    """Of the CIFAR ResNet."""
+    network: dict[str, Any]
+    """What `Space` takes of it."""
     train: TrainConfig
     seeds: int
     random_plans: int
@@ -39,8 +39,6 @@ class Scale:
     """Training pictures; there are 50,000."""
     test_pictures: int | None = None
     """None takes all 10,000."""
-    halve: bool = False
-    """Whether pictures are halved to 16x16."""
     search: dict[str, Any] = field(default_factory=dict)
     """Of the default recipe, where it is not followed."""
     autonas: AutoNas = field(default_factory=AutoNas)
@@ -51,9 +49,8 @@ class Scale:
             partial(cifar10, self.train.batch_size, self.test_pictures, device),
             self.train,
             samples=self.pictures,
-            halve=self.halve,
-            depth=self.depth,
             device=device,
+            **self.network,
         )
 
     def config(self, seed: int) -> SearchConfig:
@@ -72,16 +69,14 @@ def cifar10(
     )
 
 
-SHORT = TrainConfig(10, 128, "sgd", 0.1, 5e-4, "cosine", 1.0)
 SCALES = {
     "smoke": Scale(
-        depth=8,
-        train=replace(SHORT, epochs=1, batch_size=32),
+        network={"depth": 8, "halve": True},
+        train=TrainConfig(1, 32, "sgd", 0.1, 5e-4, "cosine"),
         seeds=2,
         random_plans=2,
         pictures=640,
         test_pictures=256,
-        halve=True,
         search={"epochs": 1, "finalists": 4},
         autonas=AutoNas(
             settings={"num_iters": 60, "population_size": 4, "candidate_size": 2},
@@ -90,16 +85,15 @@ SCALES = {
         ),
     ),
     "cpu": Scale(
-        depth=8,
-        train=SHORT,
+        network={"mixes": 5, "halve": True},
+        train=ADAM,
         seeds=3,
-        random_plans=4,
-        pictures=8_000,
-        halve=True,
+        random_plans=3,
+        pictures=4_000,
         autonas=AutoNas(
-            settings={"num_iters": 400, "population_size": 8, "candidate_size": 4},
+            settings={"num_iters": 300, "population_size": 8, "candidate_size": 4},
             calibration_pictures=8,
         ),
     ),
-    "gpu": Scale(depth=20, train=TRAIN_RECIPES["resnet"], seeds=3, random_plans=6),
+    "gpu": Scale({"depth": 20}, TRAIN_RECIPES["resnet"], seeds=3, random_plans=6),
 }
