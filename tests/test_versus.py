@@ -188,7 +188,7 @@ def test_the_outcome_is_paired_by_seed():
     # 1, 5 and 3 points against the mean of the random plans.
     assert "no difference that counts, +3.00 points (95 % interval -1.97 to +7.97" in told[1]
     assert len(told) == 2
-    assert "one pair, so no interval" in page.outcome(rows[:1] + [training("TPE", 0, 0.4)])[0]
+    assert "one pair, so no interval" in page.outcome([*rows[:1], training("TPE", 0, 0.4)])[0]
 
 
 def test_a_methods_line_adds_its_search_to_its_training():

@@ -235,8 +235,8 @@ def _network(network: Row) -> str:
     if depth is None:
         layers = 1 + network["mixes"]
         return (
-            f"A plain CNN of {layers} searched layers, the first of which alone looks at the pixels "
-            f"(the small spaces of [search.md](search.md) have 3 or 4 of them), pictures of {size}"
+            f"The plain CNN of [search.md](search.md)'s small spaces with {layers} searched layers "
+            f"in place of 3 or 4, pictures of {size}"
         )
     return f"ResNet-{depth}, pictures of {size}"
 

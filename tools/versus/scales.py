@@ -91,7 +91,7 @@ SCALES = {
         random_plans=3,
         pictures=4_000,
         autonas=AutoNas(
-            settings={"num_iters": 300, "population_size": 8, "candidate_size": 4},
+            settings={"num_iters": 600, "population_size": 6, "candidate_size": 3},
             calibration_pictures=8,
         ),
     ),
