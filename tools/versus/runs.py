@@ -88,7 +88,7 @@ def train_once(scale: str, method: str, plan: dict[str, int], seed: int, device:
     """Train a plan from scratch and test it."""
     space = _prepared(scale, seed, device)
     clock = _clock(device)
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     cnn = apply_plan(space.network(seed), plan, generator=generator)
     cnn = cnn.to(memory_format=torch.channels_last)
     train(cnn, space.batches("train", seed), space.train)
