@@ -265,16 +265,16 @@ METHOD_NOTES = [
     "- **AutoNAS** (NVIDIA ModelOpt) searches kernel sizes alone here, which its own configuration "
     "leaves out: channels and depth are fixed. It trains a supernet of 7x7 kernels for twice the "
     "epochs of a training, as its guide says (2 to 3 times), one random subnet a step, and then "
-    "searches it. Its sizes are square and keep the parity of the 7 that they start from. Its budget "
-    "is an upper bound; here subnets that are not within 2 % of it get the worst score, the others "
+    "searches it. Its sizes are square and keep the parity of the 7 that they start from. Its "
+    "budget is an upper bound; here subnets that are not within 2 % of it get the worst score, the others "
     "their training loss, where the guide would take a validation score. What it finds is trained "
     "from scratch as all others, where the guide advises to tune the supernet's weights.",
     "- No method sees a test picture; all judge plans by training loss.",
     "- ModelOpt is no dependency of the project. `hatch run modelopt:versus` runs the comparison "
     "in an environment that has it. ModelOpt 0.47.0 does not declare all that its search imports "
     "(requests, huggingface-hub, torchprofile), and of torchprofile it needs 0.0.4: the current "
-    "0.1.0 lacks an attribute that it changes. Nor does it take channels_last networks: its supernet "
-    "is trained without, and what it found is trained with it, as all others.",
+    "0.1.0 lacks an attribute that it changes. Nor does it take channels_last networks: its "
+    "supernet is trained without, and what it found is trained with it, as all others.",
     "",
     "## Not measured",
     "",
