@@ -266,7 +266,7 @@ METHOD_NOTES = [
     "leaves out: channels and depth are fixed. It trains a supernet of 7x7 kernels for twice the "
     "epochs of a training, as its guide says (2 to 3 times), one random subnet a step, and then "
     "searches it. Its sizes are square and keep the parity of the 7 that they start from. Its "
-    "budget is an upper bound; here subnets that are not within 2 % of it get the worst score, the others "
+    "budget is an upper bound; here subnets not within 2 % of it get the worst score, the others "
     "their training loss, where the guide would take a validation score. What it finds is trained "
     "from scratch as all others, where the guide advises to tune the supernet's weights.",
     "- No method sees a test picture; all judge plans by training loss.",
