@@ -192,7 +192,7 @@ def test_a_peer_finds_a_plan_near_the_budget_at_a_fifth_of_a_training(peer, monk
 
     monkeypatch.setattr(Trial, "train", counted)
     space = SPACES["every-4"]
-    assert peer("every-4", 0) in space.plans()
+    assert peer(space, steps_allowed(space), 0) in space.plans()
     # 20 epochs of 31 steps, divided by 5; what does not divide evenly is not used.
     assert steps_allowed(space) == 124
     assert 0.9 * 124 <= steps <= 124

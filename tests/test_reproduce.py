@@ -134,7 +134,7 @@ def test_figures_without_results_are_found(tmp_path):
     (tmp_path / "results" / "a.json").write_text("{}")
     document = tmp_path / "a.md"
     document.write_text(
-        "# None\n\nWith Python 3.10, `0.5` and v1.2.3 of [it](https://x.org/1.5).\n\n"
+        "# None\n\nWith Python 3.10, PyTorch 2.6, `0.5` and v1.2.3 of [it](https://x.org/1.5).\n\n"
         "## Linked\n\n93.5 % ([rows](results/a.json))\n\n"
         "## Lost\n\n93.5 points ([rows](results/b.json))\n\n"
         "## Bare\n\nIt won by 40 %.\n\n"

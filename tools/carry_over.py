@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from tools.jobs import read_rows, run_jobs
 from tools.presets import data_note
 from tools.run_folder import environment
+from tools.spaces import random_plan
 from tools.train import TrainConfig, evaluate, train
 
 SAMPLES = 12_000
 TRAIN = TrainConfig(10, 128, "sgd", 0.1, 5e-4, "cosine", 1.0)
 RANDOM_PLANS = 6
-SIZES_DRAWN = (1, 5)  # before a random plan is moved to the budget; its mean cost is near that of 3
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,7 @@ def search_once(seed: int) -> dict:
 def random_plans() -> list[dict[str, int]]:
     """Draw plans of the budget's cost."""
     searchable, generator = SearchableCNN(network(0)), torch.Generator().manual_seed(0)
-    plans = []
-    for _ in range(RANDOM_PLANS):
-        low, high = SIZES_DRAWN
-        sizes = torch.randint(low, high + 1, (len(searchable.layers),), generator=generator)
-        sizes = searchable.nearest_sizes(sizes.tolist(), budget())
-        plans.append(dict(zip(searchable.layers, sizes, strict=True)))
-    return plans
+    return [random_plan(searchable, budget(), generator) for _ in range(RANDOM_PLANS)]
 
 
 def train_once(kind: str, plan: dict[str, int], seed: int) -> dict:

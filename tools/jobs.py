@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,9 @@ def run_jobs(
         path.parent.mkdir(parents=True, exist_ok=True)
         # A line cut off by an interruption would run into the next one.
         write_text(path, "".join(json.dumps(row) + "\n" for row in read_rows(path)))
-    with ProcessPoolExecutor(workers) as pool, plain_bar(console) as progress:
+    # A forked process cannot use the GPU that its parent has seen.
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    with pool, plain_bar(console) as progress:
         task = progress.add_task(title, total=len(jobs))
         paths = {pool.submit(function, *arguments): path for path, arguments in jobs}
         for future in as_completed(paths):

@@ -1,7 +1,7 @@
-"""Other ways to a plan, at the most that a search may cost: a fifth of one training."""
+"""Other ways to a plan, for a number of training steps that the caller allows."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import optuna
 import torch
@@ -9,7 +9,10 @@ import torch.nn.functional as F
 from effconv_core import SearchableCNN, apply_plan
 from torch import Tensor, nn
 
-from tools.spaces import SPACES, Space
+from tools.spaces import Space
+from tools.train import make_optimizer
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
 
 START = 8  # plans
 SMOOTHED = 10  # last steps of a trial whose mean training loss is its value
@@ -20,31 +23,31 @@ def steps_allowed(space: Space) -> int:
     return len(space.batches("train", 0)) * space.train.epochs // 5
 
 
-def halving(name: str, seed: int) -> dict[str, int]:
+def halving(space: Space, allowed: int, seed: int) -> dict[str, int]:
     """Train random plans, drop the worse half by training loss, and train the rest on.
 
     Each of the three rounds costs the same.
     """
-    space = SPACES[name]
     generator = torch.Generator().manual_seed(seed)
     plans = space.plans()
     order = torch.randperm(len(plans), generator=generator)[:START].tolist()
     trials = [Trial(space, plans[i], seed) for i in order]
     rounds = START.bit_length() - 1
     for _ in range(rounds):
-        steps = steps_allowed(space) // rounds // len(trials)
+        steps = allowed // rounds // len(trials)
         losses = [trial.train(steps) for trial in trials]
         best_first = sorted(range(len(trials)), key=losses.__getitem__)
         trials = [trials[i] for i in best_first[: len(trials) // 2]]
     return trials[0].plan
 
 
-def tpe(name: str, seed: int) -> dict[str, int]:
+def tpe(
+    space: Space, allowed: int, seed: int, criterion: Criterion = F.cross_entropy
+) -> dict[str, int]:
     """Let Optuna's TPE propose sizes, each trained for an eighth of the steps; take the best.
 
     A proposal is a soft size for each layer; the plan nearest to it within the budget is trained.
     """
-    space = SPACES[name]
     searchable = SearchableCNN(space.network(0))
     largest = searchable.config.largest
     best: tuple[float, dict[str, int]] = (float("inf"), {})
@@ -56,7 +59,7 @@ def tpe(name: str, seed: int) -> dict[str, int]:
         soft_sizes = [proposal.suggest_float(n, 1, largest) for n in searchable.layers]
         sizes = searchable.nearest_sizes(soft_sizes, space.budget)
         plan = dict(zip(searchable.layers, sizes, strict=True))
-        loss = Trial(space, plan, seed).train(steps_allowed(space) // START)
+        loss = Trial(space, plan, seed, criterion).train(allowed // START)
         study.tell(proposal, loss)
         best = min(best, (loss, plan), key=lambda entry: entry[0])
     return best[1]
@@ -65,12 +68,18 @@ def tpe(name: str, seed: int) -> dict[str, int]:
 class Trial:
     """One plan in training, as in the ground truth but at a constant rate."""
 
-    def __init__(self, space: Space, plan: dict[str, int], seed: int) -> None:
-        self.plan = plan
+    def __init__(
+        self,
+        space: Space,
+        plan: dict[str, int],
+        seed: int,
+        criterion: Criterion = F.cross_entropy,
+    ) -> None:
+        self.plan, self.criterion = plan, criterion
         generator = torch.Generator().manual_seed(seed)
         self.cnn: nn.Module = apply_plan(space.network(seed), plan, generator=generator)
         self.cnn = self.cnn.to(memory_format=torch.channels_last).train()
-        self.optimizer = torch.optim.Adam(self.cnn.parameters(), space.train.lr)
+        self.optimizer = make_optimizer(self.cnn.parameters(), space.train)
         self.batches = self._batches(space, seed)
 
     @staticmethod
@@ -84,7 +93,7 @@ class Trial:
         """Train on; give the mean loss of the last steps."""
         losses = []
         for images, labels in itertools.islice(self.batches, steps):
-            loss = F.cross_entropy(self.cnn(images), labels)
+            loss = self.criterion(self.cnn(images), labels)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()

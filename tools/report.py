@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from effconv_core import SizePlan, figures, left_alone
 from matplotlib.figure import Figure

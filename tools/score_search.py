@@ -22,7 +22,7 @@ from rich.table import Table
 
 from tools.ground_truth import FOLDER
 from tools.jobs import current_rows, read_rows, run_jobs
-from tools.peers import halving, tpe
+from tools.peers import halving, steps_allowed, tpe
 from tools.run_folder import environment
 from tools.spaces import SPACES
 
@@ -71,7 +71,7 @@ def search_once(space: str, name: str, seed: int) -> dict:
     settings.batches("train", seed)  # reading or drawing the data is no part of the cost
     started = time.process_time()
     if name in PEERS:
-        found = {"plan": PEERS[name](space, seed)}
+        found = {"plan": PEERS[name](settings, steps_allowed(settings), seed)}
     else:
         config = replace(RECIPES[name], seed=seed)
         plan = search(

@@ -10,12 +10,14 @@ from itertools import product
 import torch
 from effconv_core import SearchableCNN
 from effconv_data import Batches, load, synthetic
+from effconv_models import CifarResNet
 from torch import nn
 
 from tools.presets import demo_network
 from tools.train import TrainConfig
 
 TOLERANCE = 0.02
+SIZES_DRAWN = (1, 5)  # before a random plan is moved to the budget; its mean cost is near that of 3
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,11 @@ class Space:
     halve: bool = False
     """Whether images are halved before the network sees them."""
     mixes: int = 3
-    """Searched layers after the first."""
+    """Searched layers after the first, in the demo's network."""
+    depth: int | None = None
+    """Of a CIFAR ResNet; None takes the demo's network."""
+    device: str = "cpu"
+    """Of the batches and the network."""
     uniform: int = 3
     """The budget is the cost of this size everywhere."""
     table: str = ""
@@ -46,11 +52,17 @@ class Space:
         train = self.batches("train", 0)
         generator = torch.Generator().manual_seed(seed)
         channels, classes = train.image_shape[0], train.num_classes
-        network = demo_network(channels, classes, generator, mixes=self.mixes)
+        if self.depth is None:
+            network = demo_network(channels, classes, generator, mixes=self.mixes)
+            layers = dict(network.named_children())
+        else:
+            network = CifarResNet(
+                self.depth, in_channels=channels, num_classes=classes, generator=generator
+            )
+            layers = {"resnet": network}
         if self.halve:
-            named = OrderedDict(halve=nn.AvgPool2d(2), **dict(network.named_children()))
-            network = nn.Sequential(named)
-        return network.to(memory_format=torch.channels_last)
+            network = nn.Sequential(OrderedDict(halve=nn.AvgPool2d(2), **layers))
+        return network.to(self.device, memory_format=torch.channels_last)
 
     @property
     def budget(self) -> int:
@@ -70,6 +82,16 @@ class Space:
     def table_plans(self) -> list[dict[str, int]]:
         """Give the plans that the space's table holds."""
         return self.plans(math.inf if self.table else TOLERANCE)
+
+
+def random_plan(
+    searchable: SearchableCNN, budget: float, generator: torch.Generator
+) -> dict[str, int]:
+    """Draw sizes, and move them to the budget."""
+    low, high = SIZES_DRAWN
+    sizes = torch.randint(low, high + 1, (len(searchable.layers),), generator=generator)
+    sizes = searchable.nearest_sizes(sizes.tolist(), budget)
+    return dict(zip(searchable.layers, sizes, strict=True))
 
 
 @lru_cache(maxsize=4)

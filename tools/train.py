@@ -1,7 +1,7 @@
 """Train and test a plain CNN (EffConv Algorithm 1, lines 9 to 11)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -77,6 +77,17 @@ def rate_factor(config: TrainConfig, epoch: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (config.epochs - warmup)))
 
 
+def make_optimizer(
+    parameters: Iterable[Tensor] | Iterable[dict[str, Any]], config: TrainConfig
+) -> torch.optim.Optimizer:
+    """Make the optimizer of a training, at its highest rate."""
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, config.lr, momentum=0.9, weight_decay=config.weight_decay
+        )
+    return torch.optim.Adam(parameters, config.lr, weight_decay=config.weight_decay)
+
+
 def train(
     model: nn.Module,
     batches: Batches,
@@ -109,15 +120,7 @@ def train(
         ValueError: if the checkpoint belongs to another training.
     """
     others = set() if turns is None else set(turns.parameters)
-    parameters = groups or [
-        parameter for parameter in model.parameters() if parameter not in others
-    ]
-    if config.optimizer == "sgd":
-        optimizer = torch.optim.SGD(
-            parameters, config.lr, momentum=0.9, weight_decay=config.weight_decay
-        )
-    else:
-        optimizer = torch.optim.Adam(parameters, config.lr, weight_decay=config.weight_decay)
+    optimizer = make_optimizer(groups or [p for p in model.parameters() if p not in others], config)
     forward = torch.compile(model) if config.compile else model
     lower = config.precision != "float32"
     saved = optimizer if turns is None else SavedTogether(optimizer, turns.optimizer)

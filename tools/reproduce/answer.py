@@ -48,10 +48,15 @@ def told(differences: Sequence[tuple[float, list[float]]]) -> str:
             f"{mean:+.2f} points against the mean of {len(drawn)} random plans{spread}; one pair, "
             "so no interval."
         )
-    spread = statistics.stdev(difference for difference, _ in differences)
-    half = stats.t.ppf(0.975, len(differences) - 1) * spread / math.sqrt(len(differences))
+    half = half_width([difference for difference, _ in differences])
     verdict = "yes" if mean > half else "no" if mean < -half else "no difference that counts"
     return (
         f"{verdict}: {mean:+.2f} points (paired t, 95 % interval {mean - half:+.2f} to "
         f"{mean + half:+.2f}, {len(differences)} pairs of network, budget and seed)."
     )
+
+
+def half_width(differences: Sequence[float]) -> float:
+    """Give half the width of the 95 % interval of the mean of paired differences (Student's t)."""
+    spread = statistics.stdev(differences)
+    return float(stats.t.ppf(0.975, len(differences) - 1)) * spread / math.sqrt(len(differences))

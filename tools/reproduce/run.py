@@ -20,12 +20,12 @@ from tools.meter import progress_bar, step_meter
 from tools.presets import data_note
 from tools.reproduce.rows import SCALES, Row, Scale
 from tools.run_folder import Metrics, environment, seconds_per_epoch, write_text
+from tools.spaces import random_plan
 from tools.train import evaluate, train
 
 RESULT = "result.json"
 KERNELS = "kernels.safetensors"
 KERNELS_KEPT = 10  # of each layer, as many as Figure 2 shows
-SIZES_DRAWN = (1, 5)  # before a random plan is moved to the budget
 
 
 def run_name(row: Row, seed: int) -> str:
@@ -206,9 +206,7 @@ def given_plan(
         sizes = list(plan_of(row, seed + 1).values())
     else:
         generator = torch.Generator().manual_seed(int(row.sizes.removeprefix("random ")))
-        low, high = SIZES_DRAWN
-        drawn = torch.randint(low, high + 1, (len(layers),), generator=generator)
-        sizes = at_budget(drawn.tolist())
+        return random_plan(searchable, row.budget, generator)
     return dict(zip(layers, sizes, strict=True))
 
 

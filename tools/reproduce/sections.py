@@ -26,7 +26,7 @@ def without_results(document: Path) -> list[str]:
     """Give the headings of sections that state figures with no link to existing raw results."""
     found = []
     for heading, prose in sections(document.read_text(encoding="utf-8")):
-        plain = re.sub(r"`[^`]*`|\]\([^)]*\)|Python 3\.\d+", "", prose)
+        plain = re.sub(r"`[^`]*`|\]\([^)]*\)|(?:Python|PyTorch|torch) \d\.\d+", "", prose)
         targets = [document.parent / target for target in LINK.findall(prose)]
         behind = any("results" in target.parts and target.exists() for target in targets)
         if FIGURE.search(plain) and not behind:

@@ -1,0 +1,299 @@
+"""The table of the comparison; `hatch run bench:versus-page` writes docs/versus.md, which holds it.
+
+With `--check` it writes nothing, and fails where the page differs from what the results give.
+"""
+
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tools.jobs import read_rows
+from tools.reproduce.answer import half_width
+from tools.run_folder import write_text
+
+PAGE = Path("docs/versus.md")
+RESULTS = Path("results/versus")
+METHODS = {
+    "EffConv": "EffConv, default recipe",
+    "uniform": "3x3 everywhere",
+    "random": "random plans",
+    "TPE": "Optuna's TPE",
+    "AutoNAS": "ModelOpt's AutoNAS, from 7x7",
+}
+HEADINGS = (
+    "sizes from",
+    "parameters",
+    "accuracy, %",
+    "trainings",
+    "search, epochs",
+    "search, s",
+    "training, s",
+    "total, s",
+)
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is known of one method."""
+
+    method: str
+    searches: list[Row]
+    trainings: list[Row]
+    failed: list[Row]
+
+    def cells(self) -> list[str]:
+        """Give the line of the table."""
+        name = METHODS[self.method]
+        if not self.trainings:
+            return [name, "not run", *[""] * (len(HEADINGS) - 2)]
+        accuracies = [100 * row["accuracy"] for row in self.trainings]
+        spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+        parameters = sorted({row["parameters"] for row in self.trainings})
+        training = statistics.mean(row["seconds"] for row in self.trainings)
+        epochs, seconds = "0", 0.0
+        if self.searches:
+            epochs = f"{statistics.mean(row['epochs'] for row in self.searches):.2f}"
+            seconds = statistics.mean(row["seconds"] for row in self.searches)
+        return [
+            name,
+            " to ".join(f"{n:,}" for n in (parameters[0], parameters[-1])[: len(parameters)]),
+            f"{statistics.mean(accuracies):.2f}{spread}",
+            str(len(accuracies)),
+            epochs,
+            f"{seconds:.1f}",
+            f"{training:.1f}",
+            f"{seconds + training:.1f}",
+        ]
+
+
+def lines(rows: Sequence[Row]) -> list[Line]:
+    """Sort the rows by method; the random plans are one."""
+    return [
+        Line(
+            method,
+            [row for row in rows if row.get("run") == "search" and _is(row, method, "plan")],
+            [row for row in rows if row.get("run") == "training" and _is(row, method, "plan")],
+            [row for row in rows if _is(row, method, "failed")],
+        )
+        for method in METHODS
+    ]
+
+
+def _is(row: Row, method: str, entry: str) -> bool:
+    return entry in row and row["method"].split()[0] == method
+
+
+def print_table(console: Console, path: Path) -> None:
+    """Print the results of one scale.
+
+    Raises:
+        FileNotFoundError: if there are none.
+    """
+    _, *rows = read_rows(path) or [None]
+    if not rows:
+        raise FileNotFoundError(f"{path} holds no results; run bench:versus without --report")
+    table = Table(title=f"kernel sizes at equal parameters and training, {path.stem}")
+    for heading in HEADINGS:
+        table.add_column(heading)
+    for line in lines(rows):
+        table.add_row(*line.cells())
+    console.print(table)
+    for part in (*outcome(rows), *sizes(rows), *failures(rows)):
+        console.print(part, markup=False, soft_wrap=True)
+
+
+def outcome(rows: Sequence[Row]) -> list[str]:
+    """Say how EffConv's plans did against each of the others, paired by seed."""
+    by_method = {line.method: _by_seed(line.trainings) for line in lines(rows)}
+    mine, told = by_method.pop("EffConv"), []
+    for method, others in by_method.items():
+        differences = [
+            100 * (statistics.mean(mine[seed]) - statistics.mean(others[seed]))
+            for seed in sorted(mine.keys() & others.keys())
+        ]
+        if not differences:
+            continue
+        mean, sentence = statistics.mean(differences), f"EffConv against {METHODS[method]}: "
+        if len(differences) == 1:
+            sentence += f"{mean:+.2f} points, one pair, so no interval."
+        else:
+            half = half_width(differences)
+            verdict = "better" if mean > half else "worse" if mean < -half else "no difference"
+            counts = "that counts" if verdict == "no difference" else "beyond the interval"
+            sentence += (
+                f"{verdict} {counts}, {mean:+.2f} points (95 % interval {mean - half:+.2f} to "
+                f"{mean + half:+.2f}, {len(differences)} seeds)."
+            )
+        told.append(sentence)
+    return told
+
+
+def _by_seed(trainings: Sequence[Row]) -> dict[int, list[float]]:
+    found = defaultdict(list)
+    for row in trainings:
+        found[row["seed"]].append(row["accuracy"])
+    return found
+
+
+def sizes(rows: Sequence[Row]) -> list[str]:
+    """Give the sizes of each plan, from the first searched layer to the last, and how it did."""
+    plans = defaultdict(list)
+    for row in rows:
+        if row.get("run") == "training":
+            seed = f", seed {row['seed']}" if row["method"] in ("EffConv", "TPE", "AutoNAS") else ""
+            name = f"{row['method']}{seed}"
+            plans[name, " ".join(map(str, row["plan"].values())), row["parameters"]].append(row)
+    order = list(METHODS)
+    return [
+        f"{name:16} {plan}  {parameters:,}  "
+        + "  ".join(f"{100 * row['accuracy']:.2f}" for row in found)
+        for (name, plan, parameters), found in sorted(
+            plans.items(), key=lambda entry: (order.index(entry[1][0]["method"].split()[0]), entry)
+        )
+    ]
+
+
+def failures(rows: Sequence[Row]) -> list[str]:
+    """Say what did not run, and why."""
+    return sorted(
+        {f"{row['method']} did not run: {row['failed']}" for row in rows if "failed" in row}
+    )
+
+
+def page() -> str:
+    """Make the page from the results that there are."""
+    parts = [
+        "# Beside other ways to kernel sizes",
+        "",
+        "Every plan costs as many parameters as 3x3 kernels within 2 %, and is trained from "
+        "scratch alike, on CIFAR-10. This page is made by `hatch run bench:versus-page` from [the "
+        "raw results](../results/versus), and a test compares the two.",
+        "",
+    ]
+    missing = []
+    for scale in ("gpu", "cpu"):
+        header, *rows = read_rows(RESULTS / f"{scale}.jsonl") or [None]
+        if rows:
+            parts += section(scale, header, rows)
+        else:
+            missing += [f"- Scale {scale}: not yet measured."]
+    return "\n".join([*parts, *METHOD_NOTES, *missing, ""])
+
+
+def section(scale: str, settings: Row, rows: Sequence[Row]) -> list[str]:
+    """Make the part of one scale."""
+    train, autonas = settings["train"], settings["autonas"]
+    environments = [row["environment"] for row in rows]
+    clock = "of the processor" if environments[0]["device"].startswith("cpu") else "of the clock"
+    commits = ", ".join(sorted({environment["commit"] for environment in environments}))
+    return [
+        f"## Scale {scale}",
+        "",
+        *(f"- {sentence}" for sentence in outcome(rows)),
+        "",
+        f"{_network(settings['network'])}, the "
+        f"first {settings['pictures']:,} training pictures, {train['epochs']} epochs "
+        f"({train['optimizer']}, batch {train['batch_size']}, rate {train['lr']}, "
+        f"{train['schedule']}); tested on "
+        + (f"{settings['test_pictures']:,}" if settings["test_pictures"] else "all 10,000")
+        + " test pictures. ± is the standard deviation over trainings, of the random "
+        f"plans over all of them. Seconds are {clock}, means over seeds"
+        + (", and other work ran beside it" if scale == "cpu" else "")
+        + "; *epochs* are explained below.",
+        "",
+        "| " + " | ".join(HEADINGS) + " |",
+        "|" + "---|" * len(HEADINGS),
+        *("| " + " | ".join(line.cells()) + " |" for line in lines(rows)),
+        "",
+        "Sizes from the first searched layer to the last, parameters, and the accuracy of each "
+        "training:",
+        "",
+        "```",
+        *sizes(rows),
+        "```",
+        "",
+        *failures(rows),
+        f"AutoNAS trained its supernet for {autonas['epochs_factor'] * train['epochs']} epochs and "
+        "searched it "
+        + (f"with {_told(autonas['settings'])}" if autonas["settings"] else "with its defaults")
+        + ".",
+        "",
+        f"`hatch run modelopt:versus --scale {scale}`, commit {commits}, "
+        f"{environments[0]['device']}, torch {environments[0]['torch']}. Data: "
+        f"{environments[0]['data']}.",
+        "",
+    ]
+
+
+def _network(network: Row) -> str:
+    depth, size = network.get("depth"), "16x16 (halved)" if network.get("halve") else "32x32"
+    if depth is None:
+        layers = 1 + network["mixes"]
+        return (
+            f"The plain CNN of [search.md](search.md)'s small spaces with {layers} searched layers "
+            f"in place of 3 or 4, pictures of {size}"
+        )
+    return f"ResNet-{depth}, pictures of {size}"
+
+
+def _told(settings: Row) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+METHOD_NOTES = [
+    "## How it is compared",
+    "",
+    "- **Epochs** of a search are its training steps, and a third of a step for each forward pass "
+    "without a backward one, divided by the steps of an epoch. They say nothing of how long a step "
+    "takes; the seconds do.",
+    "- **EffConv**: the default recipe of `effconv_core.search` as it is; the comparison of its "
+    "finalists is counted. Its settings were chosen on other networks, but CIFAR-10 was among "
+    "their data ([search.md](search.md)).",
+    "- **TPE** (Optuna) may make as many training steps as EffConv's search of the same seed cost, "
+    "in eight trials; a proposal is moved to the nearest plan at the budget before it is trained, "
+    "and judged by its last training losses.",
+    "- **Random plans** are drawn from sizes 1 to 5 and moved to the budget; each is trained with "
+    "every seed.",
+    "- **AutoNAS** (NVIDIA ModelOpt) searches kernel sizes alone here, which its own configuration "
+    "leaves out: channels and depth are fixed. It trains a supernet of 7x7 kernels for twice the "
+    "epochs of a training, as its guide says (2 to 3 times), one random subnet a step, and then "
+    "searches it. Its sizes are square and keep the parity of the 7 that they start from. Its "
+    "budget is an upper bound; here subnets not within 2 % of it get the worst score, the others "
+    "their training loss, where the guide would take a validation score. What it finds is trained "
+    "from scratch as all others, where the guide advises to tune the supernet's weights.",
+    "- No method sees a test picture; all judge plans by training loss.",
+    "- ModelOpt is no dependency of the project. `hatch run modelopt:versus` runs the comparison "
+    "in an environment that has it. ModelOpt 0.47.0 does not declare all that its search imports "
+    "(requests, huggingface-hub, torchprofile), and of torchprofile it needs 0.0.4: the current "
+    "0.1.0 lacks an attribute that it changes. Nor does it take channels_last networks: its "
+    "supernet is trained without, and what it found is trained with it, as all others.",
+    "",
+    "## Not measured",
+    "",
+    "- How the methods compare where a training is long, on wide networks, or on a GPU, and what "
+    "AutoNAS finds with its own 5,000 iterations where the table says fewer.",
+]
+
+
+def main() -> int:
+    """Write the page, or with `--check` compare it; the exit status is then 1 where it differs."""
+    text = page()
+    if "--check" not in sys.argv[1:]:
+        write_text(PAGE, text)
+        return 0
+    if PAGE.read_text(encoding="utf-8") == text:
+        return 0
+    print(f"{PAGE} is not what the results in {RESULTS} give; run `hatch run bench:versus-page`")
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

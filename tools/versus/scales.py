@@ -1,0 +1,99 @@
+"""How much of the comparison is run."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any
+
+from effconv_core import SearchConfig, recipe
+from effconv_data import Batches, load
+
+from tools.spaces import ADAM, Space
+from tools.train import TRAIN_RECIPES, TrainConfig
+
+
+@dataclass(frozen=True)
+class AutoNas:
+    """What ModelOpt's AutoNAS is given; the defaults are its own, or what its guide says."""
+
+    epochs_factor: int = 2
+    """Epochs of the supernet, in those of a training; the guide says 2 to 3."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Of `mtn.search`, where they are not its defaults."""
+    calibration_pictures: int | None = None
+    """Of each of the 50 batches that a subnet's normalisation is calibrated with; None takes whole
+    batches."""
+    scored_batches: int = 8
+    """Training batches whose loss ranks a subnet."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A network, its data and training, and what each method may do."""
+
+    network: dict[str, Any]
+    """What `Space` takes of it."""
+    train: TrainConfig
+    seeds: int
+    random_plans: int
+    pictures: int = 50_000
+    """Training pictures; there are 50,000."""
+    test_pictures: int | None = None
+    """None takes all 10,000."""
+    search: dict[str, Any] = field(default_factory=dict)
+    """Of the default recipe, where it is not followed."""
+    autonas: AutoNas = field(default_factory=AutoNas)
+
+    def space(self, device: str) -> Space:
+        """Give the network with its data, budget and training, on a device."""
+        return Space(
+            partial(cifar10, self.train.batch_size, self.test_pictures, device),
+            self.train,
+            samples=self.pictures,
+            device=device,
+            **self.network,
+        )
+
+    def config(self, seed: int) -> SearchConfig:
+        """Give the settings of a search."""
+        return recipe("default", seed=seed, **self.search)
+
+
+@lru_cache(maxsize=4)
+def cifar10(
+    batch_size: int, test_pictures: int | None, device: str, split: str, seed: int, pictures: int
+) -> Batches:
+    """Give the first pictures of a split."""
+    limit = pictures if split == "train" else test_pictures
+    return load(
+        "cifar10", split=split, batch_size=batch_size, device=device, seed=seed, limit=limit
+    )
+
+
+SCALES = {
+    "smoke": Scale(
+        network={"depth": 8, "halve": True},
+        train=TrainConfig(1, 32, "sgd", 0.1, 5e-4, "cosine"),
+        seeds=2,
+        random_plans=2,
+        pictures=640,
+        test_pictures=256,
+        search={"epochs": 1, "finalists": 4},
+        autonas=AutoNas(
+            settings={"num_iters": 60, "population_size": 4, "candidate_size": 2},
+            calibration_pictures=4,
+            scored_batches=1,
+        ),
+    ),
+    "cpu": Scale(
+        network={"mixes": 5, "halve": True},
+        train=ADAM,
+        seeds=3,
+        random_plans=3,
+        pictures=4_000,
+        autonas=AutoNas(
+            settings={"num_iters": 600, "population_size": 6, "candidate_size": 3},
+            calibration_pictures=8,
+        ),
+    ),
+    "gpu": Scale({"depth": 20}, TRAIN_RECIPES["resnet"], seeds=3, random_plans=6),
+}
