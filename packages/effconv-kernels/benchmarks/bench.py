@@ -293,17 +293,18 @@ def main() -> None:
     name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}-cpu"
     path = options.out or HERE / "results" / f"{name.lower().replace(' ', '-')}.json"
     failed = [operator for operator in options.operators if not passes(operator)]
+    to_time = [operator for operator in options.operators if operator not in failed]
     result = {
         **environment(device),
         "H": options.hidden_size,
         "rounds": options.rounds,
-        "copy_bytes_per_second": copy_bandwidth(device),
+        "copy_bytes_per_second": copy_bandwidth(device) if to_time else None,
         "not timed, because their tests do not pass": failed,
         "timings": [],
     }
     write(path, result)
-    for operator in options.operators:
-        for network in options.networks if operator not in failed else ():
+    for operator in to_time:
+        for network in options.networks:
             for kind in options.sizes:
                 for row, times in timings(operator, network, kind, options, device):
                     if operator == "assemble_kernels" and row["pass"] == "forward":
