@@ -19,6 +19,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+import effconv_kernels
 import torch
 from effconv_kernels import assemble_kernels, cpu, gru_unroll
 from torch import Tensor, nn
@@ -243,12 +244,13 @@ def assembly_bytes(channels: list[tuple[int, int]], sizes: list[int], H: int) ->
 
 def environment(device: str) -> dict[str, object]:
     """Name the device, the versions and the commit that a figure is measured with."""
-    packages = ["torch", "effconv-kernels"] + ["triton"] * (find_spec("triton") is not None)
+    packages = ["torch"] + ["triton"] * (find_spec("triton") is not None)
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     commit = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
     found = {
         "device": f"{device} ({device_name(device)}, {torch.get_num_threads()} threads)",
         "python": platform.python_version(),
+        "effconv-kernels": effconv_kernels.__version__,
         **{package: version(package) for package in packages},
         "commit": commit.stdout.strip() or "unknown",
     }
