@@ -2,21 +2,24 @@
 
 `hatch run bench:kernels`, or `python bench.py` where effconv-kernels and pytest are installed. An
 operator whose tests do not pass is not timed. All sides of a comparison take turns; medians and
-quartiles of every shape are printed, slower ones too, and written as JSON beside this file.
+quartiles of every shape are printed, slower ones too, and written as JSON beside this file, after
+each comparison anew.
 """
 
 import argparse
 import json
+import math
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+import effconv_kernels
 import torch
 from effconv_kernels import assemble_kernels, cpu, gru_unroll
 from torch import Tensor, nn
@@ -68,20 +71,23 @@ def timed(function: Callable[[], object], device: str) -> float:
 
 
 def compare(
-    sides: dict[str, Callable[[], object]], device: str, rounds: int
+    sides: dict[str, Callable[[], object]], device: str, rounds: int, seconds: float = math.inf
 ) -> dict[str, dict[str, float]]:
-    """Time all sides in turns; give median and quartiles in seconds."""
+    """Time all sides in turns, five times or more; give median and quartiles in seconds."""
     for function in sides.values():
         for _ in range(3):
             function()
     times: dict[str, list[float]] = {name: [] for name in sides}
+    started = time.perf_counter()
     for turn in range(rounds):
+        if turn >= 5 and time.perf_counter() - started > seconds:
+            break
         for name in list(sides) if turn % 2 else list(sides)[::-1]:
             times[name].append(timed(sides[name], device))
     found = {}
     for name, values in times.items():
         low, median, high = statistics.quantiles(values, n=4)
-        found[name] = {"median": median, "p25": low, "p75": high}
+        found[name] = {"median": median, "p25": low, "p75": high, "rounds": len(values)}
     return found
 
 
@@ -110,8 +116,26 @@ def without_graph(function: Callable[[], object]) -> Callable[[], None]:
     return run
 
 
+def with_graphs(
+    sides: dict[str, Callable[[], object]], names: tuple[str, ...], device: str
+) -> dict[str, Callable[[], object]]:
+    """Add the CUDA graphs of some sides, where there are such; say which cannot be captured."""
+    graphs = {}
+    for name in names if device != "cpu" else ():
+        try:
+            graphs[f"{name}, CUDA graph"] = captured(sides[name])
+        except RuntimeError as error:
+            print(f"{name} cannot be captured in a CUDA graph: {error}")
+    return sides | graphs
+
+
 def captured(function: Callable[[], object]) -> Callable[[], None]:
     """Give a CUDA graph of a call."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # compiles, makes tables and chooses algorithms
+        for _ in range(3):
+            function()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -141,20 +165,27 @@ def unroll_sides(layers: int, steps: list[int], H: int, device: str) -> tuple[di
     def a_layer() -> Tensor:
         return torch.cat([gru(x)[0][:, 0] for gru, x in zip(grus, ones, strict=True)])
 
+    upstream = torch.ones(sum(steps), H, device=device)
+
     def batched() -> Tensor:
         return cpu.gru_unroll(*tensors, steps)
 
-    forward = {"ours": without_graph(ours), "nn.GRU a layer": without_graph(a_layer)}
-    forward["batched PyTorch"] = without_graph(batched)
+    def batched_both() -> None:
+        found = cpu.gru_unroll(*tensors, steps)
+        cpu.gru_unroll_backward(upstream, found, *tensors, steps)
+
+    forward = {
+        "ours": without_graph(ours),
+        "nn.GRU a layer": without_graph(a_layer),
+        "batched PyTorch": without_graph(batched),
+    }
     both = {
         "ours": with_backward(ours, tensors),
         "nn.GRU a layer": with_backward(a_layer, parameters),
-        "batched PyTorch": with_backward(batched, tensors),
+        "batched PyTorch": without_graph(batched_both),
     }
-    if device != "cpu":
-        forward["ours, CUDA graph"] = captured(forward["ours"])
-        forward["nn.GRU a layer, CUDA graph"] = captured(forward["nn.GRU a layer"])
-    return forward, both
+    in_graphs = ("ours", "nn.GRU a layer")
+    return with_graphs(forward, in_graphs, device), with_graphs(both, in_graphs, device)
 
 
 def assembly_sides(
@@ -211,58 +242,100 @@ def assembly_bytes(channels: list[tuple[int, int]], sizes: list[int], H: int) ->
     return 4 * (maps * (H + 1) + taps * H + values)
 
 
+def environment(device: str) -> dict[str, object]:
+    """Name the device, the versions and the commit that a figure is measured with."""
+    packages = ["torch"] + ["triton"] * (find_spec("triton") is not None)
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    commit = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    found = {
+        "device": f"{device} ({device_name(device)}, {torch.get_num_threads()} threads)",
+        "python": platform.python_version(),
+        "effconv-kernels": effconv_kernels.__version__,
+        **{package: version(package) for package in packages},
+        "commit": commit.stdout.strip() or "unknown",
+    }
+    if device != "cpu":
+        found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return found
+
+
+def device_name(device: str) -> str:
+    """Name the GPU, or the processor."""
+    if device != "cpu":
+        return torch.cuda.get_device_name()
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def write(path: Path, result: dict) -> None:
+    """Write a result so that an interrupted run leaves the comparisons before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=50, help="calls of each side")
+    parser.add_argument("--rounds", type=int, default=50, help="calls of each side, at most")
+    parser.add_argument(
+        "--seconds", type=float, default=20, help="of a comparison, past which no round begins"
+    )
     parser.add_argument("--hidden-size", type=int, default=64, help="H")
+    parser.add_argument("--operators", nargs="+", default=list(TESTS), choices=TESTS)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
     parser.add_argument("--out", type=Path, help="file for the result; named by the device if none")
     options = parser.parse_args()
     torch.backends.cudnn.allow_tf32 = False  # ours multiplies without it too
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
-    packages = ["torch", "effconv-kernels"] + ["triton"] * (find_spec("triton") is not None)
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}-cpu"
+    path = options.out or HERE / "results" / f"{name.lower().replace(' ', '-')}.json"
+    failed = [operator for operator in options.operators if not passes(operator)]
+    to_time = [operator for operator in options.operators if operator not in failed]
     result = {
-        "device": f"{device} ({name}, {torch.get_num_threads()} threads)",
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
+        **environment(device),
         "H": options.hidden_size,
         "rounds": options.rounds,
-        "copy_bytes_per_second": copy_bandwidth(device),
+        "copy_bytes_per_second": copy_bandwidth(device) if to_time else None,
+        "not timed, because their tests do not pass": failed,
         "timings": [],
     }
-    failed = [operator for operator in TESTS if not passes(operator)]
-    for network in options.networks:
-        for kind in options.sizes:
-            channels, pattern = NETWORKS[network], SIZES[kind]
-            sizes = [pattern[layer % len(pattern)] for layer in range(len(channels))]
-            steps, H = [size * size for size in sizes], options.hidden_size
-            for operator, (sides, arguments) in {
-                "gru_unroll": (unroll_sides, (len(sizes), steps, H, device)),
-                "assemble_kernels": (assembly_sides, (channels, sizes, H, device)),
-            }.items():
-                if operator in failed:
-                    continue
-                torch._dynamo.reset()
-                passes_made = zip(("forward", "forward+backward"), sides(*arguments), strict=True)
-                for part, functions in passes_made:
-                    times = compare(functions, device, options.rounds)
-                    row = {"operator": operator, "network": network, "sizes": kind, "pass": part}
-                    if operator == "assemble_kernels" and part == "forward":
-                        row["bytes"] = assembly_bytes(channels, sizes, H)
-                        row["of_copy_bandwidth"] = (
-                            row["bytes"] / times["ours"]["median"] / result["copy_bytes_per_second"]
-                        )
+    write(path, result)
+    for operator in to_time:
+        for network in options.networks:
+            for kind in options.sizes:
+                for row, times in timings(operator, network, kind, options, device):
+                    if operator == "assemble_kernels" and row["pass"] == "forward":
+                        rate = row["bytes"] / times["ours"]["median"]
+                        row["of_copy_bandwidth"] = rate / result["copy_bytes_per_second"]
                     result["timings"].append({**row, "seconds": times})
                     report(row, times)
-    path = options.out or HERE / "results" / f"{name.lower().replace(' ', '-')}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+                    write(path, result)
     print(f"{path} written")
     if failed:
         sys.exit(f"not timed, because their tests do not pass: {', '.join(failed)}")
+
+
+def timings(
+    operator: str, network: str, kind: str, options: argparse.Namespace, device: str
+) -> Iterator[tuple[dict, dict]]:
+    """Compare all sides of an operator at one network and pattern of sizes, pass by pass."""
+    channels, pattern, H = NETWORKS[network], SIZES[kind], options.hidden_size
+    sizes = [pattern[layer % len(pattern)] for layer in range(len(channels))]
+    torch._dynamo.reset()
+    if operator == "gru_unroll":
+        passes_made = unroll_sides(len(sizes), [size * size for size in sizes], H, device)
+    else:
+        passes_made = assembly_sides(channels, sizes, H, device)
+    for part, sides in zip(("forward", "forward+backward"), passes_made, strict=True):
+        row = {"operator": operator, "network": network, "sizes": kind, "pass": part}
+        if operator == "assemble_kernels":
+            row["bytes"] = assembly_bytes(channels, sizes, H)
+        yield row, compare(sides, device, options.rounds, options.seconds)
 
 
 def report(row: dict, times: dict[str, dict[str, float]]) -> None:
