@@ -45,7 +45,14 @@ class PredictedConv(nn.Module):
 
         Raises:
             ValueError: if the input is too small for the padding mode at this kernel size.
+            RuntimeError: if there is no kernel, because it is no forward pass of the whole network.
         """
+        if self.kernel is None:
+            raise RuntimeError(
+                "a searched layer has kernels in forward passes of its SearchableCNN alone, and "
+                "was run outside of one, as gradient checkpointing does in the backward pass; turn "
+                "it off for the search"
+            )
         self.has_run = True
         sides = padding_for(self, self.kernel.shape[2:])
         befores, afters = sides[-2::-2], sides[::-2]
