@@ -209,6 +209,25 @@ def test_a_methods_line_adds_its_search_to_its_training():
     assert page.failures(rows) == ["AutoNAS did not run: ImportError: gone"]
 
 
+def test_the_note_says_what_autonas_could_choose_from():
+    settings = {"train": {"epochs": 20}, "autonas": {"epochs_factor": 2, "settings": {"a": 1}}}
+    rows = [
+        {
+            "run": "search",
+            "method": "AutoNAS",
+            "seed": seed,
+            "plan": {},
+            "search": {"subnets_scored": scored},
+        }
+        for seed, scored in ((1, 7), (0, 4))
+    ]
+    said = page.autonas_note(settings, rows)
+    assert said.startswith("AutoNAS trained its supernet for 40 epochs and searched it with a 1. ")
+    assert said.endswith("by seed: 4, 7.")
+    settings["autonas"]["settings"] = {}
+    assert page.autonas_note(settings, []).endswith("searched it with its defaults.")
+
+
 def test_the_page_is_what_the_results_give():
     assert (ROOT / page.PAGE).read_text(encoding="utf-8") == page.page()
 

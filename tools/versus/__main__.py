@@ -32,6 +32,7 @@ class Options:
     seeds: int | None = None
     """Searches of each method and trainings of each plan; None takes the scale's number."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Where searches and trainings run."""
     workers: int = 1
     """Processes, of one thread each."""
     out: Path = RESULTS
