@@ -5,6 +5,7 @@ import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from effconv_core import RECIPES, SearchConfig
@@ -43,13 +44,18 @@ def preset(data: str, recipe: str) -> Preset:
     return Preset("cifar_resnet20", 0.27e6, search, train, 128)
 
 
-def make_batches(
-    data: str, split: str, *, batch_size: int, device: str, seed: int, scale: float
-) -> Batches:
-    """Give a split of a preset's data; `scale` is that of the demo's pattern, in pixels."""
+def make_batches(data: str, split: str, *, scale: float, **options: Any) -> Batches:
+    """Give a split of a preset's data.
+
+    Args:
+        data: `cifar10`, `mnist` or `demo`.
+        split: `train` or `test`.
+        scale: of the demo's pattern, in pixels.
+        **options: of `load` and `synthetic` alike, such as batch_size, device, seed and rank.
+    """
     if data == "demo":
-        return synthetic(scale, split=split, batch_size=batch_size, device=device, seed=seed)
-    return load(data, split=split, batch_size=batch_size, device=device, seed=seed)
+        return synthetic(scale, split=split, **options)
+    return load(data, split=split, **options)
 
 
 def data_note(data: str) -> str:

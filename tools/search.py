@@ -6,17 +6,18 @@ import sys
 import time
 import warnings
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 import tyro
 from effconv_core import RECIPES, SearchableCNN, SearchConfig, SizePlan, apply_plan, save, search
-from effconv_data import Batches
 from rich.console import Console
 from torch import nn
 
 from tools.meter import progress_bar, step_meter
 from tools.presets import data_note, make_batches, make_network, preset
+from tools.ranks import OtherRankError, Ranks, joined
 from tools.report import adjustment_sentence, draw_sizes, layer_table, write_report
 from tools.run_folder import Metrics, open_run
 from tools.train import TrainConfig, evaluate, train
@@ -38,7 +39,7 @@ class Options:
     search: SearchConfig
     train: TrainConfig
     batch_size: int
-    """Of the search."""
+    """Of the search; of all ranks together, as that of the training is."""
     recipe: str = "default"
     """`default`, or `paper` for the paper's search and training; sets the defaults of the rest."""
     seed: int = 0
@@ -47,6 +48,8 @@ class Options:
     """Width in pixels of the pattern that carries the class in the demo's images."""
     baseline: bool = False
     """Train the network with its original sizes alike, for comparison."""
+    sync_batchnorm: bool = False
+    """Let batch normalisation take the statistics of all ranks' images together; GPUs alone."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """`cpu`, `cuda` or one of several, such as `cuda:1`."""
     runs: Path = Path("runs")
@@ -79,31 +82,29 @@ def parse(arguments: list[str]) -> tuple[str, Options]:
     return data, options
 
 
-def run(data: str, options: Options, console: Console) -> Path:
+def run(data: str, options: Options, console: Console, ranks: Ranks) -> Path:
     """Search, train and report; give the run's folder.
 
     Raises:
         FileExistsError: if the run is finished or was made with other settings.
         ValueError: for what `search`, `train` or the data refuse.
     """
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f"device is {options.device!r}, but this torch sees no GPU; pass --device cpu"
-        )
-
-    def batches(split: str, batch_size: int) -> Batches:
-        return make_batches(
-            data,
-            split,
-            batch_size=batch_size,
-            device=options.device,
-            seed=options.seed,
-            scale=options.scale,
-        )
-
-    search_batches = batches("train", options.batch_size)
+    batches = partial(
+        make_batches,
+        data,
+        device=ranks.device,
+        seed=options.seed,
+        scale=options.scale,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+    search_batch = ranks.share(options.batch_size, "batch_size")
+    train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
+    search_batches = batches("train", batch_size=search_batch)
     model = make_network(options.model, search_batches, options.seed)
-    model = model.to(options.device, memory_format=torch.channels_last)
+    model = model.to(ranks.device, memory_format=torch.channels_last)
+    if options.sync_batchnorm:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model, ranks.group)
     # Refuses a model or a budget that cannot be searched before the run leaves a trace.
     SearchableCNN(model, options.search).plan(options.budget)
 
@@ -112,9 +113,10 @@ def run(data: str, options: Options, console: Console) -> Path:
     settings = {"data": data, **asdict(options)}
     for place in ("runs", "name", "overwrite"):
         del settings[place]
-    if open_run(folder, settings, data_note(data), overwrite=options.overwrite):
+    begin = partial(open_run, folder, settings, data_note(data), overwrite=options.overwrite)
+    if ranks.on_first(begin):
         console.print(f"going on with the interrupted run {folder}")
-    metrics = Metrics(folder)
+    metrics = Metrics(folder) if ranks.rank == 0 else None
     with progress_bar(console) as progress:
         plan = search(
             model,
@@ -129,18 +131,21 @@ def run(data: str, options: Options, console: Console) -> Path:
                 epochs=options.search.epochs,
                 steps_per_epoch=len(search_batches),
                 budget=options.budget,
+                group=ranks.group,
             ),
+            group=ranks.group,
         )
-    plan.save(folder / "plan.json")
     console.print(layer_table(model, plan))
     console.print(
         f"plan {plan.cost:,} parameters, budget {options.budget:,.0f}. {adjustment_sentence(plan)}"
     )
-    draw_sizes(folder / "sizes.png", plan, metrics)
+    if metrics is not None:
+        plan.save(folder / "plan.json")
+        draw_sizes(folder / "sizes.png", plan, metrics)
     del search_batches
 
-    train_batches = batches("train", options.train.batch_size)
-    test_batches = batches("test", 500)
+    train_batches = batches("train", batch_size=train_batch)
+    test_batches = batches("test", batch_size=-(-500 // ranks.world_size))
 
     def trained(phase: str, cnn: nn.Module) -> float:
         with progress_bar(console) as progress:
@@ -150,16 +155,25 @@ def run(data: str, options: Options, console: Console) -> Path:
                 phase,
                 epochs=options.train.epochs,
                 steps_per_epoch=len(train_batches),
+                group=ranks.group,
             )
             checkpoint = folder / f"{phase}.safetensors"
-            train(cnn, train_batches, options.train, checkpoint=checkpoint, on_step=meter)
-        return evaluate(cnn, test_batches)
+            train(
+                cnn,
+                train_batches,
+                options.train,
+                checkpoint=checkpoint,
+                on_step=meter,
+                group=ranks.group,
+            )
+        return evaluate(cnn, test_batches, ranks.group)
 
     generator = torch.Generator().manual_seed(options.seed)
     cnn = apply_plan(model, plan, generator=generator).to(memory_format=torch.channels_last)
     results = {"accuracy": trained("train", cnn)}
     console.print(f"learned sizes: test accuracy {results['accuracy']:.2%}")
-    save(cnn, plan, folder / "cnn.safetensors")
+    if metrics is not None:
+        save(cnn, plan, folder / "cnn.safetensors")
     if options.baseline:
         # The same start for the layers that are searched, in place of the model's own.
         original = original_plan(model, plan)
@@ -169,8 +183,9 @@ def run(data: str, options: Options, console: Console) -> Path:
         results["baseline_parameters"] = sum(p.numel() for p in baseline.parameters())
         results["baseline_accuracy"] = trained("baseline", baseline)
         console.print(f"original sizes: test accuracy {results['baseline_accuracy']:.2%}")
-    metrics.close()
-    write_report(folder, model, plan, results, metrics)
+    if metrics is not None:
+        metrics.close()
+        write_report(folder, model, plan, results, metrics)
     return folder
 
 
@@ -180,17 +195,40 @@ def original_plan(model: nn.Module, plan: SizePlan) -> dict[str, int]:
     return {name: modules[name].kernel_size[0] for name in plan}
 
 
+def check_device(options: Options) -> None:
+    """Refuse a device that is not there, and what it cannot do.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"device is {options.device!r}, but this torch sees no GPU; pass --device cpu"
+        )
+    if options.sync_batchnorm and not options.device.startswith("cuda"):
+        raise ValueError(
+            f"sync_batchnorm is asked for on device {options.device!r}, and PyTorch's "
+            "SyncBatchNorm runs on GPUs alone; leave it out"
+        )
+
+
 def main() -> None:
     """Run the command line; a refusal is one line and exit status 2."""
-    console = Console()
     started = time.perf_counter()
     # Torch says so once for every even size: true, and no concern of who runs a search.
     warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
+    who = "search"
     try:
         data, options = parse(sys.argv[1:])
-        folder = run(data, options, console)
+        check_device(options)
+        with joined(options.device) as ranks:
+            who += f", rank {ranks.rank}" if ranks.world_size > 1 else ""
+            console = Console(quiet=ranks.rank > 0)
+            folder = run(data, options, console, ranks)
+    except OtherRankError:
+        sys.exit(2)
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        Console(stderr=True).print(f"search: {error}", style="red", markup=False, soft_wrap=True)
+        Console(stderr=True).print(f"{who}: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
     console.print(f"{folder / 'report.md'} written after {time.perf_counter() - started:.0f} s")
 

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from effconv_core import load_training_state, save_training_state
+from effconv_core.ranks import check_same, leads
 from effconv_data import Batches
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def train(
     *,
     checkpoint: Path | None = None,
     on_step: Callable[[TrainStep], None] | None = None,
+    group: dist.ProcessGroup | None = None,
 ) -> None:
     """Train a network in place.
 
@@ -85,10 +89,13 @@ def train(
         config: settings.
         checkpoint: a file that is written after every epoch and, where it exists, gone on from.
         on_step: called after every step.
+        group: the ranks that train together, each on its part of every batch; the gradients are
+            averaged, rank 0 writes the checkpoint, and its buffers are those of the result.
 
     Raises:
         FloatingPointError: if the loss of an epoch is not finite.
         ValueError: if the checkpoint belongs to another training.
+        RuntimeError: if a rank would begin at another epoch.
     """
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(
@@ -107,13 +114,15 @@ def train(
                 "train with the same, or delete it to start again"
             )
         first_epoch = progress["epoch"]
+    check_same({"epoch": first_epoch}, next(model.parameters()).device, group)
     model.train()
+    network = model if group is None else DistributedDataParallel(model, process_group=group)
     for epoch in range(first_epoch, config.epochs):
         batches.set_epoch(epoch)
         for step, (images, labels) in enumerate(batches):
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * rate_factor(config, epoch + step / len(batches))
-            outputs = model(images)
+            for settings in optimizer.param_groups:
+                settings["lr"] = config.lr * rate_factor(config, epoch + step / len(batches))
+            outputs = network(images)
             loss = F.cross_entropy(outputs, labels)
             optimizer.zero_grad()
             loss.backward()
@@ -125,14 +134,19 @@ def train(
                 f"the training loss is {loss.item()} after epoch {epoch + 1}; "
                 "lower the learning rate and start again from the last checkpoint"
             )
-        if checkpoint is not None:
+        if checkpoint is not None and leads(group):
             progress = {"config": asdict(config), "epoch": epoch + 1}
             save_training_state(checkpoint, model, optimizer, progress)
+    if group is not None:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0, group=group)
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Batches) -> float:
-    """Give the accuracy on a split, from 0 to 1, in evaluation mode."""
+def evaluate(model: nn.Module, batches: Batches, group: dist.ProcessGroup | None = None) -> float:
+    """Give the accuracy on a split, from 0 to 1, in evaluation mode; all ranks' parts together."""
     model.eval()
     correct = sum((model(images).argmax(1) == labels).sum() for images, labels in batches)
+    if group is not None:
+        dist.all_reduce(correct, group=group)
     return correct.item() / batches.samples

@@ -1,9 +1,13 @@
-"""A search in Accelerate's loop: `pip install effconv-core accelerate`, then run this file."""
+"""A search in Accelerate's loop: `pip install effconv-core accelerate`, then run this file.
+
+`accelerate launch --num-processes 2 accelerate_search.py` makes it one search by two processes.
+"""
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from accelerate import Accelerator
-from effconv_core import SearchableCNN, SizePlan, recipe
+from effconv_core import SearchableCNN, SizePlan, check_ranks, recipe
 from torch import nn
 
 
@@ -27,6 +31,8 @@ def learn_sizes(
             optimizer.zero_grad()
             accelerator.backward(loss)
             optimizer.step()
+        # The group of all processes is None where there is one.
+        check_ranks(accelerator.unwrap_model(network), dist.group.WORLD)
     return accelerator.unwrap_model(network).plan(budget)
 
 

@@ -1,5 +1,7 @@
 """One search in several processes: what runs in step, and what must be the same on every rank."""
 
+import copy
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,11 +38,46 @@ def data_parallel(
     """
     if group is None:
         return searchable
-    # A network may leave parameters unused, as it may in one process.
-    network = DistributedDataParallel(
-        _Pass(searchable), process_group=group, find_unused_parameters=True
-    )
-    return lambda inputs: network(inputs)[0]
+    network: DistributedDataParallel | None = None
+
+    def run(inputs: Any) -> Any:
+        nonlocal network
+        if network is None:
+            # Looking for unused parameters in every step costs time, and a warning where all are
+            # used; one pass of a copy tells whether it is needed.
+            unused = _leaves_some_unused(copy.deepcopy(searchable), inputs)
+            everywhere = _gathered([float(unused)], _device_of(searchable), group)
+            network = DistributedDataParallel(
+                _Pass(searchable),
+                process_group=group,
+                find_unused_parameters=any(row[0] for row in everywhere),
+            )
+        return network(inputs)[0]
+
+    return run
+
+
+def _leaves_some_unused(searchable: "SearchableCNN", inputs: Any) -> bool:
+    """Tell whether a pass leaves a parameter out, which is allowed in one process."""
+    ends = _tensors_in(_Pass(searchable)(inputs))
+    stack = [end.grad_fn for end in ends if end.grad_fn is not None]
+    reached = set(stack)
+    while stack:
+        following = {node for node, _ in stack.pop().next_functions if node is not None} - reached
+        reached |= following
+        stack += following
+    used = {id(node.variable) for node in reached if hasattr(node, "variable")}
+    return any(p.requires_grad and id(p) not in used for p in searchable.parameters())
+
+
+def _tensors_in(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if dataclasses.is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [t for v in value for t in _tensors_in(v)] if isinstance(value, list | tuple) else []
 
 
 class _Pass(nn.Module):
@@ -73,9 +110,9 @@ def in_step(
     if group is None:
         yield from batches
         return
-    end = object()
+    end, device = object(), _device_of(searchable)
     for step, batch in enumerate(chain(batches, [end])):
-        rows = _gathered([float(batch is not end), *_state(searchable)], searchable, group)
+        rows = _gathered([float(batch is not end), *_state(searchable)], device, group)
         has_one = [bool(row[0]) for row in rows]
         if len(set(has_one)) > 1:
             other = has_one.index(not has_one[0])
@@ -107,17 +144,18 @@ def check_ranks(searchable: "SearchableCNN", group: dist.ProcessGroup | None) ->
             it.
     """
     if group is not None:
-        _compare(_gathered(_state(searchable), searchable, group), searchable, "in this step")
+        rows = _gathered(_state(searchable), _device_of(searchable), group)
+        _compare(rows, searchable, "in this step")
 
 
 def check_same(
-    values: Mapping[str, Any], searchable: "SearchableCNN", group: dist.ProcessGroup | None
+    values: Mapping[str, Any], device: torch.device | str, group: dist.ProcessGroup | None
 ) -> None:
     """Raise where a rank was given another value than rank 0.
 
     Args:
         values: name to anything that JSON can hold; the names are the same on every rank.
-        searchable: says on which device the ranks talk.
+        device: where the ranks' numbers are put to compare them.
         group: the ranks; None compares nothing.
 
     Raises:
@@ -127,7 +165,7 @@ def check_same(
         return
     digests = [hashlib.sha256(json.dumps(v).encode()).hexdigest()[:12] for v in values.values()]
     # 48 bits are whole numbers in float64.
-    rows = _gathered([float(int(digest, 16)) for digest in digests], searchable, group)
+    rows = _gathered([float(int(digest, 16)) for digest in digests], device, group)
     for rank, row in enumerate(rows):
         for name, mine, theirs in zip(values, row, rows[0], strict=True):
             if mine != theirs:
@@ -160,11 +198,14 @@ def _compare(rows: Sequence[Sequence[float]], searchable: "SearchableCNN", when:
         )
 
 
+def _device_of(searchable: "SearchableCNN") -> torch.device:
+    return next(searchable.parameters()).device
+
+
 def _gathered(
-    values: Sequence[float], searchable: "SearchableCNN", group: dist.ProcessGroup
+    values: Sequence[float], device: torch.device | str, group: dist.ProcessGroup
 ) -> list[list[float]]:
     """Give the values of every rank."""
-    device = next(searchable.parameters()).device
     mine = torch.tensor(values, dtype=torch.float64, device=device)
     rows = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
     dist.all_gather(rows, mine, group=group)

@@ -115,7 +115,7 @@ def search(
         progress = _resume(checkpoint, searchable, optimizer, identity)
     beginning = {"epoch": progress["epoch"], "plan": progress.get("plan")}
     costs = {"cost of plans": _costs_of_some(searchable, budget)}
-    check_same({**identity, **beginning, **costs}, searchable, group)
+    check_same({**identity, **beginning, **costs}, next(searchable.parameters()).device, group)
     if "plan" in progress:
         return SizePlan.from_json(progress["plan"])
     network = data_parallel(searchable.train(), group)
