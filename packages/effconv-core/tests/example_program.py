@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
 
 with suppress(ImportError):  # where torchvision needs it, which Lightning imports
     import tools.torchvision_operators  # noqa: F401
@@ -36,11 +37,11 @@ def classifier() -> nn.Module:
     return model
 
 
-def pictures() -> torch.utils.data.Dataset:
+def pictures() -> Dataset:
     """Make the set."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(32, 3, 12, 12, generator=generator)
-    return torch.utils.data.TensorDataset(images, torch.arange(32) % 4)
+    return TensorDataset(images, torch.arange(32) % 4)
 
 
 def main(name: str, plan_file: str) -> None:
@@ -49,7 +50,11 @@ def main(name: str, plan_file: str) -> None:
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    loader = torch.utils.data.DataLoader(pictures(), batch_size=BATCH // ranks)
+    sampler = None
+    if name == "lightning_search":
+        rank = int(os.environ.get("RANK", "0"))
+        sampler = DistributedSampler(pictures(), ranks, rank, shuffle=False)
+    loader = DataLoader(pictures(), batch_size=BATCH // ranks, sampler=sampler)
     if name == "ddp_search":
         if ranks > 1:
             dist.init_process_group("gloo")
@@ -64,6 +69,7 @@ def main(name: str, plan_file: str) -> None:
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            use_distributed_sampler=False,  # Lightning's own shuffles
         )
         assert trainer.world_size == ranks
         plan = example.learn_sizes(classifier(), loader, BUDGET, trainer)

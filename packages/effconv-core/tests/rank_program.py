@@ -1,9 +1,6 @@
-"""What the tests of ranks run in each process: `python rank_program.py WHAT FILE`, by torchrun too.
+"""What the tests of ranks run in each process: `python rank_program.py WHAT BACKEND FOLDER`."""
 
-Each function takes the ranks' group, None in one process, and this rank's device; rank 0 writes the
-tensors that it gives to the file.
-"""
-
+import json
 import os
 import sys
 from pathlib import Path
@@ -77,11 +74,26 @@ def place(group: dist.ProcessGroup | None) -> tuple[int, int]:
     return (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
 
 
-def parameters(
-    group: dist.ProcessGroup | None, device: str, name: str, dtype: torch.dtype, *, idle: bool
+def after_20_steps(
+    group: dist.ProcessGroup | None,
+    device: str,
+    name: str,
+    dtype: torch.dtype,
+    *,
+    idle: bool,
+    part: tuple[int, int] | None = None,
 ) -> dict[str, Tensor]:
-    """Make the 20 steps of `search` by hand, and give all parameters then."""
-    rank, world_size = place(group)
+    """Make the 20 steps of `search` by hand, and give all parameters then.
+
+    Args:
+        group: None in one process.
+        device: this rank's.
+        name: of the recipe.
+        dtype: of the parameters.
+        idle: whether the network has a layer that it does not run.
+        part: which part of how many this process sees, this rank's when None.
+    """
+    rank, world_size = part or place(group)
     # Another start on each rank, of which that of rank 0 holds.
     model = Network(rank, idle=idle).to(device, dtype)
     searchable = SearchableCNN(model, recipe(name)).train()
@@ -98,47 +110,66 @@ def parameters(
     return {n: p.detach().cpu() for n, p in searchable.named_parameters()}
 
 
-def searched(group: dist.ProcessGroup | None, device: str, folder: Path) -> dict[str, Tensor]:
-    """Search with a checkpoint in the file's folder; give soft sizes, plan and losses."""
+def searched(
+    group: dist.ProcessGroup | None, device: str, checkpoint: Path
+) -> tuple[dict[str, Tensor], int]:
+    """Search; give soft sizes, plan and losses, and the number of this rank's steps."""
     rank, world_size = place(group)
-    losses = []
+    losses = [torch.zeros((), dtype=torch.float64, device=device)]
     plan = search(
         Network(rank).to(device, torch.float64),
         Part(rank, world_size, torch.float64),
         budget=BUDGET,
         config=recipe("default", epochs=2, finalists=12),
         criterion=criterion,
-        checkpoint=folder / f"{world_size}.safetensors",
+        checkpoint=checkpoint,
         on_step=lambda step: losses.append(step.task_loss),
         group=group,
     )
-    losses = torch.stack(losses) if losses else torch.zeros(0)
-    if group is not None:
-        dist.all_reduce(losses)
-        plans = [torch.zeros(len(plan), device=device) for _ in range(world_size)]
-        dist.all_gather(plans, torch.tensor([float(s) for s in plan.values()], device=device))
-        assert all(torch.equal(plans[0], other) for other in plans)
-    return {
-        "sizes": torch.tensor(list(plan.values())),
+    made = {
+        "sizes": torch.tensor(list(plan.values()), dtype=torch.float64),
         "soft_sizes": torch.tensor(list(plan.soft_sizes.values()), dtype=torch.float64),
-        "losses": losses.cpu() / world_size,
+        "losses": torch.stack(losses),
     }
+    if group is not None:
+        for name, value in made.items():
+            summed = value.to(device)
+            dist.all_reduce(summed)
+            made[name] = summed.cpu() / world_size  # a whole number of each size if all agree
+    return made, len(losses) - 1
 
 
-def disagreeing(group: dist.ProcessGroup, device: str, what: str) -> None:
+CASES = ("default float32 full", "paper float32 full", "default float64 idle")
+
+
+def everything(group: dist.ProcessGroup | None, device: str, folder: Path) -> dict[str, Tensor]:
+    """Run all that must come out as in one process."""
+    made = {}
+    for case in CASES:
+        name, dtype, idle = case.split()
+        found = after_20_steps(group, device, name, getattr(torch, dtype), idle=idle == "idle")
+        made |= {f"{case}/{n}": value for n, value in found.items()}
+    checkpoint = folder / f"{place(group)[1]}.safetensors"
+    found, _ = searched(group, device, checkpoint)
+    return made | {f"search/{n}": value.cpu() for n, value in found.items()}
+
+
+DIFFERENCES = ("soft sizes", "passes", "config", "batches")
+
+
+def differing(group: dist.ProcessGroup, device: str, what: str) -> None:
     """Search with something that is not the same on both ranks."""
     rank, world_size = place(group)
     steps = STEPS - (what == "batches") * rank
     config = recipe("default", epochs=2, seed=rank if what == "config" else 0)
     searchables = []
-    if what in ("soft sizes", "passes"):
-        initialise = SearchableCNN.__init__
 
-        def remembered(self: SearchableCNN, *args: object, **kwargs: object) -> None:
-            initialise(self, *args, **kwargs)
+    class Remembered(SearchableCNN):
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            super().__init__(*args, **kwargs)
             searchables.append(self)
 
-        SearchableCNN.__init__ = remembered
+    sys.modules["effconv_core.search"].SearchableCNN = Remembered
 
     def interfere(step: object) -> None:
         if rank == 1 and step.epoch == 1 and step.step == 3:
@@ -160,29 +191,30 @@ def disagreeing(group: dist.ProcessGroup, device: str, what: str) -> None:
     )
 
 
-def main(what: str, file: Path) -> None:
+def main(what: str, backend: str, folder: Path) -> None:
     """Run one of them."""
-    group, device = None, "cuda:0" if "nccl" in what else "cpu"
-    if "RANK" in os.environ:
-        device = device.replace("0", os.environ["LOCAL_RANK"])
-        if "nccl" in what:
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if "nccl" in what else "gloo")
-        group = dist.group.WORLD
-    what = what.removesuffix(" nccl")
-    if what.startswith("parameters"):
-        _, name, dtype, idle = what.split()
-        made = parameters(group, device, name, getattr(torch, dtype), idle=idle == "idle")
-    elif what in ("searched", "again"):
-        made = searched(group, device, file.parent)
+    device = f"cuda:{os.environ['LOCAL_RANK']}" if backend == "nccl" else "cpu"
+    if backend == "nccl":
+        torch.cuda.set_device(device)
+    dist.init_process_group(backend)
+    rank = dist.get_rank()
+    if what == "everything":
+        made = everything(dist.group.WORLD, device, folder)
+        if rank == 0:
+            save_file(made, folder / "2.tensors")
+    elif what == "differences":
+        said = {}
+        for difference in DIFFERENCES:
+            try:
+                differing(dist.group.WORLD, device, difference)
+            except (ValueError, RuntimeError) as error:
+                said[difference] = f"{type(error).__name__}: {error}"
+        (folder / f"{rank}.json").write_text(json.dumps(said))
     else:
-        made = disagreeing(group, device, what)
-    if place(group)[0] == 0:
-        save_file(made, file)
-    if group is not None:
-        dist.destroy_process_group()
+        differing(dist.group.WORLD, device, what)
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
