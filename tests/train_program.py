@@ -1,5 +1,6 @@
 """One rank of a training: `python train_program.py FOLDER` under torchrun."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -74,4 +75,5 @@ if __name__ == "__main__":
     rank = dist.get_rank()
     made = trained(rank, dist.get_world_size(), dist.group.WORLD)
     save_file(made, Path(sys.argv[1]) / f"{rank}.tensors")
+    gc.collect()  # of what holds the group
     dist.destroy_process_group()

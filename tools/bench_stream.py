@@ -1,7 +1,7 @@
 """`hatch run bench:stream`: a search over a stream of generated images, by two ranks.
 
 The images are made as they are read, by programs behind `pipe:` addresses, and nothing is stored.
-The memory of each rank and all of its processes is taken along the way, and every image is counted.
+The memory of each rank and of its workers is taken along the way, and every image is counted.
 """
 
 import json
@@ -37,8 +37,8 @@ class Options:
 
     samples: int = 1_280_000
     """Images of the set; of an epoch too, where batches divide them."""
-    shard_samples: int = 10_000
-    """Images of one shard."""
+    shard_samples: int = 2_500
+    """Images of one shard; each lane has one of its shards in memory, of 5 KiB an image."""
     batch_size: int = 256
     """Of all ranks together."""
     every: int = 25
@@ -100,23 +100,28 @@ class Watched:
             red, green, blue = images[:, :, 0, 0].long().unbind(1)
             np.add.at(self.counts, ((red << 16) + (green << 8) + blue).numpy(), 1)
             if number % self.every == 0:
-                self.memory.append(memory_of_this_and_its_children())
+                self.memory.append(memory_of_this_and_its_workers())
             yield normalize(images, self.mean, self.std), labels
 
 
-def memory_of_this_and_its_children() -> int:
-    """Give the bytes of this process and all that it has started; shared pages count in parts."""
-    total, waiting = 0, ["self"]
+def memory_of_this_and_its_workers() -> int:
+    """Give the bytes of this process and all that it has started; shared pages count in parts.
+
+    Left out are the programs that make shards, which are no part of reading them.
+    """
+    memory, waiting = 0, ["self"]
     while waiting:
         folder = Path("/proc") / waiting.pop()
         try:
+            if b"generated_shard" in (folder / "cmdline").read_bytes():
+                continue
             rollup = (folder / "smaps_rollup").read_text()
-            total += int(rollup.split("\nPss:")[1].split()[0]) << 10
+            memory += int(rollup.split("\nPss:")[1].split()[0]) << 10
             for children in folder.glob("task/*/children"):
                 waiting += children.read_text().split()
         except (FileNotFoundError, ProcessLookupError):  # one that has just ended
             continue
-    return total
+    return memory
 
 
 def measure(options: Options, ranks: Ranks, console: Console) -> dict:

@@ -5,41 +5,37 @@ in its first pixel; nothing is stored.
 """
 
 import io
+import random
 import struct
 import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
 
-import numpy as np
-
 SIZE = 32
+ROW = 3 * SIZE
 
 
-def pixels_of(number: int) -> np.ndarray:
-    """Give a picture `(SIZE, SIZE, 3)` uint8, the same for the same number."""
-    pixels = np.random.default_rng(number).integers(256, size=(SIZE, SIZE, 3), dtype=np.uint8)
-    pixels[0, 0] = number >> 16, number >> 8 & 255, number & 255
-    return pixels
+def pixels_of(number: int) -> bytes:
+    """Give a picture, row after row of red, green and blue bytes; the same for the same number."""
+    noise = random.Random(number).randbytes(SIZE * ROW)
+    return number.to_bytes(3, "big") + noise[3:]
 
 
-def png(pixels: np.ndarray) -> bytes:
+def png(pixels: bytes) -> bytes:
     """Encode a picture without compression, which noise would only cost time."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
+        length, checksum = (struct.pack(">I", n) for n in (len(data), zlib.crc32(kind + data)))
+        return length + kind + data + checksum
 
-    height, width, _ = pixels.shape
-    rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)
-    rows[:, 1:] = pixels.reshape(height, -1)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + pixels[start : start + ROW] for start in range(0, SIZE * ROW, ROW))
+    header = struct.pack(">IIBBBBB", SIZE, SIZE, 8, 2, 0, 0, 0)
     return b"".join(
         [
             b"\x89PNG\r\n\x1a\n",
             chunk(b"IHDR", header),
-            chunk(b"IDAT", zlib.compress(rows.tobytes(), 0)),
+            chunk(b"IDAT", zlib.compress(rows, 0)),
             chunk(b"IEND", b""),
         ]
     )

@@ -1,5 +1,6 @@
 """The processes of one run, as torchrun starts them."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -77,4 +78,7 @@ def joined(device: str) -> Iterator[Ranks]:
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), dist.group.WORLD, device)
     finally:
+        # What DistributedDataParallel leaves in cycles holds the group, whose threads must end
+        # before the interpreter does.
+        gc.collect()
         dist.destroy_process_group()

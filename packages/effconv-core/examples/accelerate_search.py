@@ -51,3 +51,5 @@ if __name__ == "__main__":
     plan = learn_sizes(network, loader, 14_000, accelerator)
     if accelerator.is_main_process:
         plan.save("plan.json")
+    accelerator.free_memory()
+    accelerator.end_training()

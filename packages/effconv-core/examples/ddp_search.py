@@ -4,6 +4,7 @@
 torchrun, in one process.
 """
 
+import gc
 import os
 
 import torch
@@ -79,6 +80,7 @@ def main() -> None:
     if not dist.is_initialized() or dist.get_rank() == 0:
         plan.save("plan.json")
     if dist.is_initialized():
+        gc.collect()  # of what holds the group
         dist.destroy_process_group()
 
 

@@ -1,5 +1,6 @@
 """One of the examples on a set in order: `python example_program.py NAME PLAN`, by torchrun too."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -77,9 +78,11 @@ def main(name: str, plan_file: str) -> None:
         accelerator = example.Accelerator(cpu=True)
         assert accelerator.num_processes == ranks
         plan = example.learn_sizes(classifier(), loader, BUDGET, accelerator, EPOCHS)
+        accelerator.free_memory()
     if os.environ.get("RANK", "0") == "0":
         plan.save(plan_file)
     if dist.is_initialized():
+        gc.collect()  # of what holds the group
         dist.destroy_process_group()
 
 

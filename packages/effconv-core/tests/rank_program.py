@@ -1,5 +1,6 @@
 """What the tests of ranks run in each process: `python rank_program.py WHAT BACKEND FOLDER`."""
 
+import gc
 import json
 import os
 import sys
@@ -212,6 +213,7 @@ def main(what: str, backend: str, folder: Path) -> None:
         (folder / f"{rank}.json").write_text(json.dumps(said))
     else:
         differing(dist.group.WORLD, device, what)
+    gc.collect()  # of what holds the group
     dist.destroy_process_group()
 
 
