@@ -5,6 +5,7 @@ The memory of each rank and of its workers is taken along the way, and every ima
 """
 
 import json
+import resource
 import statistics
 import sys
 import time
@@ -105,9 +106,10 @@ class Watched:
 
 
 def memory_of_this_and_its_workers() -> int:
-    """Give the bytes of this process and all that it has started; shared pages count in parts.
+    """Give the resident bytes of this process and of all that it has started, one by one.
 
-    Left out are the programs that make shards, which are no part of reading them.
+    A page that two of them share counts twice: how many they share changes with who touches them,
+    and not with what is kept. Left out are the programs that make shards, no part of reading them.
     """
     memory, waiting = 0, ["self"]
     while waiting:
@@ -115,8 +117,7 @@ def memory_of_this_and_its_workers() -> int:
         try:
             if b"generated_shard" in (folder / "cmdline").read_bytes():
                 continue
-            rollup = (folder / "smaps_rollup").read_text()
-            memory += int(rollup.split("\nPss:")[1].split()[0]) << 10
+            memory += int((folder / "statm").read_text().split()[1]) * resource.getpagesize()
             for children in folder.glob("task/*/children"):
                 waiting += children.read_text().split()
         except (FileNotFoundError, ProcessLookupError):  # one that has just ended

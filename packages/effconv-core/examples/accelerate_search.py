@@ -47,8 +47,9 @@ if __name__ == "__main__":
     )
     images = torch.utils.data.TensorDataset(torch.randn(64, 3, 32, 32), torch.arange(64) % 10)
     loader = torch.utils.data.DataLoader(images, batch_size=16, shuffle=True)
-    accelerator = Accelerator()
-    plan = learn_sizes(network, loader, 14_000, accelerator)
+    # Without this, Accelerate takes several processes without a GPU for one each.
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    plan = learn_sizes(network, loader, 13_600, accelerator)
     if accelerator.is_main_process:
         plan.save("plan.json")
     accelerator.free_memory()

@@ -70,6 +70,6 @@ if __name__ == "__main__":
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
     )
-    plan = learn_sizes(network, loader, 14_000, trainer)
+    plan = learn_sizes(network, loader, 13_600, trainer)
     if trainer.is_global_zero:
         plan.save("plan.json")

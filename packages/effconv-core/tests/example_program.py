@@ -1,8 +1,12 @@
-"""One of the examples on a set in order: `python example_program.py NAME PLAN`, by torchrun too."""
+"""One of the examples, by torchrun too.
+
+`python example_program.py NAME PLAN` searches a set in order; without PLAN the file runs as it is.
+"""
 
 import gc
 import importlib.util
 import os
+import runpy
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -88,4 +92,7 @@ def main(name: str, plan_file: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(*sys.argv[1:])
+    if len(sys.argv) > 2:
+        main(*sys.argv[1:])
+    else:
+        runpy.run_path(str(EXAMPLES / f"{sys.argv[1]}.py"), run_name="__main__")

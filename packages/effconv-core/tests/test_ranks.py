@@ -43,11 +43,12 @@ def environment(**changes: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **changes}
 
 
-def by_torchrun(name: str, *arguments: object) -> None:
+def by_torchrun(name: str, *arguments: object, cwd: Path = ROOT) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     process = subprocess.run(
         [sys.executable, *torchrun, str(TESTS / f"{name}.py"), *map(str, arguments)],
         env=environment(),
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=240,
@@ -157,6 +158,8 @@ def test_the_examples_learn_in_two_processes_what_they_learn_in_one(name, tmp_pa
     assert one.sizes == two.sizes
     expected = pytest.approx(list(one.soft_sizes.values()), abs=1e-5)
     assert list(two.soft_sizes.values()) == expected
+    by_torchrun("example_program", name, cwd=tmp_path)
+    assert SizePlan.load(tmp_path / "plan.json").cost == pytest.approx(13_600, rel=0.02)
 
 
 def test_nothing_is_compared_in_one_process():
