@@ -57,8 +57,8 @@ def test_the_fit_finds_the_seconds_of_each_term():
     rows = []
     for _ in range(30):
         amounts = {t: 1.0 if t == "step" else sizes[t] * generator.uniform(0.1, 3) for t in TERMS}
-        rows.append({"amounts": {"x": amounts}, "seconds": {"x": predicted(planted, amounts)}})
-    found = fit(rows, "x", TERMS)
+        rows.append((amounts, predicted(planted, amounts)))
+    found = fit(rows, TERMS)
     for term, value in planted.items():
         assert found[term] == pytest.approx(value, rel=1e-6, abs=1e-20)
 

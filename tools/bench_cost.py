@@ -250,12 +250,21 @@ def on_two_ranks(options: Options) -> list[dict]:
         return json.loads(file.read_text())
 
 
-def fit(rows: list[dict], kind: str, terms: tuple[str, ...]) -> dict[str, float]:
+Step = tuple[dict[str, float], float]
+"""The amounts of a step, and its seconds."""
+
+
+def steps_of(rows: list[dict], *kinds: str) -> list[Step]:
+    """Give the steps of rows, of the kinds `plain` and `search`."""
+    return [(row["amounts"][kind], row["seconds"][kind]) for row in rows for kind in kinds]
+
+
+def fit(steps: list[Step], terms: tuple[str, ...]) -> dict[str, float]:
     """Fit seconds for each term's unit, none negative, to the least relative error."""
-    amounts = np.array([[row["amounts"][kind][term] for term in terms] for row in rows])
-    seconds = np.array([row["seconds"][kind] for row in rows])
+    amounts = np.array([[amount[term] for term in terms] for amount, _ in steps])
+    seconds = np.array([taken for _, taken in steps])
     scale = np.maximum(amounts.max(axis=0), 1e-30)
-    coefficients, _ = nnls(amounts / scale / seconds[:, None], np.ones(len(rows)))
+    coefficients, _ = nnls(amounts / scale / seconds[:, None], np.ones(len(steps)))
     return dict(zip(terms, (coefficients / scale).tolist(), strict=True))
 
 
@@ -264,12 +273,12 @@ def predicted(model: dict[str, float], amounts: dict[str, float]) -> float:
     return sum(each * amounts[term] for term, each in model.items())
 
 
-def errors(rows: list[dict], kind: str, model: dict[str, float]) -> list[float]:
-    """Give predicted over measured, less 1, for each row."""
-    return [predicted(model, row["amounts"][kind]) / row["seconds"][kind] - 1 for row in rows]
+def errors(steps: list[Step], model: dict[str, float]) -> list[float]:
+    """Give predicted over measured, less 1, for each step."""
+    return [predicted(model, amounts) / seconds - 1 for amounts, seconds in steps]
 
 
-def imagenet(models: dict[str, dict], across: dict[str, float]) -> list[dict]:
+def imagenet(model: dict[str, float], across: dict[str, float]) -> list[dict]:
     """Predict searches on ImageNet-1k at 224x224, batch 256, from one image's amounts."""
     rows = []
     for name in ("torchvision:resnet18", "torchvision:resnet50"):
@@ -285,7 +294,6 @@ def imagenet(models: dict[str, dict], across: dict[str, float]) -> list[dict]:
                     amounts = count(point, network, image)
                     for term in ("multiplications", "values"):
                         amounts[term] *= share
-                    model = models["plain" if what == "plain" else kind]
                     seconds[what] = predicted(model, amounts)
                     if ranks > 1:
                         volume = {"step": 1.0, "parameters": amounts["parameters"]}
@@ -327,35 +335,29 @@ def main() -> None:
     if options.device == "cpu" or torch.cuda.device_count() > 1:
         measured["ranks, on two"] = on_two_ranks(options)
 
-    models = {"plain": fit(measured["fitted"], "plain", ("step", *TERMS[2:4], TERMS[6]))}
-    for name in ("paper", "default"):
-        rows = [row for row in measured["fitted"] if row["point"]["recipe"] == name]
-        models[name] = fit(rows, "search", TERMS)
+    # One model of plain and search steps alike, so that their difference is the search's own.
+    model = fit(steps_of(measured["fitted"], "plain", "search"), TERMS)
     across = dict.fromkeys(RANK_TERMS, 0.0)
     if "ranks, on two" in measured:
-        pairs = zip(measured["ranks, on two"], measured["ranks, on one"], strict=True)
-        more = [
-            {
-                "amounts": two["amounts"],
-                "seconds": {
-                    "search": max(two["seconds"]["search"] - one["seconds"]["search"], 1e-6)
-                },
-            }
-            for two, one in pairs
-        ]
-        across = fit(more, "search", RANK_TERMS)
+        pairs = zip(
+            steps_of(measured["ranks, on two"], "search"),
+            steps_of(measured["ranks, on one"], "search"),
+            strict=True,
+        )
+        more = [(amounts, max(two - one, 1e-6)) for (amounts, two), (_, one) in pairs]
+        across = fit(more, RANK_TERMS)
     checks = {}
     for group in ("fitted", "held out"):
+        checks[f"{group}, plain"] = errors(steps_of(measured[group], "plain"), model)
         for name in ("paper", "default"):
             rows = [row for row in measured[group] if row["point"]["recipe"] == name]
-            checks[f"{group}, {name}"] = errors(rows, "search", models[name])
-        checks[f"{group}, plain"] = errors(measured[group], "plain", models["plain"])
-    forecast = imagenet(models, across)
+            checks[f"{group}, {name}"] = errors(steps_of(rows, "search"), model)
+    forecast = imagenet(model, across)
     settings = {k: v for k, v in asdict(options).items() if k != "out"}
     content = {
         "settings": settings,
         "environment": environment(options.device),
-        "seconds_per_unit": {**models, "second rank": across},
+        "seconds_per_unit": {"step": model, "second rank": across},
         "predicted_over_measured_less_1": checks,
         "imagenet_1k": forecast,
         "points": measured,
