@@ -92,6 +92,8 @@ def points(batch: int) -> list[Point]:
         made += [replace(base, image=n) for n in (8, 16, 64)]
         made += [replace(base, hidden=n) for n in (16, 128, 256)]
         made += [replace(base, batch=n * batch) for n in (2, 4)]
+        # As wide as the last layers of large networks, where the projection counts.
+        made += [replace(base, layers=2, channels=256, image=n) for n in (4, 8)]
     return made
 
 
