@@ -4,7 +4,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from effconv_core import SearchStep
+from effconv_core.ranks import average
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -49,24 +52,26 @@ def plain_bar(console: Console) -> Progress:
 
 def step_meter(
     progress: Progress,
-    metrics: Metrics,
+    metrics: Metrics | None,
     phase: str,
     *,
     epochs: int,
     steps_per_epoch: int,
     budget: float | None = None,
     extra: Callable[[], dict[str, Any]] | None = None,
+    group: dist.ProcessGroup | None = None,
 ) -> Callable[[SearchStep | TrainStep], None]:
     """Give an `on_step` that moves the bar and writes the metrics of one phase.
 
     Args:
         progress: the bar.
-        metrics: where rows go.
+        metrics: where rows go; None on all ranks but the first.
         phase: `search`, `train` or another.
         epochs: how many the phase has.
         steps_per_epoch: steps of one.
         budget: shown beside the cost of a search.
         extra: gives what else is written to a row.
+        group: the ranks over which loss and accuracy are averaged.
     """
     task = progress.add_task(phase, total=epochs * steps_per_epoch, status="")
     started = time.perf_counter()
@@ -78,8 +83,9 @@ def step_meter(
         if global_step % EVERY and not ends_epoch:
             progress.update(task, completed=global_step)
             return
-        accuracy = (step.outputs.argmax(1) == step.targets).float().mean().item()
-        values: dict[str, Any] = {"loss": step.task_loss.item(), "accuracy": accuracy}
+        hits = (step.outputs.argmax(1) == step.targets).float().mean()
+        loss, accuracy = average(torch.stack([step.task_loss.float(), hits]), group).tolist()
+        values: dict[str, Any] = {"loss": loss, "accuracy": accuracy}
         status = f"loss {values['loss']:.3f}  accuracy {accuracy:.1%}"
         if isinstance(step, SearchStep):
             values |= {
@@ -96,7 +102,8 @@ def step_meter(
             values["seconds"] = round(now - started, 3)
             started = now
             progress.console.print(f"{phase} epoch {step.epoch + 1}/{epochs}: {status}")
-        metrics.log(phase, step.epoch, global_step, **values)
+        if metrics is not None:
+            metrics.log(phase, step.epoch, global_step, **values)
         progress.update(task, completed=global_step, status=status)
 
     return on_step

@@ -5,6 +5,7 @@ import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from effconv_core import RECIPES, SearchConfig
@@ -44,26 +45,21 @@ def preset(data: str, recipe: str) -> Preset:
 
 
 def make_batches(
-    data: str,
-    split: str,
-    *,
-    batch_size: int,
-    device: str,
-    seed: int,
-    scale: float,
-    limit: int | None = None,
+    data: str, split: str, *, scale: float, limit: int | None = None, **options: Any
 ) -> Batches:
     """Give a split of a preset's data.
 
-    `scale` is that of the demo's pattern, in pixels, and `limit` how many pictures there are at the
-    most; None leaves all of them.
+    Args:
+        data: `cifar10`, `mnist` or `demo`.
+        split: `train` or `test`.
+        scale: of the demo's pattern, in pixels.
+        limit: how many pictures there are at the most; None leaves all of them.
+        **options: of `load` and `synthetic` alike, such as batch_size, device, seed and rank.
     """
     if data == "demo":
         samples = {} if limit is None else {"samples": limit}
-        return synthetic(
-            scale, split=split, batch_size=batch_size, device=device, seed=seed, **samples
-        )
-    return load(data, split=split, batch_size=batch_size, device=device, seed=seed, limit=limit)
+        return synthetic(scale, split=split, **samples, **options)
+    return load(data, split=split, limit=limit, **options)
 
 
 def data_note(data: str) -> str:

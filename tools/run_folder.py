@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from effconv_core import left_alone, searched_layers
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
@@ -111,6 +112,7 @@ def environment(device: str) -> dict[str, str]:
     ).stdout.strip()
     return {
         "device": f"{device} ({name}, {torch.get_num_threads()} threads)",
+        **({"ranks": str(dist.get_world_size())} if dist.is_initialized() else {}),
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{package: version(package) for package in PACKAGES},

@@ -2,20 +2,22 @@
 
 import argparse
 import re
+import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 import tyro
 from effconv_core import RECIPES, SearchableCNN, SearchConfig, SizePlan, apply_plan, save, search
 from effconv_core.report import write_report as write_html
-from effconv_data import Batches
 from rich.console import Console
 from torch import nn
 
 from tools.command import check_device, run_command
 from tools.meter import progress_bar, step_meter
 from tools.presets import data_note, make_batches, make_network, preset
+from tools.ranks import OtherRankError, Ranks, joined
 from tools.report import adjustment_sentence, draw_sizes, layer_table, write_report
 from tools.run_folder import Metrics, describe, open_run, write_results
 from tools.train import TrainConfig, evaluate, train
@@ -37,7 +39,7 @@ class Options:
     search: SearchConfig
     train: TrainConfig
     batch_size: int
-    """Of the search."""
+    """Of the search; of all ranks together, as that of the training is."""
     recipe: str = "default"
     """`default`, or `paper` for the paper's search and training; sets the defaults of the rest."""
     seed: int = 0
@@ -46,6 +48,8 @@ class Options:
     """Width in pixels of the pattern that carries the class in the demo's images."""
     baseline: bool = False
     """Train the network with its original sizes alike, for comparison."""
+    sync_batchnorm: bool = False
+    """Let batch normalisation take the statistics of all ranks' images together; GPUs alone."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """`cpu`, `cuda` or one of several, such as `cuda:1`."""
     runs: Path = Path("runs")
@@ -78,28 +82,34 @@ def parse(arguments: list[str]) -> tuple[str, Options]:
     return data, options
 
 
-def run(data: str, options: Options, console: Console) -> Path:
+def run(data: str, options: Options, console: Console, ranks: Ranks) -> Path:
     """Search, train and report; give the run's folder.
 
     Raises:
         FileExistsError: if the run is finished or was made with other settings.
         ValueError: for what `search`, `train` or the data refuse.
     """
-    check_device(options.device)
-
-    def batches(split: str, batch_size: int) -> Batches:
-        return make_batches(
-            data,
-            split,
-            batch_size=batch_size,
-            device=options.device,
-            seed=options.seed,
-            scale=options.scale,
+    if options.sync_batchnorm and not options.device.startswith("cuda"):
+        raise ValueError(
+            f"sync_batchnorm is asked for on device {options.device!r}, and PyTorch's "
+            "SyncBatchNorm runs on GPUs alone; leave it out"
         )
-
-    search_batches = batches("train", options.batch_size)
+    batches = partial(
+        make_batches,
+        data,
+        device=ranks.device,
+        seed=options.seed,
+        scale=options.scale,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+    search_batch = ranks.share(options.batch_size, "batch_size")
+    train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
+    search_batches = batches("train", batch_size=search_batch)
     model = make_network(options.model, search_batches, options.seed)
-    model = model.to(options.device, memory_format=torch.channels_last)
+    model = model.to(ranks.device, memory_format=torch.channels_last)
+    if options.sync_batchnorm:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model, ranks.group)
     # Refuses a model or a budget that cannot be searched before the run leaves a trace.
     SearchableCNN(model, options.search).plan(options.budget)
 
@@ -108,10 +118,11 @@ def run(data: str, options: Options, console: Console) -> Path:
     settings = {"data": data, **asdict(options)}
     for place in ("runs", "name", "overwrite"):
         del settings[place]
-    network = describe(model)
-    if open_run(folder, settings, data_note(data), network, overwrite=options.overwrite):
+    network, note = describe(model), data_note(data)
+    begin = partial(open_run, folder, settings, note, network, overwrite=options.overwrite)
+    if ranks.on_first(begin):
         console.print(f"going on with the interrupted run {folder}")
-    metrics = Metrics(folder)
+    metrics = Metrics(folder) if ranks.rank == 0 else None
     with progress_bar(console) as progress:
         plan = search(
             model,
@@ -126,18 +137,21 @@ def run(data: str, options: Options, console: Console) -> Path:
                 epochs=options.search.epochs,
                 steps_per_epoch=len(search_batches),
                 budget=options.budget,
+                group=ranks.group,
             ),
+            group=ranks.group,
         )
-    plan.save(folder / "plan.json")
     console.print(layer_table(model, plan))
     console.print(
         f"plan {plan.cost:,} parameters, budget {options.budget:,.0f}. {adjustment_sentence(plan)}"
     )
-    draw_sizes(folder / "sizes.png", plan, metrics)
+    if metrics is not None:
+        plan.save(folder / "plan.json")
+        draw_sizes(folder / "sizes.png", plan, metrics)
     del search_batches
 
-    train_batches = batches("train", options.train.batch_size)
-    test_batches = batches("test", 500)
+    train_batches = batches("train", batch_size=train_batch)
+    test_batches = batches("test", batch_size=-(-500 // ranks.world_size))
 
     def outcome(phase: str, cnn: nn.Module) -> dict[str, float]:
         with progress_bar(console) as progress:
@@ -147,10 +161,18 @@ def run(data: str, options: Options, console: Console) -> Path:
                 phase,
                 epochs=options.train.epochs,
                 steps_per_epoch=len(train_batches),
+                group=ranks.group,
             )
             checkpoint = folder / f"{phase}.safetensors"
-            train(cnn, train_batches, options.train, checkpoint=checkpoint, on_step=meter)
-        accuracy = evaluate(cnn, test_batches)
+            train(
+                cnn,
+                train_batches,
+                options.train,
+                checkpoint=checkpoint,
+                on_step=meter,
+                group=ranks.group,
+            )
+        accuracy = evaluate(cnn, test_batches, ranks.group)
         sizes = {"train": "learned", "baseline": "original"}[phase]
         console.print(f"{sizes} sizes: test accuracy {accuracy:.2%}")
         parameters = sum(parameter.numel() for parameter in cnn.parameters())
@@ -159,8 +181,9 @@ def run(data: str, options: Options, console: Console) -> Path:
     generator = torch.Generator().manual_seed(options.seed)
     cnn = apply_plan(model, plan, generator=generator).to(memory_format=torch.channels_last)
     networks = {"learned": outcome("train", cnn)}
-    save(cnn, plan, folder / "cnn.safetensors")
-    write_results(folder, networks)
+    if metrics is not None:
+        save(cnn, plan, folder / "cnn.safetensors")
+        write_results(folder, networks)
     if options.baseline:
         # The same start for the layers that are searched, in place of the model's own.
         original = original_plan(model, plan)
@@ -168,10 +191,11 @@ def run(data: str, options: Options, console: Console) -> Path:
         baseline = apply_plan(model, original, generator=generator)
         baseline = baseline.to(memory_format=torch.channels_last)
         networks["original"] = outcome("baseline", baseline)
+    if metrics is not None:
         write_results(folder, networks)
-    metrics.close()
-    write_html([folder], folder / "report.html")
-    write_report(folder, model, plan, networks, metrics)
+        metrics.close()
+        write_html([folder], folder / "report.html")
+        write_report(folder, model, plan, networks, metrics)
     return folder
 
 
@@ -183,7 +207,18 @@ def original_plan(model: nn.Module, plan: SizePlan) -> dict[str, int]:
 
 def main() -> None:
     """Run the command line."""
-    run_command("search", lambda arguments, console: run(*parse(arguments), console))
+
+    def command(arguments: list[str], console: Console) -> Path:
+        data, options = parse(arguments)
+        check_device(options.device)
+        with joined(options.device) as ranks:
+            console.quiet = ranks.rank > 0
+            try:
+                return run(data, options, console, ranks)
+            except OtherRankError:  # which has said why
+                sys.exit(2)
+
+    run_command("search", command)
 
 
 if __name__ == "__main__":

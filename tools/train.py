@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from effconv_core import load_training_state, save_training_state
+from effconv_core.ranks import check_same, leads
 from effconv_data import Batches
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from tools.turns import SavedTogether, Turns
 
@@ -99,6 +102,7 @@ def train(
     groups: Sequence[dict[str, Any]] | None = None,
     penalty: Callable[[], Tensor] | None = None,
     seed: int | None = None,
+    group: dist.ProcessGroup | None = None,
 ) -> None:
     """Train a network in place.
 
@@ -114,14 +118,16 @@ def train(
         penalty: called in every step; what it gives is added to the loss.
         seed: of what the network itself draws, such as dropout; set anew for every epoch, so that
             a training that goes on draws what it would have drawn. None leaves it to chance.
+        group: the ranks that train together, each on its part of every batch; the gradients are
+            averaged, rank 0 writes the checkpoint, and its buffers are those of the result.
 
     Raises:
         FloatingPointError: if the loss of an epoch is not finite.
         ValueError: if the checkpoint belongs to another training.
+        RuntimeError: if a rank would begin at another epoch.
     """
     others = set() if turns is None else set(turns.parameters)
     optimizer = make_optimizer(groups or [p for p in model.parameters() if p not in others], config)
-    forward = torch.compile(model) if config.compile else model
     lower = config.precision != "float32"
     saved = optimizer if turns is None else SavedTogether(optimizer, turns.optimizer)
     first_epoch = 0
@@ -133,7 +139,10 @@ def train(
                 "train with the same, or delete it to start again"
             )
         first_epoch = progress["epoch"]
+    check_same({"epoch": first_epoch}, next(model.parameters()).device, group)
     model.train()
+    forward = model if group is None else DistributedDataParallel(model, process_group=group)
+    forward = torch.compile(forward) if config.compile else forward
     for epoch in range(first_epoch, config.epochs):
         batches.set_epoch(epoch)
         if seed is not None:
@@ -141,8 +150,8 @@ def train(
         other_batches = iter(()) if turns is None else turns.passes(epoch, len(batches))
         for step, (images, labels) in enumerate(batches):
             rate = config.lr * rate_factor(config, epoch + step / len(batches))
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group.get("factor", 1.0)
+            for settings in optimizer.param_groups:
+                settings["lr"] = rate * settings.get("factor", 1.0)
             with torch.autocast(images.device.type, torch.bfloat16, lower):
                 outputs = forward(images)
             if lower:
@@ -160,16 +169,26 @@ def train(
                 f"the training loss is {loss.item()} after epoch {epoch + 1}; "
                 "lower the learning rate and start again from the last checkpoint"
             )
-        if checkpoint is not None:
+        if checkpoint is not None and leads(group):
             progress = {"config": asdict(config), "epoch": epoch + 1}
             save_training_state(checkpoint, model, saved, progress)
+    if group is not None:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0, group=group)
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Batches, *, top: int = 1) -> float:
-    """Give the part of a split, from 0 to 1, whose class is among the `top` likeliest."""
+def evaluate(
+    model: nn.Module, batches: Batches, group: dist.ProcessGroup | None = None, *, top: int = 1
+) -> float:
+    """Give the part of a split, from 0 to 1, whose class is among the `top` likeliest.
+
+    Of several ranks, all parts count together.
+    """
     model.eval()
     correct = sum(
         (model(images).topk(top).indices == labels[:, None]).sum() for images, labels in batches
     )
+    if group is not None:
+        dist.all_reduce(correct, group=group)
     return correct.item() / batches.samples

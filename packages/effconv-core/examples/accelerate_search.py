@@ -1,9 +1,13 @@
-"""A search in Accelerate's loop: `pip install effconv-core accelerate`, then run this file."""
+"""A search in Accelerate's loop: `pip install effconv-core accelerate`, then run this file.
+
+`accelerate launch --num-processes 2 accelerate_search.py` makes it one search by two processes.
+"""
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from accelerate import Accelerator
-from effconv_core import SearchableCNN, SizePlan, recipe
+from effconv_core import SearchableCNN, SizePlan, check_ranks, recipe
 from torch import nn
 
 
@@ -27,6 +31,8 @@ def learn_sizes(
             optimizer.zero_grad()
             accelerator.backward(loss)
             optimizer.step()
+        # The group of all processes is None where there is one.
+        check_ranks(accelerator.unwrap_model(network), dist.group.WORLD)
     return accelerator.unwrap_model(network).plan(budget)
 
 
@@ -41,7 +47,10 @@ if __name__ == "__main__":
     )
     images = torch.utils.data.TensorDataset(torch.randn(64, 3, 32, 32), torch.arange(64) % 10)
     loader = torch.utils.data.DataLoader(images, batch_size=16, shuffle=True)
-    accelerator = Accelerator()
-    plan = learn_sizes(network, loader, 14_000, accelerator)
+    # Without this, Accelerate takes several processes without a GPU for one each.
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    plan = learn_sizes(network, loader, 13_600, accelerator)
     if accelerator.is_main_process:
         plan.save("plan.json")
+    accelerator.free_memory()
+    accelerator.end_training()

@@ -1,9 +1,15 @@
-"""A search in Lightning's loop: `pip install effconv-core lightning`, then run this file."""
+"""A search in Lightning's loop: `pip install effconv-core lightning`, then run this file.
+
+`torchrun --nproc-per-node 2 lightning_search.py` makes it one search by two processes.
+"""
+
+import os
 
 import lightning
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from effconv_core import SearchableCNN, SizePlan, recipe
+from effconv_core import SearchableCNN, SizePlan, check_ranks, recipe
 from torch import Tensor, nn
 
 
@@ -26,6 +32,10 @@ class Search(lightning.LightningModule):
         task_loss = F.cross_entropy(self.searchable(images), labels)
         budget_loss = self.searchable.budget_loss(self.budget)
         return task_loss + budget_loss
+
+    def on_train_epoch_end(self) -> None:
+        """See that no process went another way."""
+        check_ranks(self.searchable, dist.group.WORLD)  # which is None in one process
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Take the three groups, each with its own rate."""
@@ -55,4 +65,11 @@ if __name__ == "__main__":
     )
     images = torch.utils.data.TensorDataset(torch.randn(64, 3, 32, 32), torch.arange(64) % 10)
     loader = torch.utils.data.DataLoader(images, batch_size=16, shuffle=True)
-    learn_sizes(network, loader, 14_000, lightning.Trainer(max_epochs=2)).save("plan.json")
+    trainer = lightning.Trainer(
+        max_epochs=2,
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+    )
+    plan = learn_sizes(network, loader, 13_600, trainer)
+    if trainer.is_global_zero:
+        plan.save("plan.json")

@@ -120,16 +120,6 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path):
         search(net(), Loader(), config=config(), **keywords)
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x00" * 64, None])
-def test_a_damaged_checkpoint_is_refused_with_the_remedy(tmp_path, damage):
-    path = tmp_path / "s.safetensors"
-    keywords = {"budget": BUDGET, "config": config(), "checkpoint": path}
-    search(net(), Loader(), **keywords)
-    path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
-    with pytest.raises(ValueError, match="no readable training state .* delete it"):
-        search(net(), Loader(), **keywords)
-
-
 def test_steps_report_what_happened():
     steps = []
     search(net(), Loader(), budget=BUDGET, config=config(epochs=2), on_step=steps.append)

@@ -149,7 +149,7 @@ def test_a_search_gives_the_tournaments_plan_and_keeps_it_in_its_checkpoint(tmp_
         if sizes != tuple(learned.values())
     )
 
-    def favour(searchable, loader, *, budget, criterion):
+    def favour(searchable, loader, *, budget, criterion, group):
         plan = searchable.plan(budget)
         return dataclasses.replace(plan, sizes=dict(zip(plan, other)), cost=network.cost(other))
 

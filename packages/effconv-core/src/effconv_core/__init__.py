@@ -1,12 +1,16 @@
 """EffConv: learn the kernel size of every convolution of a CNN under a budget."""
 
 from effconv_core.budget import Budget
-from effconv_core.checkpoint import load_training_state, save_training_state
+from effconv_core.checkpoint import (
+    load_training_state,
+    save_training_state,
+)
 from effconv_core.choice import left_alone, searched_layers
 from effconv_core.config import RECIPES, SearchConfig, recipe
 from effconv_core.latency import Latency
 from effconv_core.macs import Macs
 from effconv_core.plan import SizePlan, apply_plan, load, save
+from effconv_core.ranks import check_ranks
 from effconv_core.score import PlanScore, rank_plan, score
 from effconv_core.search import SearchStep, search
 from effconv_core.searchable import SearchableCNN
@@ -25,6 +29,7 @@ __all__ = [
     "SearchableCNN",
     "SizePlan",
     "apply_plan",
+    "check_ranks",
     "left_alone",
     "load",
     "load_training_state",

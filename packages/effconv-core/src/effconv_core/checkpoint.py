@@ -1,16 +1,38 @@
-"""Training state as one safetensors file: no pickle, whole or not at all."""
+"""Training state as safetensors with JSON in its header: whole or not at all, and the last two."""
 
+import hashlib
 import json
+import logging
 import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+SCHEMA = 2
+READ = (1, SCHEMA)
 REMEDY = "delete it to start again, or name another file"
+
+logger = logging.getLogger("effconv_core")
+
+
+class DamagedError(ValueError):
+    """A file is no whole training state."""
+
+
+class TrainingState(NamedTuple):
+    """What a file of `save_training_state` holds."""
+
+    path: Path
+    """The file that was read; the one before the newest where that is damaged."""
+    tensors: dict[str, torch.Tensor]
+    param_groups: list[dict[str, Any]]
+    progress: dict[str, Any]
 
 
 def save_training_state(
@@ -19,13 +41,18 @@ def save_training_state(
     optimizer: torch.optim.Optimizer,
     progress: dict[str, Any],
 ) -> None:
-    """Write model, optimizer and progress; an interruption leaves the older file in place.
+    """Write model, optimizer and progress; the state before stays beside it as `NAME.previous.*`.
+
+    An interruption at any moment leaves the newest file whole: the old one or the new one.
 
     Args:
         path: where to write.
         model: any module.
         optimizer: its optimizer.
         progress: anything that JSON can hold.
+
+    Raises:
+        OSError: if the file cannot be written; the states before are untouched then.
     """
     path = Path(path)
     state = optimizer.state_dict()
@@ -37,19 +64,41 @@ def save_training_state(
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
+    metadata = {
+        "schema": str(SCHEMA),
+        "param_groups": json.dumps(state["param_groups"]),
+        "progress": json.dumps(progress),
+    }
+    metadata["sha256"] = _digest(contiguous, metadata)
     temporary = path.with_name(path.name + ".partial")
-    metadata = {"param_groups": json.dumps(state["param_groups"]), "progress": json.dumps(progress)}
-    save_file(contiguous, temporary, metadata=metadata)
+    try:
+        save_file(contiguous, temporary, metadata=metadata)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+    except (SafetensorError, OSError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(
+            f"the training state {path} cannot be written ({error}); make room or let the folder "
+            "be written to, then go on from the state before it"
+        ) from error
+    _keep(path)
     temporary.replace(path)
 
 
-def read_progress(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Give the progress of a saved state, without loading it.
-
-    Raises:
-        ValueError: if the file is damaged.
-    """
-    return _read(path)[1]
+def _keep(path: Path) -> None:
+    """Let the newest file be the one before, too, so that there is a newest one at any moment."""
+    before = _previous(path)
+    if not path.exists():
+        before.unlink(missing_ok=True)  # of another run, whose newest was deleted
+        return
+    second = before.with_name(before.name + ".partial")
+    second.unlink(missing_ok=True)
+    try:
+        second.hardlink_to(path)
+    except OSError:  # some file systems have no such links
+        shutil.copyfile(path, second)
+    second.replace(before)
+    second.unlink(missing_ok=True)  # still there where both were links to one file
 
 
 def load_training_state(
@@ -57,31 +106,83 @@ def load_training_state(
 ) -> dict[str, Any]:
     """Put a saved state into a model and its optimizer, and give the progress.
 
+    Where the file is damaged, the one before it is taken, and the logger `effconv_core` warns of
+    it. Files of every released version are read.
+
     Raises:
-        ValueError: if the file is damaged or belongs to another model or optimizer.
+        FileNotFoundError: if there is no such file.
+        ValueError: if neither is whole, or the state belongs to another model or optimizer.
     """
-    groups, progress = _read(path)
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    state = read_training_state(path)
+    put_training_state(state, model, optimizer)
+    return state.progress
+
+
+def read_training_state(path: str | os.PathLike[str]) -> TrainingState:
+    """Read a saved state, see `load_training_state`."""
+    path = Path(path)
+    before = _previous(path)
+    try:
+        return _read(path)
+    except DamagedError as error:
+        if not before.exists():
+            raise
+        why = str(error).removesuffix(f"; {REMEDY}")
+    state = _read(before)
+    logger.warning("%s; going on from the state before it, %s", why, before)
+    return state
+
+
+def put_training_state(
+    state: TrainingState, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put a state that was read into a model and its optimizer, see `load_training_state`."""
     slots: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
+    weights = {}
+    for name, tensor in state.tensors.items():
         if name.startswith("optimizer."):
             _, index, slot = name.split(".", 2)
             slots.setdefault(int(index), {})[slot] = tensor
-    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        else:
+            weights[name.removeprefix("model.")] = tensor
     try:
         model.load_state_dict(weights)
-        optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        optimizer.load_state_dict({"state": slots, "param_groups": state.param_groups})
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} does not fit this model ({error}); {REMEDY}") from None
-    return progress
+        raise ValueError(f"{state.path} does not fit this model ({error}); {REMEDY}") from None
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Give the optimizer's groups and the progress; opening the file checks that it is whole."""
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def _read(path: Path) -> TrainingState:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        return json.loads(metadata["param_groups"]), json.loads(metadata["progress"])
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no readable training state ({error}); {REMEDY}") from None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # Schema 1 has no sum; later ones keep this one, so that damage is told from a later schema.
+        if metadata.keys() & {"schema", "sha256"}:
+            if metadata["sha256"] != _digest(tensors, metadata):
+                raise SafetensorError("its content has another sha256 than was written")
+            if int(metadata["schema"]) not in READ:
+                raise ValueError(
+                    f"{path} has schema {metadata['schema']}; this version reads "
+                    f"{' and '.join(map(str, READ))}, so update effconv-core"
+                )
+        groups, progress = json.loads(metadata["param_groups"]), json.loads(metadata["progress"])
+    except (SafetensorError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DamagedError(f"{path} is no readable training state ({error}); {REMEDY}") from None
+    return TrainingState(path, tensors, groups, progress)
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    """Give the sha256 of all that a file says, the sum itself excepted."""
+    digest = hashlib.sha256()
+    texts = {name: text for name, text in metadata.items() if name != "sha256"}
+    digest.update(json.dumps(texts, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

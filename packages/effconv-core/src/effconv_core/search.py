@@ -7,17 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from effconv_core.batches import epoch_batches
 from effconv_core.budget import Budgets
-from effconv_core.checkpoint import load_training_state, read_progress, save_training_state
+from effconv_core.checkpoint import (
+    put_training_state,
+    read_training_state,
+    save_training_state,
+)
 from effconv_core.choice import LayerFilter, Ranges
 from effconv_core.config import SearchConfig, recipe
 from effconv_core.conv import PredictedConv
 from effconv_core.plan import SizePlan
+from effconv_core.ranks import check_same, data_parallel, in_step, leads
 from effconv_core.searchable import SearchableCNN
 from effconv_core.tournament import tournament
 
@@ -27,7 +33,8 @@ class SearchStep:
     """What one step of a search did; tensors stay on the device, so reading one synchronises.
 
     Soft sizes, sizes and cost are those learned so far; where the config draws the sizes of a step,
-    losses and outputs are those of the drawn ones.
+    losses and outputs are those of the drawn ones. In a search by several processes, task loss,
+    outputs and targets are those of this rank's part of the batch.
     """
 
     epoch: int
@@ -54,6 +61,7 @@ def search(
     per_axis: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
     on_step: Callable[[SearchStep], None] | None = None,
+    group: dist.ProcessGroup | None = None,
 ) -> SizePlan:
     """Learn the kernel sizes of a network under a budget (EffConv Algorithm 1, lines 1 to 8).
 
@@ -72,8 +80,13 @@ def search(
         allowed: the sizes that layers may have, see `SearchableCNN`.
         tie: groups of layers that share their size, see `SearchableCNN`.
         per_axis: whether kernels may be rectangular, see `SearchableCNN`.
-        checkpoint: a file that is written after every epoch and, where it exists, gone on from.
+        checkpoint: a file that is written after every epoch and, where it exists, gone on from; the
+            one before it is kept too, see `load_training_state`.
         on_step: called after every step.
+        group: the processes that make this one search together, each of which calls this with its
+            own part of every batch; None searches in this process alone. Gradients are averaged by
+            DistributedDataParallel, rank 0 writes the checkpoint and all ranks read it. In a
+            program that torchrun started, `torch.distributed.group.WORLD`.
 
     Returns:
         The plan, whose cost is within the config's tolerance of the budget.
@@ -84,6 +97,7 @@ def search(
             inputs have another channel count than the network takes, a layer is not run, or the
             checkpoint belongs to another search.
         FloatingPointError: if a soft size is no longer finite.
+        RuntimeError: if a rank went another way than the others; the sentence names it.
     """
     if isinstance(model, SearchableCNN):
         choices = {"config": config, "searched": searched, "allowed": allowed, "tie": tie or None}
@@ -112,18 +126,21 @@ def search(
     progress = {**identity, "epoch": 0}
     if checkpoint is not None and Path(checkpoint).exists():
         progress = _resume(checkpoint, searchable, optimizer, identity)
+    beginning = {"epoch": progress["epoch"], "plan": progress.get("plan")}
+    costs = {"cost of plans": _costs_of_some(searchable, budget)}
+    check_same({**identity, **beginning, **costs}, next(searchable.parameters()).device, group)
     if "plan" in progress:
         return SizePlan.from_json(progress["plan"])
-    searchable.train()
+    network = data_parallel(searchable.train(), group)
     for epoch in range(progress["epoch"], config.epochs):
-        _run_epoch(searchable, loader, optimizer, epoch, budget, criterion, on_step)
+        _run_epoch(searchable, network, loader, optimizer, epoch, budget, criterion, on_step, group)
         progress["epoch"] = epoch + 1
-        if checkpoint is not None:
+        if checkpoint is not None and leads(group):
             save_training_state(checkpoint, searchable, optimizer, progress)
     if config.finalists == 1:
         return searchable.plan(budget)
-    plan = tournament(searchable, loader, budget=budget, criterion=criterion)
-    if checkpoint is not None:
+    plan = tournament(searchable, loader, budget=budget, criterion=criterion, group=group)
+    if checkpoint is not None and leads(group):
         progress["plan"] = plan.to_json()
         save_training_state(checkpoint, searchable, optimizer, progress)
     return plan
@@ -135,35 +152,59 @@ def _as_json(searchable: SearchableCNN, budget: Budgets) -> Any:
     return [bound.record() for bound in searchable.bounds(budget)]
 
 
+def _costs_of_some(searchable: SearchableCNN, budget: Budgets) -> list[list[int]]:
+    """Give what plans from the smallest to the largest cost in each budget."""
+    ranges = searchable.space.ranges
+    plans = [[r[min(i, len(r) - 1)] for r in ranges] for i in range(max(map(len, ranges)))]
+    return [[bound.cost(sizes) for sizes in plans] for bound in searchable.bounds(budget)]
+
+
 def _resume(
     checkpoint: str | os.PathLike[str],
     searchable: SearchableCNN,
     optimizer: torch.optim.Optimizer,
     identity: dict[str, Any],
 ) -> dict[str, Any]:
-    progress = read_progress(checkpoint)
+    state = read_training_state(checkpoint)
+    progress = _of_this_version(state.progress)
     for name, value in identity.items():
         if progress.get(name) != value:
             raise ValueError(
-                f"{checkpoint} was written by a search whose {name} was {progress.get(name)}, not "
+                f"{state.path} was written by a search whose {name} was {progress.get(name)}, not "
                 f"{value}; search with the same {name}, or delete it to start again"
             )
-    return load_training_state(checkpoint, searchable, optimizer)
+    counts = {f"model.{n}": v for n, v in searchable.state_dict().items() if n.endswith("_state")}
+    # Before 0.2.0 nothing was drawn, so nothing was counted.
+    put_training_state(state._replace(tensors={**counts, **state.tensors}), searchable, optimizer)
+    return progress
+
+
+def _of_this_version(progress: dict[str, Any]) -> dict[str, Any]:
+    """Give the progress that another version wrote with what it took for granted."""
+    if "config" not in progress:
+        return progress
+    config = {**asdict(SearchConfig()), **progress["config"]}
+    L = len(progress.get("layers", ()))
+    granted = {"allowed": [[1, 2 * config["k"] + 1, 1]] * L, "tie": list(range(L))}
+    return {**granted, **progress, "config": config}
 
 
 def _run_epoch(
     searchable: SearchableCNN,
+    network: Callable[[Any], Any],
     loader: Iterable[tuple[Any, Any]],
     optimizer: torch.optim.Optimizer,
     epoch: int,
     budget: Budgets,
     criterion: Callable[[Any, Any], Tensor],
     on_step: Callable[[SearchStep], None] | None,
+    group: dist.ProcessGroup | None,
 ) -> None:
     device = next(searchable.parameters()).device
-    for step, (inputs, targets) in enumerate(epoch_batches(loader, epoch, device)):
+    batches = in_step(epoch_batches(loader, epoch, device), searchable, group, epoch)
+    for step, (inputs, targets) in enumerate(batches):
         try:
-            outputs = searchable(inputs)
+            outputs = network(inputs)
         except RuntimeError as error:
             raise _channel_error(searchable, inputs) or error from None
         if epoch == step == 0:

@@ -7,6 +7,7 @@ from itertools import chain, count
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -14,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from effconv_core.batches import epoch_batches
 from effconv_core.budget import Budgets
 from effconv_core.plan import SizePlan
+from effconv_core.ranks import average
 from effconv_core.searchable import SearchableCNN
 from effconv_core.space import flat
 
@@ -27,6 +29,7 @@ def tournament(
     *,
     budget: Budgets,
     criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
+    group: dist.ProcessGroup | None = None,
 ) -> SizePlan:
     """Compare plans near the learned sizes by their loss; give the best (not in the paper).
 
@@ -41,6 +44,8 @@ def tournament(
         loader: training batches; passed over again from its start where it is too short.
         budget: the wanted parameter count, or `Budget`s, which all plans meet.
         criterion: the task's loss of `(outputs, targets)`.
+        group: the processes that compare together, each on its own part of every batch, see
+            `search`; losses are averaged over them, so that all choose the same plan.
 
     Raises:
         ValueError: if the config has one finalist, no plan meets the budget, or the loader is
@@ -67,6 +72,7 @@ def tournament(
                 inputs, targets = next(batches)
                 for place, sizes in enumerate(totals):
                     losses[place] += criterion(network.forward_at(sizes, inputs), targets).sum()
+            average(losses, group)
             for sizes, loss in zip(totals, losses.tolist(), strict=True):
                 totals[sizes] += loss if math.isfinite(loss) else math.inf
             best_first = sorted(totals, key=totals.__getitem__)

@@ -43,6 +43,8 @@ def synthetic(
     batch_size: int,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Batches:
     """Draw a set in which the orientation of patches `scale` pixels wide carries the class.
 
@@ -56,9 +58,11 @@ def synthetic(
         patches: patches in an image.
         contrast: signal amplitude of one patch over noise standard deviation behind the patch's
             matched filter; higher is easier.
-        batch_size: samples in a batch.
+        batch_size: samples in a batch of this rank.
         seed: of the drawing and of the order of training.
         device: where the images are kept and the batches are given.
+        rank: which part of each global batch this process gets, from 0.
+        world_size: number of ranks.
 
     Returns:
         Batches of `(B, 1, image_size, image_size)` in which the noise has unit variance.
@@ -107,6 +111,8 @@ def synthetic(
         std=(NOISE / 255,),
         seed=seed,
         device=device,
+        rank=rank,
+        world_size=world_size,
         name=f"synthetic-{scale:g}",
     )
 

@@ -1,0 +1,277 @@
+"""Training states: whole or not at all, the last two, and those of every released version."""
+
+import errno
+import importlib.util
+import json
+import logging
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from effconv_core import (
+    SearchConfig,
+    SizePlan,
+    apply_plan,
+    checkpoint,
+    load,
+    load_training_state,
+    save_training_state,
+    search,
+)
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+RELEASED = Path(__file__).parent / "released"
+VERSIONS = sorted(folder.name for folder in RELEASED.iterdir() if (folder / "paper.json").exists())
+
+spec = importlib.util.spec_from_file_location("write", RELEASED / "write.py")
+write = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(write)
+
+
+def one_step(seed=0, **optimizer):
+    """A module and an optimizer that has slots."""
+    generator = torch.Generator().manual_seed(seed)
+    model = nn.Linear(3, 2).requires_grad_(True)
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def test_there_are_files_of_every_version_before_this_one():
+    assert VERSIONS == ["0.1.0", "0.2.0"]
+
+
+@pytest.mark.parametrize("name", ["paper", "default"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_interrupted_search_of_a_released_version_goes_on_to_its_plan(version, name, tmp_path):
+    folder = RELEASED / version
+    path = tmp_path / "search.safetensors"
+    shutil.copy(folder / f"{name}.safetensors", path)
+    with safe_open(path, "pt") as file:
+        config = SearchConfig(**json.loads(file.metadata()["progress"])["config"])
+    steps = []
+    plan = search(
+        write.network(),
+        write.Loader(),
+        budget=write.BUDGET,
+        config=config,
+        checkpoint=path,
+        on_step=steps.append,
+    )
+    assert [(step.epoch, step.step) for step in steps] == [(1, i) for i in range(4)]
+    expected = SizePlan.load(folder / f"{name}.json")
+    assert plan.sizes == expected.sizes
+    assert list(plan.soft_sizes.values()) == pytest.approx(list(expected.soft_sizes.values()))
+    with safe_open(path, "pt") as file:
+        assert file.metadata()["schema"] == "2"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_training_and_a_network_of_a_released_version_are_read(version):
+    folder = RELEASED / version
+    plan = SizePlan.load(folder / "default.json")
+    cnn = load(write.network(), folder / "cnn.safetensors")
+    for name, value in load_file(folder / "cnn.safetensors").items():
+        torch.testing.assert_close(cnn.state_dict()[name], value, rtol=0, atol=0)
+    trained = apply_plan(write.network(), plan)
+    optimizer = write.training(trained)
+    progress = load_training_state(folder / "training.safetensors", trained, optimizer)
+    assert progress == {"epoch": 1}
+    torch.testing.assert_close(trained.state_dict(), cnn.state_dict(), rtol=0, atol=0)
+    slots = optimizer.state_dict()["state"]
+    assert all(slots[i]["momentum_buffer"].abs().sum() > 0 for i in range(len(slots)))
+
+
+def test_a_search_of_a_released_version_with_other_settings_is_refused(tmp_path):
+    path = tmp_path / "search.safetensors"
+    shutil.copy(RELEASED / "0.2.0" / "default.safetensors", path)
+    with safe_open(path, "pt") as file:
+        config = SearchConfig(**json.loads(file.metadata()["progress"])["config"])
+    with pytest.raises(ValueError, match=r"whose allowed was .* delete it to start again"):
+        search(
+            write.network(),
+            write.Loader(),
+            budget=write.BUDGET,
+            config=config,
+            checkpoint=path,
+            allowed=range(1, 8, 2),
+        )
+
+
+def test_the_last_two_are_kept(tmp_path):
+    path, before = tmp_path / "s.safetensors", tmp_path / "s.previous.safetensors"
+    model, optimizer = one_step()
+    for epoch in range(3):
+        save_training_state(path, model, optimizer, {"epoch": epoch})
+        assert before.exists() == (epoch > 0)
+    assert load_training_state(path, model, optimizer) == {"epoch": 2}
+    assert load_training_state(before, model, optimizer) == {"epoch": 1}
+    assert sorted(p.name for p in tmp_path.iterdir()) == [before.name, path.name]
+
+
+def test_where_there_are_no_hard_links_the_last_two_are_kept_too(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    test_the_last_two_are_kept(tmp_path)
+
+
+def test_a_deleted_state_does_not_come_back_from_the_one_before(tmp_path):
+    path = tmp_path / "s.safetensors"
+    model, optimizer = one_step()
+    for epoch in range(2):
+        save_training_state(path, model, optimizer, {"epoch": epoch})
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        load_training_state(path, model, optimizer)
+    save_training_state(path, model, optimizer, {"epoch": 7})
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="no readable training state"):
+        load_training_state(path, model, optimizer)
+
+
+def damaged(content: bytes, how: str, draw: random.Random) -> bytes:
+    if how == "empty":
+        return b""
+    if how == "zeros":
+        return bytes(len(content))
+    place = draw.randrange(len(content))
+    if how == "cut":
+        return content[:place]
+    return content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("how", ["empty", "zeros", "cut", "flipped"])
+def test_a_damaged_state_is_noticed_and_the_one_before_taken(tmp_path, caplog, how):
+    path, draw = tmp_path / "s.safetensors", random.Random(0)
+    models = [one_step(seed) for seed in range(2)]
+    for epoch, pair in enumerate(models):
+        save_training_state(path, *pair, {"epoch": epoch})
+    whole = path.read_bytes()
+    for _ in range(1 if how in ("empty", "zeros") else 300):
+        path.write_bytes(damaged(whole, how, draw))
+        model, optimizer = one_step(9)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "effconv_core"):
+            assert load_training_state(path, model, optimizer) == {"epoch": 0}
+        assert "s.safetensors is no readable training state" in caplog.text
+        assert "going on from the state before it" in caplog.text
+        torch.testing.assert_close(model.state_dict(), models[0][0].state_dict(), rtol=0, atol=0)
+        found, expected = (o.state_dict()["state"] for o in (optimizer, models[0][1]))
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_two_damaged_states_are_refused_with_the_remedy(tmp_path):
+    path = tmp_path / "s.safetensors"
+    model, optimizer = one_step()
+    for epoch in range(2):
+        save_training_state(path, model, optimizer, {"epoch": epoch})
+    for file in tmp_path.iterdir():
+        file.write_bytes(b"{}")
+    with pytest.raises(ValueError, match=r"s\.previous\.safetensors is no readable .* delete it"):
+        load_training_state(path, model, optimizer)
+
+
+def test_a_search_goes_on_from_the_state_before_a_damaged_one(tmp_path, caplog):
+    keywords = {"budget": write.BUDGET, "config": write.config("default")}
+    path = tmp_path / "s.safetensors"
+    straight = search(write.network(), write.Loader(), **keywords)
+    steps = []
+    with pytest.raises(KeyboardInterrupt):
+        search(write.network(), write.Loader(2), checkpoint=path, **keywords)  # in the tournament
+    path.write_bytes(path.read_bytes()[:-1])
+    found = search(
+        write.network(), write.Loader(), checkpoint=path, on_step=steps.append, **keywords
+    )
+    assert {step.epoch for step in steps} == {1}
+    assert found == straight
+    assert "going on from the state before it" in caplog.text
+
+
+def test_a_state_of_a_later_schema_is_refused_and_not_passed_over(tmp_path, monkeypatch):
+    path = tmp_path / "s.safetensors"
+    model, optimizer = one_step()
+    save_training_state(path, model, optimizer, {"epoch": 0})
+    monkeypatch.setattr(checkpoint, "SCHEMA", 3)
+    save_training_state(path, model, optimizer, {"epoch": 1})
+    with pytest.raises(ValueError, match=r"has schema 3; this version reads 1 and 2, so update"):
+        load_training_state(path, model, optimizer)
+
+
+def test_a_state_of_another_network_is_refused(tmp_path):
+    path = tmp_path / "s.safetensors"
+    model, optimizer = one_step()
+    save_training_state(path, model, optimizer, {})
+    other = nn.Linear(4, 2)
+    with pytest.raises(ValueError, match="does not fit this model"):
+        load_training_state(path, other, torch.optim.AdamW(other.parameters()))
+
+
+@pytest.mark.parametrize("step", ["save_file", "fsync", "link", "first", "second"])
+def test_an_interruption_at_any_step_of_writing_leaves_a_whole_state(tmp_path, monkeypatch, step):
+    path = tmp_path / "s.safetensors"
+    model, optimizer = one_step()
+    for epoch in range(2):
+        save_training_state(path, model, optimizer, {"epoch": epoch})
+
+    class KilledError(BaseException):
+        pass
+
+    replaced, link, replace = [], Path.hardlink_to, Path.replace
+
+    def stop(*_, **__):
+        raise KilledError
+
+    def stop_at(self, target):
+        replaced.append(target)
+        if len(replaced) == ("first", "second").index(step) + 1:
+            raise KilledError
+        return replace(self, target)
+
+    def linked(self, target):
+        link(self, target)
+        raise KilledError
+
+    if step == "save_file":
+        monkeypatch.setattr(checkpoint, "save_file", stop)
+    elif step == "fsync":
+        monkeypatch.setattr(os, "fsync", stop)
+    elif step == "link":
+        monkeypatch.setattr(Path, "hardlink_to", linked)
+    else:
+        monkeypatch.setattr(Path, "replace", stop_at)
+    with pytest.raises(KilledError):
+        save_training_state(path, model, optimizer, {"epoch": 2})
+    monkeypatch.undo()
+    assert load_training_state(path, model, optimizer) == {"epoch": 1}
+    save_training_state(path, model, optimizer, {"epoch": 2})
+    assert load_training_state(path, model, optimizer) == {"epoch": 2}
+    before = tmp_path / "s.previous.safetensors"
+    assert load_training_state(before, model, optimizer) == {"epoch": 1}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_state_that_cannot_be_written_is_one_sentence_and_leaves_the_old_ones(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "s.safetensors"
+    model, optimizer = one_step()
+    save_training_state(path, model, optimizer, {"epoch": 0})
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="cannot be written .*No space left.*make room"):
+        save_training_state(path, model, optimizer, {"epoch": 1})
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert load_training_state(path, model, optimizer) == {"epoch": 0}

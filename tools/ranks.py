@@ -1,0 +1,84 @@
+"""The processes of one run, as torchrun starts them."""
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+class OtherRankError(RuntimeError):
+    """Rank 0 has raised, and says why."""
+
+
+class Ranks(NamedTuple):
+    """Which of how many processes this is."""
+
+    rank: int
+    world_size: int
+    group: dist.ProcessGroup | None
+    """None in a program that torchrun did not start."""
+    device: str
+    """This rank's own."""
+
+    def share(self, batch_size: int, name: str) -> int:
+        """Give this rank's part of a batch.
+
+        Raises:
+            ValueError: if the batch cannot be divided evenly.
+        """
+        if batch_size % self.world_size:
+            raise ValueError(
+                f"{name} is {batch_size} and there are {self.world_size} ranks, which share each "
+                "batch evenly; pass a multiple of them"
+            )
+        return batch_size // self.world_size
+
+    def on_first(self, function: Callable[[], T]) -> T | None:
+        """Call a function on rank 0 alone; the others wait for it and get None.
+
+        Raises:
+            OtherRankError: on the others, where rank 0 raised whatever it raised.
+        """
+        result, error = None, None
+        if self.rank == 0:
+            try:
+                result = function()
+            except Exception as raised:
+                error = raised
+        if self.group is not None:
+            failed = torch.tensor(int(error is not None), device=self.device)
+            dist.broadcast(failed, src=0, group=self.group)
+            if error is None and failed:
+                raise OtherRankError
+        if error is not None:
+            raise error
+        return result
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """Join the other processes where torchrun has started this one, and leave them at the end.
+
+    Args:
+        device: `cpu`, or `cuda` for each rank's own GPU.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield Ranks(0, 1, None, device)
+        return
+    if device.startswith("cuda"):
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), dist.group.WORLD, device)
+    finally:
+        # What DistributedDataParallel leaves in cycles holds the group, whose threads must end
+        # before the interpreter does.
+        gc.collect()
+        dist.destroy_process_group()
