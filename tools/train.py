@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from effconv_core import load_training_state, save_training_state
+from effconv_core.checkpoint import last_state
+from effconv_core.divergence import check_parameters, finite_soon, no_finite_loss
 from effconv_data import Batches
 from torch import Tensor, nn
 
@@ -87,7 +89,8 @@ def train(
         on_step: called after every step.
 
     Raises:
-        FloatingPointError: if the loss of an epoch is not finite.
+        FloatingPointError: if a loss is not finite; the sentence names the step, the layer and the
+            last good checkpoint.
         ValueError: if the checkpoint belongs to another training.
     """
     if config.optimizer == "sgd":
@@ -115,16 +118,16 @@ def train(
                 group["lr"] = config.lr * rate_factor(config, epoch + step / len(batches))
             outputs = model(images)
             loss = F.cross_entropy(outputs, labels)
+            is_finite = finite_soon(loss)
             optimizer.zero_grad()
             loss.backward()
+            if not is_finite():
+                error = no_finite_loss(model, (images, labels), loss=loss, epoch=epoch, step=step)
+                raise FloatingPointError(f"{error}; {last_state(checkpoint, epoch)}")
             optimizer.step()
             if on_step is not None:
                 on_step(TrainStep(epoch, step, loss.detach(), outputs.detach(), labels))
-        if not loss.isfinite():
-            raise FloatingPointError(
-                f"the training loss is {loss.item()} after epoch {epoch + 1}; "
-                "lower the learning rate and start again from the last checkpoint"
-            )
+        check_parameters(model, epoch)
         if checkpoint is not None:
             progress = {"config": asdict(config), "epoch": epoch + 1}
             save_training_state(checkpoint, model, optimizer, progress)

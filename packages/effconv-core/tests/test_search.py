@@ -121,11 +121,12 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 64, None])
-def test_a_damaged_checkpoint_is_refused_with_the_remedy(tmp_path, damage):
+def test_damaged_checkpoints_are_refused_with_the_remedy(tmp_path, damage):
     path = tmp_path / "s.safetensors"
     keywords = {"budget": BUDGET, "config": config(), "checkpoint": path}
     search(net(), Loader(), **keywords)
-    path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
+    for each in (path, tmp_path / "s.safetensors.previous"):
+        each.write_bytes(each.read_bytes()[:-100] if damage is None else damage)
     with pytest.raises(ValueError, match="no readable training state .* delete it"):
         search(net(), Loader(), **keywords)
 
@@ -196,12 +197,6 @@ def test_a_layer_that_the_network_does_not_run_is_named():
 def test_another_runtime_error_is_not_disguised():
     batches = [(torch.randn(4, 1, 9, 9).double(), torch.zeros(4).long())]
     with pytest.raises(RuntimeError, match="type"):
-        search(net(), batches, budget=BUDGET, config=config())
-
-
-def test_a_loss_that_is_not_finite_stops_the_search():
-    batches = [(torch.full((4, 1, 9, 9), float("nan")), torch.zeros(4).long())] * 2
-    with pytest.raises(FloatingPointError, match="soft size of layer '2' is nan"):
         search(net(), batches, budget=BUDGET, config=config())
 
 

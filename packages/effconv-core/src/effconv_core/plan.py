@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from effconv_core.conv import CLASSES, kernel_shape_of, resized_conv
+from effconv_core.files import written_whole
 from effconv_core.space import nearest_size
 
 SCHEMA = 2
@@ -166,10 +167,8 @@ class SizePlan(Mapping[str, Size]):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan to a JSON file, whole or not at all."""
-        path = Path(path)
-        temporary = path.with_name(path.name + ".partial")
-        temporary.write_text(self.to_json(), encoding="utf-8")
-        temporary.replace(path)
+        with written_whole(path) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "SizePlan":
@@ -242,14 +241,12 @@ def save(cnn: nn.Module, plan: SizePlan, path: str | os.PathLike[str]) -> None:
         plan: its plan.
         path: where to write; the file appears whole or not at all.
     """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".partial")
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in cnn.state_dict().items()
     }
-    save_file(tensors, temporary, metadata={"plan": plan.to_json()})
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        save_file(tensors, temporary, metadata={"plan": plan.to_json()})
 
 
 def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:

@@ -13,10 +13,16 @@ from torch.nn.modules.conv import _ConvNd
 
 from effconv_core.batches import epoch_batches
 from effconv_core.budget import Budgets
-from effconv_core.checkpoint import load_training_state, read_progress, save_training_state
+from effconv_core.checkpoint import (
+    last_state,
+    load_training_state,
+    read_progress,
+    save_training_state,
+)
 from effconv_core.choice import LayerFilter, Ranges
 from effconv_core.config import SearchConfig, recipe
 from effconv_core.conv import PredictedConv
+from effconv_core.divergence import check_parameters, finite_soon, no_finite_loss
 from effconv_core.plan import SizePlan
 from effconv_core.searchable import SearchableCNN
 from effconv_core.tournament import tournament
@@ -70,7 +76,8 @@ def search(
         allowed: the sizes that layers may have, see `SearchableCNN`.
         tie: groups of layers that share their size, see `SearchableCNN`.
         per_axis: whether kernels may be rectangular, see `SearchableCNN`.
-        checkpoint: a file that is written after every epoch and, where it exists, gone on from.
+        checkpoint: a file that is written after every epoch and, where it exists, gone on from; the
+            one before it is kept as `NAME.previous`, and taken where the file is damaged.
         on_step: called after every step.
 
     Returns:
@@ -81,7 +88,8 @@ def search(
         ValueError: if no layer can be searched, the budget cannot be met, the loader is empty, the
             inputs have another channel count than the network takes, a layer is not run, or the
             checkpoint belongs to another search.
-        FloatingPointError: if a soft size is no longer finite.
+        FloatingPointError: if the loss or a soft size is not finite; the sentence names the step,
+            the layer and the last good checkpoint.
     """
     config = recipe("default") if config is None else config
     searchable = SearchableCNN(
@@ -103,7 +111,11 @@ def search(
         return SizePlan.from_json(progress["plan"])
     searchable.train()
     for epoch in range(progress["epoch"], config.epochs):
-        _run_epoch(searchable, loader, optimizer, epoch, budget, criterion, on_step)
+        try:
+            _run_epoch(searchable, loader, optimizer, epoch, budget, criterion, on_step)
+            check_parameters(searchable, epoch)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}; {last_state(checkpoint, epoch)}") from None
         progress["epoch"] = epoch + 1
         if checkpoint is not None:
             save_training_state(checkpoint, searchable, optimizer, progress)
@@ -157,8 +169,12 @@ def _run_epoch(
             _check_that_all_run(searchable)
         task_loss = criterion(outputs, targets)
         budget_loss = searchable.budget_loss(budget)
+        loss = task_loss + budget_loss
+        is_finite = finite_soon(loss)
         optimizer.zero_grad()
-        (task_loss + budget_loss).backward()
+        loss.backward()
+        if not is_finite():
+            raise no_finite_loss(searchable, (inputs, targets), loss=loss, epoch=epoch, step=step)
         optimizer.step()
         if on_step is not None:
             on_step(
