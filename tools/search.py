@@ -5,8 +5,11 @@ import re
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -15,10 +18,12 @@ from effconv_data import Batches
 from rich.console import Console
 from torch import nn
 
+from tools.claim import claim
+from tools.command import run_command
 from tools.meter import progress_bar, step_meter
 from tools.presets import data_note, make_batches, make_network, preset
 from tools.report import adjustment_sentence, draw_sizes, layer_table, write_report
-from tools.run_folder import Metrics, open_run
+from tools.run_folder import Metrics, check_run, open_run, write_result
 from tools.train import TrainConfig, evaluate, train
 
 DATA = ("cifar10", "mnist", "demo")
@@ -79,11 +84,23 @@ def parse(arguments: list[str]) -> tuple[str, Options]:
     return data, options
 
 
-def run(data: str, options: Options, console: Console) -> Path:
+def run(
+    data: str,
+    options: Options,
+    console: Console,
+    hold: Callable[[Path], AbstractContextManager[Any]] = claim,
+) -> Path:
     """Search, train and report; give the run's folder.
 
+    Args:
+        data: the data's name.
+        options: of the command line.
+        console: where the run is shown.
+        hold: keeps other processes out of the folder.
+
     Raises:
-        FileExistsError: if the run is finished or was made with other settings.
+        FileExistsError: if the run is finished, was made with other settings, or is at work in
+            another process.
         ValueError: for what `search`, `train` or the data refuse.
     """
     if options.device.startswith("cuda") and not torch.cuda.is_available():
@@ -91,17 +108,7 @@ def run(data: str, options: Options, console: Console) -> Path:
             f"device is {options.device!r}, but this torch sees no GPU; pass --device cpu"
         )
 
-    def batches(split: str, batch_size: int) -> Batches:
-        return make_batches(
-            data,
-            split,
-            batch_size=batch_size,
-            device=options.device,
-            seed=options.seed,
-            scale=options.scale,
-        )
-
-    search_batches = batches("train", options.batch_size)
+    search_batches = make(data, options, "train", options.batch_size)
     model = make_network(options.model, search_batches, options.seed)
     model = model.to(options.device, memory_format=torch.channels_last)
     # Refuses a model or a budget that cannot be searched before the run leaves a trace.
@@ -112,8 +119,41 @@ def run(data: str, options: Options, console: Console) -> Path:
     settings = {"data": data, **asdict(options)}
     for place in ("runs", "name", "overwrite"):
         del settings[place]
-    if open_run(folder, settings, data_note(data), overwrite=options.overwrite):
-        console.print(f"going on with the interrupted run {folder}")
+    check_run(folder, settings, overwrite=options.overwrite)
+    with hold(folder):
+        if open_run(folder, settings, data_note(data), overwrite=options.overwrite):
+            console.print(f"going on with the interrupted run {folder}")
+        _do(folder, data, options, model, search_batches, console)
+    return folder
+
+
+def run_in(folder: Path, console: Console, *, arguments: list[str]) -> None:
+    """Do a run of a list in its folder, which the worker holds; see `tools.run_list`."""
+    data, options = parse([*arguments, "--runs", str(folder.parent), "--name", folder.name])
+    run(data, options, console, hold=nullcontext)
+
+
+def make(data: str, options: Options, split: str, batch_size: int) -> Batches:
+    """Give a split of the data."""
+    return make_batches(
+        data,
+        split,
+        batch_size=batch_size,
+        device=options.device,
+        seed=options.seed,
+        scale=options.scale,
+    )
+
+
+def _do(
+    folder: Path,
+    data: str,
+    options: Options,
+    model: nn.Module,
+    search_batches: Batches,
+    console: Console,
+) -> None:
+    """Do what is left of a run."""
     metrics = Metrics(folder)
     with progress_bar(console) as progress:
         plan = search(
@@ -139,8 +179,8 @@ def run(data: str, options: Options, console: Console) -> Path:
     draw_sizes(folder / "sizes.png", plan, metrics)
     del search_batches
 
-    train_batches = batches("train", options.train.batch_size)
-    test_batches = batches("test", 500)
+    train_batches = make(data, options, "train", options.train.batch_size)
+    test_batches = make(data, options, "test", 500)
 
     def trained(phase: str, cnn: nn.Module) -> float:
         with progress_bar(console) as progress:
@@ -171,7 +211,8 @@ def run(data: str, options: Options, console: Console) -> Path:
         console.print(f"original sizes: test accuracy {results['baseline_accuracy']:.2%}")
     metrics.close()
     write_report(folder, model, plan, results, metrics)
-    return folder
+    found = {"sizes": plan.sizes, "parameters": plan.cost, "budget": options.budget}
+    write_result(folder, {**found, **results})
 
 
 def original_plan(model: nn.Module, plan: SizePlan) -> dict[str, int]:
@@ -181,19 +222,15 @@ def original_plan(model: nn.Module, plan: SizePlan) -> dict[str, int]:
 
 
 def main() -> None:
-    """Run the command line; a refusal is one line and exit status 2."""
+    """Run the command line."""
     console = Console()
     started = time.perf_counter()
     # Torch says so once for every even size: true, and no concern of who runs a search.
     warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
-    try:
-        data, options = parse(sys.argv[1:])
-        folder = run(data, options, console)
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        Console(stderr=True).print(f"search: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(2)
+    data, options = parse(sys.argv[1:])
+    folder = run(data, options, console)
     console.print(f"{folder / 'report.md'} written after {time.perf_counter() - started:.0f} s")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("search", main))

@@ -1,9 +1,9 @@
 """`hatch run reproduce:table1`, `reproduce:table2`: run what a table lacks, then write its rows."""
 
 import json
-import traceback
+import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -11,13 +11,16 @@ import torch
 import tyro
 from rich.console import Console
 
+from tools.command import run_command
+from tools.launch import Launch, launch
 from tools.reproduce.rows import SCALES, Row, rows_of
-from tools.reproduce.run import RESULT, run_name, run_once
-from tools.run_folder import write_text
+from tools.reproduce.run import needed_by, run_name
+from tools.run_folder import RESULT, read_result, write_text
+from tools.run_list import Run
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(Launch):
     """Run the rows of a table: finished ones are kept, an interrupted one goes on."""
 
     table: tyro.conf.Positional[Literal["table1", "table2"]]
@@ -32,61 +35,56 @@ class Options:
     """Name the runs and stop."""
 
 
+def runs_of(options: Options) -> list[Run]:
+    """Give the runs of a table, in the order in which they are to be done."""
+    rows = rows_of(options.table, options.scale)
+    seeds = SCALES[options.scale][rows[0].data].seeds
+    # What others need comes first, and the long searches of the paper's recipe last.
+    last = ("reversed", "other seed", "paper")
+    pairs = [(row, seed) for seed in range(seeds) for row in rows if _can_be_run(row, seed, seeds)]
+    pairs.sort(key=lambda pair: pair[0].sizes in last and 1 + last.index(pair[0].sizes))
+    given = {"scale": options.scale, "device": options.device}
+    return [
+        Run(
+            run_name(row, seed),
+            "tools.reproduce.run:run_row",
+            {"row": asdict(row), "seed": seed, **given},
+            tuple(needed_by(row, seed)),
+        )
+        for row, seed in pairs
+    ]
+
+
 def main() -> int:
     """Run the command line; the exit status is 1 if a run failed."""
     options, console = tyro.cli(Options, prog="reproduce"), Console()
     # Torch says so once for every even size: true, and no concern of who runs a table.
     warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
-    rows = rows_of(options.table, options.scale)
-    seeds = SCALES[options.scale][rows[0].data].seeds
-    runs = [(row, seed) for seed in range(seeds) for row in rows if _can_be_run(row, seed, seeds)]
-    # What others need comes first, and the long searches of the paper's recipe last.
-    last = ("reversed", "other seed", "paper")
-    runs.sort(key=lambda run: run[0].sizes in last and 1 + last.index(run[0].sizes))
-    folder, failed = options.runs / options.scale, []
+    runs, folder = runs_of(options), options.runs / options.scale
+    if options.dry_run:
+        for number, run in enumerate(runs, 1):
+            console.print(f"{number}/{len(runs)} {run.name}")
+        return 0
 
-    def plan_of(row: Row, seed: int) -> dict[str, int]:
-        found = run_name(Row(**{**row.__dict__, "sizes": "found"}), seed)
-        return json.loads((folder / found / RESULT).read_text())["sizes"]
+    def collect(ended: Run | None = None) -> None:
+        """Write the results of all finished runs, in the order of the table."""
+        finished = [run.name for run in runs if (folder / run.name / RESULT).exists()]
+        if ended is not None and ended.name in finished:
+            result = read_result(folder / ended.name)
+            sizes = " ".join(map(str, result["sizes"].values()))
+            console.print(f"    test accuracy {result['accuracy']:.2%}, sizes {sizes}")
+        options.out.mkdir(parents=True, exist_ok=True)
+        rows = "".join(json.dumps(read_result(folder / name)) + "\n" for name in finished)
+        write_text(options.out / f"{options.table}-{options.scale}.jsonl", rows)
 
-    for number, (row, seed) in enumerate(runs, 1):
-        name = run_name(row, seed)
-        console.print(f"{number}/{len(runs)} {name}")
-        if options.dry_run:
-            continue
-        try:
-            result = run_once(
-                row,
-                seed,
-                options.scale,
-                folder / name,
-                device=options.device,
-                plan_of=plan_of,
-                console=console,
-            )
-        except Exception:  # the others are worth having all the same
-            console.print(f"{name} failed:", style="red")
-            console.print(traceback.format_exc(), markup=False)
-            failed.append(name)
-            continue
-        sizes = " ".join(map(str, result["sizes"].values()))
-        console.print(f"    test accuracy {result['accuracy']:.2%}, sizes {sizes}")
-        _collect(folder, options.out / f"{options.table}-{options.scale}.jsonl", runs)
-    if failed:
-        console.print(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
-    return 1 if failed else 0
+    status = launch(folder / f"{options.table}.json", runs, options, console, on_end=collect)
+    collect()
+    return status
 
 
 def _can_be_run(row: Row, seed: int, seeds: int) -> bool:
     return row.sizes != "other seed" or seed + 1 < seeds
 
 
-def _collect(folder: Path, out: Path, runs: list[tuple[Row, int]]) -> None:
-    """Write the results of all finished runs, in the order of the table."""
-    results = [folder / run_name(row, seed) / RESULT for row, seed in runs]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, "".join(result.read_text() for result in results if result.exists()))
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("reproduce", main))
