@@ -44,11 +44,30 @@ def preset(data: str, recipe: str) -> Preset:
 
 
 def make_batches(
-    data: str, split: str, *, batch_size: int, device: str, seed: int, scale: float
+    data: str,
+    split: str,
+    *,
+    batch_size: int,
+    device: str,
+    seed: int,
+    scale: float,
+    samples: int = 4000,
 ) -> Batches:
-    """Give a split of a preset's data; `scale` is that of the demo's pattern, in pixels."""
+    """Give a split of a preset's data.
+
+    Args:
+        data: as for `preset`.
+        split: `train` or `test`.
+        batch_size: samples in a batch.
+        device: of the batches.
+        seed: of their order, and of the demo's images.
+        scale: of the demo's pattern, in pixels.
+        samples: of the demo.
+    """
     if data == "demo":
-        return synthetic(scale, split=split, batch_size=batch_size, device=device, seed=seed)
+        return synthetic(
+            scale, split=split, samples=samples, batch_size=batch_size, device=device, seed=seed
+        )
     return load(data, split=split, batch_size=batch_size, device=device, seed=seed)
 
 

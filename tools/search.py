@@ -50,6 +50,8 @@ class Options:
     """Of data order, augmentation and the networks' initial values; the search has its own."""
     scale: float = 8.0
     """Width in pixels of the pattern that carries the class in the demo's images."""
+    samples: int = 4000
+    """Images of each split of the demo."""
     baseline: bool = False
     """Train the network with its original sizes alike, for comparison."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -142,6 +144,7 @@ def make(data: str, options: Options, split: str, batch_size: int) -> Batches:
         device=options.device,
         seed=options.seed,
         scale=options.scale,
+        samples=options.samples,
     )
 
 
