@@ -3,6 +3,7 @@
 import errno
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 
@@ -34,6 +35,7 @@ def run_command(name: str, function: Callable[[], int | None]) -> int:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    threading.excepthook = _in_thread
     try:
         return function() or 0
     except (ValueError, TypeError, FloatingPointError) as error:
@@ -55,6 +57,12 @@ def os_sentence(error: OSError) -> str:
         f"{error.filename or 'a file'} cannot be written: {error.strerror}; {remedy}, and give the "
         "same command again, which goes on from the last checkpoint"
     )
+
+
+def _in_thread(what: threading.ExceptHookArgs) -> None:
+    # TensorBoard's thread hands on what the system refuses it, so it is told once, by a sentence.
+    if not isinstance(what.exc_value, OSError):
+        threading.__excepthook__(what)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -74,6 +74,7 @@ def _run(command: list[str], output: Path, begun: Any) -> None:
     module, _, function = command[0].partition(":")
     if function:
         sys.exit(getattr(importlib.import_module(module), function)(command[1:]))
+    sys.modules.pop(module, None)  # it was imported by the server, and is to run as a command
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

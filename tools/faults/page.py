@@ -17,34 +17,53 @@ WHAT = {
     "list of runs": "three searches and trainings by two workers, of which one or both are killed",
 }
 # Each is a test; the sentence is what the test looks for.
-FAULTS = """\
-| what goes wrong | what happens, and what is said |
-|---|---|
-| the disk is full | the command stops: `PATH cannot be written: No space left on device; free some \
-room, and give the same command again, which goes on from the last checkpoint`; it does |
-| a checkpoint is cut off or has a flipped bit | `PATH was damaged (its sum is ... and not ...), so the \
-state before it is taken`; the search ends as it would have |
-| both checkpoints are damaged | `... is no readable training state ..., nor is there one before it; \
-delete it to start again` |
-| the loader raises | its error comes through; the same command goes on from the last epoch |
-| the loader hangs | the log says each minute: `the loader has given nothing for 60 s, at batch 3 of \
-epoch 1`; a process that reads shards counts as hung after ten minutes, which is an error |
-| the loader gives NaN | `the loss is nan in step 3 of epoch 1: the loader gave inputs that are not \
-finite, so check the data; no state was written before it` |
-| the loss is NaN or infinite | `the loss is nan in step 2 of epoch 2: the first outputs that are not \
-finite are those of layer 'model.2'; lower the rates; the last good state is PATH, of 1 epoch(s)`; no \
-such value ever reaches a checkpoint |
-| the clock goes backwards, or is years off | nothing: no decision rests on it |
-| two processes take one run | `PATH is held by process 4711 on HOST; wait for it or stop it, and if \
-that machine is gone, delete PATH` |
-| a worker dies | another takes its run over: at once on the same machine, after five minutes of \
-silence from another one |
-| a worker was silent for so long that another took its run | it stops working on it |
-| a run of a list raises | it is reported, and the others are done |
-| the folder is read-only | `PATH cannot be written: Read-only file system; name a folder that can be \
-written, ...` |
-| SIGINT or SIGTERM | `stopped by SIGINT; the same command goes on from the last checkpoint`; the second \
-ends the process at once, and loses nothing either |"""
+FAULTS = {
+    "the disk is full": (
+        "the command stops: `PATH cannot be written: No space left on device; free some room,"
+        " and give the same command again, which goes on from the last checkpoint`; it does"
+    ),
+    "a checkpoint is cut off or has a flipped bit": (
+        "`PATH was damaged (its sum is ... and not ...), so the state before it is taken`; "
+        "the search ends as it would have"
+    ),
+    "both checkpoints are damaged": (
+        "`... is no readable training state ..., nor is there one before it; delete it to "
+        "start again`"
+    ),
+    "the loader raises": ("its error comes through; the same command goes on from the last epoch"),
+    "the loader hangs": (
+        "the log says each minute: `the loader has given nothing for 60 s, at batch 3 of "
+        "epoch 1`; a process that reads shards counts as hung after ten minutes, which is an "
+        "error"
+    ),
+    "the loader gives NaN": (
+        "`the loss is nan in step 3 of epoch 1: the loader gave inputs that are not finite, "
+        "so check the data; no state was written before it`"
+    ),
+    "the loss is NaN or infinite": (
+        "`the loss is nan in step 2 of epoch 2: the first outputs that are not finite are "
+        "those of layer 'model.2'; lower the rates; the last good state is PATH, of 1 "
+        "epoch(s)`; no such value ever reaches a checkpoint"
+    ),
+    "the clock goes backwards, or is years off": ("nothing: no decision rests on it"),
+    "two processes take one run": (
+        "`PATH is held by process 4711 on HOST; wait for it or stop it, and if that machine "
+        "is gone, delete PATH`"
+    ),
+    "a worker dies": (
+        "another takes its run over: at once on the same machine, after five minutes of "
+        "silence from another one"
+    ),
+    "a worker was silent for so long that another took its run": ("it stops working on it"),
+    "a run of a list raises": ("it is reported, and the others are done"),
+    "the folder is read-only": (
+        "`PATH cannot be written: Read-only file system; name a folder that can be written, ...`"
+    ),
+    "SIGINT or SIGTERM": (
+        "`stopped by SIGINT; the same command goes on from the last checkpoint`; the second "
+        "ends the process at once, and loses nothing either"
+    ),
+}
 
 
 def main() -> int:
@@ -73,7 +92,14 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
     ]
     parts += kills(rows) if rows else ["Not yet measured.", ""]
-    parts += ["## Everything else", "", FAULTS, ""]
+    parts += [
+        "## Everything else",
+        "",
+        "| what goes wrong | what happens, and what is said |",
+        "|---|---|",
+    ]
+    parts += [f"| {what} | {then} |" for what, then in FAULTS.items()]
+    parts.append("")
     return "\n".join(parts)
 
 
