@@ -14,6 +14,7 @@ import pytest
 from tools import claim as module
 from tools.claim import CLAIMS, Claim, ClaimedError, claim, held_before, is_held, watcher
 
+pytestmark = pytest.mark.faults
 FORK = multiprocessing.get_context("fork")
 
 

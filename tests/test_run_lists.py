@@ -167,7 +167,6 @@ def worker(path):
     work(path, quiet())
 
 
-@pytest.mark.slow
 @pytest.mark.faults
 def test_workers_killed_at_random_lose_nothing_and_do_nothing_twice(toys):
     runs, path = counting(8, seconds=0.1), toys / "list.json"

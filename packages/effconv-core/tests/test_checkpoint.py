@@ -12,6 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+pytestmark = pytest.mark.faults
+
 
 def made(seed=0):
     torch.manual_seed(seed)

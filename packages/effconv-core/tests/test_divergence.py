@@ -13,6 +13,8 @@ from effconv_core.checkpoint import read_progress
 from effconv_core.divergence import check_parameters, finite_soon
 from torch import nn
 
+pytestmark = pytest.mark.faults
+
 
 class Overflow(nn.Module):
     """Gives infinite values in the sixth forward pass."""
