@@ -226,13 +226,11 @@ def test_jobs_of_submitit(toys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_tasks_of_a_local_ray_one_of_which_is_killed(toys, monkeypatch):
+def test_tasks_of_a_local_ray_one_of_which_is_killed(toys):
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed; hatch run ray:test installs it and runs this")
-    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     import ray
 
-    ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
     runs, killed = counting(5, seconds=0.2), []
 
     def kill_one(_):
