@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tools import launch as launch_module
 from tools import run_list
 from tools.claim import CLAIMS
 from tools.launch import Launch, launch
@@ -214,15 +213,43 @@ def test_local_workers_one_of_which_is_killed(toys):
     assert (toys / "l.worker-1.log").exists()
 
 
+# A SLURM of one machine that runs each task of a job array in the background.
+SBATCH = """#!/bin/bash
+script="${@: -1}"
+last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
+for task in $(seq 0 "$last"); do
+  SLURM_JOB_ID=$((100 + task)) SLURM_ARRAY_JOB_ID=100 SLURM_ARRAY_TASK_ID=$task \\
+  SLURM_ARRAY_TASK_COUNT=$((last + 1)) SLURM_LOCALID=0 SLURM_PROCID=0 SLURM_NTASKS=1 \\
+  SLURM_JOB_NODELIST=here SLURM_NODEID=0 SLURM_JOB_NUM_NODES=1 \\
+    bash "$script" > /dev/null 2>&1 < /dev/null &
+done
+echo "Submitted batch job 100"
+"""
+SRUN = """#!/bin/bash
+while [[ "$1" == -* ]]; do
+  case "$1" in --output|--error) shift 2;; *) shift;; esac
+done
+exec "$@"
+"""
+SACCT = "#!/bin/bash\necho 'JobID|State|NodeList'\n"
+
+
 @pytest.mark.slow
-def test_jobs_of_submitit(toys, monkeypatch):
-    pytest.importorskip("submitit", reason="submitit is not installed")
-    slurm = launch_module._slurm
-    monkeypatch.setattr(launch_module, "_slurm", lambda *a: slurm(*a, cluster="local"))
+@pytest.mark.skipif(sys.platform != "linux", reason="the make-believe SLURM is written for bash")
+def test_jobs_of_slurm(toys, monkeypatch):
+    commands = toys.parent / "slurm"
+    commands.mkdir()
+    for name, text in {"sbatch": SBATCH, "srun": SRUN, "sacct": SACCT}.items():
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
     runs = counting(4)
-    options = Launch(launcher="slurm", workers=2, minutes=5)
+    options = Launch(launcher="slurm", workers=2, minutes=5, slurm=("partition=gpu", "mem=8G"))
     assert launch(toys / "list.json", runs, options, quiet()) == 0
     check(toys, runs)
+    asked = next((toys / "list.jobs").glob("*.sh")).read_text()
+    for line in ("--array=0-1%2", "--time=5", "--partition=gpu", "--mem=8G", "--job-name=list"):
+        assert f"#SBATCH {line}\n" in asked
 
 
 @pytest.mark.slow

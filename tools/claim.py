@@ -7,7 +7,9 @@ want to, one does; and a holder that was only slow finds the next number there, 
 Whether a holder is dead is known exactly where it runs under the same kernel: its process is looked
 up by id and start time, so that another process of the same id is not taken for it. On another
 machine a holder counts as dead when its file's time has stood still for `STALE` seconds of the
-looker's own monotonic clock; clocks of two machines are never compared.
+looker's own monotonic clock; clocks of two machines are never compared. A holder that was silent
+for so long and comes back notices within a beat, on a network disk within a minute or so; what it
+writes until then is the same that its follower writes, since a run depends on its settings alone.
 """
 
 import contextlib

@@ -184,17 +184,17 @@ class Job:
         return submitit.helpers.DelayedSubmission(Job(self.path))
 
 
-def _slurm(path: Path, options: Launch, cluster: str = "slurm") -> Workers:
+def _slurm(path: Path, options: Launch) -> Workers:
     """Submit jobs, which go on also where this process ends."""
     try:
         import submitit
     except ImportError as error:
         raise ValueError("launcher is 'slurm', which needs `pip install submitit`") from error
-    executor = submitit.AutoExecutor(path.with_suffix(".jobs"), cluster=cluster)
-    executor.update_parameters(timeout_min=options.minutes, name=path.stem)
-    if cluster == "slurm":
-        given = dict(text.split("=", 1) for text in options.slurm)
-        executor.update_parameters(slurm_additional_parameters=given)
+    executor = submitit.AutoExecutor(path.absolute().with_suffix(".jobs"), cluster="slurm")
+    given = dict(text.split("=", 1) for text in options.slurm)
+    executor.update_parameters(
+        timeout_min=options.minutes, name=path.stem, slurm_additional_parameters=given
+    )
     with executor.batch():
         jobs = [executor.submit(Job(path.absolute())) for _ in range(options.workers)]
 
@@ -208,7 +208,8 @@ def _slurm(path: Path, options: Launch, cluster: str = "slurm") -> Workers:
         return f"(job {job.job_id}) ended with {job.state} {' '.join(last)}, see {job.paths.stderr}"
 
     def leave() -> None:
-        print(f"the jobs {' '.join(job.job_id for job in jobs)} go on; scancel stops them")
+        names = " ".join(job.job_id for job in jobs)
+        print(f"the jobs {names} go on in SLURM; scancel stops them")
 
     return Workers([partial(how, job) for job in jobs], leave)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tools.claim import STALE, ClaimedError, claim, held_before, is_held, watcher
+from tools.claim import ClaimedError, claim, held_before, is_held, watcher
 from tools.run_folder import RESULT, write_text
 
 FAILED = "failed.json"
@@ -63,13 +63,7 @@ def read_list(path: Path) -> list[Run]:
     return [Run(**{**row, "needs": tuple(row["needs"])}) for row in rows]
 
 
-def work(
-    path: Path,
-    console: Console,
-    *,
-    stale: float = STALE,
-    on_end: Callable[[str], None] = lambda _: None,
-) -> None:
+def work(path: Path, console: Console, on_end: Callable[[str], None] = lambda _: None) -> None:
     """Do runs of a list until all have ended, here or in another worker.
 
     A worker that has nothing to do waits, since it may have to take over from one that dies. What
@@ -79,10 +73,9 @@ def work(
     Args:
         path: of the list.
         console: where the runs show what they do.
-        stale: seconds of silence after which a worker on another machine counts as dead.
         on_end: told the name of each run that this worker has ended.
     """
-    runs, silent = read_list(path), watcher(stale)
+    runs, silent = read_list(path), watcher()
     while left := [run for run in runs if state(path, run) not in ("finished", "failed")]:
         left.sort(key=lambda run: held_before(path.parent / run.name))
         for run in left:

@@ -8,7 +8,6 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from tools.claim import STALE
 from tools.command import run_command
 from tools.run_list import work
 
@@ -19,8 +18,6 @@ class Options:
 
     list: tyro.conf.Positional[Path]
     """The list."""
-    stale: float = STALE
-    """Seconds of silence after which a worker on another machine counts as dead."""
 
 
 def main() -> None:
@@ -28,7 +25,7 @@ def main() -> None:
     options = tyro.cli(Options, prog="worker")
     # Torch says so once for every even size: true, and no concern of who runs a list.
     warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
-    work(options.list, Console(), stale=options.stale)
+    work(options.list, Console())
 
 
 if __name__ == "__main__":
