@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from effconv_core import load_training_state, save_training_state
+from effconv_core import checkpoint, load_training_state, save_training_state
 from effconv_core.checkpoint import read_progress
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -125,3 +125,19 @@ def test_where_files_have_no_second_names_a_copy_is_kept(tmp_path, monkeypatch):
     write(tmp_path / "s", 1, 2)
     assert loaded(tmp_path / "s") == 2
     assert loaded(tmp_path / "s.previous") == 1
+
+
+def test_of_two_ranks_that_find_a_damaged_state_both_read_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "s"
+    write(path, 1, 2)
+    path.write_bytes(b"no")
+    look, looks = checkpoint._read_whole, []
+
+    def another_is_faster(candidate):
+        looks.append(candidate)
+        if len(looks) == 2:
+            (tmp_path / "s.previous").replace(path)
+        return look(candidate)
+
+    monkeypatch.setattr(checkpoint, "_read_whole", another_is_faster)
+    assert read_progress(path)["epoch"] == 1

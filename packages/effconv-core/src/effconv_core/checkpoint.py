@@ -115,20 +115,26 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
     That one then takes its place, so that the next state does not push it out for a damaged one.
     """
-    try:
-        return _read_whole(path)
-    except ValueError as error:
-        previous = _previous(path)
+    previous, problem = _previous(path), None
+    # The path again, because another rank may have put the state before it in its place.
+    for candidate in (path, previous, path):
         try:
-            content = _read_whole(previous)
-        except (ValueError, FileNotFoundError):
-            raise ValueError(
-                f"{path} is no readable training state ({error}), nor is there one before it; "
-                f"{REMEDY}"
-            ) from None
-        previous.replace(path)
-        logger.warning("%s was damaged (%s), so the state before it is taken", path, error)
+            content = _read_whole(candidate)
+        except ValueError as error:
+            problem = problem or str(error)
+            continue
+        except FileNotFoundError:
+            if candidate is path:
+                raise
+            continue
+        if problem:
+            with contextlib.suppress(FileNotFoundError):
+                previous.replace(path)
+            logger.warning("%s was damaged (%s), so the state before it is taken", path, problem)
         return content
+    raise ValueError(
+        f"{path} is no readable training state ({problem}), nor is there one before it; {REMEDY}"
+    )
 
 
 def _read_whole(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
