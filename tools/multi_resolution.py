@@ -6,6 +6,7 @@ the network is pruned by thresholds and to one resolution a layer, and each outc
 """
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tools.command import check_device, run_command
+from tools.command import check_device, run_and_report
 from tools.meter import progress_bar, step_meter
 from tools.multi_resolution_report import Outcome, draw_grids, draw_learning, table, write_outcomes
 from tools.presets import data_note, make_batches
@@ -321,4 +322,4 @@ def command(arguments: list[str], console: Console) -> Path:
 
 
 if __name__ == "__main__":
-    run_command("train:multi-resolution", command)
+    sys.exit(run_and_report("train:multi-resolution", command))

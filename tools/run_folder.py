@@ -12,18 +12,51 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from effconv_core import left_alone, searched_layers
+from effconv_core.files import written_whole
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from tools.claim import CLAIMS
+
 REPORT = "report.md"
+RESULT = "result.json"  # written last: the run is finished
 PACKAGES = ("effconv-core", "effconv-kernels", "effconv-models", "effconv-data")
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def check_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
+    """Tell whether a run of these settings was interrupted in a folder.
+
+    Args:
+        folder: where the run is kept.
+        settings: what decides the run's outcome.
+        overwrite: whether what is there is to be deleted.
+
+    Raises:
+        FileExistsError: if the run is finished, or was made with other settings, and is not to be
+            deleted; or if what is to be deleted is no run.
+    """
+    remedy = "pass --overwrite to delete it and run again, or another --name"
+    config = folder / "config.json"
+    if overwrite:
+        if not config.exists() and _contents(folder):
+            raise FileExistsError(f"{folder} is no run folder, so it is not deleted; pass --name")
+        return False
+    if (folder / RESULT).exists():
+        raise FileExistsError(f"run {folder} is finished, see {folder / RESULT}; {remedy}")
+    if not config.exists():
+        return False
+    before = json.loads(config.read_text(encoding="utf-8")).get("settings", {})
+    now = json.loads(json.dumps(settings))
+    if before != now:
+        changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+        raise FileExistsError(f"run {folder} was begun with another {', '.join(changed)}; {remedy}")
+    return True
 
 
 def open_run(
@@ -34,7 +67,7 @@ def open_run(
     *,
     overwrite: bool,
 ) -> bool:
-    """Make a run's folder, or go on in one that was interrupted.
+    """Make a run's folder, or go on in one that was interrupted; this process must hold it.
 
     Args:
         folder: where the run is kept.
@@ -47,32 +80,19 @@ def open_run(
         Whether an interrupted run goes on.
 
     Raises:
-        FileExistsError: if the run is finished, or was made with other settings.
+        FileExistsError: as `check_run` does.
     """
-    remedy = "pass --overwrite to delete it and run again, or another --name"
-    config = folder / "config.json"
-    if overwrite and folder.exists():
-        if any(folder.iterdir()) and not config.exists():
-            raise FileExistsError(f"{folder} is no run folder, so it is not deleted; pass --name")
-        shutil.rmtree(folder)
-    if (folder / REPORT).exists():
-        raise FileExistsError(f"run {folder} is finished, see {folder / REPORT}; {remedy}")
-    if config.exists():
-        before = json.loads(config.read_text(encoding="utf-8"))["settings"]
-        now = json.loads(json.dumps(settings))
-        if before != now:
-            changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
-            raise FileExistsError(
-                f"run {folder} was begun with another {', '.join(changed)}; {remedy}"
-            )
+    if check_run(folder, settings, overwrite=overwrite):
         return True
+    for path in _contents(folder):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "settings": settings,
         "environment": {"data": data, **environment(settings["device"])},
         "network": network,
     }
-    write_text(config, json.dumps(content, indent=2) + "\n")
+    write_text(folder / "config.json", json.dumps(content, indent=2) + "\n")
     return False
 
 
@@ -93,9 +113,19 @@ def describe(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def write_results(folder: Path, networks: Mapping[str, Mapping[str, float]]) -> None:
-    """Write `results.json`: of each network trained its `parameters` and `test_accuracy`."""
-    write_text(folder / "results.json", json.dumps({"networks": networks}, indent=2) + "\n")
+def _contents(folder: Path) -> list[Path]:
+    """Give what lies in a folder, but for the claims on it."""
+    return [p for p in folder.iterdir() if p.name != CLAIMS] if folder.exists() else []
+
+
+def write_result(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write a run's result, which finishes it; `networks` are those that it trained."""
+    write_text(folder / RESULT, json.dumps(result) + "\n")
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Read a finished run's result."""
+    return json.loads((folder / RESULT).read_text(encoding="utf-8"))
 
 
 def environment(device: str) -> dict[str, str]:

@@ -3,23 +3,28 @@
 import argparse
 import re
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
 from effconv_core import RECIPES, SearchableCNN, SearchConfig, SizePlan, apply_plan, save, search
 from effconv_core.report import write_report as write_html
+from effconv_data import Batches
 from rich.console import Console
 from torch import nn
 
-from tools.command import check_device, run_command
+from tools.claim import claim
+from tools.command import check_device, run_and_report
 from tools.meter import progress_bar, step_meter
 from tools.presets import data_note, make_batches, make_network, preset
 from tools.ranks import OtherRankError, Ranks, joined
 from tools.report import adjustment_sentence, draw_sizes, layer_table, write_report
-from tools.run_folder import Metrics, describe, open_run, write_results
+from tools.run_folder import Metrics, check_run, describe, open_run, write_result
 from tools.train import TrainConfig, evaluate, train
 
 DATA = ("cifar10", "mnist", "demo")
@@ -46,6 +51,8 @@ class Options:
     """Of data order, augmentation and the networks' initial values; the search has its own."""
     scale: float = 8.0
     """Width in pixels of the pattern that carries the class in the demo's images."""
+    samples: int = 4000
+    """Images of each split of the demo."""
     baseline: bool = False
     """Train the network with its original sizes alike, for comparison."""
     sync_batchnorm: bool = False
@@ -82,11 +89,24 @@ def parse(arguments: list[str]) -> tuple[str, Options]:
     return data, options
 
 
-def run(data: str, options: Options, console: Console, ranks: Ranks) -> Path:
+def run(
+    data: str,
+    options: Options,
+    console: Console,
+    ranks: Ranks,
+    hold: Callable[[Path], AbstractContextManager[Any]] = claim,
+) -> Path:
     """Search, train and report; give the run's folder.
 
+    Args:
+        data: the data's name.
+        options: of the command line.
+        console: where the run is shown.
+        hold: keeps other processes out of the folder.
+
     Raises:
-        FileExistsError: if the run is finished or was made with other settings.
+        FileExistsError: if the run is finished, was made with other settings, or is at work in
+            another process.
         ValueError: for what `search`, `train` or the data refuse.
     """
     if options.sync_batchnorm and not options.device.startswith("cuda"):
@@ -100,11 +120,12 @@ def run(data: str, options: Options, console: Console, ranks: Ranks) -> Path:
         device=ranks.device,
         seed=options.seed,
         scale=options.scale,
+        limit=options.samples if data == "demo" else None,
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
     search_batch = ranks.share(options.batch_size, "batch_size")
-    train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
+    ranks.share(options.train.batch_size, "batch_size of the training")
     search_batches = batches("train", batch_size=search_batch)
     model = make_network(options.model, search_batches, options.seed)
     model = model.to(ranks.device, memory_format=torch.channels_last)
@@ -119,9 +140,36 @@ def run(data: str, options: Options, console: Console, ranks: Ranks) -> Path:
     for place in ("runs", "name", "overwrite"):
         del settings[place]
     network, note = describe(model), data_note(data)
-    begin = partial(open_run, folder, settings, note, network, overwrite=options.overwrite)
-    if ranks.on_first(begin):
-        console.print(f"going on with the interrupted run {folder}")
+    ranks.on_first(partial(check_run, folder, settings, overwrite=options.overwrite))
+    with ExitStack() as held:
+
+        def begin() -> bool:
+            held.enter_context(hold(folder))
+            return open_run(folder, settings, note, network, overwrite=options.overwrite)
+
+        if ranks.on_first(begin):
+            console.print(f"going on with the interrupted run {folder}")
+        _do(folder, options, model, search_batches, batches, console, ranks)
+    return folder
+
+
+def run_in(folder: Path, console: Console, *, arguments: list[str]) -> None:
+    """Do a run of a list in its folder, which the worker holds; see `tools.run_list`."""
+    data, options = parse([*arguments, "--runs", str(folder.parent), "--name", folder.name])
+    alone = Ranks(0, 1, None, options.device)
+    run(data, options, console, alone, hold=nullcontext)
+
+
+def _do(
+    folder: Path,
+    options: Options,
+    model: nn.Module,
+    search_batches: Batches,
+    batches: Callable[..., Batches],
+    console: Console,
+    ranks: Ranks,
+) -> None:
+    """Do what is left of a run."""
     metrics = Metrics(folder) if ranks.rank == 0 else None
     with progress_bar(console) as progress:
         plan = search(
@@ -150,6 +198,7 @@ def run(data: str, options: Options, console: Console, ranks: Ranks) -> Path:
         draw_sizes(folder / "sizes.png", plan, metrics)
     del search_batches
 
+    train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
     train_batches = batches("train", batch_size=train_batch)
     test_batches = batches("test", batch_size=-(-500 // ranks.world_size))
 
@@ -183,7 +232,6 @@ def run(data: str, options: Options, console: Console, ranks: Ranks) -> Path:
     networks = {"learned": outcome("train", cnn)}
     if metrics is not None:
         save(cnn, plan, folder / "cnn.safetensors")
-        write_results(folder, networks)
     if options.baseline:
         # The same start for the layers that are searched, in place of the model's own.
         original = original_plan(model, plan)
@@ -192,11 +240,12 @@ def run(data: str, options: Options, console: Console, ranks: Ranks) -> Path:
         baseline = baseline.to(memory_format=torch.channels_last)
         networks["original"] = outcome("baseline", baseline)
     if metrics is not None:
-        write_results(folder, networks)
         metrics.close()
-        write_html([folder], folder / "report.html")
         write_report(folder, model, plan, networks, metrics)
-    return folder
+        found = {"sizes": plan.sizes, "parameters": plan.cost, "budget": options.budget}
+        accuracy = networks["learned"]["test_accuracy"]
+        write_result(folder, {**found, "accuracy": accuracy, "networks": networks})
+        write_html([folder], folder / "report.html")
 
 
 def original_plan(model: nn.Module, plan: SizePlan) -> dict[str, int]:
@@ -205,8 +254,8 @@ def original_plan(model: nn.Module, plan: SizePlan) -> dict[str, int]:
     return {name: modules[name].kernel_size[0] for name in plan}
 
 
-def main() -> None:
-    """Run the command line."""
+def main() -> int:
+    """Run the command line; give the exit status."""
 
     def command(arguments: list[str], console: Console) -> Path:
         data, options = parse(arguments)
@@ -218,8 +267,8 @@ def main() -> None:
             except OtherRankError:  # which has said why
                 sys.exit(2)
 
-    run_command("search", command)
+    return run_and_report("search", command)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from effconv_core import load_training_state, save_training_state
+from effconv_core.checkpoint import last_state
+from effconv_core.divergence import check_parameters, finite_soon, no_finite_loss
 from effconv_core.ranks import check_same, leads
 from effconv_data import Batches
 from torch import Tensor, nn
@@ -122,7 +124,8 @@ def train(
             averaged, rank 0 writes the checkpoint, and its buffers are those of the result.
 
     Raises:
-        FloatingPointError: if the loss of an epoch is not finite.
+        FloatingPointError: if a loss is not finite; the sentence names the step, the layer and the
+            last good checkpoint.
         ValueError: if the checkpoint belongs to another training.
         RuntimeError: if a rank would begin at another epoch.
     """
@@ -157,18 +160,18 @@ def train(
             if lower:
                 outputs = outputs.float()
             loss = F.cross_entropy(outputs, labels)
+            is_finite = finite_soon(loss)
             optimizer.zero_grad()
             (loss if penalty is None else loss + penalty()).backward()
+            if not is_finite():
+                error = no_finite_loss(model, (images, labels), loss=loss, epoch=epoch, step=step)
+                raise FloatingPointError(f"{error}; {last_state(checkpoint, epoch)}")
             optimizer.step()
             if turns is not None:
                 turns.step(model, *next(other_batches))
             if on_step is not None:
                 on_step(TrainStep(epoch, step, loss.detach(), outputs.detach(), labels))
-        if not loss.isfinite():
-            raise FloatingPointError(
-                f"the training loss is {loss.item()} after epoch {epoch + 1}; "
-                "lower the learning rate and start again from the last checkpoint"
-            )
+        check_parameters(model, epoch)
         if checkpoint is not None and leads(group):
             progress = {"config": asdict(config), "epoch": epoch + 1}
             save_training_state(checkpoint, model, saved, progress)

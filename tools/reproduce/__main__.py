@@ -2,9 +2,9 @@
 
 import json
 import shutil
-import traceback
+import sys
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +12,17 @@ import torch
 import tyro
 from rich.console import Console
 
+from tools.command import run_command
 from tools.jobs import read_rows
+from tools.launch import Launch, launch
 from tools.reproduce.rows import Row, runs_of
-from tools.reproduce.run import KERNELS, check_settings, run_name, run_once
-from tools.run_folder import write_text
+from tools.reproduce.run import KERNELS, check_settings, needed_by, run_name
+from tools.run_folder import RESULT, read_result, write_result, write_text
+from tools.run_list import Run
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(Launch):
     """Run the rows of a table or figure: finished ones are kept, an interrupted one goes on."""
 
     name: tyro.conf.Positional[
@@ -41,56 +44,54 @@ def main() -> int:
     options, console = tyro.cli(Options, prog="reproduce"), Console()
     # Torch says so once for every even size: true, and no concern of who runs a table.
     warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
-    runs, failed = runs_of(options.name, options.scale), []
-    data, folder = runs[0][0].data, options.runs / options.scale
-    out = options.out / f"{data}-{options.scale}.jsonl"
+    pairs, folder = runs_of(options.name, options.scale), options.runs / options.scale
+    if options.dry_run:
+        for number, (row, seed) in enumerate(pairs, 1):
+            console.print(f"{number}/{len(pairs)} {run_name(row, seed)}")
+        return 0
+    out = options.out / f"{pairs[0][0].data}-{options.scale}.jsonl"
     results = {run_name(Row(**row["row"]), row["seed"]): row for row in read_rows(out)}
-
-    def plan_of(row: Row, seed: int) -> dict[str, int]:
-        return results[run_name(replace(row, sizes="found"), seed)]["sizes"]
-
-    for number, (row, seed) in enumerate(runs, 1):
+    for row, seed in pairs:
         name = run_name(row, seed)
-        console.print(f"{number}/{len(runs)} {name}")
-        if options.dry_run:
-            continue
-        try:
-            if name in results:
-                check_settings(results[name], row, seed, options.scale, out)
-            else:
-                results[name] = run_once(
-                    row,
-                    seed,
-                    options.scale,
-                    folder / name,
-                    device=options.device,
-                    plan_of=plan_of,
-                    console=console,
-                )
-                keep(name, folder, out, results)
-        except Exception:  # the others are worth having all the same
-            console.print(f"{name} failed:", style="red")
-            console.print(traceback.format_exc(), markup=False)
-            failed.append(name)
-            continue
-        result = results[name]
+        if name in results:
+            check_settings(results[name], row, seed, options.scale, out)
+            if not (folder / name / RESULT).exists():
+                (folder / name).mkdir(parents=True, exist_ok=True)
+                write_result(folder / name, results[name])
+
+    def keep(ended: Run) -> None:
+        """Write all results, and the kernels of a run that has some, where the page reads them."""
+        if not (folder / ended.name / RESULT).exists():
+            return
+        result = results[ended.name] = read_result(folder / ended.name)
         sizes = " ".join(map(str, result["sizes"].values()))
         console.print(f"    test accuracy {result['accuracy']:.2%}, sizes {sizes}")
-    if failed:
-        console.print(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
-    return 1 if failed else 0
+        _write(out, results)
+        if (kernels := folder / ended.name / KERNELS).exists():
+            place = out.parent / "kernels" / out.stem / f"{ended.name}.safetensors"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(kernels, place)
+
+    given = {"scale": options.scale, "device": options.device}
+    runs = [
+        Run(
+            run_name(row, seed),
+            "tools.reproduce.run:run_row",
+            {"row": asdict(row), "seed": seed, **given},
+            tuple(needed_by(row, seed)),
+        )
+        for row, seed in pairs
+    ]
+    for run in runs:  # what ended while nobody collected
+        if run.name not in results:
+            keep(run)
+    return launch(folder / f"{options.name}.json", runs, options, console, on_end=keep)
 
 
-def keep(name: str, folder: Path, out: Path, results: dict[str, dict[str, Any]]) -> None:
-    """Write all results, and the kernels of a run that has some, where the page reads them."""
-    kernels = folder / name / KERNELS
-    if kernels.exists():
-        place = out.parent / "kernels" / out.stem / f"{name}.safetensors"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(kernels, place)
+def _write(out: Path, results: dict[str, dict[str, Any]]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, "".join(json.dumps(results[name]) + "\n" for name in sorted(results)))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_command("reproduce", main))

@@ -3,13 +3,14 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from effconv_core import SearchableCNN, SearchConfig, apply_plan, figures, recipe, search
+from effconv_core.files import written_whole
 from effconv_data import Batches, load
 from effconv_models import create_model
 from rich.console import Console
@@ -19,11 +20,18 @@ from torch import Tensor, nn
 from tools.meter import progress_bar, step_meter
 from tools.presets import data_note
 from tools.reproduce.rows import SCALES, Row, Scale
-from tools.run_folder import Metrics, environment, seconds_per_epoch, write_text
+from tools.run_folder import (
+    Metrics,
+    describe,
+    environment,
+    open_run,
+    read_result,
+    seconds_per_epoch,
+    write_result,
+)
 from tools.spaces import random_plan
 from tools.train import evaluate, train
 
-RESULT = "result.json"
 KERNELS = "kernels.safetensors"
 KERNELS_KEPT = 10  # of each layer, as many as Figure 2 shows
 
@@ -66,42 +74,31 @@ def check_settings(before: Mapping[str, Any], row: Row, seed: int, scale: str, p
             )
 
 
-def run_once(
-    row: Row,
-    seed: int,
-    scale: str,
-    folder: Path,
-    *,
-    device: str,
-    plan_of: Callable[[Row, int], dict[str, int]],
-    console: Console,
-) -> dict[str, Any]:
-    """Do one run, or what is left of it, and write its result.
+def needed_by(row: Row, seed: int) -> list[str]:
+    """Name the runs whose plans a control takes, which must have ended before it."""
+    seeds = {"reversed": [seed], "other seed": [seed + 1]}.get(row.sizes, [])
+    return [run_name(replace(row, sizes="found"), found) for found in seeds]
+
+
+def run_row(
+    folder: Path, console: Console, *, row: dict[str, Any], seed: int, scale: str, device: str
+) -> None:
+    """Do one run of a list, or what is left of it, and write its result; see `tools.run_list`.
 
     Args:
-        row: what to run.
+        folder: where the run is kept.
+        console: where the progress is shown.
+        row: the fields of the `Row` to run.
         seed: of the initial values, of the data's order and of the search.
         scale: a name of `SCALES`.
-        folder: where the run is kept; a finished one is not run again.
         device: where to run.
-        plan_of: gives the plan of a finished run, for the controls that need one.
-        console: where the progress is shown.
-
-    Returns:
-        The result, as it stands in `result.json`.
 
     Raises:
-        ValueError: if the folder holds a run with other settings.
+        FileExistsError: if the folder holds a run with other settings.
     """
+    row = Row(**row)
     settings = SCALES[scale][row.data]
     config = search_config(row, settings, seed)
-    result_file, config_file = folder / RESULT, folder / "config.json"
-    if config_file.exists():
-        check_settings(json.loads(config_file.read_text()), row, seed, scale, folder)
-    if result_file.exists():
-        return json.loads(result_file.read_text())
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(config_file, json.dumps(made_with(row, seed, scale), indent=1) + "\n")
     measure_peak(device)
 
     def pictures(split: str) -> Batches:
@@ -116,16 +113,20 @@ def run_once(
             augment=None if settings.augment else as_they_are,
         )
 
-    batches, metrics = pictures("train"), Metrics(folder)
+    batches = pictures("train")
     model = create_model(
         row.model,
         in_channels=batches.image_shape[0],
         num_classes=batches.num_classes,
         generator=torch.Generator().manual_seed(seed),
     ).to(device, memory_format=torch.channels_last)
+    made = {**made_with(row, seed, scale), "device": device}
+    open_run(folder, made, data_note(row.data), describe(model), overwrite=False)
+    metrics = Metrics(folder)
     started = time.perf_counter()
     if config is None:
-        plan = given_plan(row, model, seed, plan_of)
+        found = [read_result(folder.parent / name)["sizes"] for name in needed_by(row, seed)]
+        plan = given_plan(row, model, *found)
     else:
         with progress_bar(console) as progress:
             plan = search(
@@ -155,7 +156,8 @@ def run_once(
     if config is not None:
         kernels = figures.kernels_of(cnn, plan).items()
         drawn = {name: kernel[:KERNELS_KEPT, :1].contiguous() for name, kernel in kernels}
-        save_file(drawn, folder / KERNELS)
+        with written_whole(folder / KERNELS) as temporary:
+            save_file(drawn, temporary)
     result = {
         **made_with(row, seed, scale),
         "sizes": plan,
@@ -169,8 +171,7 @@ def run_once(
         "peak_memory_mib": peak_memory(device),
         "environment": {"data": data_note(row.data), **environment(device)},
     }
-    write_text(result_file, json.dumps(result) + "\n")
-    return result
+    write_result(folder, result)
 
 
 def search_config(row: Row, settings: Scale, seed: int) -> SearchConfig | None:
@@ -186,9 +187,9 @@ def search_config(row: Row, settings: Scale, seed: int) -> SearchConfig | None:
 
 
 def given_plan(
-    row: Row, model: nn.Module, seed: int, plan_of: Callable[[Row, int], dict[str, int]]
+    row: Row, model: nn.Module, found: Mapping[str, int] | None = None
 ) -> dict[str, int]:
-    """Give the sizes of a row that learns none."""
+    """Give the sizes of a row that learns none, from those found where it takes them."""
     searchable = SearchableCNN(model)
     layers, cost = searchable.layers, searchable.cost
 
@@ -201,9 +202,9 @@ def given_plan(
         off = {size: abs(math.log(cost([size] * len(layers)) / row.budget)) for size in range(1, 8)}
         sizes = [min(off, key=off.get)] * len(layers)
     elif row.sizes == "reversed":
-        sizes = at_budget(list(plan_of(row, seed).values())[::-1])
+        sizes = at_budget(list(found.values())[::-1])
     elif row.sizes == "other seed":
-        sizes = list(plan_of(row, seed + 1).values())
+        sizes = list(found.values())
     else:
         generator = torch.Generator().manual_seed(int(row.sizes.removeprefix("random ")))
         return random_plan(searchable, row.budget, generator)

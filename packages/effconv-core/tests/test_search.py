@@ -202,12 +202,6 @@ def test_another_runtime_error_is_not_disguised():
         search(net(), batches, budget=BUDGET, config=config())
 
 
-def test_a_loss_that_is_not_finite_stops_the_search():
-    batches = [(torch.full((4, 1, 9, 9), float("nan")), torch.zeros(4).long())] * 2
-    with pytest.raises(FloatingPointError, match="soft size of layer '2' is nan"):
-        search(net(), batches, budget=BUDGET, config=config())
-
-
 def test_an_unknown_recipe_names_the_known_ones():
     with pytest.raises(
         ValueError, match=r"'fast' does not exist; pass one of \['default', 'paper'"

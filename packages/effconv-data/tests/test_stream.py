@@ -2,6 +2,7 @@
 
 import functools
 import multiprocessing
+import os
 import pickle
 from pathlib import Path
 from unittest.mock import patch
@@ -245,3 +246,30 @@ def test_many_epochs_leave_no_file_open_and_no_process(streamed, sets):
         next(iter(batches))
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(os.name != "posix", reason="pipes that have a name are of POSIX")
+def test_a_reader_that_hangs_is_an_error_and_the_rest_can_be_had(
+    streamed, same, small_set, monkeypatch
+):
+    made = small_set(shards={"train": [4, 4], "test": [2]})
+    made.write()
+
+    def read(workers):
+        options = {"split": "test", "batch_size": 1, "workers": workers}
+        return streamed(made.folder.parent, made.folder.name, **options)
+
+    whole, batches = list(read(0)), read(1)
+    shard = made.folder / "test-00000.tar.gz"
+    kept = shard.read_bytes()
+    shard.unlink()
+    os.mkfifo(shard)  # nobody ever writes to it, as behind a disk that no longer answers
+    monkeypatch.setattr("effconv_data.stream.STALL", 1)
+    with pytest.raises(RuntimeError, match="reads the shards of small gave nothing for 1 s; start"):
+        next(iter(batches))
+    shard.unlink()
+    shard.write_bytes(kept)
+    resumed = read(1)
+    resumed.load_state_dict(batches.state_dict())
+    same(resumed, whole)

@@ -1,16 +1,25 @@
 """One pass over anybody's loader."""
 
+import logging
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+STALL = 60.0  # seconds without a batch after which the log says so
+
+logger = logging.getLogger("effconv_core")
+
 
 def epoch_batches(
     loader: Iterable[tuple[Any, Any]], epoch: int, device: torch.device
 ) -> Iterator[tuple[Any, Any]]:
     """Give the batches of one epoch, with their tensors on a device.
+
+    A loader that hangs is told of by a warning to the log, once a minute.
 
     Args:
         loader: gives batches `(inputs, targets)`. Where it has `set_epoch`, that is called first.
@@ -23,22 +32,57 @@ def epoch_batches(
     """
     if hasattr(loader, "set_epoch"):
         loader.set_epoch(epoch)
-    empty = True
-    for batch in loader:
-        empty = False
-        if not isinstance(batch, list | tuple) or len(batch) != 2:
-            count = f" of {len(batch)}" if isinstance(batch, list | tuple) else ""
-            raise TypeError(
-                f"the loader gave a {type(batch).__name__}{count}; batches are pairs of inputs and "
-                "targets, so wrap the loader, or write the loop yourself with SearchableCNN"
+    step = 0
+    batches, wait = iter(loader), _Wait(epoch)
+    try:
+        while (batch := wait.next(batches, step)) is not None:
+            step += 1
+            if not isinstance(batch, list | tuple) or len(batch) != 2:
+                count = f" of {len(batch)}" if isinstance(batch, list | tuple) else ""
+                raise TypeError(
+                    f"the loader gave a {type(batch).__name__}{count}; batches are pairs of inputs "
+                    "and targets, so wrap the loader, or write the loop yourself with SearchableCNN"
+                )
+            inputs, targets = (
+                value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+                for value in batch
             )
-        inputs, targets = (
-            value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-            for value in batch
-        )
-        yield inputs, targets
-    if empty:
+            yield inputs, targets
+    finally:
+        wait.over.set()
+    if not step:
         raise ValueError(
             f"the loader gave no batch in epoch {epoch + 1}; it must give at least one an "
             "epoch, so check its data set and batch size, and pass a loader, not an iterator"
         )
+
+
+class _Wait:
+    """Looks at how long a loader takes for a batch, from a thread of its own."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch, self.step = epoch, 0
+        self.since: float | None = None
+        self.over = threading.Event()
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def next(self, batches: Iterator[Any], step: int) -> Any:
+        """Give the next batch, None behind the last."""
+        self.step, self.since = step, time.monotonic()
+        try:
+            return next(batches, None)
+        finally:
+            self.since = None
+
+    def _look(self) -> None:
+        while not self.over.wait(STALL):
+            since = self.since
+            waited = 0.0 if since is None else time.monotonic() - since
+            if waited >= STALL:
+                logger.warning(
+                    "the loader has given nothing for %.0f s, at batch %d of epoch %d; if it "
+                    "hangs, stop the search, which goes on from its last checkpoint",
+                    waited,
+                    self.step + 1,
+                    self.epoch + 1,
+                )

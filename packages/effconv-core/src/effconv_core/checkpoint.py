@@ -1,5 +1,6 @@
 """Training state as safetensors with JSON in its header: whole or not at all, and the last two."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -13,6 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+from effconv_core.files import written_whole
 
 SCHEMA = 2
 READ = (1, SCHEMA)
@@ -29,7 +32,7 @@ class TrainingState(NamedTuple):
     """What a file of `save_training_state` holds."""
 
     path: Path
-    """The file that was read; the one before the newest where that is damaged."""
+    """The file that was asked for, also where it was damaged and the one before it was taken."""
     tensors: dict[str, torch.Tensor]
     param_groups: list[dict[str, Any]]
     progress: dict[str, Any]
@@ -70,19 +73,9 @@ def save_training_state(
         "progress": json.dumps(progress),
     }
     metadata["sha256"] = _digest(contiguous, metadata)
-    temporary = path.with_name(path.name + ".partial")
-    try:
+    with written_whole(path) as temporary:
         save_file(contiguous, temporary, metadata=metadata)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-    except (SafetensorError, OSError) as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(
-            f"the training state {path} cannot be written ({error}); make room or let the folder "
-            "be written to, then go on from the state before it"
-        ) from error
-    _keep(path)
-    temporary.replace(path)
+        _keep(path)
 
 
 def _keep(path: Path) -> None:
@@ -120,17 +113,34 @@ def load_training_state(
 
 def read_training_state(path: str | os.PathLike[str]) -> TrainingState:
     """Read a saved state, see `load_training_state`."""
-    path = Path(path)
+    path, why = Path(path), None
     before = _previous(path)
-    try:
-        return _read(path)
-    except DamagedError as error:
-        if not before.exists():
-            raise
-        why = str(error).removesuffix(f"; {REMEDY}")
-    state = _read(before)
-    logger.warning("%s; going on from the state before it, %s", why, before)
-    return state
+    # The path again, because another rank may have put the state before it in its place.
+    for candidate in (path, before, path):
+        try:
+            state = _read(candidate)
+        except DamagedError as error:
+            why = why or error
+            continue
+        except FileNotFoundError:
+            if why is None:
+                raise
+            continue
+        if why is not None:
+            # So that the next state does not push it out and keep the damaged one.
+            with contextlib.suppress(FileNotFoundError):
+                before.replace(path)
+            told = str(why).removesuffix(f"; {REMEDY}")
+            logger.warning("%s; going on from the state before it", told)
+        return state._replace(path=path)
+    raise why
+
+
+def last_state(path: str | os.PathLike[str] | None, epochs: int) -> str:
+    """Say where the state of so many epochs lies, for the sentence of a search that stops."""
+    if path is None or not epochs:
+        return "no state was written before it"
+    return f"the last good state is {path}, of {epochs} epoch(s)"
 
 
 def put_training_state(

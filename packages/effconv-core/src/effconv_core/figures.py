@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from effconv_core.conv import CLASSES
+from effconv_core.files import written_whole
 from effconv_core.plan import SizePlan
 from effconv_core.search import SearchStep
 
@@ -187,9 +188,8 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"figure {path} is to be {path.suffix!r}; name a {' or '.join(FORMATS)}")
-    temporary = path.with_name(f"{path.name}.partial")
-    figure.savefig(temporary, format=path.suffix.lower()[1:], dpi=120)
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lower()[1:], dpi=120)
 
 
 def _axes(axes: "Axes | None", width: float) -> "Axes":

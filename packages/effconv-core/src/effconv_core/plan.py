@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from effconv_core.conv import CLASSES, kernel_shape_of, resized_conv
+from effconv_core.files import written_whole
 from effconv_core.space import flat, nearest_size
 
 SCHEMA = 2
@@ -187,10 +188,8 @@ class SizePlan(Mapping[str, Size]):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan to a JSON file, whole or not at all."""
-        path = Path(path)
-        temporary = path.with_name(path.name + ".partial")
-        temporary.write_text(self.to_json(), encoding="utf-8")
-        temporary.replace(path)
+        with written_whole(path) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "SizePlan":
@@ -269,8 +268,6 @@ def save(cnn: nn.Module, plan: SizePlan, path: str | os.PathLike[str]) -> None:
         ValueError: if the network's state holds anything but tensors.
         OSError: if the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".partial")
     tensors = {}
     for name, value in cnn.state_dict().items():
         if not isinstance(value, torch.Tensor):
@@ -280,10 +277,10 @@ def save(cnn: nn.Module, plan: SizePlan, path: str | os.PathLike[str]) -> None:
             )
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     try:
-        save_file(tensors, temporary, metadata={"plan": plan.to_json()})
+        with written_whole(path) as temporary:
+            save_file(tensors, temporary, metadata={"plan": plan.to_json()})
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written ({error}); name a file in a folder") from None
-    temporary.replace(path)
 
 
 def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:

@@ -10,7 +10,7 @@ A run's folder may hold, each of them optional but for one of the first three:
   `baseline` for the network with its original sizes), `epoch` from 0, `global_step` from 1, and
   where it is known `loss` and `accuracy` of the batch, `seconds` of an epoch in its last row, and
   in a search `parameters` and `soft_sizes`, one for each layer, or for each of its axes.
-- `results.json`: `networks`, a mapping from `learned` and `original` to `parameters` and
+- `result.json`: `networks`, a mapping from `learned` and `original` to `parameters` and
   `test_accuracy`, from 0 to 1.
 - `cnn.safetensors`, what `save` writes, or while it is trained `train.safetensors`, what
   `save_training_state` writes.
@@ -91,7 +91,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     missing: list[str] = []
     config = _read_json(folder / "config.json", missing, "settings and versions are not known")
     results = _read_json(
-        folder / "results.json",
+        folder / "result.json",
         missing,
         "test accuracies are not known: the run is not finished, or an older version wrote it",
     )

@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from effconv_core.batches import epoch_batches
 from effconv_core.budget import Budgets
 from effconv_core.checkpoint import (
+    last_state,
     put_training_state,
     read_training_state,
     save_training_state,
@@ -22,6 +23,7 @@ from effconv_core.checkpoint import (
 from effconv_core.choice import LayerFilter, Ranges
 from effconv_core.config import SearchConfig, recipe
 from effconv_core.conv import PredictedConv
+from effconv_core.divergence import check_parameters, finite_soon, no_finite_loss
 from effconv_core.plan import SizePlan
 from effconv_core.ranks import check_same, data_parallel, in_step, leads
 from effconv_core.searchable import SearchableCNN
@@ -96,7 +98,8 @@ def search(
         ValueError: if no layer can be searched, the budget cannot be met, the loader is empty, the
             inputs have another channel count than the network takes, a layer is not run, or the
             checkpoint belongs to another search.
-        FloatingPointError: if a soft size is no longer finite.
+        FloatingPointError: if the loss or a soft size is not finite; the sentence names the step,
+            the layer and the last good checkpoint.
         RuntimeError: if a rank went another way than the others; the sentence names it.
     """
     if isinstance(model, SearchableCNN):
@@ -133,7 +136,13 @@ def search(
         return SizePlan.from_json(progress["plan"])
     network = data_parallel(searchable.train(), group)
     for epoch in range(progress["epoch"], config.epochs):
-        _run_epoch(searchable, network, loader, optimizer, epoch, budget, criterion, on_step, group)
+        try:
+            _run_epoch(
+                searchable, network, loader, optimizer, epoch, budget, criterion, on_step, group
+            )
+            check_parameters(searchable, epoch)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}; {last_state(checkpoint, epoch)}") from None
         progress["epoch"] = epoch + 1
         if checkpoint is not None and leads(group):
             save_training_state(checkpoint, searchable, optimizer, progress)
@@ -211,8 +220,12 @@ def _run_epoch(
             _check_that_all_run(searchable)
         task_loss = criterion(outputs, targets)
         budget_loss = searchable.budget_loss(budget)
+        loss = task_loss + budget_loss
+        is_finite = finite_soon(loss)
         optimizer.zero_grad()
-        (task_loss + budget_loss).backward()
+        loss.backward()
+        if not is_finite():
+            raise no_finite_loss(searchable, (inputs, targets), loss=loss, epoch=epoch, step=step)
         optimizer.step()
         if on_step is not None:
             on_step(

@@ -20,6 +20,8 @@ from effconv_data.samples import Problem, Sample, ShardError, check_size, decode
 
 __all__ = ["StreamedBatches", "usual_workers"]
 
+STALL = 600  # seconds without a batch after which a reader counts as hung
+
 
 class StreamedBatches(Batches):
     """Batches that worker processes read from shards, in memory that does not grow with the set.
@@ -114,10 +116,11 @@ class StreamedBatches(Batches):
             except (RuntimeError, OSError, EOFError) as error:  # as a killed worker is noticed
                 if not isinstance(error, RuntimeError):
                     _hear_the_signal()
+                hangs = "timed out" in str(error)  # as DataLoader says it
+                what = f"gave nothing for {STALL} s" if hangs else f"ended ({error!r})"
                 raise RuntimeError(
-                    f"a process that reads the shards of {self.name} ended ({error!r}); start "
-                    "again and load_state_dict what state_dict() gives, which is behind the last "
-                    "batch given"
+                    f"a process that reads the shards of {self.name} {what}; start again and "
+                    "load_state_dict what state_dict() gives, which is behind the last batch given"
                 ) from error
             yield self._together(parts)
 
@@ -173,6 +176,7 @@ def _in_workers(rows: "_Rows", workers: int) -> DataLoader:
         rows,
         batch_size=None,
         num_workers=workers,
+        timeout=STALL,
         collate_fn=_as_it_is,
         # Its seed is of no use here, and is not to be drawn from the global generator.
         generator=torch.Generator(),

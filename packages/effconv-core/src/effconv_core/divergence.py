@@ -1,0 +1,107 @@
+"""Losses that are not finite: noticed before they reach a parameter, and traced."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def finite_soon(loss: Tensor) -> Callable[[], bool]:
+    """Begin to bring to the host whether a loss is finite.
+
+    What is given waits for the loss alone: what was queued on a GPU behind it, such as the backward
+    pass, goes on meanwhile.
+
+    Args:
+        loss: any tensor.
+    """
+    finite = loss.detach().isfinite().all()
+    if not finite.is_cuda:
+        return lambda: bool(finite)
+    on_host = torch.empty(finite.shape, dtype=finite.dtype, pin_memory=True)
+    on_host.copy_(finite, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def wait() -> bool:
+        arrived.synchronize()
+        return bool(on_host)
+
+    return wait
+
+
+def no_finite_loss(
+    model: nn.Module, batch: tuple[Any, Any], *, loss: Tensor, epoch: int, step: int
+) -> FloatingPointError:
+    """Give the error of a loss that is not finite; the sentence says where that began.
+
+    Args:
+        model: is run once more on the batch, to find its first layer whose output is not finite.
+        batch: inputs and targets of the step.
+        loss: of the step.
+        epoch: counted from 0.
+        step: of the epoch, counted from 0.
+    """
+    return FloatingPointError(
+        f"the loss is {loss.item()} in step {step + 1} of epoch {epoch + 1}: {_cause(model, batch)}"
+    )
+
+
+def check_parameters(model: nn.Module, epoch: int) -> None:
+    """Refuse parameters that are not finite, so that they are not kept in the place of good ones.
+
+    Args:
+        model: after an epoch.
+        epoch: counted from 0.
+
+    Raises:
+        FloatingPointError: if one is not.
+    """
+    if name := _bad_parameter(model):
+        raise FloatingPointError(
+            f"the parameter {name!r} is not finite after epoch {epoch + 1}, because a gradient was "
+            "not; lower the learning rates"
+        )
+
+
+def _bad_parameter(model: nn.Module) -> str | None:
+    pairs = model.named_parameters()
+    return next((name for name, values in pairs if not values.isfinite().all()), None)
+
+
+def _cause(model: nn.Module, batch: tuple[Any, Any]) -> str:
+    for what, values in zip(("inputs", "targets"), batch, strict=True):
+        if isinstance(values, Tensor) and not values.isfinite().all():
+            return f"the loader gave {what} that are not finite, so check the data"
+    if name := _bad_parameter(model):
+        return (
+            f"the parameter {name!r} is not finite, because a gradient of an earlier step was not; "
+            "lower the learning rates"
+        )
+    layer = _first_not_finite(model, batch[0])
+    if layer is None:
+        return "the outputs of all layers are finite, so look at the criterion and the targets"
+    return f"the first outputs that are not finite are those of layer {layer!r}; lower the rates"
+
+
+@torch.no_grad()
+def _first_not_finite(model: nn.Module, inputs: Any) -> str | None:
+    """Name the first of the innermost modules, as they run, whose output is not finite."""
+    found: list[str] = []
+
+    def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and not output.isfinite().all():
+                found.append(name)
+
+        return hook
+
+    innermost = [(name, m) for name, m in model.named_modules() if not any(m.children())]
+    handles = [module.register_forward_hook(look(name)) for name, module in innermost]
+    try:
+        model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None

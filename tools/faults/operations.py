@@ -1,0 +1,219 @@
+"""What the drill kills: each operation's beginning, its process, and what it must leave behind."""
+
+import contextlib
+import hashlib
+import importlib
+import json
+import multiprocessing
+import os
+import re
+import runpy
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from effconv_core.checkpoint import read_training_state
+from PIL import Image
+from safetensors import safe_open
+
+from tools.run_list import Run, write_list
+
+SEARCH_EPOCHS, TRAIN_EPOCHS = 3, 3
+SMALL = ["--samples=640", "--search.finalists=4"]
+SHORT = [*SMALL, f"--search.epochs={SEARCH_EPOCHS}", f"--train.epochs={TRAIN_EPOCHS}"]
+LIST = "list.json"
+LISTED = 3  # runs of the list
+# Imported once by the server that forks the processes, which then begin within milliseconds.
+PRELOADED = ["tools.search", "tools.worker", "effconv_data.cli", "tools.faults.operations"]
+
+Outcome = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Something that is killed.
+
+    Attributes:
+        begin: lays what it starts from into an empty folder; the second folder is that of a run
+            that was never killed.
+        commands: the module to run, or `module:function` to call, and the arguments of each
+            process, for a folder.
+        outcome: what it must leave behind, the same to the bit however often it was killed.
+        done: what is complete at a kill and must not be done again.
+    """
+
+    begin: Callable[[Path, Path], None]
+    commands: Callable[[Path], list[list[str]]]
+    outcome: Callable[[Path], Outcome]
+    done: Callable[[Path], dict[str, int]]
+
+
+def start(command: Sequence[str], output: Path) -> tuple[BaseProcess, Any]:
+    """Start a process; give it, and a connection on which it says when it begins."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_run, args=(list(command), output, theirs))
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def _run(command: list[str], output: Path, begun: Any) -> None:
+    """Do what a command does, with its output in a file."""
+    handle = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    sys.argv = command
+    begun.send("begun")
+    module, _, function = command[0].partition(":")
+    if function:
+        sys.exit(getattr(importlib.import_module(module), function)(command[1:]))
+    sys.modules.pop(module, None)  # it was imported by the server, and is to run as a command
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+# A run: search, training and report are the same command, begun from where each begins.
+
+
+def _run_command(folder: Path) -> list[list[str]]:
+    place = ["--runs", str(folder), "--name", "run"]
+    return [["tools.search", "demo", *SHORT, *place]]
+
+
+def _from(*kept: str) -> Callable[[Path, Path], None]:
+    def begin(folder: Path, whole: Path) -> None:
+        (folder / "run").mkdir()
+        for name in kept:
+            shutil.copy(whole / "run" / name, folder / "run" / name)
+        if "metrics.jsonl" in kept:
+            phases = ["search"] if "train.safetensors" not in kept else ["search", "train"]
+            rows = [row for row in _rows(whole / "run") if row["phase"] in phases]
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / "run" / "metrics.jsonl").write_text(text)
+
+    return begin
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def _tensors(path: Path) -> str:
+    """Give the sum of a file's tensors; the order of its metadata differs from run to run."""
+    digest = hashlib.sha256()
+    with safe_open(path, "np") as file:
+        for name in sorted(file.keys()):
+            digest.update(name.encode() + file.get_tensor(name).tobytes())
+    return digest.hexdigest()
+
+
+def _run_outcome(folder: Path) -> Outcome:
+    run = folder / "run"
+    report = [
+        line for line in (run / "report.md").read_text().splitlines() if line[:8] != "Search: "
+    ]
+    return {
+        "result": json.loads((run / "result.json").read_text()),
+        "plan": (run / "plan.json").read_text(),
+        "weights": _tensors(run / "cnn.safetensors"),
+        "search": _tensors(run / "search.safetensors"),
+        "train": _tensors(run / "train.safetensors"),
+        "metrics": [{k: v for k, v in row.items() if k != "seconds"} for row in _rows(run)],
+        "figure": hashlib.sha256((run / "sizes.png").read_bytes()).hexdigest(),
+        "report": report,
+        "left over": sorted(p.name for p in run.iterdir() if p.suffix in (".partial", ".spare")),
+    }
+
+
+def _epochs_done(folder: Path) -> dict[str, int]:
+    done = {}
+    for phase in ("search", "train"):
+        with contextlib.suppress(FileNotFoundError):
+            done[phase] = read_training_state(folder / "run" / f"{phase}.safetensors").progress[
+                "epoch"
+            ]
+    return done
+
+
+def epochs_run(output: str) -> dict[str, int]:
+    """Give the first epoch of each phase that a process has completed, from 0, by its output."""
+    first: dict[str, int] = {}
+    for phase, number in re.findall(r"^(search|train) epoch (\d+)/", output, re.MULTILINE):
+        first.setdefault(phase, int(number) - 1)
+    return first
+
+
+# Preparation of a folder of images.
+
+
+def _begin_preparation(folder: Path, _: Path) -> None:
+    generator = np.random.default_rng(0)
+    for number in range(240):
+        place = folder / "source" / ("train", "test")[number % 5 == 4] / f"class{number % 4}"
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(256, size=(24, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"{number:03d}.png")
+
+
+def _prepare_command(folder: Path) -> list[list[str]]:
+    options = ["--source", str(folder / "source"), "--out", str(folder / "set")]
+    options += ["--shard-samples", "6", "--workers", "2"]
+    return [["effconv_data.cli:main", "prepare", "folder", *options]]
+
+
+def _prepared(folder: Path) -> Outcome:
+    files = (path for path in (folder / "set").iterdir() if path.is_file())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _shards_done(folder: Path) -> dict[str, int]:
+    journal = folder / "set" / ".progress.jsonl"
+    rows = journal.read_text().splitlines() if journal.exists() else []
+    return {"shards": max(0, len(rows) - 1)}
+
+
+# A list of runs, two workers at a time.
+
+
+def _begin_list(folder: Path, _: Path) -> None:
+    given = ["demo", *SMALL, "--search.epochs=1", "--train.epochs=1"]
+    runs = [
+        Run(f"run{seed}", "tools.search:run_in", {"arguments": [*given, f"--seed={seed}"]})
+        for seed in range(LISTED)
+    ]
+    write_list(folder / LIST, runs)
+
+
+def _work_commands(folder: Path) -> list[list[str]]:
+    return [["tools.worker", str(folder / LIST)]] * 2
+
+
+def _list_outcome(folder: Path) -> Outcome:
+    return {
+        f"run{seed}": [
+            json.loads((folder / f"run{seed}" / "result.json").read_text()),
+            _tensors(folder / f"run{seed}" / "cnn.safetensors"),
+        ]
+        for seed in range(LISTED)
+    }
+
+
+def _runs_done(folder: Path) -> dict[str, int]:
+    return {"runs": len(list(folder.glob("run*/result.json")))}
+
+
+SEARCHED = ("config.json", "metrics.jsonl", "search.safetensors", "search.previous.safetensors")
+TRAINED = (*SEARCHED, "train.safetensors", "train.previous.safetensors")
+OPERATIONS = {
+    "search": Operation(_from(), _run_command, _run_outcome, _epochs_done),
+    "training": Operation(_from(*SEARCHED), _run_command, _run_outcome, _epochs_done),
+    "report": Operation(_from(*TRAINED), _run_command, _run_outcome, _epochs_done),
+    "preparation": Operation(_begin_preparation, _prepare_command, _prepared, _shards_done),
+    "list of runs": Operation(_begin_list, _work_commands, _list_outcome, _runs_done),
+}

@@ -1,0 +1,126 @@
+"""`hatch run sweep:search`: searches of several seeds, budgets and recipes; `sweep:status`."""
+
+import itertools
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from tools.command import run_command
+from tools.launch import Launch, launch, table
+from tools.run_folder import RESULT, read_result, write_text
+from tools.run_list import Run, state
+from tools.search import parse
+
+LIST = "sweep.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Launch):
+    """Do the same search with several seeds, budgets and recipes, and train what each finds.
+
+    A run that is finished is not done again; an interrupted one goes on; one that failed is tried
+    again. What stands behind `--` is passed to every search.
+    """
+
+    data: tyro.conf.Positional[str]
+    """As for `search`: cifar10, mnist or demo."""
+    folder: Path = Path("runs/sweep")
+    """Folder of the runs, one each."""
+    seeds: tuple[int, ...] = (0,)
+    """Of data order, initial values and search."""
+    budgets: tuple[float, ...] = ()
+    """Wanted numbers of parameters; by default the one of the search."""
+    recipes: tuple[str, ...] = ("default",)
+    """Recipes of search and training."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Tell how the runs of a list stand."""
+
+    list: tyro.conf.Positional[Path]
+    """The list, or the folder of a sweep."""
+
+
+def runs_of(options: Search, further: list[str]) -> list[Run]:
+    """Give a sweep's runs, the first seed of everything first.
+
+    Raises:
+        ValueError: for options that no search takes.
+    """
+    budgets = options.budgets or (None,)
+    runs = []
+    for seed, budget, recipe in itertools.product(options.seeds, budgets, options.recipes):
+        given = [options.data, f"--recipe={recipe}", f"--seed={seed}", f"--search.seed={seed}"]
+        given += [] if budget is None else [f"--budget={budget}"]
+        _, settings = parse([*given, *further])  # before anything is started
+        name = f"{options.data}-{settings.model}-{settings.budget:.0f}-{recipe}-seed{seed}"
+        runs.append(Run(name, "tools.search:run_in", {"arguments": [*given, *further]}))
+    return runs
+
+
+def search_command(arguments: list[str], console: Console) -> int:
+    """Run a sweep of searches."""
+    cut = arguments.index("--") if "--" in arguments else len(arguments)
+    options = tyro.cli(Search, args=arguments[:cut], prog="sweep:search")
+    runs, path = runs_of(options, arguments[cut + 1 :]), options.folder / LIST
+
+    def collect(_: Run | None = None) -> None:
+        rows = [
+            {"run": run.name, **run.arguments, **read_result(options.folder / run.name)}
+            for run in runs
+            if state(path, run) == "finished"
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        write_text(options.folder / "results.jsonl", text)
+
+    status = launch(path, runs, options, console, on_end=collect)
+    collect()
+    _summarise(options, runs, console)
+    return status
+
+
+def _summarise(options: Search, runs: list[Run], console: Console) -> None:
+    """Show accuracies by budget and recipe."""
+    groups: dict[str, list[float]] = {}
+    for run in runs:
+        if (options.folder / run.name / RESULT).exists():
+            accuracy = read_result(options.folder / run.name)["accuracy"]
+            groups.setdefault(run.name.rpartition("-")[0], []).append(accuracy)
+    shown = Table("search", "seeds", "test accuracy", "±")
+    for name, accuracies in groups.items():
+        spread = f"{stdev(accuracies):.2%}" if len(accuracies) > 1 else ""
+        shown.add_row(name, str(len(accuracies)), f"{mean(accuracies):.2%}", spread)
+    console.print(shown)
+
+
+def status_command(arguments: list[str], console: Console) -> int:
+    """Show how the runs of a list stand."""
+    options = tyro.cli(Status, args=arguments, prog="sweep:status")
+    path = options.list / LIST if options.list.is_dir() else options.list
+    shown = Table("run", "state", "")
+    for row in table(path):
+        shown.add_row(*row)
+    console.print(shown)
+    return 0
+
+
+COMMANDS = {"search": search_command, "status": status_command}
+
+
+def main() -> int:
+    """Run the command line."""
+    command, *rest = sys.argv[1:] or [""]
+    if command not in COMMANDS:
+        raise ValueError(f"command {command!r} is unknown; pass one of {', '.join(COMMANDS)}")
+    return COMMANDS[command](rest, Console())
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("sweep", main))
