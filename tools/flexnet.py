@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -35,6 +34,7 @@ from rich.table import Table
 from safetensors.torch import save_file
 from torch import nn
 
+from tools.command import check_device, run_and_report
 from tools.meter import progress_bar, step_meter
 from tools.presets import data_note, make_batches
 from tools.report import made_with
@@ -88,10 +88,7 @@ class Options:
                 )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; pass 0 for none, or a number below 1")
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(
-                f"device is {self.device!r}, but this torch sees no GPU; pass --device cpu"
-            )
+        check_device(self.device)
 
 
 def make_network(options: Options, batches: Batches) -> tuple[nn.Module, dict[str, str]]:
@@ -319,18 +316,10 @@ def write_report(
     write_text(folder / REPORT, "\n".join([*lines, *made_with(config)]))
 
 
-def main() -> None:
-    """Run the command line; a refusal is one line and exit status 2."""
-    console, started = Console(), time.perf_counter()
-    try:
-        folder = run(tyro.cli(Options, prog="train:flexnet"), console)
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        Console(stderr=True).print(
-            f"train:flexnet: {error}", style="red", markup=False, soft_wrap=True
-        )
-        sys.exit(2)
-    console.print(f"{folder / 'report.md'} written after {time.perf_counter() - started:.0f} s")
+def command(arguments: list[str], console: Console) -> Path:
+    """Run a command line."""
+    return run(tyro.cli(Options, args=arguments, prog="train:flexnet"), console)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_and_report("train:flexnet", command))
