@@ -121,6 +121,16 @@ def make_network(options: Options, batches: Batches) -> tuple[nn.Module, dict[st
     return network, left_alone(model)
 
 
+def parameter_groups(network: nn.Module, mask_lr_factor: float = 0.1) -> list[dict[str, Any]]:
+    """Give the groups for `train`: the masks have a learning rate of their own."""
+    masks = mask_parameters(network)
+    of_masks = {id(mask) for mask in masks}
+    return [
+        {"params": [p for p in network.parameters() if id(p) not in of_masks], "factor": 1.0},
+        {"params": masks, "factor": mask_lr_factor},
+    ]
+
+
 def mask_meter(
     network: nn.Module, metrics: Metrics, steps_per_epoch: int
 ) -> Callable[[TrainStep], None]:
@@ -172,12 +182,6 @@ def run(options: Options, console: Console) -> Path:
     if open_run(folder, settings, data_note(options.data), overwrite=options.overwrite):
         console.print(f"going on with the interrupted run {folder}")
     metrics = Metrics(folder)
-    masks = mask_parameters(network)
-    of_masks = {id(mask) for mask in masks}
-    groups = [
-        {"params": [p for p in network.parameters() if id(p) not in of_masks], "factor": 1.0},
-        {"params": masks, "factor": options.mask_lr_factor},
-    ]
     with progress_bar(console) as progress:
         steps = len(train_batches)
         meters = (
@@ -192,7 +196,7 @@ def run(options: Options, console: Console) -> Path:
             options.train,
             checkpoint=folder / "train.safetensors",
             on_step=lambda step: [meter(step) for meter in meters],
-            groups=groups,
+            groups=parameter_groups(network, options.mask_lr_factor),
             penalty=(lambda: options.aliasing * anti_aliasing(network))
             if options.aliasing
             else None,

@@ -196,18 +196,11 @@ def run(options: Options, console: Console) -> Path:
     here = Run(options, parts, test, folder, Metrics(folder), console)
 
     outcomes = _baselines(here) if options.baselines else []
-    mixing = mixing_parameters(network)
-    adam = torch.optim.Adam(
-        mixing,
-        options.mixing.lr,
-        betas=tuple(options.mixing.betas),
-        weight_decay=options.mixing.weight_decay,
-    )
     accuracy = here.trained(
         "train",
         network,
         options.train,
-        turns=Turns(mixing, parts[1], adam),
+        turns=mixing_turns(network, parts[1], options.mixing),
         extra=lambda: _learned(network),
     )
     outcomes.append(here.outcome("learned", network, mixing_weights(network), accuracy, None))
@@ -219,6 +212,15 @@ def run(options: Options, console: Console) -> Path:
     draw_learning(folder / "course.png", network, here.metrics)
     write_outcomes(folder, network, outcomes, here.metrics)
     return folder
+
+
+def mixing_turns(network: nn.Module, batches: Batches, config: MixingConfig) -> Turns:
+    """Give what trains the mixing weights, in turns with the filters and on other pictures."""
+    mixing = mixing_parameters(network)
+    adam = torch.optim.Adam(
+        mixing, config.lr, betas=tuple(config.betas), weight_decay=config.weight_decay
+    )
+    return Turns(mixing, batches, adam)
 
 
 def _batches(split: str, options: Options, size: int, limit: int | None) -> Batches:

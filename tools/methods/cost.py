@@ -1,0 +1,133 @@
+"""What a step of each method costs: time in turns, and memory in a process of its own."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from effconv_core import SearchableCNN, recipe
+from effconv_models import mixing_parameters
+from torch import Tensor, nn
+
+from tools.bench_search_step import spread, training_step
+from tools.methods.networks import METHODS, SIZES, Size, at_budget, macs, make, parameters
+from tools.reproduce.run import measure_peak, peak_memory
+
+Step = Callable[[], None]
+
+
+def inputs(batch_size: int, image_size: int, device: str) -> tuple[Tensor, Tensor]:
+    """Give random pictures and labels."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch_size, 3, image_size, image_size, generator=generator)
+    labels = torch.arange(batch_size, device=device) % 10
+    return images.to(device, memory_format=torch.channels_last), labels
+
+
+def network_of(method: str, size: Size, image_size: int, device: str) -> nn.Module:
+    """Make the network whose training is timed."""
+    network = at_budget(size, 0) if method == "effconv" else make(method, size, image_size, 0)
+    return network.to(device, memory_format=torch.channels_last).train()
+
+
+def steps_of(method: str, size: Size, batch_size: int, image_size: int, device: str) -> dict:
+    """Give a method's steps by name: `train`, and what else its training takes turns with."""
+    images, labels = inputs(batch_size, image_size, device)
+    network = network_of(method, size, image_size, device)
+    groups = [{"params": network.parameters(), "lr": 1e-4}]
+    steps = {"train": training_step(network, groups, images, labels)}
+    if method == "effconv":
+        model = make(method, size, image_size, 0)
+        for name in ("paper", "default"):
+            searchable = SearchableCNN(model, recipe(name))
+            searchable = searchable.to(device, memory_format=torch.channels_last).train()
+            steps[f"search, {name} recipe"] = training_step(
+                searchable,
+                searchable.parameter_groups(),
+                images,
+                labels,
+                lambda searchable=searchable: searchable.budget_loss(size.parameters),
+            )
+    if method == "multi-resolution":
+        steps["mixing"] = _mixing_step(network, images, labels)
+    return steps
+
+
+def _mixing_step(network: nn.Module, images: Tensor, labels: Tensor) -> Step:
+    mixing = mixing_parameters(network)
+    optimizer = torch.optim.Adam(mixing, 1e-4)
+
+    def step() -> None:
+        loss = F.cross_entropy(network(images), labels)
+        for parameter, gradient in zip(mixing, torch.autograd.grad(loss, mixing), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+
+    return step
+
+
+def peak_of(method: str, size: str, batch_size: int, image_size: int, device: str) -> int | None:
+    """Give the peak memory of two steps of each kind, in MiB; call it in a process of its own."""
+    measure_peak(device)
+    for step in steps_of(method, SIZES[size], batch_size, image_size, device).values():
+        step()
+        step()
+    return peak_memory(device)
+
+
+def measure(
+    size: str, image_size: int, batch_size: int, rounds: int, device: str, threads: int
+) -> list[dict[str, Any]]:
+    """Measure all methods at one size of the pictures.
+
+    Args:
+        size: a name of `SIZES`.
+        image_size: height and width in pixels.
+        batch_size: pictures of a step.
+        rounds: counted steps of each kind, after one that is not.
+        device: where to run.
+        threads: of the CPU.
+
+    Returns:
+        A row for each method.
+    """
+    torch.set_num_threads(threads)
+    steps = {
+        (method, name): step
+        for method in METHODS
+        for name, step in steps_of(method, SIZES[size], batch_size, image_size, device).items()
+    }
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
+    for turn in range(1 + rounds):
+        for key in list(steps)[:: 1 if turn % 2 else -1]:
+            started = time.perf_counter()
+            steps[key]()
+            if device.startswith("cuda"):
+                torch.cuda.synchronize(device)
+            times[key].append(time.perf_counter() - started)
+    del steps
+    rows = []
+    for method in METHODS:
+        network = network_of(method, SIZES[size], image_size, "cpu")
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            peak = pool.submit(peak_of, method, size, batch_size, image_size, device).result()
+        rows.append(
+            {
+                "method": method,
+                "size": size,
+                "image_size": image_size,
+                "batch_size": batch_size,
+                "parameters": parameters(network),
+                "macs": macs(network, image_size),
+                "peak_memory_mib": peak,
+                "seconds": {
+                    name: spread(seconds[1:])
+                    for (own, name), seconds in times.items()
+                    if own == method
+                },
+            }
+        )
+    return rows

@@ -1,0 +1,160 @@
+"""The page that says which method to take, made of the raw results alone."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from tools.jobs import read_rows
+from tools.methods.networks import METHODS
+
+PAGE = Path("docs/methods.md")
+RESULTS = Path("results/methods")
+ACCURACY = "accuracy-{size}-{kind}.jsonl"
+COST = "cost-{kind}.json"
+MODELS = "../packages/effconv-models/README.md"
+KINDS = ("cuda", "cpu")
+PAPERS = {
+    32: ("CIFAR-10", 50_000, 127 / 17.77, "FlexNet-16 127 s and EffConv-20 17.77 s an epoch"),
+    96: ("STL-10", 5_000, 1800 / 13.2, "FlexNet-16 1,800 s and EffConv-20 13.2 s an epoch"),
+}
+
+
+def page() -> str:
+    """Make the page from the results that there are."""
+    parts = [
+        "# Three ways to learn kernel sizes",
+        "",
+        "[EffConv](method.md) learns a size for each layer in a few epochs and throws its "
+        f"predictors away. [FlexConv]({MODELS}#flexconv) keeps a small network in each layer that "
+        "draws the kernel, under a mask that is learned for as long as the network is. "
+        f"[Multi-resolution networks]({MODELS}#filter-sizes-learned-as-a-mixture-of-resolutions) "
+        "use one small filter at several resolutions and learn how to mix them. This page is made "
+        "by `hatch run bench:methods`.",
+        "",
+    ]
+    missing = []
+    for size in ("paper", "small"):
+        for kind in KINDS:
+            path = RESULTS / ACCURACY.format(size=size, kind=kind)
+            rows = read_rows(path)
+            if rows:
+                parts += accuracies(path, rows)
+            else:
+                missing.append(f"accuracy at the size `{size}` on {kind}")
+    for kind in KINDS:
+        path = RESULTS / COST.format(kind=kind)
+        if path.exists():
+            parts += costs(path, json.loads(path.read_text(encoding="utf-8")))
+        else:
+            missing.append(f"cost on {kind}")
+    parts += ["## Not yet measured", ""]
+    parts += [f"- {what}" for what in [*missing, "accuracy on pictures of 96 pixels"]]
+    return "\n".join([*parts, ""])
+
+
+def accuracies(path: Path, rows: list[dict[str, Any]]) -> list[str]:
+    """Give the table of trained networks."""
+    first = rows[0]
+    pictures = "all" if first["pictures"] is None else f"the first {first['pictures']:,}"
+    parts = [
+        f"## Trained alike: {path.stem}",
+        "",
+        f"CIFAR-10, {pictures} training pictures, {first['train']['epochs']} epochs, tested on all "
+        "10,000, each with the optimizer of its own papers. EffConv searches first; a "
+        "multi-resolution network trains its filters on four fifths of the pictures and its mixing "
+        f"on the rest. Data: {first['environment']['data']}. [Raw](../{path}).",
+        "",
+        "| method | parameters | multiply-accumulates | accuracy, % | s an epoch | MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for method, title in METHODS.items():
+        mine = [row for row in rows if row["method"] == method]
+        if not mine:
+            continue
+        reached = [100 * row["accuracy"] for row in mine]
+        spread = f" ± {statistics.stdev(reached):.2f}" if len(reached) > 1 else ""
+        epochs = [row["train"]["epochs"] + row.get("search_epochs", 0) for row in mine]
+        seconds = [row["train_seconds"] + row.get("search_seconds", 0) for row in mine]
+        cells = (
+            title,
+            _range(row["parameters"] / 1e3 for row in mine) + " k",
+            _range(row["macs"] / 1e6 for row in mine) + " M",
+            f"{statistics.mean(reached):.2f}{spread} ({len(mine)})",
+            f"{sum(seconds) / sum(epochs):.1f}",
+            _range(row["peak_memory_mib"] for row in mine),
+        )
+        parts.append("| " + " | ".join(cells) + " |")
+    parts += ["", "Learned sizes, in pixels of the image:", "", "```"]
+    for row in rows:
+        sizes = row.get("sizes") or {}
+        told = list(sizes.values()) or row["learned_sizes"]
+        if told:
+            words = " ".join(map(_size, told))
+            parts.append(f"{row['method']:17} seed {row['seed']}  {words}")
+    environment = first["environment"]
+    return [
+        *parts,
+        "```",
+        "",
+        f"`hatch run bench:methods accuracy --size {first['size']}`, commit "
+        f"{environment['commit']}, {environment['device']}, torch {environment['torch']}. Other "
+        "work may have run beside it, which the seconds would show; the table below is for times.",
+        "",
+    ]
+
+
+def costs(path: Path, content: dict[str, Any]) -> list[str]:
+    """Give the tables of time and memory, with the papers' ratios beside."""
+    environment, parts = content["environment"], [f"## What a step costs: {path.stem}", ""]
+    for image_size, (name, pictures, papers, stated) in PAPERS.items():
+        rows = {row["method"]: row for row in content["rows"] if row["image_size"] == image_size}
+        batch_size = next(iter(rows.values()))["batch_size"]
+        parts += [
+            f"Random pictures of {image_size}x{image_size}, batches of {batch_size}; an epoch is "
+            f"that of {name}, {pictures:,} pictures, in batches of that size. [Raw](../{path}).",
+            "",
+            "| method | parameters | multiply-accumulates | step | ms | s an epoch | MiB |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        steps = pictures / batch_size
+        for method, row in rows.items():
+            for step, told in row["seconds"].items():
+                cells = (
+                    METHODS[method],
+                    f"{row['parameters'] / 1e6:.2f} M",
+                    f"{row['macs'] / 1e6:.0f} M",
+                    step,
+                    f"{1000 * told['median']:.0f} ({1000 * told['p20']:.0f} to "
+                    f"{1000 * told['p80']:.0f})",
+                    f"{steps * told['median']:.0f}",
+                    str(row["peak_memory_mib"]),
+                )
+                parts.append("| " + " | ".join(cells) + " |")
+        flexnet = rows["flexnet"]["seconds"]["train"]["median"]
+        effconv = rows["effconv"]["seconds"]
+        search = effconv["search, paper recipe"]["median"]
+        parts += [
+            "",
+            f"FlexNet over EffConv: {flexnet / effconv['train']['median']:.1f} times a training "
+            f"step, {flexnet / search:.1f} times a step of the paper's search. The paper states "
+            f"{papers:.1f} times ({stated}, on its GPU).",
+            "",
+        ]
+    return [
+        *parts,
+        "Median, and 20th to 80th percentile. A multi-resolution network also takes a mixing step "
+        "for every training step. MiB is the peak of a process of its own, PyTorch included on a "
+        f"CPU. `hatch run bench:methods cost`, commit {environment['commit']}, "
+        f"{environment['device']}, torch {environment['torch']}.",
+        "",
+    ]
+
+
+def _range(values: Any) -> str:
+    values = sorted({f"{value:.0f}" for value in values}, key=float)
+    return values[0] if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+
+def _size(size: Any) -> str:
+    return "x".join(map(str, size)) if isinstance(size, list) else str(size)
