@@ -38,7 +38,14 @@ from tools.command import check_device, run_and_report
 from tools.meter import progress_bar, step_meter
 from tools.presets import data_note, make_batches
 from tools.report import made_with
-from tools.run_folder import REPORT, Metrics, open_run, seconds_per_epoch, write_text
+from tools.run_folder import (
+    REPORT,
+    Metrics,
+    begun,
+    seconds_per_epoch,
+    write_result,
+    write_text,
+)
 from tools.train import TRAIN_RECIPES, TrainConfig, TrainStep, evaluate, train
 
 FLEXNETS = {f.__name__: f for f in (flexnet3, flexnet5, flexnet16)}
@@ -179,8 +186,24 @@ def run(options: Options, console: Console) -> Path:
     settings = asdict(options)
     for place in ("runs", "name", "overwrite"):
         del settings[place]
-    if open_run(folder, settings, data_note(options.data), overwrite=options.overwrite):
-        console.print(f"going on with the interrupted run {folder}")
+    note = data_note(options.data)
+    with begun(folder, settings, note, overwrite=options.overwrite) as goes_on:
+        if goes_on:
+            console.print(f"going on with the interrupted run {folder}")
+        _do(folder, options, network, others, train_batches, batches("test", 500), console)
+    return folder
+
+
+def _do(
+    folder: Path,
+    options: Options,
+    network: nn.Module,
+    others: dict[str, str],
+    train_batches: Batches,
+    test_batches: Batches,
+    console: Console,
+) -> None:
+    """Do what is left of a run."""
     metrics = Metrics(folder)
     with progress_bar(console) as progress:
         steps = len(train_batches)
@@ -202,7 +225,7 @@ def run(options: Options, console: Console) -> Path:
             else None,
             seed=options.seed,
         )
-    accuracy = evaluate(network, batches("test", 500))
+    accuracy = evaluate(network, test_batches)
     metrics.close()
     plan = SizePlan(
         effective_sizes(network),
@@ -215,7 +238,7 @@ def run(options: Options, console: Console) -> Path:
     console.print(layer_table(network))
     console.print(f"test accuracy {accuracy:.2%}")
     write_report(folder, network, accuracy, others, metrics)
-    return folder
+    write_result(folder, {"accuracy": accuracy, "sizes": plan.sizes})
 
 
 def save_weights(network: nn.Module, path: Path) -> None:

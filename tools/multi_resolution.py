@@ -36,7 +36,7 @@ from tools.command import check_device, run_and_report
 from tools.meter import progress_bar, step_meter
 from tools.multi_resolution_report import Outcome, draw_grids, draw_learning, table, write_outcomes
 from tools.presets import data_note, make_batches
-from tools.run_folder import Metrics, open_run
+from tools.run_folder import Metrics, begun, write_result
 from tools.train import TrainConfig, evaluate, train
 from tools.turns import Turns
 
@@ -191,10 +191,17 @@ def run(options: Options, console: Console) -> Path:
     settings = asdict(options)
     for place in ("runs", "name", "overwrite"):
         del settings[place]
-    if open_run(folder, settings, data_note(options.data), overwrite=options.overwrite):
-        console.print(f"going on with the interrupted run {folder}")
-    here = Run(options, parts, test, folder, Metrics(folder), console)
+    note = data_note(options.data)
+    with begun(folder, settings, note, overwrite=options.overwrite) as goes_on:
+        if goes_on:
+            console.print(f"going on with the interrupted run {folder}")
+        _do(Run(options, parts, test, folder, Metrics(folder), console), network)
+    return folder
 
+
+def _do(here: Run, network: MultiResolutionNet) -> None:
+    """Do what is left of a run."""
+    options, folder, parts = here.options, here.folder, here.parts
     outcomes = _baselines(here) if options.baselines else []
     accuracy = here.trained(
         "train",
@@ -207,11 +214,12 @@ def run(options: Options, console: Console) -> Path:
     outcomes += _pruned(here, network)
     here.metrics.close()
 
-    console.print(table(outcomes))
+    here.console.print(table(outcomes))
     draw_grids(folder / "mixing.png", outcomes)
     draw_learning(folder / "course.png", network, here.metrics)
     write_outcomes(folder, network, outcomes, here.metrics)
-    return folder
+    found = {outcome.title: outcome.accuracy for outcome in outcomes}
+    write_result(folder, {"accuracy": accuracy, "accuracies": found})
 
 
 def mixing_turns(network: nn.Module, batches: Batches, config: MixingConfig) -> Turns:

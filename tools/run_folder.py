@@ -4,7 +4,8 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from effconv_core.files import written_whole
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from tools.claim import CLAIMS
+from tools.claim import CLAIMS, claim
 
 REPORT = "report.md"
 RESULT = "result.json"  # written last: the run is finished
@@ -63,7 +64,7 @@ def open_run(
     folder: Path,
     settings: Mapping[str, Any],
     data: str,
-    network: Mapping[str, Any],
+    network: Mapping[str, Any] | None = None,
     *,
     overwrite: bool,
 ) -> bool:
@@ -73,7 +74,7 @@ def open_run(
         folder: where the run is kept.
         settings: what decides the run's outcome; written to `config.json`.
         data: what the data are, written beside the device and the versions.
-        network: what `describe` gives, written there too.
+        network: what `describe` gives, written there too where there is a search.
         overwrite: delete what is there and start again.
 
     Returns:
@@ -90,10 +91,24 @@ def open_run(
     content = {
         "settings": settings,
         "environment": {"data": data, **environment(settings["device"])},
-        "network": network,
+        **({} if network is None else {"network": network}),
     }
     write_text(folder / "config.json", json.dumps(content, indent=2) + "\n")
     return False
+
+
+@contextmanager
+def begun(
+    folder: Path, settings: Mapping[str, Any], data: str, *, overwrite: bool
+) -> Iterator[bool]:
+    """Hold a run's folder, made or gone on in as by `open_run`, which says whether it goes on.
+
+    Raises:
+        FileExistsError: as `check_run` does, or if another process is at work in the folder.
+    """
+    check_run(folder, settings, overwrite=overwrite)
+    with claim(folder):
+        yield open_run(folder, settings, data, overwrite=overwrite)
 
 
 def describe(model: nn.Module) -> dict[str, Any]:

@@ -156,9 +156,11 @@ def test_a_damaged_state_is_noticed_and_the_one_before_taken(tmp_path, caplog, h
     models = [one_step(seed) for seed in range(2)]
     for epoch, pair in enumerate(models):
         save_training_state(path, *pair, {"epoch": epoch})
-    whole = path.read_bytes()
+    before = tmp_path / "s.previous.safetensors"
+    whole, whole_before = path.read_bytes(), before.read_bytes()
     for _ in range(1 if how in ("empty", "zeros") else 300):
         path.write_bytes(damaged(whole, how, draw))
+        before.write_bytes(whole_before)
         model, optimizer = one_step(9)
         caplog.clear()
         with caplog.at_level(logging.WARNING, "effconv_core"):
@@ -168,6 +170,9 @@ def test_a_damaged_state_is_noticed_and_the_one_before_taken(tmp_path, caplog, h
         torch.testing.assert_close(model.state_dict(), models[0][0].state_dict(), rtol=0, atol=0)
         found, expected = (o.state_dict()["state"] for o in (optimizer, models[0][1]))
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        # Which takes its place, so that the next state does not keep the damaged one beside it.
+        assert path.read_bytes() == whole_before
+        assert not before.exists()
 
 
 def test_two_damaged_states_are_refused_with_the_remedy(tmp_path):
@@ -177,7 +182,7 @@ def test_two_damaged_states_are_refused_with_the_remedy(tmp_path):
         save_training_state(path, model, optimizer, {"epoch": epoch})
     for file in tmp_path.iterdir():
         file.write_bytes(b"{}")
-    with pytest.raises(ValueError, match=r"s\.previous\.safetensors is no readable .* delete it"):
+    with pytest.raises(ValueError, match=r"s\.safetensors is no readable .* delete it"):
         load_training_state(path, model, optimizer)
 
 
