@@ -29,6 +29,7 @@ from effconv_models import (
 )
 from effconv_models.flexconv import flexconvs
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
@@ -294,8 +295,9 @@ def draw(path: Path, network: nn.Module, plan: SizePlan, metrics: Metrics) -> No
     right.set(
         title="width of the masks, mean of both axes",
         xlabel="epoch",
-        ylabel="standard deviation, of a grid from -1 to 1",
+        ylabel="width (half the grid is 1)",
     )
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend(fontsize=5, ncols=2)
     figures.save_figure(figure, path)
 
