@@ -24,7 +24,6 @@ from tools.versus.scales import SCALES
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / page.RESULTS / "cpu.jsonl"
-measured = pytest.mark.skipif(not MEASURED.exists(), reason="nothing was measured yet")
 DATA = os.environ.get("EFFCONV_DATA")
 needs_cifar10 = pytest.mark.skipif(
     not DATA or not (Path(DATA) / "cifar10" / "index.json").is_file(),
@@ -232,7 +231,6 @@ def test_the_page_is_what_the_results_give():
     assert (ROOT / page.PAGE).read_text(encoding="utf-8") == page.page()
 
 
-@measured
 def test_the_page_changes_with_a_result(tmp_path, monkeypatch):
     text = MEASURED.read_text()
     rows = [json.loads(line) for line in text.splitlines()]
@@ -242,7 +240,6 @@ def test_the_page_changes_with_a_result(tmp_path, monkeypatch):
     assert page.page() != (ROOT / page.PAGE).read_text(encoding="utf-8")
 
 
-@measured
 def test_the_committed_results_keep_the_rules():
     header, *rows = page.read_rows(MEASURED)
     settings = json.loads(json.dumps(asdict(SCALES["cpu"])))
