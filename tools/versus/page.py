@@ -106,7 +106,7 @@ def print_table(console: Console, path: Path) -> None:
     for line in lines(rows):
         table.add_row(*line.cells())
     console.print(table)
-    for part in (*outcome(rows), *sizes(rows), *failures(rows)):
+    for part in (highest(rows), *outcome(rows), *sizes(rows), *failures(rows)):
         console.print(part, markup=False, soft_wrap=True)
 
 
@@ -134,6 +134,19 @@ def outcome(rows: Sequence[Row]) -> list[str]:
             )
         told.append(sentence)
     return told
+
+
+def highest(rows: Sequence[Row]) -> str:
+    """Name the method whose plans are best on average."""
+    means = {
+        line.method: statistics.mean(100 * row["accuracy"] for row in line.trainings)
+        for line in lines(rows)
+        if line.trainings
+    }
+    if not means:
+        return "Nothing was trained yet."
+    best = max(means, key=means.__getitem__)
+    return f"The highest mean is that of {METHODS[best]}: {means[best]:.2f} %."
 
 
 def _by_seed(trainings: Sequence[Row]) -> dict[int, list[float]]:
@@ -197,7 +210,7 @@ def section(scale: str, settings: Row, rows: Sequence[Row]) -> list[str]:
     return [
         f"## Scale {scale}",
         "",
-        *(f"- {sentence}" for sentence in outcome(rows)),
+        *(f"- {sentence}" for sentence in (highest(rows), *outcome(rows))),
         "",
         f"{_network(settings['network'])}, the "
         f"first {settings['pictures']:,} training pictures, {train['epochs']} epochs "
