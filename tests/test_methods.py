@@ -28,7 +28,7 @@ def test_macs_of_a_flexnet_are_those_of_its_kernels():
     network = make("flexnet", SIZES["small"], 32, 0)
     convs = [m for m in network.modules() if type(m).__name__ == "FlexConv"]
     # All kernels start at 5x5 taps, and every feature map has 32x32 pixels.
-    taps = sum(m.in_channels * m.out_channels for m in convs) * 25 * 32 * 32
+    taps = sum(m.c_in * m.c_out for m in convs) * 25 * 32 * 32
     shortcuts = macs(network, 32) - taps - network.fc.in_features * 10
     assert 0 <= shortcuts < 0.02 * taps
 
@@ -65,7 +65,7 @@ def test_a_method_is_trained(method):
     data = os.environ.get("EFFCONV_DATA")
     if not data or not (Path(data) / "cifar10" / "index.json").is_file():
         pytest.skip("EFFCONV_DATA holds no CIFAR-10")
-    row = train_once(method, "small", 0, 1, 320, "cpu")
+    row = train_once(method, "small", 0, 1, 320, "cpu", test_pictures=100)
     assert row["pictures"] == 320
     assert 0 < row["accuracy"] < 1
     assert bool(row.get("sizes")) == (method == "effconv")

@@ -23,7 +23,13 @@ MIXING = MixingConfig(lr=0.04)
 
 
 def train_once(
-    method: str, size: str, seed: int, epochs: int, pictures: int | None, device: str
+    method: str,
+    size: str,
+    seed: int,
+    epochs: int,
+    pictures: int | None,
+    device: str,
+    test_pictures: int | None = None,
 ) -> dict[str, Any]:
     """Learn the sizes and train; give the row.
 
@@ -34,6 +40,7 @@ def train_once(
         epochs: of the training; EffConv's search comes before.
         pictures: of the training set; None takes all.
         device: where to run.
+        test_pictures: of the test set; None takes all.
     """
     torch.set_num_threads(1)
     measure_peak(device)
@@ -41,7 +48,9 @@ def train_once(
     batches = load(
         "cifar10", batch_size=config.batch_size, seed=seed, limit=pictures, device=device
     )
-    test = load("cifar10", split="test", batch_size=500, device=device)
+    test = load(
+        "cifar10", split="test", batch_size=500, seed=seed, limit=test_pictures, device=device
+    )
     network = make(method, SIZES[size], batches.image_shape[-1], seed)
     network = network.to(device, memory_format=torch.channels_last)
     row: dict[str, Any] = {"method": method, "size": size, "seed": seed, "pictures": pictures}

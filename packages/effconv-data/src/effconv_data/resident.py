@@ -118,7 +118,7 @@ class ResidentBatches(Batches):
             TypeError: if the seed is no integer.
             ValueError: if the share or the seed is out of its range, or a part gives no batch.
 
-        Example:
+        Examples:
             >>> images = torch.randint(256, (10, 3, 8, 8), dtype=torch.uint8)
             >>> labels = torch.arange(10) % 2
             >>> batches = ResidentBatches(images, labels, classes=("cat", "dog"), batch_size=2)

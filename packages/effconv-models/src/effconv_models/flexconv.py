@@ -88,7 +88,7 @@ class FlexConv(nn.Module):
         TypeError: if a number is no integer.
         ValueError: if a number is not allowed.
 
-    Example:
+    Examples:
         >>> layer = FlexConv(3, 8, 33)
         >>> layer(torch.zeros(2, 3, 32, 32)).shape, layer.effective_size
         (torch.Size([2, 8, 32, 32]), (5, 5))

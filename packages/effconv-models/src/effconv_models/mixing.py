@@ -68,7 +68,7 @@ def prune(network: MultiResolutionNet, threshold: float) -> MultiResolutionNet:
     Raises:
         ValueError: if the threshold is not from 0 to 1.
 
-    Example:
+    Examples:
         >>> network = MultiResolutionNet(3, 8, resolutions=3)
         >>> network.layers[0].mixing.data = torch.tensor([0.7, 0.25, 0.05]).log()
         >>> [layer.resolutions for layer in prune(network, 0.1).layers]
@@ -105,7 +105,7 @@ def one_resolution(network: MultiResolutionNet, *, smooth: bool = True) -> nn.Se
             whose sides are multiples of the coarsest pooling; at the border of others they differ.
             False leaves that out, as in a typical CNN, whose weights then need training.
 
-    Example:
+    Examples:
         >>> network = MultiResolutionNet(4, 8)
         >>> one_resolution(network)(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
@@ -128,7 +128,7 @@ def effective_kernel_sizes(network: nn.Module) -> dict[str, float]:
     Args:
         network: a `MultiResolutionNet`, or a plain CNN of `pooled_cnn` or `one_resolution`.
 
-    Example:
+    Examples:
         >>> network = MultiResolutionNet(3, 8, resolutions=2)
         >>> effective_kernel_sizes(network)  # (3 + 6) / 2
         {'layers.0.block.conv': 4.5, 'layers.1.block.conv': 4.5}
@@ -166,7 +166,7 @@ def multiply_accumulates(network: nn.Module, image_shape: tuple[int, int, int]) 
         network: any network, in either mode; it is not changed.
         image_shape: `(C, H, W)`.
 
-    Example:
+    Examples:
         >>> multiply_accumulates(nn.Conv2d(3, 8, 3, padding=1), (3, 32, 32))  # 32 * 32 * 27 * 8
         221184
     """

@@ -66,7 +66,7 @@ class MultiResolutionNet(nn.Module):
         TypeError: if an argument is of another kind.
         ValueError: if a number is not allowed or the block is unknown.
 
-    Example:
+    Examples:
         >>> network = MultiResolutionNet(10, 16, learned_depth=True)
         >>> network(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
@@ -145,7 +145,7 @@ def pooled_cnn(
         TypeError: if an argument is of another kind.
         ValueError: if a number is not allowed or the block is unknown.
 
-    Example:
+    Examples:
         >>> predefined_resolutions(10)
         [0, 0, 0, 1, 1, 2, 2, 3, 3]
         >>> cnn = pooled_cnn(predefined_resolutions(10), 16)

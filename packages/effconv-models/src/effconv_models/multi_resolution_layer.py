@@ -118,7 +118,7 @@ class MultiResolution(nn.Module):
     Raises:
         ValueError: if the resolutions are not ascending integers of at least 0.
 
-    Example:
+    Examples:
         >>> layer = MultiResolution(conv_block(3, 8), (0, 1, 2))
         >>> layer(torch.zeros(2, 3, 15, 15)).shape
         torch.Size([2, 8, 15, 15])

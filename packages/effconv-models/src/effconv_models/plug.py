@@ -29,7 +29,7 @@ def left_alone(model: nn.Module, chosen: Choice | None = None) -> dict[str, str]
     Raises:
         ValueError: as `with_flexconv` does.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1))
         >>> left_alone(net)
         {'0': "is the model's first convolution", '2': 'has one tap'}
@@ -67,7 +67,7 @@ def with_flexconv(
         ValueError: if nothing can be replaced, a pattern fits no convolution, one chosen by its
             whole name cannot be replaced, or both or neither of `example` and `grid` are given.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2))
         >>> flexible = with_flexconv(net, torch.zeros(1, 3, 32, 32))
         >>> flexible[2].grid, flexible(torch.zeros(1, 3, 32, 32)).shape
@@ -100,7 +100,7 @@ def to_plain(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: if the model has no FlexConv layer.
 
-    Example:
+    Examples:
         >>> to_plain(nn.Sequential(FlexConv(3, 8, 33)))[0].kernel_size
         (5, 5)
     """
