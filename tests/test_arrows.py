@@ -15,10 +15,10 @@ MAY_IMPORT = {
 }
 DEPENDENCIES = {
     "effconv_kernels": {"torch", "triton"},
-    # The last four are of the extra `cli`; a test of effconv-core does without them.
+    # The last five are of the extra `cli`; a test of effconv-core does without them.
     "effconv_core": {
         *("torch", "numpy", "safetensors", "effconv_kernels"),
-        *("tyro", "rich", "matplotlib", "jinja2"),
+        *("tyro", "rich", "matplotlib", "jinja2", "PIL"),
     },
     "effconv_models": {"torch"},
     "effconv_data": {"torch", "numpy", "webdataset", "PIL", "tyro", "rich"},
