@@ -23,12 +23,11 @@ FAULTS = {
         " and give the same command again, which goes on from the last checkpoint`; it does"
     ),
     "a checkpoint is cut off or has a flipped bit": (
-        "`PATH was damaged (its sum is ... and not ...), so the state before it is taken`; "
+        "`PATH is no readable training state (...); going on from the state before it`; "
         "the search ends as it would have"
     ),
     "both checkpoints are damaged": (
-        "`... is no readable training state ..., nor is there one before it; delete it to "
-        "start again`"
+        "`PATH is no readable training state (...); delete it to start again`"
     ),
     "the loader raises": ("its error comes through; the same command goes on from the last epoch"),
     "the loader hangs": (
