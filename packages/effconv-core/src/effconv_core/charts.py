@@ -106,7 +106,12 @@ def dot_chart(
         [(across(x), short(x)) for x in x_ticks],
         [(down(y), form(y)) for y in y_ticks],
         [
-            {"title": name, "points": [], "end": (across(x), down(y))}
+            {
+                "title": name,
+                "words": f"{form(y)} at {short(x)} parameters",
+                "points": [],
+                "end": (across(x), down(y)),
+            }
             for name, (x, y) in dots.items()
         ],
         None,
