@@ -31,7 +31,8 @@ def test_the_newest_section_of_the_changelog_is_the_version(package):
 
 def test_a_change_that_the_changelog_does_not_tell_is_refused():
     version = effconv_models.__version__
-    changelog = f"# Changelog\n\n## [{version}] - today\n\n- `gone` went, `fresh` came.\n\n## [0.0.1]\n\n- `odd`\n"
+    newest = f"## [{version}] - today\n\n- `gone` went, `fresh` came.\n\n"
+    changelog = f"# Changelog\n\n{newest}## [0.0.1]\n\n- `odd`\n"
 
     def untold(before, now, text=changelog):
         return public_api.untold("effconv_models", before, now, text)

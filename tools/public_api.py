@@ -1,4 +1,4 @@
-"""`hatch run release:api`: list the public names of each package, if the changelogs tell of changes.
+"""`hatch run release:api`: list each package's public names, if the changelogs tell of changes.
 
 The list is `docs/public-api.json`. A test fails where it is not what the packages have, and this
 command writes it anew only where the newest section of the package's changelog has the package's
