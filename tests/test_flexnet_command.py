@@ -14,11 +14,12 @@ import torch
 from effconv_core import SizePlan
 from effconv_core.cli import main as effconv
 from effconv_models import FlexConvConfig, effective_sizes, flexnet3, mask_parameters
+from rich.console import Console
 from safetensors.torch import load_file
 
+from tools import flexnet
 from tools.bench_fft import Options as FftOptions
 from tools.bench_fft import crossover, measure
-from tools.flexnet import main
 from tools.presets import make_batches
 from tools.train import evaluate
 
@@ -152,18 +153,16 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_not_killed(demo, tmp_pa
     assert "is finished" in again.stderr
 
 
-def in_process(runs: Path, *arguments: str, monkeypatch) -> None:
-    monkeypatch.setattr(sys, "argv", command(runs, *arguments)[2:])
-    main()
+def in_process(runs: Path, *arguments: str) -> None:
+    flexnet.command(command(runs, *arguments)[3:], Console())
 
 
 @pytest.mark.slow
-def test_another_network_is_trained_with_flexconv_in_it(tmp_path, monkeypatch):
+def test_another_network_is_trained_with_flexconv_in_it(tmp_path):
     in_process(
         tmp_path,
         *("--data", "demo", "--model", "cifar_resnet20", "--limit", "64", "--train.epochs", "1"),
         *("--conv.hidden", "4", "--aliasing", "0.1", "--name", "run", "--device", "cpu"),
-        monkeypatch=monkeypatch,
     )
     report = (tmp_path / "run" / "report.md").read_text()
     assert "Left as they were: `conv1` is the model's first convolution." in report
@@ -180,12 +179,10 @@ def test_another_network_is_trained_with_flexconv_in_it(tmp_path, monkeypatch):
         (("--conv.threshold", "2"), "threshold is 2.0; the mask goes from 0 to 1"),
     ],
 )
-def test_a_refusal_leaves_no_trace(arguments, sentence, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as refusal:
-        in_process(tmp_path, "--data", "demo", *arguments, monkeypatch=monkeypatch)
-    assert refusal.value.code == 2
-    assert sentence in capsys.readouterr().err
+def test_a_refusal_leaves_no_trace(arguments, sentence, tmp_path):
+    refused = finished(tmp_path, "--data", "demo", *arguments)
+    assert refused.returncode == 2
+    assert sentence in refused.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tests import train_program
 from tools.presets import demo_network, make_batches
 from tools.ranks import Ranks
-from tools.search import check_device, parse
+from tools.search import check_options, parse
 from tools.train import evaluate
 
 ROOT = Path(__file__).parent.parent
@@ -141,7 +141,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused():
 def test_sync_batchnorm_is_refused_where_it_cannot_run():
     _, options = parse(["demo", "--device", "cpu", "--sync-batchnorm"])
     with pytest.raises(ValueError, match="SyncBatchNorm runs on GPUs alone; leave it out"):
-        check_device(options)
+        check_options(options)
 
 
 @pytest.mark.gpu

@@ -16,7 +16,7 @@ from effconv_core import SearchableCNN
 
 from tools import peers
 from tools.versus import page
-from tools.versus.__main__ import allowed_steps, open_results
+from tools.versus.__main__ import allowed_steps, changed_since, open_results
 from tools.versus.autonas import autonas
 from tools.versus.count import Count
 from tools.versus.runs import given_plans, train_once
@@ -245,7 +245,9 @@ def test_the_page_changes_with_a_result(tmp_path, monkeypatch):
 def test_the_committed_results_keep_the_rules():
     header, *rows = page.read_rows(MEASURED)
     settings = json.loads(json.dumps(asdict(SCALES["cpu"])))
-    assert all(header[key] == value for key, value in settings.items() if key != "seeds")
+    del settings["seeds"]
+    assert changed_since(header, settings) == []
+    assert changed_since(header, {**settings, "pictures": 1}) == ["pictures"]
     searches = {(row["method"], row["seed"]): row for row in rows if row["run"] == "search"}
     for row in rows:
         if "failed" not in row:

@@ -1,6 +1,7 @@
 """`hatch run search:NAME`: learn kernel sizes, then train the CNN that was found, and report."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -109,11 +110,6 @@ def run(
             another process.
         ValueError: for what `search`, `train` or the data refuse.
     """
-    if options.sync_batchnorm and not options.device.startswith("cuda"):
-        raise ValueError(
-            f"sync_batchnorm is asked for on device {options.device!r}, and PyTorch's "
-            "SyncBatchNorm runs on GPUs alone; leave it out"
-        )
     batches = partial(
         make_batches,
         data,
@@ -254,12 +250,24 @@ def original_plan(model: nn.Module, plan: SizePlan) -> dict[str, int]:
     return {name: modules[name].kernel_size[0] for name in plan}
 
 
+def check_options(options: Options) -> None:
+    """Refuse a device that is not there, and what it cannot do."""
+    check_device(options.device)
+    if options.sync_batchnorm and not options.device.startswith("cuda"):
+        raise ValueError(
+            f"sync_batchnorm is asked for on device {options.device!r}, and PyTorch's "
+            "SyncBatchNorm runs on GPUs alone; leave it out"
+        )
+
+
 def main() -> int:
     """Run the command line; give the exit status."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    name = f"search, rank {os.environ['RANK']}" if several else "search"
 
     def command(arguments: list[str], console: Console) -> Path:
         data, options = parse(arguments)
-        check_device(options.device)
+        check_options(options)
         with joined(options.device) as ranks:
             console.quiet = ranks.rank > 0
             try:
@@ -267,7 +275,7 @@ def main() -> int:
             except OtherRankError:  # which has said why
                 sys.exit(2)
 
-    return run_and_report("search", command)
+    return run_and_report(name, command)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ again, so an interrupted command goes on where it stopped.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,16 @@ class Options:
     """Print the table of the results that there are, and run nothing."""
 
 
+def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name the settings that are others than before; those that came later do not count."""
+
+    def known(value: Any, old: Any) -> Any:
+        both = isinstance(value, dict) and isinstance(old, dict)
+        return {name: value.get(name) for name in old} if both else value
+
+    return [key for key, value in now.items() if known(value, before.get(key)) != before.get(key)]
+
+
 def main() -> None:
     """Run the command line."""
     options, console = tyro.cli(Options, prog="bench:versus"), Console()
@@ -64,8 +74,7 @@ def open_results(path: Path, scale: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)  # of an interrupted first line
         append_row(path, settings)
-    elif rows[0] != settings:
-        changed = [key for key in settings if rows[0].get(key) != settings[key]]
+    elif changed := changed_since(rows[0], settings):
         raise ValueError(
             f"{path} was made with another {', '.join(changed)}; delete it or pass another --out"
         )

@@ -210,6 +210,8 @@ def section(scale: str, settings: Row, rows: Sequence[Row]) -> list[str]:
     return [
         f"## Scale {scale}",
         "",
+        f"[Raw results](../results/versus/{scale}.jsonl).",
+        "",
         *(f"- {sentence}" for sentence in (highest(rows), *outcome(rows))),
         "",
         f"{_network(settings['network'])}, the "
@@ -279,6 +281,8 @@ def _told(settings: Row) -> str:
 
 METHOD_NOTES = [
     "## How it is compared",
+    "",
+    "[Raw results](../results/versus) hold the settings and every run.",
     "",
     "- **Epochs** of a search are its training steps, and a third of a step for each forward pass "
     "without a backward one, divided by the steps of an epoch. They say nothing of how long a step "

@@ -139,7 +139,7 @@ MISTAKES = {
     "command": (["plot"], "command 'plot' is unknown; pass plan"),
     "no folder": (
         ["plan", "apply", "a.json", "--out", "none/x.safetensors", "--model", "own_net:network"],
-        "none/x.safetensors cannot be written",
+        "No such file or directory: 'none/x.safetensors'",
     ),
     "no folder for the figure": (["plan", "show", "a.json", "--out", "none/a.png"], "none/a.png"),
     "no colon": ([*APPLY, "resnet18"], "model 'resnet18' names no network; pass torchvision:NAME"),

@@ -180,7 +180,7 @@ def test_what_safetensors_cannot_hold_is_refused(tmp_path):
 
 def test_a_folder_that_there_is_not_is_an_error_of_the_system(tmp_path):
     path = tmp_path / "none" / "cnn.safetensors"
-    with pytest.raises(OSError, match=r"cnn\.safetensors cannot be written"):
+    with pytest.raises(OSError, match=r"No such file or directory: .*cnn\.safetensors"):
         save(net(), SizePlan({"3": 3}), path)
 
 

@@ -1,7 +1,9 @@
 """FlexConv in models of others, and the way back to plain convolutions."""
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import torch
@@ -60,7 +62,8 @@ def with_flexconv(
             an example. The effort of large kernels grows with it.
         chosen: which convolutions are replaced; when None, all that can be and have more than one
             tap, but the model's first. `left_alone` names the others.
-        config: of the new layers; the paper's when None.
+        config: of the new layers; the paper's when None. Where a grid is so small that the mask
+            would start with one tap, which has no slope to learn from, it starts with three.
         generator: source of the initial values, on the model's device; the global one when None.
 
     Raises:
@@ -85,10 +88,19 @@ def with_flexconv(
     for name in names:
         conv = convs[name]
         size = covering_grid(lengths[name]) if grid is None else grid
-        layer = _like(conv, size, config, generator)
+        layer = _like(conv, size, _with_slope(config or FlexConvConfig(), size), generator)
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, layer)
     return model
+
+
+def _with_slope(config: FlexConvConfig, size: int | Sequence[int]) -> FlexConvConfig:
+    """Widen the initial mask to the origin's neighbours on a small grid."""
+    if config.threshold == 0:
+        return config
+    taps = size if isinstance(size, int) else min(size)
+    reach = math.sqrt(-2 * math.log(config.threshold))
+    return replace(config, mask_width=max(config.mask_width, 1.01 * 2 / (taps - 1) / reach))
 
 
 def to_plain(model: nn.Module) -> nn.Module:
