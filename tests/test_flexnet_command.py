@@ -79,7 +79,7 @@ def test_a_run_leaves_what_it_promises(demo):
     settings = json.loads((folder / "config.json").read_text())["settings"]
     assert settings["train"] == {
         **{"epochs": 4, "batch_size": 64, "optimizer": "adam", "lr": 0.01, "weight_decay": 0.0},
-        **{"schedule": "cosine", "warmup_epochs": 5.0},
+        **{"schedule": "cosine", "warmup_epochs": 5.0, "precision": "float32", "compile": False},
     }
     assert settings["mask_lr_factor"] == 0.1
 

@@ -59,7 +59,7 @@ def test_memory_is_that_of_a_process_of_its_own():
     assert cost.peak_of("uniform", "small", 2, 8, "cpu") > 100
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_is_trained(method):
     data = os.environ.get("EFFCONV_DATA")

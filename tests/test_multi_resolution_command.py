@@ -56,7 +56,7 @@ def demo(tmp_path_factory):
     return process, runs / "run"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_leaves_what_it_promises(demo):
     process, folder = demo
     names = {path.name for path in folder.iterdir()}
@@ -71,7 +71,7 @@ def test_a_run_leaves_what_it_promises(demo):
     assert "train epoch 3/3: loss" in process.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_outcomes_are_the_papers_rows_and_in_the_report(demo):
     _, folder = demo
     outcomes = json.loads((folder / "mixing.json").read_text())
@@ -97,7 +97,7 @@ def test_the_outcomes_are_the_papers_rows_and_in_the_report(demo):
     assert "with and below the heaviest" in report
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_weights_learned_are_those_of_the_checkpoint_and_moved(demo):
     _, folder = demo
     learned = json.loads((folder / "mixing.json").read_text())[3]
@@ -115,7 +115,7 @@ def test_the_weights_learned_are_those_of_the_checkpoint_and_moved(demo):
     assert course[-1] == pytest.approx(list(learned["effective_sizes"].values()), abs=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_saved_cnn_is_plain_and_as_good_as_the_report_says(demo):
     _, folder = demo
     outcome = json.loads((folder / "mixing.json").read_text())[-1]
@@ -128,7 +128,7 @@ def test_the_saved_cnn_is_plain_and_as_good_as_the_report_says(demo):
     assert outcome["accuracy"] == pytest.approx(evaluate(cnn, test), abs=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("cut", ["train.safetensors", "threshold-0.1.safetensors"])
 def test_a_killed_run_goes_on_and_ends_like_one_that_was_not_killed(demo, tmp_path, cut):
     _, folder = demo
@@ -148,7 +148,7 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_not_killed(demo, tmp_pa
     assert (tmp_path / "run" / "mixing.json").read_bytes() == (folder / "mixing.json").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_finished_run_is_not_overwritten_unasked(demo):
     _, folder = demo
     before = (folder / "report.md").read_bytes()
@@ -186,7 +186,7 @@ def test_a_refused_run_leaves_no_trace(arguments, sentence, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_real_pictures(tmp_path):
     if not os.environ.get("EFFCONV_DATA"):
         pytest.skip("EFFCONV_DATA is not set, so there are no real pictures")

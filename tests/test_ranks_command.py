@@ -74,7 +74,7 @@ def demo(tmp_path_factory):
     return output, errors, runs / "run"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_of_two_ranks_has_one_voice_and_one_folder(demo):
     output, errors, folder = demo
     assert errors == ""
@@ -95,7 +95,7 @@ def workers_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 @pytest.mark.parametrize("phase", ["search", "train"])
 def test_where_one_rank_is_killed_all_end_and_the_run_goes_on(demo, tmp_path, phase):
@@ -122,7 +122,7 @@ def test_where_one_rank_is_killed_all_end_and_the_run_goes_on(demo, tmp_path, ph
         assert (tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_refusal_of_rank_0_ends_all_of_them_and_is_told_once(demo):
     process = search(demo[2].parent)
     _, errors = process.communicate(timeout=200)

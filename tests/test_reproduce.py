@@ -216,7 +216,7 @@ def imagenet32(folder, generator):
         np.savez(folder / name, data=rows, labels=generator.integers(1, 1001, 13))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("table", "data", "write"), [("table3", "stl10", stl10), ("table4", "imagenet32", imagenet32)]
 )

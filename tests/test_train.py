@@ -228,7 +228,7 @@ def test_bfloat16_keeps_weights_in_float32_and_learns_alike():
     assert ours == pytest.approx(theirs, rel=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_compiled_training_gives_the_same_losses():
     usual, compiled = TrainConfig(epochs=1, lr=0.02), TrainConfig(epochs=1, lr=0.02, compile=True)
     assert losses(compiled) == pytest.approx(losses(usual), rel=1e-4)

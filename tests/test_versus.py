@@ -95,7 +95,7 @@ def test_results_of_other_settings_are_refused_and_failures_tried_again(tmp_path
 
 
 @needs_cifar10
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_comparison_goes_on_and_treats_all_alike(tmp_path):
     path = tmp_path / "smoke.jsonl"
     command = [sys.executable, "-m", "tools.versus", "--scale", "smoke", "--seeds", "1"]
