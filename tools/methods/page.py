@@ -143,7 +143,8 @@ def costs(path: Path, content: dict[str, Any]) -> list[str]:
         ]
     return [
         *parts,
-        "Median, and 20th to 80th percentile. A multi-resolution network also takes a mixing step "
+        "Median, and 20th to 80th percentile. A search step is one at the start, where the paper's "
+        "recipe has 3x3 kernels. A multi-resolution network also takes a mixing step "
         "for every training step. MiB is the peak of a process of its own, PyTorch included on a "
         f"CPU. `hatch run bench:methods cost`, commit {environment['commit']}, "
         f"{environment['device']}, torch {environment['torch']}.",
