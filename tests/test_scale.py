@@ -78,7 +78,7 @@ def test_a_generated_shard_holds_its_numbers():
     assert content["00070002.cls"] == b"2"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
 def test_two_ranks_stream_every_generated_image_once_in_memory_that_stays(tmp_path):
     samples, out = 40_960, tmp_path / "stream.json"

@@ -148,7 +148,7 @@ def test_where_one_rank_is_killed_the_other_ends_with_an_error(tmp_path):
     assert "Connection" in survivor
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["ddp_search", "lightning_search", "accelerate_search"])
 def test_the_examples_learn_in_two_processes_what_they_learn_in_one(name, tmp_path):
     pytest.importorskip("torch" if name == "ddp_search" else name.split("_")[0])
