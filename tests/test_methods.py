@@ -9,7 +9,7 @@ import torch
 from effconv_core import SizePlan
 
 from tools.methods import cost, page
-from tools.methods.accuracy import train_once
+from tools.methods.accuracy import DRAWN, Training, train_once
 from tools.methods.networks import METHODS, SIZES, TRAIN, at_budget, macs, make, parameters
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ def test_macs_of_a_flexnet_are_those_of_its_kernels():
     convs = [m for m in network.modules() if type(m).__name__ == "FlexConv"]
     # All kernels start at 5x5 taps, and every feature map has 32x32 pixels.
     taps = sum(m.c_in * m.c_out for m in convs) * 25 * 32 * 32
-    shortcuts = macs(network, 32) - taps - network.fc.in_features * 10
+    shortcuts = macs(network, (3, 32, 32)) - taps - network.fc.in_features * 10
     assert 0 <= shortcuts < 0.02 * taps
 
 
@@ -65,13 +65,23 @@ def test_a_method_is_trained(method):
     data = os.environ.get("EFFCONV_DATA")
     if not data or not (Path(data) / "cifar10" / "index.json").is_file():
         pytest.skip("EFFCONV_DATA holds no CIFAR-10")
-    row = train_once(method, "small", 0, 1, 320, "cpu", test_pictures=100)
+    row = train_once(Training(method, "small", 0, 1, 320, test_pictures=100), "cpu")
     assert row["pictures"] == 320
     assert 0 < row["accuracy"] < 1
     assert bool(row.get("sizes")) == (method == "effconv")
     assert len(row["learned_sizes"]) == {"flexnet": 7, "multi-resolution": 9}.get(method, 0)
     SizePlan(row.get("sizes", {"a": 3}))
     json.dumps(row)
+
+
+def test_the_drawn_set_is_trained_on_too(monkeypatch):
+    monkeypatch.setitem(DRAWN, "image_size", 24)
+    row = train_once(Training("uniform", "small", 0, 1, 64, "drawn", test_pictures=32), "cpu")
+    assert (row["data"], row["environment"]["data"]) == ("drawn", "drawn patches in noise")
+    # One channel into 16, four classes out of 64.
+    assert row["parameters"] == parameters(make("uniform", SIZES["small"], 24, 0)) - 288 - 6 * 65
+    assert page.accuracy_file("drawn", "small", "cpu") == "accuracy-drawn-small-cpu.jsonl"
+    assert page.accuracy_file("cifar10", "small", "cpu") == "accuracy-small-cpu.jsonl"
 
 
 def made_up_cost():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from effconv_models import MultiResolutionNet, effective_kernel_sizes, mixing_weights, pooled_cnn
+from effconv_models import MultiResolutionNet, effective_sizes, mixing_weights, pooled_cnn
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -109,7 +109,7 @@ def test_the_weights_learned_are_those_of_the_checkpoint_and_moved(demo):
     torch.testing.assert_close(
         torch.tensor(learned["grid"]), mixing_weights(network), atol=1e-4, rtol=0
     )
-    assert learned["effective_sizes"] == effective_kernel_sizes(network)
+    assert learned["effective_sizes"] == effective_sizes(network)
     assert (mixing_weights(network) - 0.25).abs().max() > 0.02
     course = [row["effective_sizes"] for row in rows(folder) if row["phase"] == "train"]
     assert course[-1] == pytest.approx(list(learned["effective_sizes"].values()), abs=1e-3)

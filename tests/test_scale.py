@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tools import generated_shard
+from tools import cost_page, generated_shard
 from tools.bench_cost import TERMS, Point, count, fit, make, predicted
 
 ROOT = Path(__file__).parent.parent
@@ -98,3 +98,10 @@ def test_two_ranks_stream_every_generated_image_once_in_memory_that_stays(tmp_pa
         # Of the 30 MiB that a rank reads in between, which a leak would keep. Two windows of each
         # of its four lanes are in memory by then.
         assert tenths[9] - tenths[4] < 12
+
+
+def test_the_page_is_what_the_raw_results_give(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    cost, stream = cost_page.read(cost_page.COST), cost_page.read(cost_page.STREAM)
+    assert cost_page.PAGE.read_text(encoding="utf-8") == cost_page.page(cost, stream)
+    assert "Not yet measured." in cost_page.page(cost, None)

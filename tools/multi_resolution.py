@@ -18,7 +18,7 @@ from effconv_data import Batches, ResidentBatches
 from effconv_models import (
     MultiResolutionNet,
     best_resolutions,
-    effective_kernel_sizes,
+    effective_sizes,
     mixing_parameters,
     mixing_weights,
     multiply_accumulates,
@@ -162,7 +162,7 @@ class Run:
             accuracy=accuracy,
             accuracy_before=before,
             grid=[[round(weight, 4) for weight in row] for row in grid.tolist()],
-            effective_sizes=effective_kernel_sizes(network),
+            effective_sizes=effective_sizes(network),
         )
 
 
@@ -264,7 +264,7 @@ def _learned(network: MultiResolutionNet) -> dict[str, list]:
         "mixing": [
             [round(weight, 5) for weight in row] for row in mixing_weights(network).tolist()
         ],
-        "effective_sizes": [round(size, 3) for size in effective_kernel_sizes(network).values()],
+        "effective_sizes": [round(size, 3) for size in effective_sizes(network).values()],
         "exit_weights": [round(weight, 5) for weight in network.exit_weights().tolist()],
     }
 

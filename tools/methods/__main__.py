@@ -10,10 +10,10 @@ import tyro
 from rich.console import Console
 
 from tools.jobs import read_rows, run_jobs
-from tools.methods.accuracy import train_once
+from tools.methods.accuracy import Training, train_once
 from tools.methods.cost import measure
 from tools.methods.networks import METHODS
-from tools.methods.page import ACCURACY, COST, PAGE, page
+from tools.methods.page import COST, PAGE, accuracy_file, page
 from tools.run_folder import environment, write_text
 
 
@@ -27,7 +27,9 @@ class Options:
     seeds: int = 2
     epochs: int = 6
     pictures: int | None = 4_000
-    """Training pictures of CIFAR-10; None takes all."""
+    """Training pictures; None takes all."""
+    data: Literal["cifar10", "stl10", "drawn"] = "cifar10"
+    """For the accuracy; `drawn` has 96x96 pixels, as STL-10 has."""
     rounds: int = 5
     """Counted steps of each kind."""
     batch_sizes: tuple[int, int] = (32, 8)
@@ -44,14 +46,15 @@ def main() -> None:
     options, console = tyro.cli(Options, prog="bench:methods"), Console()
     kind = options.device.split(":")[0]
     if options.what == "accuracy":
-        path = options.out / ACCURACY.format(size=options.size, kind=kind)
-        keys = "method", "size", "seed", "pictures"
+        path = options.out / accuracy_file(options.data, options.size, kind)
+        keys = "method", "seed", "pictures"
         done = {(*(row[key] for key in keys), row["train"]["epochs"]) for row in read_rows(path)}
+        given = options.epochs, options.pictures
         jobs = [
-            (path, (method, options.size, seed, options.epochs, options.pictures, options.device))
+            (path, (Training(method, options.size, seed, *given, options.data), options.device))
             for seed in range(options.seeds)
             for method in METHODS
-            if (method, options.size, seed, options.pictures, options.epochs) not in done
+            if (method, seed, options.pictures, options.epochs) not in done
         ]
         run_jobs(console, "trainings", train_once, jobs, 1)
     elif options.what == "cost":

@@ -1,13 +1,13 @@
 """Train each method's network on the same pictures for as many epochs."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from effconv_core import apply_plan, recipe, search
-from effconv_data import load
-from effconv_models import effective_kernel_sizes, effective_sizes
+from effconv_data import Batches, load, synthetic
+from effconv_models import effective_sizes
 from torch import nn
 
 from tools.flexnet import parameter_groups
@@ -22,38 +22,53 @@ MIXING = MixingConfig(lr=0.04)
 """The paper's rate of 1e-4 would move nothing in so few steps."""
 
 
-def train_once(
-    method: str,
-    size: str,
-    seed: int,
-    epochs: int,
-    pictures: int | None,
-    device: str,
-    test_pictures: int | None = None,
-) -> dict[str, Any]:
-    """Learn the sizes and train; give the row.
+DRAWN = {"scale": 12, "image_size": 96, "patches": 8, "contrast": 5.0}
+"""The drawn set at the size of STL-10's pictures, with patches that are wider than small kernels
+see."""
 
-    Args:
-        method: a name of `METHODS`.
-        size: a name of `SIZES`.
-        seed: of everything drawn.
-        epochs: of the training; EffConv's search comes before.
-        pictures: of the training set; None takes all.
-        device: where to run.
-        test_pictures: of the test set; None takes all.
-    """
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a method's network."""
+
+    method: str
+    """A name of `METHODS`."""
+    size: str
+    """A name of `SIZES`."""
+    seed: int
+    """Of everything drawn."""
+    epochs: int
+    """Of the training; EffConv's search comes before."""
+    pictures: int | None
+    """Of the training set; None takes all."""
+    data: str = "cifar10"
+    """`cifar10`, `stl10`, or `drawn`: patches in noise, of 96x96 pixels."""
+    test_pictures: int | None = None
+    """Of the test set; None takes all, of the drawn set 1,000."""
+
+
+def pictures_of(training: Training, split: str, batch_size: int, device: str) -> Batches:
+    """Give a split of a training's data."""
+    options = {"split": split, "batch_size": batch_size, "seed": training.seed, "device": device}
+    limit = training.pictures if split == "train" else training.test_pictures
+    if training.data == "drawn":
+        return synthetic(samples=limit or 1_000, **DRAWN, **options)
+    return load(training.data, limit=limit, **options)
+
+
+def train_once(training: Training, device: str) -> dict[str, Any]:
+    """Learn the sizes and train; give the row."""
     torch.set_num_threads(1)
     measure_peak(device)
-    config = replace(TRAIN[method], epochs=epochs)
-    batches = load(
-        "cifar10", batch_size=config.batch_size, seed=seed, limit=pictures, device=device
-    )
-    test = load(
-        "cifar10", split="test", batch_size=500, seed=seed, limit=test_pictures, device=device
-    )
-    network = make(method, SIZES[size], batches.image_shape[-1], seed)
+    method, size, seed = training.method, training.size, training.seed
+    config = replace(TRAIN[method], epochs=training.epochs)
+    batches = pictures_of(training, "train", config.batch_size, device)
+    test = pictures_of(training, "test", 500, device)
+    kinds = {"in_channels": batches.image_shape[0], "num_classes": batches.num_classes}
+    network = make(method, SIZES[size], batches.image_shape[-1], seed, **kinds)
     network = network.to(device, memory_format=torch.channels_last)
-    row: dict[str, Any] = {"method": method, "size": size, "seed": seed, "pictures": pictures}
+    row: dict[str, Any] = {"method": method, "size": size, "seed": seed}
+    row |= {"data": training.data, "pictures": training.pictures}
     options: dict[str, Any] = {}
     started = time.perf_counter()
     if method == "effconv":
@@ -69,6 +84,7 @@ def train_once(
         batches, rest = batches.divide(MIXING.share, seed=seed)
         options = {"turns": mixing_turns(network, rest, MIXING)}
         row["mixing"] = asdict(MIXING)
+    note = data_note("demo" if training.data == "drawn" else training.data)
     train_started = time.perf_counter()
     train(network, batches, config, **options)
     row["train_seconds"] = round(time.perf_counter() - train_started, 1)
@@ -76,18 +92,17 @@ def train_once(
         **row,
         "train": asdict(config),
         "parameters": parameters(network),
-        "macs": macs(network, batches.image_shape[-1]),
+        "macs": macs(network, batches.image_shape),
         "accuracy": evaluate(network, test),
         "learned_sizes": learned_sizes(method, network),
         "peak_memory_mib": peak_memory(device),
-        "environment": {"data": data_note("cifar10"), **environment(device)},
+        "environment": {"data": note, **environment(device)},
     }
 
 
 def learned_sizes(method: str, network: nn.Module) -> list[Any]:
     """Give the sizes in pixels of the image, where they are not those of `sizes`."""
-    if method == "flexnet":
-        return list(effective_sizes(network).values())
-    if method == "multi-resolution":
-        return [round(size, 2) for size in effective_kernel_sizes(network).values()]
-    return []
+    if method not in ("flexnet", "multi-resolution"):
+        return []
+    sizes = effective_sizes(network).values()
+    return [round(size, 2) if isinstance(size, float) else size for size in sizes]

@@ -121,7 +121,7 @@ def measure(
                 "image_size": image_size,
                 "batch_size": batch_size,
                 "parameters": parameters(network),
-                "macs": macs(network, image_size),
+                "macs": macs(network, (3, image_size, image_size)),
                 "peak_memory_mib": peak,
                 "seconds": {
                     name: spread(seconds[1:])

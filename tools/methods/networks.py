@@ -53,19 +53,27 @@ TRAIN = {
 """As each method's own papers train, but for the number of epochs."""
 
 
-def make(method: str, size: Size, image_size: int, seed: int) -> nn.Module:
+def make(
+    method: str,
+    size: Size,
+    image_size: int,
+    seed: int,
+    *,
+    in_channels: int = 3,
+    num_classes: int = 10,
+) -> nn.Module:
     """Make a method's network before its sizes are learned."""
-    generator = torch.Generator().manual_seed(seed)
+    options = {
+        "in_channels": in_channels,
+        "num_classes": num_classes,
+        "generator": torch.Generator().manual_seed(seed),
+    }
     if method == "flexnet":
-        return size.flexnet(
-            channels=size.flexnet_channels, image_size=image_size, generator=generator
-        )
+        return size.flexnet(channels=size.flexnet_channels, image_size=image_size, **options)
     if method == "multi-resolution":
-        return MultiResolutionNet(
-            size.resolution_layers, size.resolution_channels, generator=generator
-        )
+        return MultiResolutionNet(size.resolution_layers, size.resolution_channels, **options)
     depth = size.uniform_depth if method == "uniform" else size.searched_depth
-    return CifarResNet(depth, generator=generator)
+    return CifarResNet(depth, **options)
 
 
 def at_budget(size: Size, seed: int) -> nn.Module:
@@ -78,10 +86,10 @@ def at_budget(size: Size, seed: int) -> nn.Module:
     return apply_plan(model, plan, generator=torch.Generator().manual_seed(seed))
 
 
-def macs(network: nn.Module, image_size: int) -> int:
+def macs(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Count multiply-accumulates of an image; of FlexConvs, with their kernels sampled before."""
     plain = to_plain(network) if isinstance(network, FlexNet) else network
-    return multiply_accumulates(plain, (3, image_size, image_size))
+    return multiply_accumulates(plain, image_shape)
 
 
 def parameters(network: nn.Module) -> int:

@@ -10,14 +10,19 @@ from tools.methods.networks import METHODS
 
 PAGE = Path("docs/methods.md")
 RESULTS = Path("results/methods")
-ACCURACY = "accuracy-{size}-{kind}.jsonl"
 COST = "cost-{kind}.json"
 MODELS = "../packages/effconv-models/README.md"
 KINDS = ("cuda", "cpu")
+DATA = {"cifar10": "CIFAR-10", "stl10": "STL-10", "drawn": "drawn patches of 96x96 pixels"}
 PAPERS = {
     32: ("CIFAR-10", 50_000, 127 / 17.77, "FlexNet-16 127 s and EffConv-20 17.77 s an epoch"),
     96: ("STL-10", 5_000, 1800 / 13.2, "FlexNet-16 1,800 s and EffConv-20 13.2 s an epoch"),
 }
+
+
+def accuracy_file(data: str, size: str, kind: str) -> str:
+    """Name the file of trained networks."""
+    return "-".join(["accuracy", *([] if data == "cifar10" else [data]), size, kind]) + ".jsonl"
 
 
 def page() -> str:
@@ -34,14 +39,14 @@ def page() -> str:
         "",
     ]
     missing = []
-    for size in ("paper", "small"):
-        for kind in KINDS:
-            path = RESULTS / ACCURACY.format(size=size, kind=kind)
-            rows = read_rows(path)
-            if rows:
-                parts += accuracies(path, rows)
-            else:
-                missing.append(f"accuracy at the size `{size}` on {kind}")
+    for data, title in DATA.items():
+        for size in ("paper", "small"):
+            for kind in KINDS:
+                path = RESULTS / accuracy_file(data, size, kind)
+                if rows := read_rows(path):
+                    parts += accuracies(path, rows, data)
+                else:
+                    missing.append(f"accuracy on {title} at the size `{size}` on {kind}")
     for kind in KINDS:
         path = RESULTS / COST.format(kind=kind)
         if path.exists():
@@ -49,19 +54,21 @@ def page() -> str:
         else:
             missing.append(f"cost on {kind}")
     parts += ["## Not yet measured", ""]
-    parts += [f"- {what}" for what in [*missing, "accuracy on pictures of 96 pixels"]]
+    parts += [f"- {what}" for what in missing]
     return "\n".join([*parts, ""])
 
 
-def accuracies(path: Path, rows: list[dict[str, Any]]) -> list[str]:
+def accuracies(path: Path, rows: list[dict[str, Any]], data: str) -> list[str]:
     """Give the table of trained networks."""
     first = rows[0]
-    pictures = "all" if first["pictures"] is None else f"the first {first['pictures']:,}"
+    pictures = "all" if first["pictures"] is None else f"{first['pictures']:,}"
+    tested = "1,000 others" if data == "drawn" else "the whole test set"
     parts = [
         f"## Trained alike: {path.stem}",
         "",
-        f"CIFAR-10, {pictures} training pictures, {first['train']['epochs']} epochs, tested on all "
-        "10,000, each with the optimizer of its own papers. EffConv searches first; a "
+        f"{DATA[data].capitalize() if data == 'drawn' else DATA[data]}: {pictures} training "
+        f"pictures, {first['train']['epochs']} epochs, tested on {tested}, each method with the "
+        "optimizer of its own papers. EffConv searches first; a "
         "multi-resolution network trains its filters on four fifths of the pictures and its mixing "
         f"on the rest. Data: {first['environment']['data']}. [Raw](../{path}).",
         "",
@@ -97,7 +104,8 @@ def accuracies(path: Path, rows: list[dict[str, Any]]) -> list[str]:
         *parts,
         "```",
         "",
-        f"`hatch run bench:methods accuracy --size {first['size']}`, commit "
+        f"`hatch run bench:methods accuracy --data {data} --size {first['size']} --epochs "
+        f"{first['train']['epochs']} --pictures {first['pictures']}`, commit "
         f"{environment['commit']}, {environment['device']}, torch {environment['torch']}. Other "
         "work may have run beside it, which the seconds would show; the table below is for times.",
         "",

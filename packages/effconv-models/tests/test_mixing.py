@@ -6,7 +6,7 @@ from effconv_models import (
     MBConv6,
     MultiResolutionNet,
     best_resolutions,
-    effective_kernel_sizes,
+    effective_sizes,
     learned_depth,
     mixing_parameters,
     mixing_weights,
@@ -99,8 +99,8 @@ def test_the_plain_cnn_has_the_effective_sizes_and_a_copy_of_the_weights():
     set_one_hot(network, [0, 1, 1, 3, 2])
     for smooth in (True, False):
         plain = one_resolution(network, smooth=smooth)
-        assert list(effective_kernel_sizes(plain).values()) == [3, 6, 6, 24, 12]
-    assert effective_kernel_sizes(plain) == effective_kernel_sizes(network)
+        assert list(effective_sizes(plain).values()) == [3, 6, 6, 24, 12]
+    assert effective_sizes(plain) == effective_sizes(network)
     plain.layers[0].block.conv.weight.data.zero_()
     assert network.layers[0].block.conv.weight.any()
 

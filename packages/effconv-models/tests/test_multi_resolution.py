@@ -11,7 +11,7 @@ from effconv_models import (
     block_kernel_sizes,
     conv_block,
     create_model,
-    effective_kernel_sizes,
+    effective_sizes,
     mixing_parameters,
     multiply_accumulates,
     pooled_cnn,
@@ -307,12 +307,12 @@ def test_predefined_pooling_written_out():
 def test_effective_sizes_by_hand():
     network = MultiResolutionNet(4, 4, resolutions=3, kernel_sizes=[3, 5, 3])
     network.layers[1].mixing.data = torch.tensor([0.5, 0.2, 0.3]).log()
-    sizes = effective_kernel_sizes(network)
+    sizes = effective_sizes(network)
     # 3 (1 + 2 + 4) / 3, 5 (0.5 + 0.4 + 1.2), and again the first.
     assert list(sizes.values()) == pytest.approx([7, 10.5, 7])
     assert list(sizes) == list(block_kernel_sizes(network))
     plain = pooled_cnn([1, 0, 3, 3], 4)
-    assert list(effective_kernel_sizes(plain).values()) == [6, 3, 24, 24]
+    assert list(effective_sizes(plain).values()) == [6, 3, 24, 24]
 
 
 @pytest.mark.parametrize(

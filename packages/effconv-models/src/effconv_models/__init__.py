@@ -1,10 +1,10 @@
 """Networks whose kernel sizes are parameters, or are learned as they train."""
 
+from effconv_models.effective import effective_sizes
 from effconv_models.flexconv import (
     FlexConv,
     FlexConvConfig,
     anti_aliasing,
-    effective_sizes,
     mask_parameters,
 )
 from effconv_models.flexnet import FlexNet, flexnet3, flexnet5, flexnet7, flexnet16
@@ -12,7 +12,6 @@ from effconv_models.kernel_sizes import KernelSizes, block_kernel_sizes
 from effconv_models.layers import same_conv
 from effconv_models.mixing import (
     best_resolutions,
-    effective_kernel_sizes,
     learned_depth,
     mixing_parameters,
     mixing_weights,
@@ -49,7 +48,6 @@ __all__ = [
     "block_kernel_sizes",
     "conv_block",
     "create_model",
-    "effective_kernel_sizes",
     "effective_sizes",
     "flexnet3",
     "flexnet5",

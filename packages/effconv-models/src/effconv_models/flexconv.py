@@ -37,7 +37,7 @@ class FlexConvConfig:
     """Initial standard deviation of the mask on an axis that goes from -1 to 1."""
     threshold: float = 0.1
     """Taps where the mask on an axis is below this are cropped; 0 keeps all."""
-    fft_taps: int | None = 121
+    fft_taps: int | None = 169
     """Kernels of at least so many taps are applied by Fourier transform; None for never. From where
     that is faster depends on device, channels and images: `hatch run bench:fft` of the repository
     measures it."""
@@ -301,19 +301,6 @@ def flexconvs(model: nn.Module) -> dict[str, FlexConv]:
             "with_flexconv gave"
         )
     return layers
-
-
-def effective_sizes(model: nn.Module) -> dict[str, int | tuple[int, ...]]:
-    """Give the size of the cropped kernel of each FlexConv layer, as it is now.
-
-    A size is one number where all axes have the same, and else a tuple, as in the plans of
-    effconv-core.
-
-    Raises:
-        ValueError: if the model has no FlexConv layer.
-    """
-    sizes = {name: layer.effective_size for name, layer in flexconvs(model).items()}
-    return {name: size[0] if len(set(size)) == 1 else size for name, size in sizes.items()}
 
 
 def mask_parameters(model: nn.Module) -> list[nn.Parameter]:

@@ -1,19 +1,15 @@
 """What the mixing weights of a multi-resolution network say, and networks that act on it."""
 
 import copy
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from effconv_models.kernel_sizes import block_kernel_sizes
 from effconv_models.multi_resolution import MultiResolutionNet, chain
-from effconv_models.multi_resolution_layer import MultiResolution
 
 __all__ = [
     "best_resolutions",
-    "effective_kernel_sizes",
     "learned_depth",
     "mixing_parameters",
     "mixing_weights",
@@ -117,43 +113,6 @@ def one_resolution(network: MultiResolutionNet, *, smooth: bool = True) -> nn.Se
     ]
     cnn = chain(blocks, resolutions, copy.deepcopy(network.fc), smooth=smooth)
     return cnn.train(network.training)
-
-
-def effective_kernel_sizes(network: nn.Module) -> dict[str, float]:
-    """Give each layer's kernel size in pixels of the image.
-
-    A kernel of size k sees k * 2**r pixels at resolution r; of a mixture it is the mean of these
-    sizes, weighted by alpha.
-
-    Args:
-        network: a `MultiResolutionNet`, or a plain CNN of `pooled_cnn` or `one_resolution`.
-
-    Examples:
-        >>> network = MultiResolutionNet(3, 8, resolutions=2)
-        >>> effective_kernel_sizes(network)  # (3 + 6) / 2
-        {'layers.0.block.conv': 4.5, 'layers.1.block.conv': 4.5}
-    """
-    sizes = block_kernel_sizes(network)
-    return {
-        name: size * scale
-        for (name, size), scale in zip(sizes.items(), _scales(network.layers), strict=True)
-    }
-
-
-def _scales(layers: nn.Module) -> Iterator[float]:
-    """Give the pixels of the image that a pixel of each layer is wide, on average."""
-    scale = 1.0
-    for layer in layers:
-        if isinstance(layer, MultiResolution):
-            weights = layer.weights().tolist()
-            yield sum(w * 2**r for w, r in zip(weights, layer.resolutions, strict=True))
-            continue
-        for name, module in layer.named_children():
-            if name == "up":
-                scale /= module.scale_factor
-            elif name == "down":
-                scale *= module.kernel_size
-        yield scale
 
 
 def multiply_accumulates(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
