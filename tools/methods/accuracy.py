@@ -22,7 +22,7 @@ MIXING = MixingConfig(lr=0.04)
 """The paper's rate of 1e-4 would move nothing in so few steps."""
 
 
-DRAWN = {"scale": 12, "image_size": 96, "patches": 8, "contrast": 5.0}
+DRAWN = {"scale": 12, "image_size": 96, "patches": 8, "contrast": 10.0}
 """The drawn set at the size of STL-10's pictures, with patches that are wider than small kernels
 see."""
 
