@@ -8,12 +8,23 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# Hypothesis draws the same examples everywhere, and a busy machine is no reason to fail.
+settings.register_profile(
+    "same",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("same")
 
 if not torch.cuda.is_available():
     # Before any test imports Triton, which reads it then: its programs run in its interpreter.
     os.environ["TRITON_INTERPRET"] = "1"
 
-import tools.torchvision_operators  # noqa: F401
+import tools.torchvision_operators  # noqa: E402, F401
 
 
 @pytest.fixture(autouse=True)
