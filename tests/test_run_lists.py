@@ -196,13 +196,13 @@ def test_local_workers_one_of_which_is_killed(toys):
     killed = []
 
     def kill_one(_):
-        if not killed:
-            claims = [max((toys / run.name / CLAIMS).glob("*.json"), default=None) for run in runs]
-            held = [
-                c for run, c in zip(runs, claims) if c and state(toys / "l.json", run) == "held"
-            ]
-            killed.append(json.loads(held[0].read_text())["pid"])
-            os.kill(killed[0], signal.SIGKILL)
+        while not killed:
+            held = [run for run in runs if state(toys / "l.json", run) == "held"]
+            for run in held[:1]:
+                latest = max((toys / run.name / CLAIMS).glob("*.json"))
+                killed.append(json.loads(latest.read_text())["pid"])
+                os.kill(killed[0], signal.SIGKILL)
+            time.sleep(0.01)
 
     options = Launch(workers=2)
     assert launch(toys / "l.json", runs, options, console, on_end=kill_one) == 0
