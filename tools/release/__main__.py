@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ from rich.table import Table
 
 from tools.release.build import build, build_problems, packages_in, sha256
 from tools.release.contents import content_problems
-from tools.release.install import TARGETS, FailedError, index_of, install, places, use
+from tools.release.install import TARGETS, FailedError, Place, index_of, install, places, use
 from tools.release.metadata import metadata_problems
 from tools.release.versions import git, version_of, version_problems
 from tools.run_folder import environment, write_text
@@ -47,20 +47,18 @@ class Options:
 
 
 def check(root: Path, out: Path, only: tuple[str, ...], console: Console) -> dict[str, Any]:
-    """Build all packages, take some steps, and give the outcome.
+    """Build all packages, take the steps that install nothing, and give the outcome of each.
 
     Args:
         root: the repository.
-        out: folder for what is built, new; its `dist` gets the distributions.
+        out: folder whose `dist` gets the distributions.
         only: the steps.
         console: where progress is told.
     """
     epoch = git(root, "log", "-1", "--format=%ct").strip()
-    result: dict[str, Any] = {"packages": {}, "installs": []}
-    files: list[Path] = []
+    outcomes: dict[str, Any] = {}
     for folder in packages_in(root / "packages"):
         built = build(folder, out / "dist", epoch)
-        files += built
         steps: dict[str, Callable[[], list[str]]] = {
             "version": lambda folder=folder: version_problems(folder),
             "build": lambda folder=folder, built=built: build_problems(root, folder, built, epoch),
@@ -68,19 +66,16 @@ def check(root: Path, out: Path, only: tuple[str, ...], console: Console) -> dic
             "metadata": lambda folder=folder, built=built: metadata_problems(root, folder, built),
         }
         console.print(f"{folder.name} {version_of(folder)} is built")
-        result["packages"][folder.name] = {
+        outcomes[folder.name] = {
             "version": str(version_of(folder)),
             "sha256": {path.name: sha256(path) for path in built},
             "problems": {name: step() for name, step in steps.items() if name in only},
         }
-    if "install" in only:
-        result["installs"] = installs(root, files, console)
-    return result
+    return outcomes
 
 
-def installs(root: Path, files: list[Path], console: Console) -> list[dict[str, Any]]:
-    """Try every target on every Python and torch that is to be supported."""
-    rows = []
+def installs(root: Path, files: list[Path], console: Console) -> Iterator[dict[str, Any]]:
+    """Try every target on every Python and torch that is to be supported, and give the outcomes."""
     with index_of(files) as index:
         for place in places(root):
             for target in TARGETS:
@@ -89,30 +84,32 @@ def installs(root: Path, files: list[Path], console: Console) -> list[dict[str, 
                     "python": place.version,
                     "torch": place.torch.removeprefix("torch=="),
                 }
-                rows.append(row)
                 if place.python is None:
                     row["outcome"] = f"not tried: no Python {place.version} here"
-                    continue
-                console.print(f"pip install {row['install']}, on Python {place.version}")
-                with tempfile.TemporaryDirectory() as folder:
-                    try:
-                        python = install(root, place, index, target, Path(folder))
-                        versions = use(python, target, Path(folder))
-                        row |= {"outcome": "works", "torch": versions["torch"]}
-                        row["versions"] = versions
-                    except FailedError as error:
-                        row |= {"outcome": "failed", "said": str(error)}
-    return rows
+                else:
+                    console.print(f"pip install {row['install']}, on Python {place.version}")
+                    row |= attempt(root, place, index, target)
+                yield row
+
+
+def attempt(root: Path, place: Place, index: str, target: tuple[str, ...]) -> dict[str, Any]:
+    """Try one target in one place, and give the outcome."""
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            versions = use(install(root, place, index, target, Path(name)), target, Path(name))
+        except FailedError as error:
+            return {"outcome": "failed", "said": str(error)}
+    return {"outcome": "works", "torch": versions["torch"], "versions": versions}
 
 
 def tell(result: dict[str, Any], console: Console) -> int:
     """Print the outcome, and give how many problems there are."""
-    steps = Table("package", "version", *next(iter(result["packages"].values()))["problems"])
+    steps = Table("package", *next(iter(result["packages"].values()))["problems"])
     problems = []
     for name, package in result["packages"].items():
         found = package["problems"]
         counts = (f"{len(found[step])} wrong" if found[step] else "ok" for step in found)
-        steps.add_row(name, package["version"], *counts)
+        steps.add_row(f"{name} {package['version']}", *counts)
         problems += [sentence for sentences in found.values() for sentence in sentences]
     console.print(steps)
     if result["installs"]:
@@ -133,10 +130,14 @@ def main() -> int:
     options, console = tyro.cli(Options, prog="release:check"), Console()
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
-    result = check(ROOT, OUT, options.only, console)
     versions = {name: version(name) for name in ("hatchling", "twine")}
-    result = {"environment": environment("cpu") | versions, **result}
+    result: dict[str, Any] = {"environment": environment("cpu") | versions, "installs": []}
+    result["packages"] = check(ROOT, OUT, options.only, console)
     write_text(OUT / "check.json", json.dumps(result, indent=1) + "\n")
+    if "install" in options.only:
+        for row in installs(ROOT, sorted((OUT / "dist").iterdir()), console):
+            result["installs"].append(row)
+            write_text(OUT / "check.json", json.dumps(result, indent=1) + "\n")
     return 1 if tell(result, console) else 0
 
 

@@ -160,7 +160,8 @@ def install(root: Path, place: Place, index: str, target: Sequence[str], folder:
     run(place.python, "-m", "venv", folder / "venv", cwd=folder)
     python = folder / "venv" / "bin" / "python"
     pip = (python, "-I", "-m", "pip")
-    options = ("install", "--quiet", "--disable-pip-version-check")
+    # The environment is soon deleted, so what is never imported need not be compiled.
+    options = ("install", "--quiet", "--disable-pip-version-check", "--no-compile")
     run(*pip, *options, place.torch, *foreign(root, target), cwd=folder, env=plain)
     run(*pip, *options, "--index-url", index, *target, cwd=folder, env=alone)
     run(*pip, "check", cwd=folder)

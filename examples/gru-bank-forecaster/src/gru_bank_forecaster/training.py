@@ -20,8 +20,8 @@ def fit(
     series: Tensor,
     *,
     steps: int,
-    batch_size: int = 32,
-    learning_rate: float = 0.01,
+    batch_size: int,
+    learning_rate: float,
     generator: torch.Generator,
 ) -> list[float]:
     """Train all GRUs at once, each on its own series, and give the error of every step.

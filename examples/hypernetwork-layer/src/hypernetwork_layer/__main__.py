@@ -7,7 +7,7 @@ import torch
 from hypernetwork_layer import HyperConv2d, fit, relative_error
 from hypernetwork_layer.task import SIZE
 
-ANGLES, HIDDEN, STEPS = 12, 32, 600
+ANGLES, HIDDEN = 12, 32
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     layer = HyperConv2d(1, 1, SIZE, embedding=2, hidden=HIDDEN, generator=generator)
     seen = torch.arange(ANGLES) * (2 * math.pi / ANGLES)
-    fit(layer, seen, steps=STEPS, generator=generator)
+    fit(layer, seen, steps=300, batch_size=16, learning_rate=0.02, generator=generator)
     print("mean square error over mean square; 1 is the best of one kernel for all angles")
     with torch.no_grad():
         for name, angles in (("seen", seen), ("between", seen + math.pi / ANGLES)):

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from hypernetwork_layer.layer import HyperConv2d
 
-SIZE = 5
+SIZE = 3
+"""Height and width of the filters."""
 DEVIATION = 0.9
 """Of the Gaussian, in pixels."""
 IMAGE = 12
@@ -34,8 +35,8 @@ def fit(
     angles: Tensor,
     *,
     steps: int,
-    batch_size: int = 32,
-    learning_rate: float = 0.01,
+    batch_size: int,
+    learning_rate: float,
     generator: torch.Generator,
 ) -> list[float]:
     """Train on images of noise, filtered at some angles, and give the error of every step.
