@@ -1,5 +1,6 @@
 """What `release:check` finds, in a package that is right but for one thing."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -261,6 +262,20 @@ def test_twine_refuses_a_description_that_no_index_can_show(tiny, tmp_path):
     assert any("`twine check` refuses effconv_tiny-0.1.0" in problem for problem in found)
 
 
+def test_a_python_that_is_missing_is_named_and_another_stands_in(tmp_path, monkeypatch):
+    for name, status in (("python3.10", 127), ("python3.13", 0)):
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {status}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "version_info", (3, 11))
+    pinned = re.search("^torch==.*", (ROOT / "constraints.txt").read_text(), re.MULTILINE)[0]
+    assert install.places(ROOT) == [
+        Place("3.10", None, "torch==2.6.*"),
+        Place("3.11", sys.executable, "torch==2.6.*"),
+        Place("3.13", str(tmp_path / "python3.13"), pinned),
+    ]
+
+
 def test_what_is_installed_is_used_and_what_fails_is_told(tiny, tmp_path, monkeypatch):
     programs, folder = tmp_path / "programs", tmp_path / "folder"
     programs.mkdir()
@@ -268,9 +283,9 @@ def test_what_is_installed_is_used_and_what_fails_is_told(tiny, tmp_path, monkey
     target = ("effconv-tiny",)
     monkeypatch.setattr(install, "PROGRAMS", programs)
     monkeypatch.setattr(install, "TARGETS", {target: {"effconv-tiny"}})
-    here = Place("its own", sys.executable, "pip")
+    here = Place("its own", sys.executable, "torch")
     with index_of(built(tiny)) as index:
-        python = install.install(root_of(tiny), here, index, target, folder)
+        python = install.install(root_of(tiny), here, tmp_path / "no torch", index, target, folder)
 
     def attempt(program):
         (programs / "tiny.py").write_text(program)

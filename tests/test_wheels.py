@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tools.release.__main__ import check
 from tools.release.build import copied
-from tools.release.install import index_of, install, places, programs_of, run, use
+from tools.release.install import index_of, install, install_torch, places, programs_of, run, use
 
 pytestmark = pytest.mark.wheels
 
@@ -50,6 +50,11 @@ def place(repository):
     return places(repository)[-1]._replace(python=sys.executable)
 
 
+@pytest.fixture(scope="module")
+def torch(place, tmp_path_factory):
+    return install_torch(place, tmp_path_factory.mktemp("torch"))
+
+
 def test_nothing_keeps_the_packages_from_being_released(outcome):
     names = {"effconv-core", "effconv-data", "effconv-kernels", "effconv-models"}
     assert set(outcome) == names
@@ -66,17 +71,17 @@ def test_nothing_keeps_the_packages_from_being_released(outcome):
     ids=" ".join,
 )
 def test_packages_install_from_an_index_and_work(
-    target, programs, repository, index, place, tmp_path
+    target, programs, repository, index, place, torch, tmp_path
 ):
     assert [path.stem for path in programs_of(target)] == programs
-    use(install(repository, place, index, target, tmp_path), target, tmp_path)
+    use(install(repository, place, torch, index, target, tmp_path), target, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def kernels_alone(repository, index, place, tmp_path_factory):
+def kernels_alone(repository, index, place, torch, tmp_path_factory):
     """Install and use the wheel of the kernels alone, and give the environment's Python."""
     folder = tmp_path_factory.mktemp("kernels")
-    python = install(repository, place, index, ("effconv-kernels",), folder)
+    python = install(repository, place, torch, index, ("effconv-kernels",), folder)
     use(python, ("effconv-kernels",), folder)
     return python
 

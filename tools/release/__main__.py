@@ -21,7 +21,16 @@ from rich.table import Table
 
 from tools.release.build import build, build_problems, packages_in, sha256
 from tools.release.contents import content_problems
-from tools.release.install import TARGETS, FailedError, Place, index_of, install, places, use
+from tools.release.install import (
+    TARGETS,
+    FailedError,
+    Place,
+    index_of,
+    install,
+    install_torch,
+    places,
+    use,
+)
 from tools.release.metadata import metadata_problems
 from tools.release.versions import git, version_of, version_problems
 from tools.run_folder import environment, write_text
@@ -76,27 +85,39 @@ def check(root: Path, out: Path, only: tuple[str, ...], console: Console) -> dic
 
 def installs(root: Path, files: list[Path], console: Console) -> Iterator[dict[str, Any]]:
     """Try every target on every Python and torch that is to be supported, and give the outcomes."""
-    with index_of(files) as index:
-        for place in places(root):
-            for target in TARGETS:
-                row: dict[str, Any] = {
-                    "install": " ".join(target),
-                    "python": place.version,
-                    "torch": place.torch.removeprefix("torch=="),
-                }
-                if place.python is None:
-                    row["outcome"] = f"not tried: no Python {place.version} here"
-                else:
-                    console.print(f"pip install {row['install']}, on Python {place.version}")
-                    row |= attempt(root, place, index, target)
-                yield row
+    for place in places(root):
+        rows = [
+            {
+                "install": " ".join(target),
+                "python": place.version,
+                "torch": place.torch.removeprefix("torch=="),
+            }
+            for target in TARGETS
+        ]
+        if place.python is None:
+            for row in rows:
+                yield row | {"outcome": f"not tried: no Python {place.version} here"}
+            continue
+        with index_of(files) as index, tempfile.TemporaryDirectory() as name:
+            try:
+                console.print(f"{place.torch} on Python {place.version}")
+                torch = install_torch(place, Path(name))
+            except FailedError as error:
+                yield from (row | {"outcome": "failed", "said": str(error)} for row in rows)
+                continue
+            for row, target in zip(rows, TARGETS, strict=True):
+                console.print(f"pip install {row['install']}")
+                yield row | attempt(root, place, torch, index, target)
 
 
-def attempt(root: Path, place: Place, index: str, target: tuple[str, ...]) -> dict[str, Any]:
+def attempt(
+    root: Path, place: Place, torch: Path, index: str, target: tuple[str, ...]
+) -> dict[str, Any]:
     """Try one target in one place, and give the outcome."""
     with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         try:
-            versions = use(install(root, place, index, target, Path(name)), target, Path(name))
+            versions = use(install(root, place, torch, index, target, folder), target, folder)
         except FailedError as error:
             return {"outcome": "failed", "said": str(error)}
     return {"outcome": "works", "torch": versions["torch"], "versions": versions}

@@ -68,11 +68,18 @@ def places(root: Path) -> list[Place]:
     (newest,) = (line for line in pinned if line.startswith("torch=="))
     own, found = f"{sys.version_info[0]}.{sys.version_info[1]}", []
     for version, torch in ((named[0], oldest), (named[-1], newest)):
-        python = sys.executable if version == own else shutil.which(f"python{version}")
+        python = sys.executable if version == own else _found(version)
         found.append(Place(version, python, torch))
         if python is None:
             found.append(Place(own, sys.executable, torch))
     return found
+
+
+def _found(version: str) -> str | None:
+    """Give a Python that runs: a version manager has names of some that do not."""
+    path = shutil.which(f"python{version}")
+    runs = path and subprocess.run([path, "-c", ""], capture_output=True, check=False)
+    return path if runs and runs.returncode == 0 else None
 
 
 def write_index(files: Sequence[Path], folder: Path) -> None:
@@ -145,26 +152,61 @@ def foreign(root: Path, names: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def install(root: Path, place: Place, index: str, target: Sequence[str], folder: Path) -> Path:
+# Environments are soon deleted, so what is never imported need not be compiled.
+PIP = ("-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
+PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
+
+
+def _environment(place: Place, folder: Path) -> tuple[Path, Path]:
+    """Make an empty environment, and give its Python and its folder of packages."""
+    run(place.python, "-m", "venv", folder, cwd=folder.parent)
+    python = folder / "bin" / "python"
+    return python, Path(run(python, "-I", "-c", PACKAGES, cwd=folder).strip())
+
+
+def _usual() -> dict[str, str]:
+    """Give the settings by which pip gets what is not ours, without the workspace's versions."""
+    return {k: v for k, v in os.environ.items() if k not in ("PIP_CONSTRAINT", "PIP_USER")}
+
+
+def install_torch(place: Place, folder: Path) -> Path:
+    """Make an environment with torch and nothing else, and give its folder of packages.
+
+    Raises:
+        FailedError: if pip refuses, with its reason.
+    """
+    python, packages = _environment(place, folder / "torch")
+    run(python, *PIP, place.torch, cwd=folder, env=_usual())
+    return packages
+
+
+def install(
+    root: Path, place: Place, torch: Path, index: str, target: Sequence[str], folder: Path
+) -> Path:
     """Make an environment with some packages of an index, and give its Python.
 
     What is not ours comes from where pip usually gets it. Ours then comes from the index alone, so
     that nothing else of that name can be meant.
 
+    Args:
+        root: the repository.
+        place: the Python.
+        torch: where it was installed, once for all since it is large; seen as if it lay here.
+        index: the address.
+        target: the packages.
+        folder: where the environment is made, as `venv`.
+
     Raises:
         FailedError: if pip refuses, with its reason.
     """
-    plain = {k: v for k, v in os.environ.items() if k not in ("PIP_CONSTRAINT", "PIP_USER")}
     alone = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
     alone |= {"PIP_CONFIG_FILE": os.devnull, "NO_PROXY": "127.0.0.1"}
-    run(place.python, "-m", "venv", folder / "venv", cwd=folder)
-    python = folder / "venv" / "bin" / "python"
-    pip = (python, "-I", "-m", "pip")
-    # The environment is soon deleted, so what is never imported need not be compiled.
-    options = ("install", "--quiet", "--disable-pip-version-check", "--no-compile")
-    run(*pip, *options, place.torch, *foreign(root, target), cwd=folder, env=plain)
-    run(*pip, *options, "--index-url", index, *target, cwd=folder, env=alone)
-    run(*pip, "check", cwd=folder)
+    python, packages = _environment(place, folder / "venv")
+    (packages / "torch.pth").write_text(f"{torch}\n", encoding="utf-8")
+    if needed := foreign(root, target):
+        run(python, *PIP, *needed, cwd=folder, env=_usual())
+    run(python, *PIP, "--index-url", index, *target, cwd=folder, env=alone)
+    run(python, "-I", "-m", "pip", "check", cwd=folder)
     return python
 
 

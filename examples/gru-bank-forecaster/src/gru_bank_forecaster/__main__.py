@@ -23,17 +23,11 @@ def main() -> None:
     series = draw_series(SERIES, LENGTH, generator)
     horizons = [4 + 2 * s for s in range(SERIES)]
     model = GRUBankForecaster(horizons, window=WINDOW, hidden=HIDDEN, generator=generator)
-    fit(
-        model,
-        series[:, :TRAINED],
-        steps=500,
-        batch_size=16,
-        learning_rate=0.02,
-        generator=generator,
-    )
+    known = series[:, :TRAINED]
+    fit(model, known, steps=500, batch_size=16, learning_rate=0.02, generator=generator)
     times = range(TRAINED + WINDOW, LENGTH - max(horizons) + 1)
     windows, targets = cut(series, times, WINDOW, horizons)
-    lags = best_lag(series[:, :TRAINED], WINDOW)
+    lags = best_lag(known, WINDOW)
     with torch.no_grad():
         ours = errors(model(windows), targets)
     repeats = errors(repeated(windows, lags, horizons), targets)
