@@ -1,6 +1,5 @@
 """The packages as their users get them: from an index, into an empty environment, and used."""
 
-import html
 import json
 import os
 import shutil
@@ -94,7 +93,7 @@ def write_index(files: Sequence[Path], folder: Path) -> None:
                 shutil.copy(path, page / path.name)
                 lines.append(f'<a href="{path.name}#sha256={sha256(path)}">{path.name}</a><br>')
         (page / "index.html").write_text("\n".join(lines), encoding="utf-8")
-    links = [f'<a href="{html.escape(name)}/">{html.escape(name)}</a><br>' for name in names]
+    links = [f'<a href="{name}/">{name}</a><br>' for name in names]
     (folder / "simple" / "index.html").write_text("\n".join(links), encoding="utf-8")
 
 

@@ -1,6 +1,8 @@
 """The bank against a loop over GRU cells, and against forecasts that take no training."""
 
+import re
 import runpy
+from pathlib import Path
 
 import torch
 from gru_bank_forecaster import (
@@ -100,6 +102,12 @@ def test_forecasts_without_training():
     windows, targets = cut(series, [9, 10], 6, [5, 3])
     assert errors(repeated(windows, [3, 2], [5, 3]), targets).tolist() == [0, 0]
     assert last_value(windows, [5, 3])[0].tolist() == [[2] * 5, [0] * 5]
+
+
+def test_what_the_readme_shows_runs():
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    exec(block, {})
 
 
 def test_the_command_learns_what_simple_forecasts_do_not_know(capsys):

@@ -1,7 +1,9 @@
 """The layer against a loop over images, timesteps and taps, and at angles that it never saw."""
 
 import math
+import re
 import runpy
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -98,6 +100,12 @@ def test_one_kernel_for_all_angles_can_do_no_better_than_nothing():
     wanted = filtered(image.expand(12, -1, -1, -1), angles)
     # What is best for all is their mean.
     assert wanted.mean(0).abs().max() < 1e-5 * wanted.abs().max()
+
+
+def test_what_the_readme_shows_runs():
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    exec(block, {})
 
 
 def test_the_command_learns_kernels_of_angles_that_it_never_saw(capsys):
