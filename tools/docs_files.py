@@ -11,7 +11,9 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-OUTSIDE = re.compile(r"\]\(((?:\.\./)+)(results|packages)(/[^)#\s]*)?(#[^)\s]*)?\)")
+KINDS = ("packages", "examples")
+"""Folders whose folders have a README, which is their page in the site."""
+OUTSIDE = re.compile(r"\]\(((?:\.\./)+)(results|packages|examples)(/[^)#\s]*)?(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -23,8 +25,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         else:
             files.append(_listing(config, path, name))
     files.append(_listing(config, ROOT / "results", "results"))
-    for readme in sorted(ROOT.glob("packages/*/README.md")):
-        name = f"packages/{readme.parent.name}.md"
+    for readme in sorted(p for kind in KINDS for p in ROOT.glob(f"{kind}/*/README.md")):
+        name = f"{readme.parent.relative_to(ROOT).as_posix()}.md"
         files.append(File.generated(config, name, content=readme.read_text(encoding="utf-8")))
     for examples in sorted(ROOT.glob("packages/*/examples")):
         name = examples.relative_to(ROOT).as_posix()
@@ -51,8 +53,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         _, kind, rest, anchor = match.groups()
         path = ROOT / kind / (rest or "").strip("/")
         target = path.relative_to(ROOT).as_posix()
-        if kind == "packages" and path.name == "README.md":
-            target = f"packages/{path.parent.name}.md"
+        if kind in KINDS and path.name == "README.md":
+            target = f"{path.parent.relative_to(ROOT).as_posix()}.md"
         elif path.is_dir():
             target += "/index.md"
         return f"]({'../' * depth}{target}{anchor or ''})"

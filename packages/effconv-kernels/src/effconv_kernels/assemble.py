@@ -1,8 +1,10 @@
 """`assemble_kernels`: hidden states to masked convolution kernels, all layers in one call."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from math import isqrt
-from typing import Any, Literal
+
+# PyTorch 2.6 reads an operator's schema from typing's Sequence alone.
+from typing import Any, Literal, Sequence  # noqa: UP035
 
 import torch
 from torch import Tensor

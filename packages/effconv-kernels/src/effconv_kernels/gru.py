@@ -1,7 +1,7 @@
 """`gru_unroll`: many small GRUs on constant inputs, all layers and timesteps in one call."""
 
-from collections.abc import Sequence
-from typing import Any
+# PyTorch 2.6 reads an operator's schema from typing's Sequence alone.
+from typing import Any, Sequence  # noqa: UP035
 
 import torch
 from torch import Tensor

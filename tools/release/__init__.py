@@ -1,0 +1,1 @@
+"""What is asked of the packages before they are released."""

@@ -1,0 +1,169 @@
+"""`hatch run release:check`: whether the packages can be released as they lie here.
+
+Their versions, what is built of them, and that it installs and works alone. What was checked is
+left in `runs/release/dist`, for the release workflow to upload, and the outcome in
+`runs/release/check.json`.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from tools.release.build import build, build_problems, packages_in, sha256
+from tools.release.contents import content_problems
+from tools.release.install import (
+    TARGETS,
+    FailedError,
+    Place,
+    index_of,
+    install,
+    install_torch,
+    places,
+    use,
+)
+from tools.release.metadata import metadata_problems
+from tools.release.versions import git, version_of, version_problems
+from tools.run_folder import environment, write_text
+
+ROOT = Path(__file__).parents[2]
+OUT = ROOT / "runs" / "release"
+Step = Literal["version", "build", "contents", "metadata", "install"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Check that the packages can be released.
+
+    version: what changed since a package's last tag has a higher version and a changelog.
+    build: wheels and source archives come out the same elsewhere, and wheels from the archives.
+    contents: they hold what git tracks of a package, licence and metadata, and nothing else.
+    metadata: licence, types, Pythons and description are told; `twine check`.
+    install: each installs alone from an index and works, on the oldest and newest Python and torch.
+    """
+
+    only: tuple[Step, ...] = ("version", "build", "contents", "metadata", "install")
+    """The steps to take."""
+
+
+def check(root: Path, out: Path, only: tuple[str, ...], console: Console) -> dict[str, Any]:
+    """Build all packages, take the steps that install nothing, and give the outcome of each.
+
+    Args:
+        root: the repository.
+        out: folder whose `dist` gets the distributions.
+        only: the steps.
+        console: where progress is told.
+    """
+    epoch = git(root, "log", "-1", "--format=%ct").strip()
+    outcomes: dict[str, Any] = {}
+    for folder in packages_in(root / "packages"):
+        built = build(folder, out / "dist", epoch)
+        steps: dict[str, Callable[[], list[str]]] = {
+            "version": lambda folder=folder: version_problems(folder),
+            "build": lambda folder=folder, built=built: build_problems(root, folder, built, epoch),
+            "contents": lambda folder=folder, built=built: content_problems(folder, built),
+            "metadata": lambda folder=folder, built=built: metadata_problems(root, folder, built),
+        }
+        console.print(f"{folder.name} {version_of(folder)} is built")
+        outcomes[folder.name] = {
+            "version": str(version_of(folder)),
+            "sha256": {path.name: sha256(path) for path in built},
+            "problems": {name: step() for name, step in steps.items() if name in only},
+        }
+    return outcomes
+
+
+def installs(root: Path, files: list[Path], console: Console) -> Iterator[dict[str, Any]]:
+    """Try every target on every Python and torch that is to be supported, and give the outcomes."""
+    for place in places(root):
+        rows = [
+            {
+                "install": " ".join(target),
+                "python": place.version,
+                "torch": place.torch.removeprefix("torch=="),
+            }
+            for target in TARGETS
+        ]
+        if place.python is None:
+            for row in rows:
+                yield row | {"outcome": f"not tried: no Python {place.version} here"}
+            continue
+        with index_of(files) as index, tempfile.TemporaryDirectory() as name:
+            try:
+                console.print(f"{place.torch} on Python {place.version}")
+                torch = install_torch(place, Path(name))
+            except FailedError as error:
+                yield from (row | {"outcome": "failed", "said": str(error)} for row in rows)
+                continue
+            for row, target in zip(rows, TARGETS, strict=True):
+                console.print(f"pip install {row['install']}")
+                yield row | attempt(root, place, torch, index, target)
+
+
+def attempt(
+    root: Path, place: Place, torch: Path, index: str, target: tuple[str, ...]
+) -> dict[str, Any]:
+    """Try one target in one place, and give the outcome."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            versions = use(install(root, place, torch, index, target, folder), target, folder)
+        except FailedError as error:
+            return {"outcome": "failed", "said": str(error)}
+    return {"outcome": "works", "torch": versions["torch"], "versions": versions}
+
+
+def tell(result: dict[str, Any], console: Console) -> int:
+    """Print the outcome, and give how many problems there are."""
+    steps = Table("package", *next(iter(result["packages"].values()))["problems"])
+    problems = []
+    for name, package in result["packages"].items():
+        found = package["problems"]
+        counts = (f"{len(found[step])} wrong" if found[step] else "ok" for step in found)
+        steps.add_row(f"{name} {package['version']}", *counts)
+        problems += [sentence for sentences in found.values() for sentence in sentences]
+    console.print(steps)
+    if result["installs"]:
+        table = Table("pip install", "Python", "torch", "outcome")
+        for row in result["installs"]:
+            table.add_row(row["install"], row["python"], row["torch"], row["outcome"])
+            if row["outcome"] == "failed":
+                place = f"Python {row['python']} and torch {row['torch']}"
+                problems.append(f"pip install {row['install']} on {place}: {row['said']}")
+        console.print(table)
+    for sentence in problems:
+        console.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
+    return len(problems)
+
+
+def main() -> int:
+    """Run the command line; the status is 1 where something is wrong."""
+    options, console = tyro.cli(Options, prog="release:check"), Console()
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir(parents=True)
+    versions = {name: version(name) for name in ("hatchling", "twine")}
+    result: dict[str, Any] = {"environment": environment("cpu") | versions, "installs": []}
+    result["packages"] = check(ROOT, OUT, options.only, console)
+    write_text(OUT / "check.json", json.dumps(result, indent=1) + "\n")
+    if "install" in options.only:
+        for row in installs(ROOT, sorted((OUT / "dist").iterdir()), console):
+            result["installs"].append(row)
+            write_text(OUT / "check.json", json.dumps(result, indent=1) + "\n")
+    return 1 if tell(result, console) else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except ValueError as error:
+        sys.exit(f"release:check: {error}")

@@ -1,0 +1,228 @@
+"""The packages as their users get them: from an index, into an empty environment, and used."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from tools.release.build import packages_in, sha256
+from tools.release.metadata import pythons
+from tools.release.versions import project_of
+
+PROGRAMS = Path(__file__).parent / "programs"
+TARGETS: dict[tuple[str, ...], set[str]] = {
+    ("effconv-kernels",): {"effconv-kernels"},
+    ("effconv-models",): {"effconv-models"},
+    ("effconv-data",): {"effconv-data"},
+    ("effconv-core",): {"effconv-core", "effconv-kernels"},
+    ("effconv-core", "effconv-models"): {"effconv-core", "effconv-kernels", "effconv-models"},
+}
+"""What somebody installs, and all packages of ours that shall come with it."""
+
+
+class Place(NamedTuple):
+    """Where the packages are tried."""
+
+    version: str
+    """Of Python, such as 3.10."""
+    python: str | None
+    """Its program; None where this machine has none."""
+    torch: str
+    """What pip is given for torch."""
+
+
+class FailedError(Exception):
+    """A command that did not do what it should."""
+
+
+def programs_of(target: Sequence[str]) -> list[Path]:
+    """Give the programs that use what was installed: those that need no more."""
+    given = {name.removeprefix("effconv-") for name in target}
+    return [path for path in sorted(PROGRAMS.glob("*.py")) if {*path.stem.split("_and_")} <= given]
+
+
+def places(root: Path) -> list[Place]:
+    """Give the oldest Python with the oldest torch, and the newest with that of the constraints.
+
+    Where this machine lacks a Python, the one that runs this stands in, beside the one not tried.
+    """
+    folders = packages_in(root / "packages")
+    named = sorted({version for folder in folders for version in pythons(folder)}, key=Version)
+    needed = (Requirement(text) for f in folders for text in project_of(f)["dependencies"])
+    lower = {s.version for n in needed if n.name == "torch" for s in n.specifier}
+    oldest = f"torch=={min(lower, key=Version)}.*"
+    pinned = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    (newest,) = (line for line in pinned if line.startswith("torch=="))
+    own, found = f"{sys.version_info[0]}.{sys.version_info[1]}", []
+    for version, torch in ((named[0], oldest), (named[-1], newest)):
+        python = sys.executable if version == own else _found(version)
+        found.append(Place(version, python, torch))
+        if python is None:
+            found.append(Place(own, sys.executable, torch))
+    return found
+
+
+def _found(version: str) -> str | None:
+    """Give a Python that runs: a version manager has names of some that do not."""
+    path = shutil.which(f"python{version}")
+    runs = path and subprocess.run([path, "-c", ""], capture_output=True, check=False)
+    return path if runs and runs.returncode == 0 else None
+
+
+def write_index(files: Sequence[Path], folder: Path) -> None:
+    """Write an index of distributions as pip reads it (PEP 503), with their sums."""
+    names = sorted({path.name.partition("-")[0].replace("_", "-") for path in files})
+    for name in names:
+        page = folder / "simple" / name
+        page.mkdir(parents=True)
+        lines = []
+        for path in sorted(files):
+            if path.name.startswith(f"{name.replace('-', '_')}-"):
+                shutil.copy(path, page / path.name)
+                lines.append(f'<a href="{path.name}#sha256={sha256(path)}">{path.name}</a><br>')
+        (page / "index.html").write_text("\n".join(lines), encoding="utf-8")
+    links = [f'<a href="{name}/">{name}</a><br>' for name in names]
+    (folder / "simple" / "index.html").write_text("\n".join(links), encoding="utf-8")
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing of requests."""
+
+
+@contextmanager
+def index_of(files: Sequence[Path]) -> Iterator[str]:
+    """Serve distributions as an index on this machine, and give its address."""
+    with tempfile.TemporaryDirectory() as name:
+        write_index(files, Path(name))
+        handler = partial(_Quiet, directory=name)
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            thread = threading.Thread(target=server.serve_forever, daemon=True)
+            thread.start()
+            try:
+                yield f"http://127.0.0.1:{server.server_port}/simple/"
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+def run(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> str:
+    """Run a command, and give what it prints.
+
+    Raises:
+        FailedError: if its status is another than 0, with the end of what it said.
+    """
+    process = subprocess.run(
+        [str(argument) for argument in arguments],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if process.returncode:
+        said = (process.stdout + process.stderr).strip().splitlines()
+        raise FailedError("\n".join(said[-12:]) or f"status {process.returncode}")
+    return process.stdout
+
+
+def foreign(root: Path, names: Sequence[str]) -> list[str]:
+    """Give what some packages need that is not ours, also by way of one of ours."""
+    found: dict[str, None] = {}
+    for name in names:
+        for text in project_of(root / "packages" / name)["dependencies"]:
+            needed = Requirement(text).name
+            if (root / "packages" / needed).is_dir():
+                found |= dict.fromkeys(foreign(root, [needed]))
+            else:
+                found[text] = None
+    return list(found)
+
+
+# Environments are soon deleted, so what is never imported need not be compiled.
+PIP = ("-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
+PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
+
+
+def _environment(place: Place, folder: Path) -> tuple[Path, Path]:
+    """Make an empty environment, and give its Python and its folder of packages."""
+    run(place.python, "-m", "venv", folder, cwd=folder.parent)
+    python = folder / "bin" / "python"
+    return python, Path(run(python, "-I", "-c", PACKAGES, cwd=folder).strip())
+
+
+def _usual() -> dict[str, str]:
+    """Give the settings by which pip gets what is not ours, without the workspace's versions."""
+    return {k: v for k, v in os.environ.items() if k not in ("PIP_CONSTRAINT", "PIP_USER")}
+
+
+def install_torch(place: Place, folder: Path) -> Path:
+    """Make an environment with torch and nothing else, and give its folder of packages.
+
+    Raises:
+        FailedError: if pip refuses, with its reason.
+    """
+    python, packages = _environment(place, folder / "torch")
+    run(python, *PIP, place.torch, cwd=folder, env=_usual())
+    return packages
+
+
+def install(
+    root: Path, place: Place, torch: Path, index: str, target: Sequence[str], folder: Path
+) -> Path:
+    """Make an environment with some packages of an index, and give its Python.
+
+    What is not ours comes from where pip usually gets it. Ours then comes from the index alone, so
+    that nothing else of that name can be meant.
+
+    Args:
+        root: the repository.
+        place: the Python.
+        torch: where it was installed, once for all since it is large; seen as if it lay here.
+        index: the address.
+        target: the packages.
+        folder: where the environment is made, as `venv`.
+
+    Raises:
+        FailedError: if pip refuses, with its reason.
+    """
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
+    alone |= {"PIP_CONFIG_FILE": os.devnull, "NO_PROXY": "127.0.0.1"}
+    python, packages = _environment(place, folder / "venv")
+    (packages / "torch.pth").write_text(f"{torch}\n", encoding="utf-8")
+    if needed := foreign(root, target):
+        run(python, *PIP, *needed, cwd=folder, env=_usual())
+    run(python, *PIP, "--index-url", index, *target, cwd=folder, env=alone)
+    run(python, "-I", "-m", "pip", "check", cwd=folder)
+    return python
+
+
+def use(python: Path, target: Sequence[str], folder: Path) -> dict[str, str]:
+    """Look at what came along with some packages in an environment, and use them there.
+
+    Returns:
+        The version of everything that is installed.
+
+    Raises:
+        FailedError: if something else of ours is there, or a program fails.
+    """
+    listed = json.loads(run(python, "-I", "-m", "pip", "list", "--format", "json", cwd=folder))
+    versions = {entry["name"]: entry["version"] for entry in listed}
+    ours = {name for name in versions if name.startswith("effconv")}
+    if ours != TARGETS[tuple(target)]:
+        raise FailedError(f"{' '.join(target)} brought {', '.join(sorted(ours))}")
+    for program in programs_of(target):
+        run(python, "-I", program, cwd=folder)
+    return versions
