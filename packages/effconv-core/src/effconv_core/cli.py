@@ -19,9 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run(sys.argv[1:] if arguments is None else arguments)
     except ModuleNotFoundError as error:
-        if error.name not in EXTRA:
+        name = (error.name or "").partition(".")[0]
+        if name not in EXTRA:
             raise
-        needed = f"effconv: the command line needs {error.name}"
+        needed = f"effconv: the command line needs {name}"
         sys.stderr.write(f"{needed}; pip install 'effconv-core[cli]'\n")
         return 2
 

@@ -9,10 +9,10 @@ from effconv_core.endings import REFUSED, tell
 
 USAGE = """usage: effconv COMMAND ... [--help]
 
-  search      Learn the kernel sizes of a CNN under a budget, then train the CNN.
+  search      Learn the kernel sizes of a CNN under a budget, then train it.
   train       Train the CNN of a plan, or a network as it is, from scratch.
   plan        show, diff, apply: look at plans, compare them, build their CNN.
-  report      Write the report of a run, or of several compared, as one HTML file.
+  report      Write the report of a run, or of several compared, as HTML.
   data        prepare, show, verify: image sets (the command of effconv-data).
   completion  Print the completion script of a shell: bash or zsh.
 

@@ -28,8 +28,9 @@ complete -F _effconv_or_files effconv"""
 class Completion:
     """Print the completion script of a shell.
 
-    For bash: effconv completion bash > ~/.local/share/bash-completion/completions/effconv
-    For zsh: effconv completion zsh > _effconv, in a folder of $fpath
+    Keep that of bash in ~/.local/share/bash-completion/completions/effconv
+
+    Keep that of zsh as _effconv in a folder of $fpath.
     """
 
     shell: tyro.conf.Positional[Literal["bash", "zsh"]]

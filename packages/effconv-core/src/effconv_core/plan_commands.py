@@ -58,7 +58,7 @@ class Apply:
 
 @dataclass(frozen=True)
 class Report:
-    """Write the report of a run, or of several compared, as one HTML file that opens from disk."""
+    """Write the report of a run, or of several compared, as one HTML file."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of runs, finished or not."""
