@@ -47,6 +47,18 @@ def broken():
     return Broken(*network())
 
 
+def grey():
+    return network(channels=1)
+
+
+def pixels():
+    return network()[:8]
+
+
+def one_class():
+    return network(classes=1)
+
+
 def loaders(batch_size, seed):
     generator = torch.Generator().manual_seed(seed)
     images, labels = torch.randn(64, 3, 8, 8, generator=generator), torch.arange(64) % 2
@@ -304,6 +316,18 @@ REFUSED = {
     ),
     "model": (["train", "resnet18", "photos"], "model 'resnet18' names no network; pass"),
     "plan": (["train", "own_net:network", "photos", "--plan=none.json"], "none.json"),
+    "shape": (
+        ["train", "own_net:grey", "photos"],
+        "model 'own_net:grey' does not take images of shape (1, 3, 8, 8) (Given groups=1",
+    ),
+    "scores": (
+        ["train", "own_net:pixels", "photos"],
+        "model 'own_net:pixels' gives (1, 8, 8, 8) for one image; it is to give (1, classes)",
+    ),
+    "few": (
+        ["search", "own_net:one_class", "photos", "--budget=1042"],
+        "model 'own_net:one_class' gives 1 scores, and the set has 2 classes; name one that",
+    ),
     "own code": (
         ["train", "own_net:broken", "photos", "--name=broken"],
         "no such brush (in {place}/own_net.py, line 18)",
@@ -322,8 +346,7 @@ def test_a_refusal_is_one_sentence_and_status_2(case, effconv, place, monkeypatc
     assert sentence.format(place=place) in err
     assert err.startswith(f"effconv {words[0]}: ")
     assert err.count("\n") == 1
-    if case != "own code":
-        assert (set(Path("runs").glob("*")) if Path("runs").exists() else set()) == before
+    assert (set(Path("runs").glob("*")) if Path("runs").exists() else set()) == before
 
 
 def test_a_gpu_that_is_not_there(effconv):

@@ -237,7 +237,33 @@ def _network(options: Search | Train, data: Data) -> nn.Module:
             "have; pass --num-classes"
         )
     channels = data.image_shape[0]
-    return make_model(options.model, num_classes=classes, channels=channels, seed=options.seed)
+    model = make_model(options.model, num_classes=classes, channels=channels, seed=options.seed)
+    _check_fit(model, options, data)
+    return model
+
+
+@torch.no_grad()
+def _check_fit(model: nn.Module, options: Search | Train, data: Data) -> None:
+    """Refuse a network that does not take the images, or gives something else than scores."""
+    what, shape = f"model {options.model!r}", (1, *data.image_shape)
+    try:
+        scores = model.eval()(torch.zeros(shape))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{what} does not take images of shape {shape} ({error}); name another, or prepare the "
+            "images as it needs them"
+        ) from None
+    model.train()
+    if not isinstance(scores, torch.Tensor) or scores.shape[:-1] != (1,):
+        given = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise ValueError(
+            f"{what} gives {given} for one image; it is to give (1, classes), a score for each"
+        )
+    if data.num_classes is not None and scores.shape[1] < data.num_classes:
+        raise ValueError(
+            f"{what} gives {scores.shape[1]} scores, and the set has {data.num_classes} classes; "
+            "name one that tells them all apart"
+        )
 
 
 def _folder(options: Search | Train, *more: str) -> Path:
