@@ -18,10 +18,14 @@ import torch
 from effconv_core import SizePlan, load
 from effconv_core.cli import main
 from effconv_core.meter import progress_bar, step_meter
+from effconv_core.run_files import Metrics
 from effconv_core.sources import make_data, make_model
-from effconv_core.training import TrainStep, evaluate
+from effconv_core.torchrun import Ranks
+from effconv_core.training import TrainConfig, TrainStep, evaluate
+from effconv_core.whole_run import RunOptions, fresh_cnn, original_sizes, placed
 from PIL import Image
 from rich.console import Console
+from torch import nn
 
 OWN = """
 import torch
@@ -292,6 +296,16 @@ def test_networks_by_name_take_the_classes_and_the_channels_of_the_set(name, pac
     assert not torch.equal(next(other.parameters()), first)
 
 
+def test_the_original_sizes_of_kernels_of_any_kind():
+    convs = nn.Conv2d(1, 1, (1, 7)), nn.Conv2d(1, 1, 3), nn.Conv3d(1, 2, 3), nn.Conv1d(1, 1, 5)
+    model = nn.Sequential(*convs)
+    sizes = original_sizes(model, ["0", "1", "2", "3"])
+    assert sizes == {"0": (1, 7), "1": 3, "2": 3, "3": 5}
+    options = RunOptions(train=TrainConfig())
+    fresh = fresh_cnn(placed(model, options, Ranks(0, 1, None, "cpu")), sizes, options)
+    assert [m.weight.shape for m in fresh] == [m.weight.shape for m in model]
+
+
 REFUSED = {
     "no set": (["search", "own_net:network", "none", "--budget=1042"], "none"),
     "no function": (
@@ -383,6 +397,15 @@ def test_data_without_effconv_data(effconv, monkeypatch):
     status, _, err = effconv(*SEARCH)
     assert status == 2
     assert "read by effconv-data, which is not installed; pip install effconv-data" in err
+
+
+def test_metrics_do_without_tensorboard(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    metrics = Metrics(tmp_path)
+    metrics.log("train", 0, 1, loss=0.5)
+    metrics.close()
+    assert [row["loss"] for row in metrics.rows()] == [0.5]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def test_data_is_the_command_of_effconv_data(effconv):

@@ -1,5 +1,6 @@
 """The command `effconv`, from its words to its files."""
 
+import json
 import re
 import subprocess
 import sys
@@ -82,6 +83,22 @@ def test_diff(here, capsys):
     assert printed["parameters"] == [f"{plan.cost:,}", f"{other.cost:,}", "", ""]
     assert "3 of 3 layers differ" in out
     assert (here / "d.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_json_of_a_plan_and_of_a_comparison_is_all_that_is_printed(here, capsys):
+    assert main(["plan", "show", "a.json", "--json", "--out", "a.png"]) == 0
+    out, err = capsys.readouterr()
+    assert (SizePlan.from_json(out), err) == (SizePlan.load("a.json"), "")
+    assert (here / "a.png").exists()
+    SizePlan({"1": SizePlan.load("a.json")["1"], "3": (1, 2)}).save("c.json")
+    assert main(["plan", "diff", "a.json", "c.json", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    plan = SizePlan.load("a.json")
+    assert told == {
+        "sizes": {"a": plan.sizes, "c": {"1": plan["1"], "3": [1, 2]}},
+        "parameters": {"a": plan.cost, "c": None},
+        "different": ["2", "3"],
+    }
 
 
 def test_diff_of_equal_plans_in_files_of_one_name(here, capsys):

@@ -28,12 +28,7 @@ from effconv_core.report import write_report as write_html
 from effconv_core.run_files import Metrics, check_run, describe, open_run, write_result
 from effconv_core.search import search
 from effconv_core.searchable import SearchableCNN
-from effconv_core.short_report import (
-    adjustment_sentence,
-    draw_sizes,
-    layer_table,
-    write_report,
-)
+from effconv_core.short_report import adjustment_sentence, draw_sizes, layer_table, write_report
 from effconv_core.sources import Data
 from effconv_core.torchrun import Ranks
 from effconv_core.training import TrainConfig, evaluate, train
@@ -258,7 +253,8 @@ class _Work:
         self.console.print(layer_table(model, plan))
         for bound in plan.budgets:
             amounts = f"plan {bound['cost']:,} {bound['counts']}, budget {bound['amount']:,.0f}."
-            self.console.print(f"{amounts} {adjustment_sentence(plan)}", markup=False)
+            sentence = f"{amounts} {adjustment_sentence(plan)}"
+            self.console.print(sentence, markup=False, soft_wrap=True)
         if self.metrics is not None:
             plan.save(self.folder / "plan.json")
             draw_sizes(self.folder / "sizes.png", plan, self.metrics)
