@@ -5,7 +5,7 @@ import importlib
 import io
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from typing import Annotated, Any, Literal, Union
 
 import tyro
@@ -71,5 +71,4 @@ def words() -> Any:
 def _group(name: str, commands: Any) -> Any:
     """Give a command whose next word chooses one of several."""
     field = Annotated[commands, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes]
-    group = dataclass(type(name, (), {"__annotations__": {"command": field}}))
-    return Annotated[group, tyro.conf.subcommand(name)]
+    return Annotated[make_dataclass(name, [("command", field)]), tyro.conf.subcommand(name)]
