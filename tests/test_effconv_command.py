@@ -124,16 +124,15 @@ def effconv(capsys):
     return command
 
 
-def process(*words):
+def process(place, *words):
     start = [sys.executable, "-m", "effconv_core.cli", *map(str, words)]
-    return subprocess.run(start, capture_output=True, text=True, check=False)
+    return subprocess.run(start, capture_output=True, text=True, check=False, cwd=place)
 
 
 @pytest.fixture(scope="module")
 def found(place):
     """A finished run, made by a process of its own whose output is a pipe."""
-    os.chdir(place)
-    return process(*SEARCH, "--baseline", "--name=found", "--json"), place / "runs" / "found"
+    return process(place, *SEARCH, "--baseline", "--name=found", "--json"), place / "runs" / "found"
 
 
 def rows(folder):
@@ -307,7 +306,10 @@ def test_the_original_sizes_of_kernels_of_any_kind():
 
 
 REFUSED = {
-    "no set": (["search", "own_net:network", "none", "--budget=1042"], "none"),
+    "no set": (
+        ["search", "own_net:network", "none", "--budget=1042"],
+        "'none' is no set, since no",
+    ),
     "no function": (
         ["search", "own_net:network", "own_net:nothing", "--budget=1042"],
         "data 'own_net:nothing' names no function (module 'own_net' has no attribute 'nothing')",
@@ -527,7 +529,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(phase, number, found, place):
         f"effconv search: stopped by {number.name}; the same command goes on from the last "
         "checkpoint\n"
     )
-    ended = process(*words)
+    ended = process(place, *words)
     assert ended.returncode == 0, ended.stderr
     assert f"going on with the interrupted run runs/{name}" in ended.stdout
     _, whole = found

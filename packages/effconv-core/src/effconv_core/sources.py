@@ -1,6 +1,7 @@
 """What the words MODEL and DATA of the command line stand for."""
 
 import importlib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -124,6 +125,11 @@ def make_data(
             "effconv-data, or pass package.module:function"
         ) from None
     place = Path(name).resolve() if (Path(name) / "index.json").is_file() else name
+    if place == name and "://" not in name and not os.environ.get("EFFCONV_DATA"):
+        raise ValueError(
+            f"data {name!r} is no set, since no index.json lies there; write one with effconv data "
+            "prepare, or let EFFCONV_DATA name the folder of all sets"
+        )
     options = {"device": device, "seed": seed, "rank": rank, "world_size": world_size}
     train = one_at_a_time(
         lambda size: package.load(place, split="train", batch_size=size, **options)
