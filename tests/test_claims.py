@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-
-from tools import claim as module
-from tools.claim import CLAIMS, Claim, ClaimedError, claim, held_before, is_held, watcher
+from effconv_core import claim as module
+from effconv_core.claim import CLAIMS, Claim, ClaimedError, claim, held_before, is_held, watcher
 
 pytestmark = pytest.mark.faults
 FORK = multiprocessing.get_context("fork")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from effconv_core import SearchableCNN
+from effconv_core.short_report import layer_rows
 
 from tools import carry_over, course
 from tools.gradient import agreement, kernel_change, projection
-from tools.report import layer_rows
 from tools.score_search import reversed_plan
 from tools.spaces import SPACES
 

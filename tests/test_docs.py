@@ -1,5 +1,8 @@
 """The documentation runs: every block of Python, and every command line is one that exists."""
 
+import contextlib
+import importlib
+import io
 import os
 import re
 import shlex
@@ -61,31 +64,38 @@ def scripts():
 MODULES = {"effconv": "effconv_core.cli", "effconv-data": "effconv_data.cli"}
 
 
-def program(words):
-    """Give the program that a documented command starts, None for pytest and ruff, and the rest."""
+def helped(words):
+    """Give the help of a documented command; None of pytest and ruff, and without an option."""
     if words[:2] == ["hatch", "run"]:
         words = words[2:]
     name, *rest = words
+    options = [n for n, word in enumerate(rest) if word.startswith("--")]
+    if not options:
+        return None
+    before = [word for word in rest[: options[0]] if "." not in word]
     if name in MODULES:
-        start = f"import sys; from {MODULES[name]} import main; sys.exit(main())"
-        return [sys.executable, "-c", start], rest
+        whole = name == "effconv" and rest[0] in ("search", "train")
+        asked = [*before, "--help-all" if whole else "--help"]
+        with contextlib.redirect_stdout(io.StringIO()) as told, contextlib.suppress(SystemExit):
+            importlib.import_module(MODULES[name]).main(asked)
+        return told.getvalue()
     command = scripts()[name]
     words = shlex.split((command if isinstance(command, str) else command[0]).replace("{args}", ""))
-    return ([sys.executable, *words[1:]] if words[0] == "python" else None), rest
+    if words[0] != "python":
+        return None
+    asked = [sys.executable, *words[1:], *before, "--help"]
+    return subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("page", [p for p in (*PAGES, *READMES) if list(commands(p))], ids=str)
 def test_the_commands_of_a_page_exist(page):
     for words in commands(page):
-        start, rest = program(words)
-        if start is None or not any(word.startswith("--") for word in rest):
+        told = helped(words)
+        if told is None:
             continue
-        until = next(n for n, word in enumerate(rest) if word.startswith("--"))
-        asked = [*start, *(word for word in rest[:until] if "." not in word), "--help"]
-        told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         known = set(re.findall(r"--[\w.-]+", told))
         known |= {option.replace(".", "-") for option in known}
-        assert {word for word in rest if word.startswith("--")} <= known, " ".join(words)
+        assert {word for word in words if word.startswith("--")} <= known, " ".join(words)
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from effconv_core.claim import held_before
 
-from tools.claim import held_before
 from tools.faults import page
 from tools.faults.__main__ import Reference, drill, refer
 from tools.faults.operations import OPERATIONS, Operation, start

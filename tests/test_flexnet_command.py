@@ -13,6 +13,7 @@ import pytest
 import torch
 from effconv_core import SizePlan
 from effconv_core.cli import main as effconv
+from effconv_core.training import evaluate
 from effconv_models import FlexConvConfig, effective_sizes, flexnet3, mask_parameters
 from rich.console import Console
 from safetensors.torch import load_file
@@ -21,7 +22,6 @@ from tools import flexnet
 from tools.bench_fft import Options as FftOptions
 from tools.bench_fft import crossover, measure
 from tools.presets import make_batches
-from tools.train import evaluate
 
 ROOT = Path(__file__).parent.parent
 SHORT = [

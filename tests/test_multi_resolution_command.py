@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from effconv_core.training import evaluate
 from effconv_models import MultiResolutionNet, effective_sizes, mixing_weights, pooled_cnn
 from rich.console import Console
 from safetensors import safe_open
@@ -18,7 +19,6 @@ from safetensors.torch import load_file
 
 from tools.multi_resolution import command as run_line
 from tools.presets import make_batches
-from tools.train import evaluate
 
 ROOT = Path(__file__).parent.parent
 SHORT = [

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from effconv_core import load
+from effconv_core.torchrun import Ranks
+from effconv_core.training import evaluate
+from effconv_core.whole_run import check_options
 from safetensors.torch import load_file
 
 from tests import train_program
 from tools.presets import demo_network, make_batches
-from tools.ranks import Ranks
-from tools.search import check_options, parse
-from tools.train import evaluate
+from tools.search import parse
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

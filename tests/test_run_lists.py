@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from effconv_core.claim import CLAIMS
+from effconv_core.run_files import read_result
 from rich.console import Console
 
 from tools import run_list
-from tools.claim import CLAIMS
 from tools.launch import Launch, launch
-from tools.run_folder import read_result
 from tools.run_list import Run, failure, read_list, state, work, write_list
 from tools.sweep import Search, runs_of
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from effconv_core import SizePlan, load
+from effconv_core.training import evaluate
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tools.presets import demo_network, make_batches
 from tools.search import parse
-from tools.train import evaluate
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["--search-epochs", "2", "--train-epochs", "2", "--name", "run"]

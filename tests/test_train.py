@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from effconv_core.training import TRAIN_RECIPES, TrainConfig, evaluate, rate_factor, train
 from effconv_data import synthetic
 from torch import nn
 
 from tools import bench_training
 from tools.presets import demo_network, preset
-from tools.train import TRAIN_RECIPES, TrainConfig, evaluate, rate_factor, train
 
 
 def network(seed: int = 0) -> nn.Module:

@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
+from effconv_core.training import TrainConfig, train
 from effconv_data import synthetic
 from effconv_models import MultiResolutionNet, mixing_parameters
 from torch import nn
 
 from tools.multi_resolution import MixingConfig
-from tools.train import TrainConfig, train
 from tools.turns import Turns
 
 

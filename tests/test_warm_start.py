@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from effconv_core import SearchableCNN, apply_plan, recipe, search
+from effconv_core.training import evaluate, train
 from effconv_data import synthetic
 from effconv_models import CifarResNet
 
 from tools import warm_start
 from tools.carry_over import Autocast
 from tools.jobs import read_rows
-from tools.train import evaluate, train
 
 ROOT = Path(__file__).parent.parent
 

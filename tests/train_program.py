@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from effconv_core.training import TrainConfig, evaluate, train
 from effconv_data import Batches, synthetic
 from safetensors.torch import save_file
 from torch import Tensor, nn
-
-from tools.train import TrainConfig, evaluate, train
 
 BATCH, EPOCHS = 64, 5
 CONFIG = TrainConfig(EPOCHS, BATCH, lr=0.05)

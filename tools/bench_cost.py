@@ -26,6 +26,8 @@ import tyro
 from effconv_core import SearchableCNN, apply_plan, check_ranks, recipe
 from effconv_core.conv import PredictedConv
 from effconv_core.ranks import data_parallel
+from effconv_core.run_files import environment, write_text
+from effconv_core.torchrun import joined
 from effconv_models import create_model
 from rich.console import Console
 from rich.table import Table
@@ -34,8 +36,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import tools.torchvision_operators  # noqa: F401, before torchvision
-from tools.ranks import joined
-from tools.run_folder import environment, write_text
 
 TERMS = ("step", "layers", "multiplications", "values", "gru", "projection", "parameters")
 RANK_TERMS = ("step", "parameters")

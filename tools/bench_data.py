@@ -20,6 +20,7 @@ from typing import Literal
 import torch
 import tyro
 import webdataset as wds
+from effconv_core.run_files import environment, write_text
 from effconv_data import load
 from effconv_data.load import KNOWN
 from rich.console import Console
@@ -28,7 +29,6 @@ from torch.utils.data import DataLoader
 
 import tools.torchvision_operators  # noqa: F401, before torchvision
 from tools.meter import plain_bar
-from tools.run_folder import environment, write_text
 
 import torchvision  # isort: skip
 from torchvision.transforms import v2  # isort: skip

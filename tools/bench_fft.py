@@ -13,12 +13,11 @@ from pathlib import Path
 import torch
 import tyro
 from effconv_core.latency import stopwatch
+from effconv_core.run_files import environment, write_text
 from effconv_models import FlexConv, FlexConvConfig
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-
-from tools.run_folder import environment, write_text
 
 
 @dataclass(frozen=True)

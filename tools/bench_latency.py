@@ -15,11 +15,11 @@ import tyro
 from effconv_core import Budget, Latency, SearchableCNN, apply_plan
 from effconv_core.commands import make_model
 from effconv_core.latency import stopwatch
+from effconv_core.run_files import environment, write_text
 from rich.console import Console
 from rich.table import Table
 
 import tools.torchvision_operators  # noqa: F401
-from tools.run_folder import environment, write_text
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,9 @@ import torch
 import torch.nn.functional as F
 import tyro
 from effconv_core import SearchableCNN, recipe
+from effconv_core.run_files import environment, write_text
 from effconv_models import create_model
 from torch import Tensor, nn
-
-from tools.run_folder import environment, write_text
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,14 @@ import torch
 import torch.distributed as dist
 import tyro
 from effconv_core import recipe, search
+from effconv_core.run_files import environment, write_text
+from effconv_core.torchrun import Ranks, joined
 from effconv_data import Batches, StreamedBatches, normalize
 from effconv_data.index import Shard
 from rich.console import Console
 from torch import Tensor, nn
 
 from tools import generated_shard
-from tools.ranks import Ranks, joined
-from tools.run_folder import environment, write_text
 
 CLASSES = 10
 BUDGET = 5_000

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import tyro
+from effconv_core.run_files import environment, write_text
 from effconv_data import load
 from effconv_models import create_model
 from rich.console import Console
@@ -21,7 +22,6 @@ from torch import Tensor
 
 from tools.bench_search_step import spread
 from tools.presets import data_note
-from tools.run_folder import environment, write_text
 
 
 @dataclass(frozen=True)

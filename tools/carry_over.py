@@ -13,6 +13,8 @@ import numpy as np
 import torch
 import tyro
 from effconv_core import SearchableCNN, SizePlan, apply_plan, recipe, search
+from effconv_core.run_files import environment
+from effconv_core.training import TrainConfig, evaluate, train
 from effconv_data import Batches, load
 from effconv_models import create_model
 from rich.console import Console
@@ -21,9 +23,7 @@ from torch import Tensor, nn
 
 from tools.jobs import read_rows, run_jobs
 from tools.presets import data_note
-from tools.run_folder import environment
 from tools.spaces import random_plan
-from tools.train import TrainConfig, evaluate, train
 
 SAMPLES = 12_000
 TRAIN = TrainConfig(10, 128, "sgd", 0.1, 5e-4, "cosine", 1.0)

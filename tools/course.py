@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 import tyro
 from effconv_core import SearchableCNN
+from effconv_core.run_files import environment
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from tools.jobs import current_rows, read_rows, run_jobs
-from tools.run_folder import environment
 from tools.score_search import RECIPES
 from tools.spaces import SPACES
 

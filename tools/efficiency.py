@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 from effconv_core import SearchableCNN, SearchConfig, recipe
+from effconv_core.run_files import environment, write_text
 from effconv_kernels import assemble_kernels
 from effconv_models import WideResNet, create_model
 from rich.console import Console
@@ -24,7 +25,6 @@ from torch import Tensor, nn
 from tools.bench_search_step import seconds, spread, training_step
 from tools.efficiency_page import AXES, PARTS, write_page
 from tools.meter import plain_bar
-from tools.run_folder import environment, write_text
 
 
 @dataclass(frozen=True)

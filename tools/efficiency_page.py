@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tools.run_folder import write_text
+from effconv_core.run_files import write_text
 
 AXES = {
     "depth": (20, 32, 44, 56),

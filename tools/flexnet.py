@@ -12,6 +12,18 @@ import effconv_models
 import torch
 import tyro
 from effconv_core import SizePlan, figures
+from effconv_core.endings import check_device
+from effconv_core.meter import progress_bar, step_meter
+from effconv_core.run_files import (
+    REPORT,
+    Metrics,
+    begun,
+    seconds_per_epoch,
+    write_result,
+    write_text,
+)
+from effconv_core.short_report import made_with
+from effconv_core.training import TRAIN_RECIPES, TrainConfig, TrainStep, evaluate, train
 from effconv_data import Batches
 from effconv_models import (
     FlexConvConfig,
@@ -35,19 +47,8 @@ from rich.table import Table
 from safetensors.torch import save_file
 from torch import nn
 
-from tools.command import check_device, run_and_report
-from tools.meter import progress_bar, step_meter
+from tools.command import run_and_report
 from tools.presets import data_note, make_batches
-from tools.report import made_with
-from tools.run_folder import (
-    REPORT,
-    Metrics,
-    begun,
-    seconds_per_epoch,
-    write_result,
-    write_text,
-)
-from tools.train import TRAIN_RECIPES, TrainConfig, TrainStep, evaluate, train
 
 FLEXNETS = {f.__name__: f for f in (flexnet3, flexnet5, flexnet16)}
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 from effconv_core import SearchableCNN
+from effconv_core.run_files import environment
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -23,7 +24,6 @@ from torch import Tensor
 from tools.ground_truth import FOLDER
 from tools.jobs import current_rows, read_rows, run_jobs
 from tools.proxy import spearman
-from tools.run_folder import environment
 from tools.score_search import RECIPES, noise_floor, truth
 from tools.spaces import SPACES
 

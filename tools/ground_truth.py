@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 import tyro
 from effconv_core import apply_plan
+from effconv_core.run_files import environment
+from effconv_core.training import evaluate, train
 from rich.console import Console
 
 from tools.jobs import append_row, read_rows, run_jobs
 from tools.presets import data_note
-from tools.run_folder import environment
 from tools.spaces import TABLES
-from tools.train import evaluate, train
 
 FOLDER = Path("results/ground-truth")
 

@@ -8,10 +8,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from effconv_core.run_files import write_text
 from rich.console import Console
 
 from tools.meter import plain_bar
-from tools.run_folder import write_text
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

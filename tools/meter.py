@@ -1,13 +1,5 @@
-"""What a run shows while it goes: a progress bar, and a row of metrics every few steps."""
+"""The progress bar of a list of jobs."""
 
-import time
-from collections.abc import Callable
-from typing import Any
-
-import torch
-import torch.distributed as dist
-from effconv_core import SearchStep
-from effconv_core.ranks import average
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -17,24 +9,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-
-from tools.run_folder import Metrics
-from tools.train import TrainStep
-
-EVERY = 10  # steps between two readings, because each reading waits for the device
-
-
-def progress_bar(console: Console) -> Progress:
-    """Make the bar of a run: phase, loss, accuracy, parameters against budget, time left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}% {task.fields[status]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def plain_bar(console: Console) -> Progress:
@@ -48,62 +22,3 @@ def plain_bar(console: Console) -> Progress:
         TimeRemainingColumn(),
         console=console,
     )
-
-
-def step_meter(
-    progress: Progress,
-    metrics: Metrics | None,
-    phase: str,
-    *,
-    epochs: int,
-    steps_per_epoch: int,
-    budget: float | None = None,
-    extra: Callable[[], dict[str, Any]] | None = None,
-    group: dist.ProcessGroup | None = None,
-) -> Callable[[SearchStep | TrainStep], None]:
-    """Give an `on_step` that moves the bar and writes the metrics of one phase.
-
-    Args:
-        progress: the bar.
-        metrics: where rows go; None on all ranks but the first.
-        phase: `search`, `train` or another.
-        epochs: how many the phase has.
-        steps_per_epoch: steps of one.
-        budget: shown beside the cost of a search.
-        extra: gives what else is written to a row.
-        group: the ranks over which loss and accuracy are averaged.
-    """
-    task = progress.add_task(phase, total=epochs * steps_per_epoch, status="")
-    started = time.perf_counter()
-
-    def on_step(step: SearchStep | TrainStep) -> None:
-        nonlocal started
-        global_step = step.epoch * steps_per_epoch + step.step + 1
-        ends_epoch = step.step + 1 == steps_per_epoch
-        if global_step % EVERY and not ends_epoch:
-            progress.update(task, completed=global_step)
-            return
-        hits = (step.outputs.argmax(1) == step.targets).float().mean()
-        loss, accuracy = average(torch.stack([step.task_loss.float(), hits]), group).tolist()
-        values: dict[str, Any] = {"loss": loss, "accuracy": accuracy}
-        status = f"loss {values['loss']:.3f}  accuracy {accuracy:.1%}"
-        if isinstance(step, SearchStep):
-            values |= {
-                "budget_loss": step.budget_loss.item(),
-                "parameters": step.cost,
-                "soft_sizes": [round(v, 4) for v in step.soft_sizes.tolist()],
-                "sizes": step.sizes,
-            }
-            status += f"  parameters {step.cost:,} of {budget:,.0f}"
-        if extra is not None:
-            values |= extra()
-        if ends_epoch:
-            now = time.perf_counter()
-            values["seconds"] = round(now - started, 3)
-            started = now
-            progress.console.print(f"{phase} epoch {step.epoch + 1}/{epochs}: {status}")
-        if metrics is not None:
-            metrics.log(phase, step.epoch, global_step, **values)
-        progress.update(task, completed=global_step, status=status)
-
-    return on_step

@@ -14,6 +14,10 @@ from typing import Literal
 
 import torch
 import tyro
+from effconv_core.endings import check_device
+from effconv_core.meter import progress_bar, step_meter
+from effconv_core.run_files import Metrics, begun, write_result
+from effconv_core.training import TrainConfig, evaluate, train
 from effconv_data import Batches, ResidentBatches
 from effconv_models import (
     MultiResolutionNet,
@@ -32,12 +36,9 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tools.command import check_device, run_and_report
-from tools.meter import progress_bar, step_meter
+from tools.command import run_and_report
 from tools.multi_resolution_report import Outcome, draw_grids, draw_learning, table, write_outcomes
 from tools.presets import data_note, make_batches
-from tools.run_folder import Metrics, begun, write_result
-from tools.train import TrainConfig, evaluate, train
 from tools.turns import Turns
 
 

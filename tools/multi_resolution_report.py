@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from effconv_core import figures
+from effconv_core.run_files import REPORT, Metrics, seconds_per_epoch, write_text
+from effconv_core.short_report import made_with
 from effconv_models import MultiResolutionNet, learned_depth
 from matplotlib.figure import Figure
 from rich.table import Table
-
-from tools.report import made_with
-from tools.run_folder import REPORT, Metrics, seconds_per_epoch, write_text
 
 COLUMNS = ("network", "parameters", "MACs", "test accuracy", "before tuning")
 

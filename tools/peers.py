@@ -7,10 +7,10 @@ import optuna
 import torch
 import torch.nn.functional as F
 from effconv_core import SearchableCNN, apply_plan
+from effconv_core.training import make_optimizer
 from torch import Tensor, nn
 
 from tools.spaces import Space
-from tools.train import make_optimizer
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 

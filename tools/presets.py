@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from effconv_core import RECIPES, SearchConfig
+from effconv_core.training import TrainConfig, training_of
 from effconv_data import Batches, load, synthetic
 from effconv_models import create_model
 from torch import nn
-
-from tools.train import TRAIN_RECIPES, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def preset(data: str, recipe: str) -> Preset:
         recipe: `paper` is the paper's search and the training it names; `default` the project's.
     """
     search = RECIPES[recipe]
-    train = TRAIN_RECIPES["flexconv" if recipe == "paper" else "resnet"]
+    train = training_of(recipe)
     if data == "demo":
         # The budget is that of sizes 3.
         train = TrainConfig(8, 64, "adam", 1e-2, 0.0, "cosine", 1.0)

@@ -15,16 +15,16 @@ import torch
 import torch.nn.functional as F
 import tyro
 from effconv_core import SearchableCNN
+from effconv_core.run_files import environment
+from effconv_core.training import evaluate
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from tools.ground_truth import FOLDER
 from tools.jobs import current_rows, read_rows, run_jobs
-from tools.run_folder import environment
 from tools.score_search import RECIPES, truth
 from tools.spaces import SPACES
-from tools.train import evaluate
 
 FAST = RECIPES["fast"]
 FORMS = {

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tools.run_folder import write_text
+from effconv_core.run_files import write_text
 
 LIST = Path("docs/public-api.json")
 PACKAGES = ("effconv_core", "effconv_data", "effconv_kernels", "effconv_models")

@@ -14,10 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from effconv_core.claim import ClaimedError, claim, held_before, is_held, watcher
+from effconv_core.run_files import RESULT, write_text
 from rich.console import Console
-
-from tools.claim import ClaimedError, claim, held_before, is_held, watcher
-from tools.run_folder import RESULT, write_text
 
 FAILED = "failed.json"
 POLL = 2.0  # seconds between two looks at runs that others hold

@@ -17,13 +17,13 @@ import optuna
 import torch
 import tyro
 from effconv_core import PlanScore, SearchableCNN, rank_plan, recipe, search
+from effconv_core.run_files import environment
 from rich.console import Console
 from rich.table import Table
 
 from tools.ground_truth import FOLDER
 from tools.jobs import current_rows, read_rows, run_jobs
 from tools.peers import halving, steps_allowed, tpe
-from tools.run_folder import environment
 from tools.spaces import SPACES
 
 SMOOTH = {"budget_form": "smooth", "budget_weight": 20.0, "epochs": 12}

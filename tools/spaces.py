@@ -9,12 +9,12 @@ from itertools import product
 
 import torch
 from effconv_core import SearchableCNN
+from effconv_core.training import TrainConfig
 from effconv_data import Batches, load, synthetic
 from effconv_models import CifarResNet
 from torch import nn
 
 from tools.presets import demo_network
-from tools.train import TrainConfig
 
 TOLERANCE = 0.02
 SIZES_DRAWN = (1, 5)  # before a random plan is moved to the budget; its mean cost is near that of 3

@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import tyro
+from effconv_core.endings import run_command
+from effconv_core.run_files import RESULT, read_result, write_text
 from rich.console import Console
 from rich.table import Table
 
-from tools.command import run_command
 from tools.launch import Launch, launch, table
-from tools.run_folder import RESULT, read_result, write_text
 from tools.run_list import Run, state
 from tools.search import parse
 

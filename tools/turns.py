@@ -43,6 +43,10 @@ class Turns:
             parameter.grad = gradient
         self.optimizer.step()
 
+    def saved_with(self, first: torch.optim.Optimizer) -> "SavedTogether":
+        """Give both optimizers as one, as far as saving and loading go."""
+        return SavedTogether(first, self.optimizer)
+
 
 class SavedTogether:
     """Two optimizers as one, as far as saving and loading go."""

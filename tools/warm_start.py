@@ -16,6 +16,8 @@ import numpy as np
 import torch
 import tyro
 from effconv_core import SearchableCNN, apply_plan, recipe, search
+from effconv_core.run_files import environment
+from effconv_core.training import TrainConfig, TrainStep, evaluate, train
 from effconv_data import Batches, load
 from effconv_models import CifarResNet
 from rich.console import Console
@@ -25,8 +27,6 @@ from torch import nn
 from tools.carry_over import Autocast
 from tools.jobs import read_rows, run_jobs
 from tools.presets import data_note
-from tools.run_folder import environment
-from tools.train import TrainConfig, TrainStep, evaluate, train
 
 SAMPLES, TEST_SAMPLES = 8_000, 5_000
 TRAIN = TrainConfig(10, 128, "sgd", 0.1, 5e-4, "cosine", 1.0)

@@ -16,12 +16,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import tyro
+from effconv_core.endings import run_command
+from effconv_core.run_files import environment, write_text
 from rich.console import Console
 
-from tools.command import run_command
 from tools.faults.operations import OPERATIONS, Operation, Outcome, epochs_run, start
 from tools.jobs import append_row, read_rows
-from tools.run_folder import environment, write_text
 
 RESULTS = Path("results/faults/kills.jsonl")
 MOST = 3  # kills of one drill

@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from effconv_core.run_files import write_text
+
 from tools.faults.__main__ import RESULTS
 from tools.jobs import read_rows
-from tools.run_folder import write_text
 
 PAGE = Path("docs/faults.md")
 WHAT = {

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 import tyro
+from effconv_core.run_files import environment, write_text
 from rich.console import Console
 
 from tools.jobs import read_rows, run_jobs
@@ -14,7 +15,6 @@ from tools.methods.accuracy import Training, train_once
 from tools.methods.cost import measure
 from tools.methods.networks import METHODS
 from tools.methods.page import COST, PAGE, accuracy_file, page
-from tools.run_folder import environment, write_text
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from effconv_core import apply_plan, recipe, search
+from effconv_core.run_files import environment
+from effconv_core.training import evaluate, train
 from effconv_data import Batches, load, synthetic
 from effconv_models import effective_sizes
 from torch import nn
@@ -15,8 +17,6 @@ from tools.methods.networks import SIZES, TRAIN, macs, make, parameters
 from tools.multi_resolution import MixingConfig, mixing_turns
 from tools.presets import data_note
 from tools.reproduce.run import measure_peak, peak_memory
-from tools.run_folder import environment
-from tools.train import evaluate, train
 
 MIXING = MixingConfig(lr=0.04)
 """The paper's rate of 1e-4 would move nothing in so few steps."""

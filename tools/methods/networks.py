@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from effconv_core import SearchableCNN, apply_plan
+from effconv_core.training import TrainConfig
 from effconv_models import (
     CifarResNet,
     FlexNet,
@@ -15,8 +16,6 @@ from effconv_models import (
     to_plain,
 )
 from torch import nn
-
-from tools.train import TrainConfig
 
 
 @dataclass(frozen=True)

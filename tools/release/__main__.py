@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
+from effconv_core.run_files import environment, write_text
 from rich.console import Console
 from rich.table import Table
 
@@ -33,7 +34,6 @@ from tools.release.install import (
 )
 from tools.release.metadata import metadata_problems
 from tools.release.versions import git, version_of, version_problems
-from tools.run_folder import environment, write_text
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "runs" / "release"

@@ -3,21 +3,20 @@
 import json
 import shutil
 import sys
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import tyro
+from effconv_core.endings import run_command
+from effconv_core.run_files import RESULT, read_result, write_result, write_text
 from rich.console import Console
 
-from tools.command import run_command
 from tools.jobs import read_rows
 from tools.launch import Launch, launch
 from tools.reproduce.rows import Row, runs_of
 from tools.reproduce.run import KERNELS, check_settings, needed_by, run_name
-from tools.run_folder import RESULT, read_result, write_result, write_text
 from tools.run_list import Run
 
 
@@ -42,8 +41,6 @@ class Options(Launch):
 def main() -> int:
     """Run the command line; the exit status is 1 if a run failed."""
     options, console = tyro.cli(Options, prog="reproduce"), Console()
-    # Torch says so once for every even size: true, and no concern of who runs a table.
-    warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
     pairs, folder = runs_of(options.name, options.scale), options.runs / options.scale
     if options.dry_run:
         for number, (row, seed) in enumerate(pairs, 1):

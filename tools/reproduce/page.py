@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from effconv_core import figures
+from effconv_core.run_files import write_text
 
 from tools.jobs import read_rows
 from tools.reproduce.answer import RECIPES, Results, answer
@@ -19,7 +20,6 @@ from tools.reproduce.pictures import Picture, course_pictures, kernel_pictures
 from tools.reproduce.rows import FIGURES, TABLES, Row, name_of, rows_of, runs_of
 from tools.reproduce.run import run_name
 from tools.reproduce.sections import without_results
-from tools.run_folder import write_text
 
 PAGE = Path("docs/results.md")
 PICTURES = Path("docs/figures")

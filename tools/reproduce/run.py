@@ -11,16 +11,8 @@ from typing import Any
 import torch
 from effconv_core import SearchableCNN, SearchConfig, apply_plan, figures, recipe, search
 from effconv_core.files import written_whole
-from effconv_data import Batches, load
-from effconv_models import create_model
-from rich.console import Console
-from safetensors.torch import save_file
-from torch import Tensor, nn
-
-from tools.meter import progress_bar, step_meter
-from tools.presets import data_note
-from tools.reproduce.rows import SCALES, Row, Scale
-from tools.run_folder import (
+from effconv_core.meter import progress_bar, step_meter
+from effconv_core.run_files import (
     Metrics,
     describe,
     environment,
@@ -29,8 +21,16 @@ from tools.run_folder import (
     seconds_per_epoch,
     write_result,
 )
+from effconv_core.training import evaluate, train
+from effconv_data import Batches, load
+from effconv_models import create_model
+from rich.console import Console
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tools.presets import data_note
+from tools.reproduce.rows import SCALES, Row, Scale
 from tools.spaces import random_plan
-from tools.train import evaluate, train
 
 KERNELS = "kernels.safetensors"
 KERNELS_KEPT = 10  # of each layer, as many as Figure 2 shows

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import torch
 import tyro
+from effconv_core.run_files import write_text
 from rich.console import Console
 
 from tools.jobs import append_row, read_rows, run_jobs
-from tools.run_folder import write_text
 from tools.versus.page import RESULTS, print_table
 from tools.versus.runs import given_plans, search_once, train_once
 from tools.versus.scales import SCALES

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from effconv_core import SearchableCNN, apply_plan
+from effconv_core.training import train
 from torch import Tensor, nn
 
 from tools.spaces import TOLERANCE, Space
-from tools.train import train
 from tools.versus.count import Count
 from tools.versus.scales import AutoNas
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from effconv_core.run_files import write_text
 from rich.console import Console
 from rich.table import Table
 
 from tools.jobs import read_rows
 from tools.reproduce.answer import half_width
-from tools.run_folder import write_text
 
 PAGE = Path("docs/versus.md")
 RESULTS = Path("results/versus")

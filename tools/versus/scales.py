@@ -5,10 +5,10 @@ from functools import lru_cache, partial
 from typing import Any
 
 from effconv_core import SearchConfig, recipe
+from effconv_core.training import TRAIN_RECIPES, TrainConfig
 from effconv_data import Batches, load
 
 from tools.spaces import ADAM, Space
-from tools.train import TRAIN_RECIPES, TrainConfig
 
 
 @dataclass(frozen=True)

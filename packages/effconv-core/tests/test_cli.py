@@ -1,5 +1,6 @@
 """The command `effconv`, from its words to its files."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 from effconv_core import SearchableCNN, SizePlan, load
 from effconv_core.cli import main
-from effconv_core.commands import make_model
+from effconv_core.sources import make_model
 
 NET = """
 from torch import nn
@@ -84,6 +85,22 @@ def test_diff(here, capsys):
     assert (here / "d.svg").read_bytes().startswith(b"<?xml")
 
 
+def test_json_of_a_plan_and_of_a_comparison_is_all_that_is_printed(here, capsys):
+    assert main(["plan", "show", "a.json", "--json", "--out", "a.png"]) == 0
+    out, err = capsys.readouterr()
+    assert (SizePlan.from_json(out), err) == (SizePlan.load("a.json"), "")
+    assert (here / "a.png").exists()
+    SizePlan({"1": SizePlan.load("a.json")["1"], "3": (1, 2)}).save("c.json")
+    assert main(["plan", "diff", "a.json", "c.json", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    plan = SizePlan.load("a.json")
+    assert told == {
+        "sizes": {"a": plan.sizes, "c": {"1": plan["1"], "3": [1, 2]}},
+        "parameters": {"a": plan.cost, "c": None},
+        "different": ["2", "3"],
+    }
+
+
 def test_diff_of_equal_plans_in_files_of_one_name(here, capsys):
     (here / "sub").mkdir()
     SizePlan.load("a.json").save("sub/a.json")
@@ -136,7 +153,7 @@ MISTAKES = {
     "figure": (["plan", "show", "a.json", "--out", "a.gif"], "figure a.gif is to be '.gif'"),
     "one plan": (["plan", "diff", "a.json"], "diff has 1 plan(s); pass the files of two"),
     "twice": (["plan", "diff", "a.json", "a.json"], "diff has the same file twice"),
-    "command": (["plot"], "command 'plot' is unknown; pass plan"),
+    "command": (["plot"], "command 'plot' is unknown; pass one of search, train, plan"),
     "no folder": (
         ["plan", "apply", "a.json", "--out", "none/x.safetensors", "--model", "own_net:network"],
         "No such file or directory: 'none/x.safetensors'",
@@ -158,7 +175,7 @@ def test_a_mistake_is_one_sentence_and_exit_status_2(here, capsys, case):
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert sentence in err
-    assert err.startswith("effconv: ")
+    assert err.startswith("effconv")
     assert err.count("\n") == 1
     assert not out
     assert not (here / "cnn.safetensors").exists()
@@ -166,7 +183,7 @@ def test_a_mistake_is_one_sentence_and_exit_status_2(here, capsys, case):
 
 def test_help_and_words_that_do_not_parse(here, capsys):
     assert main([]) == main(["--help"]) == 0
-    assert capsys.readouterr().out.count("effconv plan show|diff|apply") == 2
+    assert capsys.readouterr().out.count("usage: effconv COMMAND") == 2
     with pytest.raises(SystemExit) as stop:
         main(["plan", "show"])
     assert stop.value.code == 2

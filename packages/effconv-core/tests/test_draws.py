@@ -1,5 +1,5 @@
 import torch
-from effconv_core.draws import Draws
+from effconv_core.draws import Draws, seeded
 
 
 def test_numbers_are_uniform_and_differ_from_call_to_call():
@@ -37,3 +37,17 @@ def test_the_global_seed_is_neither_used_nor_set():
 def test_any_seed_of_64_bits_can_be_drawn_from():
     numbers = [tuple(Draws(seed, 1)(2).tolist()) for seed in (-1, 2**44, 2**62 + 7)]
     assert len(set(numbers)) == 3
+
+
+def test_a_seed_of_the_global_generator_holds_within_its_block_alone():
+    cpu = torch.device("cpu")
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with seeded(7, cpu):
+        first = torch.rand(2)
+    assert torch.equal(torch.rand(2), expected)
+    with seeded(7, cpu):
+        assert torch.equal(torch.rand(2), first)
+    with seeded(None, cpu):
+        assert not torch.equal(torch.rand(2), first)

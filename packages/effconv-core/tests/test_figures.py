@@ -128,5 +128,5 @@ import effconv_core.figures
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     first, *_, last = process.stderr.splitlines()
-    assert first == "effconv: the command line needs tyro; pip install 'effconv-core[cli]'"
+    assert first == "effconv: the command line needs rich; pip install 'effconv-core[cli]'"
     assert last.endswith("effconv_core.figures needs matplotlib; pip install 'effconv-core[cli]'")

@@ -5,22 +5,26 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
+EXTRA = ("tyro", "rich", "matplotlib", "jinja2")  # what it imports of the extra
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and give the exit code: 0, or 2 with a sentence that says what is wrong.
+    """Run the command line and give the exit status, see `effconv_core.commands.USAGE`.
 
     Args:
         arguments: the words after `effconv`; those of this process when None.
     """
     try:
         from effconv_core.commands import run
+
+        return run(sys.argv[1:] if arguments is None else arguments)
     except ModuleNotFoundError as error:
-        if error.name not in ("tyro", "rich"):
+        name = (error.name or "").partition(".")[0]
+        if name not in EXTRA:
             raise
-        needed = f"effconv: the command line needs {error.name}"
+        needed = f"effconv: the command line needs {name}"
         sys.stderr.write(f"{needed}; pip install 'effconv-core[cli]'\n")
         return 2
-    return run(sys.argv[1:] if arguments is None else arguments)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """Random numbers that an interrupted search goes on with."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -35,3 +38,19 @@ class Draws(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Take the count over from a `state_dict`."""
         self.count = int(state)
+
+
+@contextmanager
+def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Let what draws from torch's global generators draw from a seed; they go on as they were.
+
+    Args:
+        seed: of the numbers; None changes nothing.
+        device: whose generator is set beside that of the CPU.
+    """
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

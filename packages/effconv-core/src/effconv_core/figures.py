@@ -18,7 +18,8 @@ try:
     from matplotlib.ticker import MaxNLocator
 except ModuleNotFoundError:
     raise ModuleNotFoundError(
-        "effconv_core.figures needs matplotlib; pip install 'effconv-core[cli]'"
+        "effconv_core.figures needs matplotlib; pip install 'effconv-core[cli]'",
+        name="matplotlib",
     ) from None
 
 if TYPE_CHECKING:

@@ -207,6 +207,11 @@ class SizePlan(Mapping[str, Size]):
             raise type(error)(f"{path}: {error}") from None
 
 
+def in_words(size: float | tuple[float, ...], form: str = "d") -> str:
+    """Write a size, soft or not: 3, or 3x5 where it has one for each axis."""
+    return "x".join(format(n, form) for n in (size if isinstance(size, tuple) else (size,)))
+
+
 def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
     """Put other modules in the place of some, wherever the model holds them, also twice."""
     for parent in list(model.modules()):

@@ -13,7 +13,7 @@ try:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 except ModuleNotFoundError:
     raise ModuleNotFoundError(
-        "effconv_core.report needs jinja2; pip install 'effconv-core[cli]'"
+        "effconv_core.report needs jinja2; pip install 'effconv-core[cli]'", name="jinja2"
     ) from None
 
 __all__ = ["report_html", "write_report"]

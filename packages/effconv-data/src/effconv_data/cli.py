@@ -192,6 +192,20 @@ def verify_command(arguments: Sequence[str], console: Console) -> int:
     return min(wrong, 1)
 
 
+@dataclass(frozen=True)
+class Prepare:
+    """Turn official archives, or a folder of images, into shards."""
+
+    set: Annotated[Set, tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes]
+
+
+# All words of the command line as one type, from which a shell can be told what may follow what.
+Command = (
+    Annotated[Prepare, tyro.conf.subcommand("prepare")]
+    | Annotated[Show, tyro.conf.subcommand("show")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
+)
+
 # Each takes the words after its name.
 COMMANDS: dict[str, Callable[[Sequence[str], Console], int]] = {
     "prepare": prepare_command,

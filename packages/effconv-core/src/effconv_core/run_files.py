@@ -1,23 +1,25 @@
-"""A run's folder: settings, metrics, and what keeps a finished run from being overwritten."""
+"""Writing a run's folder: settings, metrics, and what keeps a finished run from being overwritten.
+
+What such a folder may hold stands in `run_folder.py`, which reads it.
+"""
 
 import json
 import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import version
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from effconv_core import left_alone, searched_layers
-from effconv_core.files import written_whole
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
-from tools.claim import CLAIMS, claim
+from effconv_core.choice import left_alone, searched_layers
+from effconv_core.claim import CLAIMS, claim
+from effconv_core.files import written_whole
 
 REPORT = "report.md"
 RESULT = "result.json"  # written last: the run is finished
@@ -148,25 +150,41 @@ def environment(device: str) -> dict[str, str]:
     name = platform.processor() or platform.machine()
     if device.startswith("cuda"):
         name = torch.cuda.get_device_name(device)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
     return {
         "device": f"{device} ({name}, {torch.get_num_threads()} threads)",
         **({"ranks": str(dist.get_world_size())} if dist.is_initialized() else {}),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        **{package: version(package) for package in PACKAGES},
-        "commit": commit or "unknown",
+        **_versions(),
+        "commit": _commit(),
     }
 
 
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _commit() -> str:
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["git", *words], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+        )
+
+    try:
+        # An installed package may lie within a clone of something else.
+        if git("ls-files", "--error-unmatch", Path(__file__).name).returncode:
+            return "none, the packages are installed"
+        return git("describe", "--always", "--dirty", "--abbrev=12").stdout.strip() or "unknown"
+    except OSError:  # there is no git
+        return "unknown"
+
+
 class Metrics:
-    """Rows of a run's metrics, as JSON lines and for TensorBoard.
+    """Rows of a run's metrics, as JSON lines and, where it is installed, for TensorBoard.
 
     When a phase goes on after an interruption, the rows of the epochs that it repeats are dropped.
 
@@ -177,7 +195,7 @@ class Metrics:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "metrics.jsonl"
         self.begun: set[str] = set()
-        self.writer = SummaryWriter(str(folder / "tensorboard"))
+        self.writer = _tensorboard(folder / "tensorboard")
 
     def log(self, phase: str, epoch: int, global_step: int, **values: Any) -> None:
         """Append one row; numbers become curves named `phase/value` in TensorBoard."""
@@ -189,7 +207,7 @@ class Metrics:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         for name, value in values.items():
-            if isinstance(value, int | float):
+            if self.writer is not None and isinstance(value, int | float):
                 self.writer.add_scalar(f"{phase}/{name}", value, global_step)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -201,7 +219,17 @@ class Metrics:
 
     def close(self) -> None:
         """Finish the TensorBoard file."""
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _tensorboard(folder: Path) -> Any:
+    """Give what writes for TensorBoard, None where that is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))
 
 
 def seconds_per_epoch(metrics: Metrics, *phases: str) -> float | None:

@@ -2,27 +2,32 @@
 
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from effconv_core import SizePlan, figures, left_alone
 from matplotlib.figure import Figure
 from rich.table import Table
 from torch import nn
 
-from tools.run_folder import REPORT, Metrics, seconds_per_epoch, write_text
+from effconv_core import figures
+from effconv_core.choice import left_alone
+from effconv_core.conv import kernel_shape_of
+from effconv_core.plan import Size, SizePlan, in_words
+from effconv_core.run_files import REPORT, Metrics, seconds_per_epoch, write_text
+
+PHASES = {"search": "Search", "train": "Training", "baseline": "Training with original sizes"}
 
 
-def layer_rows(model: nn.Module, plan: SizePlan) -> list[tuple[str, int, int, int, int]]:
+def layer_rows(model: nn.Module, plan: SizePlan) -> list[tuple[str, int, int, Size, int]]:
     """Give (layer, input channels, output channels, size, parameters) along the network."""
     modules = dict(model.named_modules())
     rows = []
     for name, size in plan.items():
         conv = modules[name]
-        c_in = conv.in_channels // conv.groups
-        rows.append(
-            (name, conv.in_channels, conv.out_channels, size, c_in * conv.out_channels * size**2)
-        )
+        kernels = conv.in_channels // conv.groups * conv.out_channels
+        parameters = kernels * prod(kernel_shape_of(conv, size))
+        rows.append((name, conv.in_channels, conv.out_channels, size, parameters))
     return rows
 
 
@@ -31,10 +36,20 @@ def layer_table(model: nn.Module, plan: SizePlan) -> Table:
     table = Table(title="learned kernel sizes")
     for column in ("layer", "channels", "soft size", "size", "parameters"):
         table.add_column(column, justify="left" if column == "layer" else "right")
-    for name, c_in, c_out, size, parameters in layer_rows(model, plan):
-        soft = f"{plan.soft_sizes[name]:.2f}"
-        table.add_row(name, f"{c_in} → {c_out}", soft, str(size), f"{parameters:,}")
+    for row in _cells(model, plan):
+        table.add_row(*row)
     return table
+
+
+def _cells(model: nn.Module, plan: SizePlan) -> list[tuple[str, ...]]:
+    return [
+        (name, f"{c_in} → {c_out}", _soft(plan.soft_sizes.get(name)), in_words(size), f"{n:,}")
+        for name, c_in, c_out, size, n in layer_rows(model, plan)
+    ]
+
+
+def _soft(soft: float | tuple[float, ...] | None) -> str:
+    return "" if soft is None else in_words(soft, ".2f")
 
 
 def draw_sizes(path: Path, plan: SizePlan, metrics: Metrics) -> None:
@@ -58,51 +73,64 @@ def write_report(
 
     Args:
         folder: the run's folder, with its `config.json`.
-        model: the network that was searched.
-        plan: what was found.
+        model: the network that was searched, or that the plan is of.
+        plan: what was found, or given.
         networks: `parameters` and `test_accuracy` of the `learned` network, and where it was asked
-            for of the `original` one.
+            for of the `original` one; none where nothing was trained.
         metrics: the run's metrics.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     settings = config["settings"]
+    recipe = f", recipe `{settings['recipe']}`" if "recipe" in settings else ""
     parts = [
         f"# {folder.name}",
         "",
-        f"{settings['model']} on {settings['data']}, recipe `{settings['recipe']}`. "
+        f"{settings['model']} on {settings['data']}{recipe}. "
         f"Data: {config['environment']['data']}.",
         "",
-        "| network | parameters | test accuracy |",
-        "|---|---|---|",
     ]
-    parts += [
-        f"| {sizes} sizes | {outcome['parameters']:,} | {outcome['test_accuracy']:.2%} |"
-        for sizes, outcome in networks.items()
-    ]
-    off = plan.cost / plan.budget - 1
-    parts += [
-        "",
-        f"Budget {plan.budget:,.0f} parameters, plan {plan.cost:,} ({off:+.2%}). "
-        + adjustment_sentence(plan),
-        "",
-        left_alone_sentence(model),
-        "",
-        f"Search: {settings['search']['epochs']} epoch(s), "
-        f"{seconds_per_epoch(metrics, 'search'):.1f} s each. "
-        f"Training: {settings['train']['epochs']} epoch(s), "
-        f"{seconds_per_epoch(metrics, 'train'):.1f} s each. "
-        f"Mean over both: {seconds_per_epoch(metrics, 'search', 'train'):.1f} s.",
-        "",
-        "![sizes](sizes.png)",
-        "",
-        "| layer | channels | soft size | size | parameters |",
-        "|---|---|---|---|---|",
-    ]
-    parts += [
-        f"| {name} | {c_in} → {c_out} | {plan.soft_sizes[name]:.2f} | {size} | {parameters:,} |"
-        for name, c_in, c_out, size, parameters in layer_rows(model, plan)
-    ]
+    if networks:
+        parts += ["| network | parameters | test accuracy |", "|---|---|---|"]
+        parts += [
+            f"| {sizes} sizes | {outcome['parameters']:,} | {outcome['test_accuracy']:.2%} |"
+            for sizes, outcome in networks.items()
+        ]
+        parts.append("")
+    if plan.budgets:
+        parts += [f"{budget_sentence(plan)} {adjustment_sentence(plan)}", ""]
+    parts += [left_alone_sentence(model), "", _times(settings, metrics), ""]
+    if (folder / "sizes.png").exists():
+        parts += ["![sizes](sizes.png)", ""]
+    parts += ["| layer | channels | soft size | size | parameters |", "|---|---|---|---|---|"]
+    parts += [f"| {' | '.join(row)} |" for row in _cells(model, plan)]
     write_text(folder / REPORT, "\n".join([*parts, *made_with(config)]))
+
+
+def budget_sentence(plan: SizePlan) -> str:
+    """Say what was wanted, and what the plan costs."""
+    said = []
+    for budget in plan.budgets:
+        most = "at most " if budget["at_most"] else ""
+        off = budget["cost"] / budget["amount"] - 1
+        said.append(
+            f"Budget {most}{budget['amount']:,.0f} {budget['counts']}, plan {budget['cost']:,} "
+            f"({off:+.2%})."
+        )
+    return " ".join(said)
+
+
+def _times(settings: Mapping[str, Any], metrics: Metrics) -> str:
+    """Say how long the epochs of each phase took."""
+    said = []
+    for phase, title in PHASES.items():
+        seconds = seconds_per_epoch(metrics, phase)
+        if seconds is not None:
+            epochs = settings["search" if phase == "search" else "train"]["epochs"]
+            said.append(f"{title}: {epochs} epoch(s), {seconds:.1f} s each.")
+    if len(said) > 1:
+        both = seconds_per_epoch(metrics, "search", "train")
+        said.append(f"Mean over search and training: {both:.1f} s.")
+    return " ".join(said)
 
 
 def made_with(config: dict[str, Any]) -> list[str]:

@@ -1,23 +1,22 @@
 """Train and test a plain CNN (EffConv Algorithm 1, lines 9 to 11)."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from effconv_core import load_training_state, save_training_state
-from effconv_core.checkpoint import last_state
-from effconv_core.divergence import check_parameters, finite_soon, no_finite_loss
-from effconv_core.ranks import check_same, leads
-from effconv_data import Batches
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tools.turns import SavedTogether, Turns
+from effconv_core.batches import epoch_batches
+from effconv_core.checkpoint import last_state, load_training_state, save_training_state
+from effconv_core.divergence import check_parameters, finite_soon, no_finite_loss
+from effconv_core.draws import seeded
+from effconv_core.ranks import check_same, leads
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,11 @@ TRAIN_RECIPES = {
 }
 
 
+def training_of(recipe: str) -> TrainConfig:
+    """Give the training that goes with a recipe of the search, `default` or `paper`."""
+    return TRAIN_RECIPES["flexconv" if recipe == "paper" else "resnet"]
+
+
 @dataclass(frozen=True)
 class TrainStep:
     """What one step of a training did; tensors stay on the device."""
@@ -93,9 +97,24 @@ def make_optimizer(
     return torch.optim.Adam(parameters, config.lr, weight_decay=config.weight_decay)
 
 
+class Turns(Protocol):
+    """A second optimizer that takes turns with the first, on other parameters and other data."""
+
+    parameters: list[nn.Parameter]
+
+    def passes(self, epoch: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give the batches of one epoch of so many steps, a function of the epoch alone."""
+
+    def step(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
+        """Take one turn."""
+
+    def saved_with(self, first: torch.optim.Optimizer) -> Any:
+        """Give both optimizers as one, as far as saving and loading go."""
+
+
 def train(
     model: nn.Module,
-    batches: Batches,
+    loader: Iterable[tuple[Any, Any]],
     config: TrainConfig,
     *,
     turns: Turns | None = None,
@@ -109,8 +128,9 @@ def train(
     """Train a network in place.
 
     Args:
-        model: the network, on the device of the batches.
-        batches: training batches; one pass is one epoch.
+        model: the network.
+        loader: gives batches of inputs and labels, once an epoch, and has a length. Where it has
+            `set_epoch`, that is called before.
         config: settings.
         turns: what takes a step after each of these, and trains the rest of the parameters.
         checkpoint: a file that is written after every epoch and, where it exists, gone on from.
@@ -118,8 +138,9 @@ def train(
         groups: for the optimizer, each with `params` and a `factor` on the learning rate; one of
             all parameters when None.
         penalty: called in every step; what it gives is added to the loss.
-        seed: of what the network itself draws, such as dropout; set anew for every epoch, so that
-            a training that goes on draws what it would have drawn. None leaves it to chance.
+        seed: of what network and loader draw from torch's global generators, such as dropout and a
+            DataLoader's order; set anew for every epoch, so that a training that goes on draws
+            what it would have drawn. None leaves it to chance.
         group: the ranks that train together, each on its part of every batch; the gradients are
             averaged, rank 0 writes the checkpoint, and its buffers are those of the result.
 
@@ -132,7 +153,7 @@ def train(
     others = set() if turns is None else set(turns.parameters)
     optimizer = make_optimizer(groups or [p for p in model.parameters() if p not in others], config)
     lower = config.precision != "float32"
-    saved = optimizer if turns is None else SavedTogether(optimizer, turns.optimizer)
+    saved = optimizer if turns is None else turns.saved_with(optimizer)
     first_epoch = 0
     if checkpoint is not None and checkpoint.exists():
         progress = load_training_state(checkpoint, model, saved)
@@ -142,35 +163,35 @@ def train(
                 "train with the same, or delete it to start again"
             )
         first_epoch = progress["epoch"]
-    check_same({"epoch": first_epoch}, next(model.parameters()).device, group)
+    device = next(model.parameters()).device
+    check_same({"epoch": first_epoch}, device, group)
     model.train()
     forward = model if group is None else DistributedDataParallel(model, process_group=group)
     forward = torch.compile(forward) if config.compile else forward
     for epoch in range(first_epoch, config.epochs):
-        batches.set_epoch(epoch)
-        if seed is not None:
-            torch.manual_seed(100_000 * seed + epoch)
-        other_batches = iter(()) if turns is None else turns.passes(epoch, len(batches))
-        for step, (images, labels) in enumerate(batches):
-            rate = config.lr * rate_factor(config, epoch + step / len(batches))
-            for settings in optimizer.param_groups:
-                settings["lr"] = rate * settings.get("factor", 1.0)
-            with torch.autocast(images.device.type, torch.bfloat16, lower):
-                outputs = forward(images)
-            if lower:
-                outputs = outputs.float()
-            loss = F.cross_entropy(outputs, labels)
-            is_finite = finite_soon(loss)
-            optimizer.zero_grad()
-            (loss if penalty is None else loss + penalty()).backward()
-            if not is_finite():
-                error = no_finite_loss(model, (images, labels), loss=loss, epoch=epoch, step=step)
-                raise FloatingPointError(f"{error}; {last_state(checkpoint, epoch)}")
-            optimizer.step()
-            if turns is not None:
-                turns.step(model, *next(other_batches))
-            if on_step is not None:
-                on_step(TrainStep(epoch, step, loss.detach(), outputs.detach(), labels))
+        with seeded(None if seed is None else 100_000 * seed + epoch, device):
+            other_batches = iter(()) if turns is None else turns.passes(epoch, len(loader))
+            for step, (images, labels) in enumerate(epoch_batches(loader, epoch, device)):
+                rate = config.lr * rate_factor(config, epoch + step / len(loader))
+                for settings in optimizer.param_groups:
+                    settings["lr"] = rate * settings.get("factor", 1.0)
+                with torch.autocast(images.device.type, torch.bfloat16, lower):
+                    outputs = forward(images)
+                if lower:
+                    outputs = outputs.float()
+                loss = F.cross_entropy(outputs, labels)
+                is_finite = finite_soon(loss)
+                optimizer.zero_grad()
+                (loss if penalty is None else loss + penalty()).backward()
+                if not is_finite():
+                    batch = images, labels
+                    error = no_finite_loss(model, batch, loss=loss, epoch=epoch, step=step)
+                    raise FloatingPointError(f"{error}; {last_state(checkpoint, epoch)}")
+                optimizer.step()
+                if turns is not None:
+                    turns.step(model, *next(other_batches))
+                if on_step is not None:
+                    on_step(TrainStep(epoch, step, loss.detach(), outputs.detach(), labels))
         check_parameters(model, epoch)
         if checkpoint is not None and leads(group):
             progress = {"config": asdict(config), "epoch": epoch + 1}
@@ -182,16 +203,29 @@ def train(
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, batches: Batches, group: dist.ProcessGroup | None = None, *, top: int = 1
+    model: nn.Module,
+    loader: Iterable[tuple[Any, Any]],
+    group: dist.ProcessGroup | None = None,
+    *,
+    top: int = 1,
 ) -> float:
     """Give the part of a split, from 0 to 1, whose class is among the `top` likeliest.
 
     Of several ranks, all parts count together.
+
+    Raises:
+        ValueError: if the loader gives nothing.
     """
     model.eval()
-    correct = sum(
-        (model(images).topk(top).indices == labels[:, None]).sum() for images, labels in batches
-    )
+    device = next(model.parameters(), torch.empty(0)).device
+    counts = torch.zeros(2, dtype=torch.int64, device=device)
+    for images, labels in loader:
+        labels = labels.to(device)
+        hits = model(images.to(device)).topk(top).indices == labels[:, None]
+        counts += torch.stack([hits.sum(), torch.tensor(len(labels), device=device)])
     if group is not None:
-        dist.all_reduce(correct, group=group)
-    return correct.item() / batches.samples
+        dist.all_reduce(counts, group=group)
+    correct, samples = counts.tolist()
+    if not samples:
+        raise ValueError("the loader of the test gave no sample; it must give at least one")
+    return correct / samples

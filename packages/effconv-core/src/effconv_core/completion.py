@@ -1,0 +1,74 @@
+"""The command `effconv completion`: what lets a shell complete the words of `effconv`."""
+
+import contextlib
+import importlib
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, make_dataclass
+from typing import Annotated, Any, Literal, Union
+
+import tyro
+
+from effconv_core import plan_commands, run_commands
+
+FILES = """
+# Where nothing of the command fits, names of files.
+_effconv_or_files() {
+  _tyro_effconv "$@"
+  if [ -z "${COMPREPLY[*]}" ]; then
+    compopt -o filenames 2>/dev/null
+    COMPREPLY=($(compgen -f -- "${COMP_WORDS[COMP_CWORD]}"))
+  fi
+}
+complete -F _effconv_or_files effconv"""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Print the completion script of a shell.
+
+    Keep that of bash in ~/.local/share/bash-completion/completions/effconv
+
+    Keep that of zsh as _effconv in a folder of $fpath.
+    """
+
+    shell: tyro.conf.Positional[Literal["bash", "zsh"]]
+
+
+def completion_command(arguments: Sequence[str]) -> int:
+    """Print the script of a shell; give the exit status."""
+    shell = tyro.cli(Completion, args=arguments, prog="effconv completion").shell
+    script = io.StringIO()
+    # tyro prints the script and exits.
+    with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
+        tyro.cli(
+            words(),
+            args=["--tyro-print-completion", shell],
+            prog="effconv",
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    sys.stdout.write(script.getvalue() + (FILES + "\n" if shell == "bash" else ""))
+    return 0
+
+
+def words() -> Any:
+    """Give all commands as one type, from which tyro knows what may follow what."""
+    searching = run_commands.Search(**run_commands.search_defaults("default"))
+    training = run_commands.Train(**run_commands.train_defaults("default"))
+    commands = [
+        Annotated[run_commands.Search, tyro.conf.subcommand("search", default=searching)],
+        Annotated[run_commands.Train, tyro.conf.subcommand("train", default=training)],
+        _group("plan", plan_commands.Command),
+        Annotated[plan_commands.Report, tyro.conf.subcommand("report")],
+        Annotated[Completion, tyro.conf.subcommand("completion")],
+    ]
+    with contextlib.suppress(ModuleNotFoundError):
+        commands.append(_group("data", importlib.import_module("effconv_data.cli").Command))
+    return Union[tuple(commands)]  # noqa: UP007, of a list
+
+
+def _group(name: str, commands: Any) -> Any:
+    """Give a command whose next word chooses one of several."""
+    field = Annotated[commands, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes]
+    return Annotated[make_dataclass(name, [("command", field)]), tyro.conf.subcommand(name)]

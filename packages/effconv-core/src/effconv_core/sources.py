@@ -1,0 +1,201 @@
+"""What the words MODEL and DATA of the command line stand for."""
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from effconv_core.draws import seeded
+
+OWN = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")  # package.module:function
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images of a run.
+
+    Attributes:
+        train: gives the batches of the training split, for a number of images in each.
+        test: gives those of the test split.
+        note: says what they are, for the report.
+        image_shape: `(C, H, W)`.
+        num_classes: how many there are; None where nothing tells.
+    """
+
+    train: Callable[[int], Iterable[tuple[Any, Any]]]
+    test: Callable[[], Iterable[tuple[Any, Any]]]
+    note: str
+    image_shape: tuple[int, ...]
+    num_classes: int | None = None
+
+
+def make_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    channels: int | None = None,
+    seed: int | None = None,
+) -> nn.Module:
+    """Make the network that a name stands for, on the CPU.
+
+    Args:
+        name: `torchvision:NAME`, `timm:NAME`, `effconv:NAME` or `package.module:function`, a
+            function that is called with nothing.
+        num_classes: of a network by name; its own default when None.
+        channels: of the images, for networks of timm and effconv-models; their default when None.
+        seed: of the initial values; None leaves them to chance.
+
+    Raises:
+        ValueError: if there is none, or it cannot be made.
+    """
+    source, colon, rest = name.partition(":")
+    if not (source and colon and rest):
+        raise ValueError(
+            f"model {name!r} names no network; pass torchvision:NAME, timm:NAME, effconv:NAME or "
+            "package.module:function"
+        )
+    classes = {} if num_classes is None else {"num_classes": num_classes}
+
+    def make() -> Any:
+        if source == "torchvision":
+            package = importlib.import_module("torchvision.models")
+            return package.get_model(rest, weights=None, **classes)
+        if source == "timm":
+            images = {} if channels is None else {"in_chans": channels}
+            package = importlib.import_module("timm")
+            return package.create_model(rest, pretrained=False, **classes, **images)
+        if source == "effconv":
+            images = {} if channels is None else {"in_channels": channels}
+            return importlib.import_module("effconv_models").create_model(rest, **classes, **images)
+        return getattr(own_module(source), rest)()
+
+    try:
+        with seeded(seed, torch.device("cpu")):
+            model = make()
+    except (ImportError, AttributeError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"model {name!r} cannot be made ({error}); check its name, and that its package is "
+            "installed"
+        ) from None
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"model {name!r} gave a {type(model).__name__}; name one that gives a torch.nn.Module"
+        )
+    return model
+
+
+def make_data(
+    name: str, *, batch_size: int, device: str, seed: int = 0, rank: int = 0, world_size: int = 1
+) -> Data:
+    """Find the images that a name stands for.
+
+    Args:
+        name: a set that effconv-data has prepared: its folder, its name below EFFCONV_DATA, or an
+            http(s) address. Or `package.module:function`: that is called with `batch_size` and
+            `seed` by keyword, and gives two loaders of batches `(images, labels)`, of training and
+            of the test; both can be passed over again, and the first has a length. In several
+            processes it is called in each, and gives each its part.
+        batch_size: of the first training batches, and of the test of a function.
+        device: where batches of sets are given.
+        seed: of order and augmentation.
+        rank: which part of every batch of a set is given.
+        world_size: how many parts there are.
+
+    Raises:
+        ValueError: if there are none.
+        FileNotFoundError: if there is no such set.
+    """
+    if OWN.fullmatch(name) and not Path(name).exists():
+        return _of_a_function(name, batch_size, seed)
+    try:
+        package = importlib.import_module("effconv_data")
+    except ModuleNotFoundError as error:
+        if error.name != "effconv_data":
+            raise
+        raise ValueError(
+            f"data {name!r} is to be read by effconv-data, which is not installed; pip install "
+            "effconv-data, or pass package.module:function"
+        ) from None
+    place = Path(name).resolve() if (Path(name) / "index.json").is_file() else name
+    if place == name and "://" not in name and not os.environ.get("EFFCONV_DATA"):
+        raise ValueError(
+            f"data {name!r} is no set, since no index.json lies there; write one with effconv data "
+            "prepare, or let EFFCONV_DATA name the folder of all sets"
+        )
+    options = {"device": device, "seed": seed, "rank": rank, "world_size": world_size}
+    train = one_at_a_time(
+        lambda size: package.load(place, split="train", batch_size=size, **options)
+    )
+    first = train(batch_size)
+
+    def test() -> Any:
+        return package.load(place, split="test", batch_size=-(-500 // world_size), **options)
+
+    return Data(train, test, f"the set {first.name}", first.image_shape, first.num_classes)
+
+
+def _of_a_function(name: str, batch_size: int, seed: int) -> Data:
+    module, _, function = name.partition(":")
+    contract = (
+        "it is to take batch_size and seed, and give a loader of training and one of the test"
+    )
+    try:
+        give = getattr(own_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"data {name!r} names no function ({error}); check its name, and that its package is "
+            "installed"
+        ) from None
+
+    def loaders(size: int) -> tuple[Any, Any]:
+        pair = give(batch_size=size, seed=seed)
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise ValueError(f"data {name!r} gave a {type(pair).__name__}; {contract}")
+        if not hasattr(pair[0], "__len__"):
+            raise ValueError(
+                f"data {name!r} gave a {type(pair[0]).__name__} for training, which has no length; "
+                "give one with __len__, its batches in an epoch"
+            )
+        return tuple(pair)
+
+    pairs = one_at_a_time(loaders)
+    images = next((batch[0] for batch in pairs(batch_size)[0]), None)
+    if not isinstance(images, torch.Tensor):
+        raise ValueError(
+            f"data {name!r} gave batches that do not begin with a tensor of images; {contract}, of "
+            "batches (images, labels)"
+        )
+    return Data(
+        lambda size: pairs(size)[0],
+        lambda: pairs(batch_size)[1],
+        f"what {name} gives",
+        tuple(images.shape[1:]),
+    )
+
+
+def one_at_a_time(load: Callable[[int], Any]) -> Callable[[int], Any]:
+    """Keep what was loaded last for a batch size; it is dropped before anything else is loaded."""
+    held: dict[int, Any] = {}
+
+    def give(size: int) -> Any:
+        if size not in held:
+            held.clear()
+            held[size] = load(size)
+        return held[size]
+
+    return give
+
+
+def own_module(name: str) -> ModuleType:
+    """Import a module of the user's, also from the folder that the command was given in."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as python -m does
+    return importlib.import_module(name)
