@@ -1,8 +1,6 @@
 """The command `effconv` as who has installed the packages meets it: sets, runs, reports."""
 
 import json
-import os
-import pty
 import re
 import shutil
 import signal
@@ -17,14 +15,11 @@ import pytest
 import torch
 from effconv_core import SizePlan, load
 from effconv_core.cli import main
-from effconv_core.meter import progress_bar, step_meter
-from effconv_core.run_files import Metrics
 from effconv_core.sources import make_data, make_model
 from effconv_core.torchrun import Ranks
-from effconv_core.training import TrainConfig, TrainStep, evaluate
+from effconv_core.training import TrainConfig, evaluate
 from effconv_core.whole_run import RunOptions, fresh_cnn, original_sizes, placed
 from PIL import Image
-from rich.console import Console
 from torch import nn
 
 OWN = """
@@ -180,37 +175,6 @@ def test_in_a_pipe_progress_is_one_plain_line_an_epoch(found):
         more = r"  parameters [\d,]+ of 1,042" if phase == "search" else ""
         assert re.fullmatch(said.format(phase, epoch) + more, line)
     assert not set(ended.stderr) & set("\x1b\r")
-
-
-def meter_lines(file):
-    with progress_bar(Console(file=file)) as progress:
-        on_step = step_meter(progress, None, "train", epochs=2, steps_per_epoch=3)
-        for number in range(6):
-            outputs, loss = torch.eye(2), torch.tensor(0.5)
-            on_step(TrainStep(number // 3, number % 3, loss, outputs, torch.arange(2)))
-    file.close()
-
-
-@pytest.mark.parametrize("terminal", ["xterm", "dumb", None])
-def test_a_bar_is_drawn_on_a_terminal_alone(terminal, monkeypatch):
-    monkeypatch.setenv("TERM", terminal or "xterm")
-    reader, writer = pty.openpty() if terminal else os.pipe()
-    drawing = threading.Thread(target=meter_lines, args=[os.fdopen(writer, "w")])
-    drawing.start()
-    shown = b""
-    try:
-        while part := os.read(reader, 4096):
-            shown += part
-    except OSError:  # so ends a terminal that nobody writes to any more
-        pass
-    drawing.join()
-    os.close(reader)
-    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown.decode())
-    for epoch in (1, 2):
-        assert f"train epoch {epoch}/2: loss 0.500  accuracy 100.0%" in text
-    assert ("━" in text) == ("100%" in text.replace("100.0%", "")) == (terminal == "xterm")
-    if terminal is None:
-        assert len(text.splitlines()) == 2
 
 
 def test_a_finished_run_is_refused_unasked(found, effconv):
@@ -401,15 +365,6 @@ def test_data_without_effconv_data(effconv, monkeypatch):
     assert "read by effconv-data, which is not installed; pip install effconv-data" in err
 
 
-def test_metrics_do_without_tensorboard(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    metrics = Metrics(tmp_path)
-    metrics.log("train", 0, 1, loss=0.5)
-    metrics.close()
-    assert [row["loss"] for row in metrics.rows()] == [0.5]
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
-
-
 def test_data_is_the_command_of_effconv_data(effconv):
     status, out, _ = effconv("data", "verify", "photos")
     assert status == 0
@@ -419,91 +374,6 @@ def test_data_is_the_command_of_effconv_data(effconv):
     shard.write_bytes(shard.read_bytes()[:-700])
     assert effconv("data", "verify", "cut")[0] == 1
     assert effconv("data", "verify", "nowhere")[0] == 2
-
-
-@pytest.mark.parametrize("words", [[], ["search"], ["train"], ["plan"], ["report"], ["completion"]])
-def test_help_fits_a_screen(words, effconv):
-    status, out, _ = effconv(*words, "--help")
-    assert status == 0
-    lines = out.splitlines()
-    assert len(lines) <= (40 if words else 24), out
-    assert max(map(len, lines)) <= 80
-    for command in () if words else ("search", "train", "plan", "report", "data", "completion"):
-        assert f"\n  {command} " in out
-
-
-def test_help_all_names_every_setting(effconv):
-    _, short, _ = effconv("search", "--help")
-    status, long, _ = effconv("search", "--help-all")
-    assert status == 0
-    assert "--help-all" in short
-    for option in ("--search.epochs", "--train.weight-decay", "--sync-batchnorm"):
-        assert re.search(rf"^\W *{option} ", long, re.MULTILINE)
-        assert not re.search(rf"^\W *{option} ", short, re.MULTILINE)
-
-
-def completions(shell_line, script, *, cwd):
-    """What bash offers at the end of a line."""
-    words = shell_line.split(" ")
-    program = f"""
-source {script}
-COMP_WORDS=({" ".join(f"'{word}'" for word in words)})
-COMP_CWORD={len(words) - 1}
-COMP_LINE='{shell_line}'
-COMP_POINT=${{#COMP_LINE}}
-function=$(complete -p effconv | sed 's/.*-F \\([^ ]*\\).*/\\1/')
-$function effconv "${{COMP_WORDS[COMP_CWORD]}}" "${{COMP_WORDS[COMP_CWORD-1]}}"
-printf '%s\\n' "${{COMPREPLY[@]}}"
-"""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    ended = subprocess.run(
-        ["bash", "--norc", "-c", program],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env={**os.environ, "PATH": path},
-    )
-    assert ended.returncode == 0, ended.stderr
-    return set(ended.stdout.split())
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-def test_bash_completes_commands_options_choices_and_files(effconv, tmp_path):
-    status, script, _ = effconv("completion", "bash")
-    assert status == 0
-    (tmp_path / "script").write_text(script)
-    (tmp_path / "plan.json").touch()
-
-    def offers(line):
-        return completions(line, tmp_path / "script", cwd=tmp_path)
-
-    commands = {"search", "train", "plan", "report", "data", "completion"}
-    assert commands <= offers("effconv ")
-    assert offers("effconv se") == {"search"}
-    assert {"show", "diff", "apply"} <= offers("effconv plan ")
-    assert "folder" in offers("effconv data prepare f")
-    assert offers("effconv search --budget-") == {"--budget-counts"}
-    assert {"parameters", "macs"} == offers("effconv search --budget-counts ")
-    assert offers("effconv search --search.ep") == {"--search.epochs"}
-    assert offers("effconv plan show pl") == {"plan.json"}
-
-
-def test_zsh_gets_a_script_too(effconv):
-    status, script, _ = effconv("completion", "zsh")
-    assert status == 0
-    assert "#compdef effconv" in script
-    assert effconv("completion", "cmd.exe")[0] == 2
-
-
-def test_version_and_an_unknown_command(effconv):
-    assert re.fullmatch(r"effconv \d+\.\d+\.\d+\n", effconv("--version")[1])
-    status, _, err = effconv("serach")
-    assert status == 2
-    assert err == (
-        "effconv: command 'serach' is unknown; pass one of search, train, plan, report, data, "
-        "completion\n"
-    )
 
 
 @pytest.mark.long
