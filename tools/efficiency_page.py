@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tools.run_folder import write_text
@@ -22,14 +24,22 @@ PARTS = {
     "optimizer": "AdamW over all of them",
 }
 
+DEVICES = {"cpu": "Two CPU cores", "cuda": "An NVIDIA GPU"}
+THROUGHPUT = """
+TEXT
+"""
 
-def page(result: Path, text: str, link: str) -> str:
+
+def page(
+    result: Path, text: str, link: str, steps: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """Make the page.
 
     Args:
         result: the raw result's file, which the command line in the page names.
         text: its content.
         link: to it, from the page.
+        steps: contents of `throughput-DEVICE.json` beside it, by device, as far as there are any.
     """
     content = json.loads(text)
     rows, environment = content["rows"], content["environment"]
@@ -71,6 +81,7 @@ def page(result: Path, text: str, link: str) -> str:
         f"{environment['device']}, torch {environment['torch']}. Random pictures. The page is made "
         "by the same command.",
         "",
+        *throughput(result.parent, link.rpartition("/")[0], steps),
     ]
     return "\n".join(parts)
 
@@ -97,7 +108,76 @@ def table(axis: str, rows: list[dict[str, Any]]) -> list[str]:
     return [*parts, ""]
 
 
+def throughput(folder: Path, links: str, steps: Mapping[str, str]) -> list[str]:
+    """Give the lines on how steps are run, with what was measured of it."""
+    parts = ["## Throughput", "", *THROUGHPUT.strip().splitlines(), ""]
+    for device, name in DEVICES.items():
+        result = f"throughput-{device}.json"
+        parts += [
+            f"### {name}",
+            "",
+            "```",
+            f"hatch run bench:training --out {folder / result}",
+            "```",
+            "",
+        ]
+        if device in steps:
+            parts += measured(json.loads(steps[device]), f"{links}/{result}")
+        else:
+            parts += ["Not yet measured.", ""]
+    return parts
+
+
+def measured(content: dict[str, Any], link: str) -> list[str]:
+    """Give the lines of one device's result."""
+    settings, environment = content["settings"], content["environment"]
+    parts = [
+        f"EffConv-20 of {settings['budget'] / 1e6:.2f} M, batches of {settings['batch_size']} of "
+        f"CIFAR-10 ({environment['data'].partition(', ')[2]}); the ways in turns, medians of "
+        f"{len(content['all_seconds']['batch'])} turns ([raw]({link})).",
+        "",
+        "| way | step, ms | 20th to 80th percentile | epoch, s | first step, s | graphs |",
+        "|---|---|---|---|---|---|",
+    ]
+    steps = 50_000 // settings["batch_size"]
+    for name, told in content["seconds"].items():
+        median, low, high = (1000 * told[key] for key in ("median", "p20", "p80"))
+        first = content["first_step"].get(name)
+        cells = (
+            name,
+            f"{median:.2f}",
+            f"{low:.2f} to {high:.2f}",
+            f"{steps * median / 1000:.2f}",
+            "" if first is None else f"{first:.1f}",
+            content["graphs"].get(name, ""),
+        )
+        parts.append("| " + " | ".join(map(str, cells)) + " |")
+    parts.append("")
+    for name, told in content["epochs"].items():
+        if name == "training":
+            line = f"A training epoch takes {told['seconds']:.2f} s ({told['way']}; target on an H200: 2 s)."
+        else:
+            line = (
+                f"A search epoch of recipe `{name}` takes {told['seconds']:.2f} s, "
+                f"{told['of_training']:.2f} times that ({told['way']}; target: 1.2)."
+            )
+        parts.append(line)
+    for name, by_count in content["side_by_side"].items():
+        told = ", ".join(f"{n}: {each['steps_a_second']:.0f}" for n, each in by_count.items())
+        parts.append(f"Steps a second of so many processes side by side, {name}: {told}.")
+    if content["left_out"]:
+        parts.append(f"Left out for time: {'; '.join(content['left_out'])}.")
+    parts += [
+        "",
+        f"Commit {environment['commit']}, {environment['device']}, torch {environment['torch']}.",
+        "",
+    ]
+    return parts
+
+
 def write_page(path: Path, result: Path) -> None:
     """Write the page."""
     link = Path(os.path.relpath(result, path.parent)).as_posix()
-    write_text(path, page(result, result.read_text(encoding="utf-8"), link))
+    places = {device: result.with_name(f"throughput-{device}.json") for device in DEVICES}
+    steps = {device: place.read_text() for device, place in places.items() if place.exists()}
+    write_text(path, page(result, result.read_text(encoding="utf-8"), link, steps))
