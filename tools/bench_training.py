@@ -1,4 +1,4 @@
-"""`hatch run bench:training`: what a step of a training and of a search costs in each way to run it.
+"""`hatch run bench:training`: what a step of a training and of a search costs in each way.
 
 The network is EffConv-20 of the budget: sizes as equal as it allows. The ways take their steps in
 turns on the same batches of real pictures, so that whatever else the machine does falls on all of

@@ -155,7 +155,10 @@ def measured(content: dict[str, Any], link: str) -> list[str]:
     parts.append("")
     for name, told in content["epochs"].items():
         if name == "training":
-            line = f"A training epoch takes {told['seconds']:.2f} s ({told['way']}; target on an H200: 2 s)."
+            line = (
+                f"A training epoch takes {told['seconds']:.2f} s ({told['way']}; target on an "
+                "H200: 2 s)."
+            )
         else:
             line = (
                 f"A search epoch of recipe `{name}` takes {told['seconds']:.2f} s, "

@@ -1,4 +1,4 @@
-"""Searches through `torch.compile`: one graph for all sizes, and the plan of the search without it."""
+"""Searches through `torch.compile`: one graph for all sizes, and the plan of one without it."""
 
 import copy
 

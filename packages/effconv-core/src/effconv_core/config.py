@@ -60,15 +60,15 @@ class SearchConfig:
     """Seed of the predictors' initial values and fixed inputs, of what training steps draw, and of
     the finalists."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the CNN in training steps. bfloat16 is PyTorch's autocast: predictors, masks, kernels, losses
-    and all updates stay in float32, and so does the comparison of the finalists."""
+    """Of the CNN in training steps. bfloat16 is PyTorch's autocast: predictors, masks, kernels,
+    losses and updates stay in float32, and so does the comparison of the finalists."""
     shapes: Literal["exact", "padded"] = "exact"
-    """Of the kernels in training steps. exact: of the step's sizes; padded: of the largest ones, with
-    zeros around the step's, which is the same convolution in shapes that never change, and needs no
-    sizes on the host."""
+    """Of the kernels in training steps. exact: of the step's sizes; padded: of the largest ones,
+    with zeros around the step's: the same convolution, in shapes that never change and without a
+    size on the host."""
     compile: bool = False
-    """Run training steps through `torch.compile`, with CUDA graphs on a GPU; for padded shapes. It takes
-    a while before the first step."""
+    """Run training steps through `torch.compile`, with CUDA graphs on a GPU; for padded shapes. The
+    first step takes a while."""
 
     def __post_init__(self) -> None:
         for name in ("k", "size_hidden", "kernel_hidden", "epochs", "finalists"):
@@ -110,8 +110,8 @@ class SearchConfig:
             )
         if self.compile and self.shapes != "padded":
             raise ValueError(
-                f"compile is True and shapes is {self.shapes!r}; a step of other sizes would be compiled "
-                "anew, so pass shapes='padded'"
+                f"compile is True and shapes is {self.shapes!r}; each step of other sizes would be "
+                "compiled anew, so pass shapes='padded'"
             )
         if self.finalists > 1 and not self.exploration:
             raise ValueError(

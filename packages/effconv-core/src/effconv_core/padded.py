@@ -20,7 +20,7 @@ class Windows(NamedTuple):
     sizes: Tensor
     """`(S,)`, s, as floating-point numbers."""
     taps: Tensor
-    """`(S, K)`: each tap's number in the window, from 0; negative before it, s or more behind it."""
+    """`(S, K)`: each tap's number in the window, from 0; below 0 before it, s or more behind it."""
     inside: Tensor
     """`(S, K)`: 1 in the window, 0 outside of it."""
 
@@ -149,7 +149,7 @@ def check_dilation(convs: Sequence[PredictedConv], space: SizeSpace) -> None:
         )
         if dilated and len({size % 2 for size in layer.allowed}) > 1:
             raise ValueError(
-                f"shapes is 'padded' and layer {layer.name!r} has dilation {conv.dilation} with even "
-                "and odd sizes, between which its taps would move by a part of a step; allow it "
-                "odd sizes alone, or pass shapes='exact'"
+                f"shapes is 'padded' and layer {layer.name!r} has dilation {conv.dilation} with "
+                "even and odd sizes, between which its taps would move by a part of a step; allow "
+                "it odd sizes alone, or pass shapes='exact'"
             )

@@ -58,8 +58,8 @@ class SearchableCNN(nn.Module):
         space: which sizes there are. They are S, layer after layer: one for each of L layers, or
             one for each axis of each.
         soft_sizes: `(S,)`, those of the last forward pass, None before it.
-        sizes: these rounded, what `plan()` would give. With padded shapes, reading them waits for the
-            device.
+        sizes: these rounded, what `plan()` would give. With padded shapes, reading them waits for
+            the device.
 
     Raises:
         TypeError: if the model is no module, the config no `SearchConfig` or a range none.
@@ -142,8 +142,8 @@ class SearchableCNN(nn.Module):
         soft sizes; in evaluation mode they are `sizes`.
 
         Raises:
-            FloatingPointError: if a soft size is not finite; the sentence names the layer. With padded
-                shapes `sizes` raises it.
+            FloatingPointError: if a soft size is not finite; the sentence names the layer. With
+                padded shapes `sizes` raises it.
         """
         if self.training and self.config.shapes == "padded":
             outputs, self.soft_sizes = passes.padded(self, args, kwargs)
