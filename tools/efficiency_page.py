@@ -4,10 +4,18 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import mean
 from types import MappingProxyType
 from typing import Any
 
+from effconv_core import rank_plan
+
+from tools.ground_truth import FOLDER as GROUND_TRUTH
+from tools.jobs import read_rows
 from tools.run_folder import write_text
+from tools.score_search import truth
+
+ROOT = Path(__file__).parents[1]
 
 AXES = {
     "depth": (20, 32, 44, 56),
@@ -24,10 +32,38 @@ PARTS = {
     "optimizer": "AdamW over all of them",
 }
 
-DEVICES = {"cpu": "Two CPU cores", "cuda": "An NVIDIA GPU"}
+DEVICES = {"cpu": ("Two CPU cores", ""), "cuda": ("An NVIDIA GPU", " --minutes 8")}
 THROUGHPUT = """
-TEXT
+Three settings of `SearchConfig` say how the training steps of a search are run, and none of them
+what is searched:
+
+- `precision="bfloat16"` runs the CNN under PyTorch's autocast. Predictors, masks, kernels, losses
+  and updates stay in float32; a kernel is cast where a convolution uses it.
+- `shapes="padded"` gives every searched layer a kernel of its largest size, with zeros around the
+  step's. It is the same convolution, with multiplications by zero. Sizes are rounded, and windows
+  and masks made, on the device: a step brings no size to the host, and shapes never change.
+- `compile=True` runs these padded steps as one graph through `torch.compile`, on a GPU as CUDA
+  graphs.
+
+Exact shapes are not compiled. Inductor takes the shape of a convolution's kernel for a constant,
+so each tuple of sizes is a graph of its own, up to PyTorch's limit of 8, behind which steps run
+eagerly; and in the default recipe nearly every step draws another tuple. Tests count both: one
+graph for all padded steps, and a graph or more for every exact tuple. In the paper's recipe sizes
+seldom change, so that a graph for each tuple could be kept there; on a GPU the command below
+times such graphs too, as `search, paper, exact, ..., CUDA graphs`, and what the first step of one
+takes.
+
+`TrainConfig` of the trainings has `precision` and `compile` too. Pictures lie on the device as
+8-bit numbers and are augmented there; what a batch takes is the row `batch`.
+
+Several seeds side by side on one GPU need no setting: the workers of a list of runs share the
+GPUs that there are, `hatch run sweep:search cifar10 --seeds 0 1 2 3 --workers 4`. Their kernels
+run at the same time where NVIDIA's MPS daemon does (`nvidia-cuda-mps-control -d`), and in turns
+elsewhere.
+
+One command times all of this, the ways in turns.
 """
+SPEED = "score-speed"
 
 
 def page(
@@ -111,21 +147,46 @@ def table(axis: str, rows: list[dict[str, Any]]) -> list[str]:
 def throughput(folder: Path, links: str, steps: Mapping[str, str]) -> list[str]:
     """Give the lines on how steps are run, with what was measured of it."""
     parts = ["## Throughput", "", *THROUGHPUT.strip().splitlines(), ""]
-    for device, name in DEVICES.items():
+    parts += same_plans(folder, links)
+    for device, (name, options) in DEVICES.items():
         result = f"throughput-{device}.json"
-        parts += [
-            f"### {name}",
-            "",
-            "```",
-            f"hatch run bench:training --out {folder / result}",
-            "```",
-            "",
-        ]
+        command = f"hatch run bench:training{options} --out {folder / result}"
+        parts += [f"### {name}", "", "```", command, "```", ""]
         if device in steps:
             parts += measured(json.loads(steps[device]), f"{links}/{result}")
         else:
             parts += ["Not yet measured.", ""]
     return parts
+
+
+def same_plans(folder: Path, links: str) -> list[str]:
+    """Give the lines on the plans of each way to run the default recipe."""
+    found: dict[str, list[tuple[bool, float]]] = {}
+    spaces = sorted((ROOT / folder / SPEED).glob("*.jsonl"))
+    for path in spaces:
+        plans, accuracies = truth(path.stem, ROOT / GROUND_TRUTH)
+        rows = read_rows(path)
+        usual = {row["seed"]: row["plan"] for row in rows if row["recipe"] == "default"}
+        for row in rows:
+            same = row["plan"] == usual[row["seed"]]
+            percentile = rank_plan(row["plan"], plans, accuracies).percentile
+            found.setdefault(row["recipe"], []).append((same, percentile))
+    if not found:
+        return []
+    parts = [
+        "### The same plans",
+        "",
+        f"Searches of the default recipe on {len(spaces)} drawn sets, of which every plan was "
+        f"trained, with the same seeds ([rows]({links}/{SPEED})):",
+        "",
+        "| way | searches | plan of exact float32 | percentile among all plans, mean |",
+        "|---|---|---|---|",
+    ]
+    for name, rows in found.items():
+        way = name.removeprefix("default, ") if ", " in name else "exact, float32"
+        same, percentiles = zip(*rows, strict=True)
+        parts.append(f"| {way} | {len(rows)} | {sum(same)} | {mean(percentiles):.0f} |")
+    return [*parts, ""]
 
 
 def measured(content: dict[str, Any], link: str) -> list[str]:

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from effconv_core import SearchableCNN, recipe
+from effconv_core import SearchableCNN, recipe, search
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -60,7 +60,7 @@ def graphs_of(searchable, steps):
     return seen, counters["stats"]["unique_graphs"]
 
 
-@pytest.mark.parametrize("name", ["paper", "default"])
+@pytest.mark.parametrize("name", [pytest.param("paper", marks=pytest.mark.long), "default"])
 def test_a_padded_step_is_one_graph_whatever_the_sizes(name, fresh, monkeypatch):
     compile_ = torch.compile
     monkeypatch.setattr(
@@ -80,3 +80,78 @@ def test_a_padded_step_is_one_graph_whatever_the_sizes(name, fresh, monkeypatch)
     copied = copy.deepcopy(compiled).eval()
     torch.testing.assert_close(copied(images), plain.eval()(images))
     assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.long
+def test_exact_shapes_are_compiled_anew_for_every_tuple_of_sizes(fresh):
+    # Which is why they are refused. Inductor, behind this, takes kernel shapes for constants.
+    searchable = SearchableCNN(net(), recipe("default")).train()
+    searchable.model.compile(backend="aot_eager")
+    seen, graphs = graphs_of(searchable, 3)
+    assert 1 < len(seen) <= graphs
+    assert graphs_of(searchable, 12)[1] == torch._dynamo.config.recompile_limit
+
+
+@pytest.mark.long
+def test_a_compiled_search_finds_the_plan_of_the_one_without(fresh):
+    def found(**changes):
+        config = recipe("default", shapes="padded", size_lr=0.05, finalists=6, **changes)
+        return search(net(), batches(), budget=BUDGET, config=config)
+
+    plain, compiled = found(), found(compile=True)
+    assert compiled.sizes == plain.sizes
+    assert compiled.soft_sizes == pytest.approx(plain.soft_sizes, rel=1e-4)
+    assert set(plain.soft_sizes.values()) != {2.9908732175827026}
+    assert counters["stats"]["unique_graphs"] == 1
+    # The next search in this process needs no other graph.
+    assert found(compile=True, seed=1).sizes == found(seed=1).sizes
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+on_a_gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU"),
+]
+
+
+@pytest.mark.parametrize("name", ["paper", "default"])
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=on_a_gpu)])
+def test_a_padded_step_does_not_wait_for_the_gpu(name, device):
+    searchable = SearchableCNN(net(), recipe(name, shapes="padded")).to(device).train()
+    optimizer = torch.optim.AdamW(searchable.parameter_groups())
+
+    def step(images, labels):
+        loss = nn.functional.cross_entropy(searchable(images), labels)
+        optimizer.zero_grad()
+        (loss + searchable.budget_loss(BUDGET)).backward()
+        optimizer.step()
+
+    first, second, *_ = batches(device)
+    step(*first)  # the operators choose their settings
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(*second)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["paper", "default"])
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=on_a_gpu)])
+def test_cuda_graphs_find_the_plan_of_the_search_without(name, precision, device, fresh):
+    def found(steps, **changes):
+        config = recipe(name, shapes="padded", epochs=2, precision=precision, **changes)
+        model, loader = net().to(device), batches(device)
+        return search(model, loader, budget=BUDGET, config=config, on_step=steps.append)
+
+    plain_steps, steps = [], []
+    plain, compiled = found(plain_steps), found(steps, compile=True)
+    # Read at the end, so that each step's outputs are its own and not the last one's.
+    close = {"rtol": 0, "atol": 1e-3 if precision == "float32" else 0.1}
+    for theirs, mine in zip(plain_steps, steps, strict=True):
+        torch.testing.assert_close(mine.outputs, theirs.outputs, **close)
+        torch.testing.assert_close(mine.soft_sizes, theirs.soft_sizes, **close)
+    if precision == "float32":
+        assert compiled.sizes == plain.sizes
+    assert counters["stats"]["unique_graphs"] == 1
+    assert counters["inductor"]["cudagraph_skips"] == 0
