@@ -94,11 +94,13 @@ class Options:
     """Counted turns of each way."""
     steps: int = 20 if CUDA else 1
     """Steps of a turn, behind which a GPU is waited for."""
-    seeds: tuple[int, ...] = (1, 2, 4) if CUDA else ()
-    """How many processes, a seed each, train and search side by side on the device; empty leaves
-    that out. On a GPU they share it in time, and in space where NVIDIA's MPS daemon runs."""
+    seeds: tuple[int, ...] = (2, 4) if CUDA else ()
+    """How many processes, a seed each, train and search side by side on the device in the quickest
+    ways; empty leaves that out. They share a GPU in turns, and at the same time where NVIDIA's MPS
+    daemon runs."""
     minutes: float = math.inf
-    """Ways that are not begun after half of this are left out, and no round after two thirds."""
+    """Ways that are not begun after half of this are left out, rounds after two thirds, and
+    processes side by side after four fifths."""
     threads: int = torch.get_num_threads()
     """Threads of the CPU."""
     device: str = "cuda" if CUDA else "cpu"
@@ -204,24 +206,29 @@ def prepared(way: Way, options: Options, batches: list) -> tuple[Stepped, float,
     return stepped, first, counters["stats"]["unique_graphs"] - before
 
 
-def measure(options: Options, console: Console) -> dict[str, Any]:
+def passed(began: float, options: Options, share: float) -> bool:
+    """Tell whether a share of the minutes is over."""
+    return time.perf_counter() - began > share * 60 * options.minutes
+
+
+def measure(options: Options, console: Console, began: float) -> dict[str, Any]:
     """Time all ways in turns.
+
+    Args:
+        options: of the command line.
+        console: told each way that is ready.
+        began: when the minutes began.
 
     Returns:
         Seconds of each counted turn by way, and those of the batches as `batch`; the seconds of
         each way's first step; how many graphs it compiled; and the ways left out for time.
     """
     torch.set_num_threads(options.threads)
-    began = time.perf_counter()
-
-    def passed(share: float) -> bool:
-        return time.perf_counter() - began > share * 60 * options.minutes
-
     given = endless(options)
     warm = list(itertools.islice(given, options.steps))
     steppeds, first, graphs, left_out = {}, {}, {}, []
     for way in ways(options.device, options.recipes):
-        if passed(0.5):
+        if passed(began, options, 1 / 2):
             left_out.append(str(way))
             continue
         name = str(way)
@@ -229,7 +236,7 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
         console.print(f"{name}: {first[name]:.1f} s to the first step", highlight=False)
     times: dict[str, list[float]] = {name: [] for name in ("batch", *steppeds)}
     for number in range(options.rounds):
-        if number > 1 and passed(2 / 3):
+        if number > 1 and passed(began, options, 2 / 3):
             break
         started = time.perf_counter()
         batches = list(itertools.islice(given, options.steps))
@@ -312,7 +319,10 @@ def show(console: Console, options: Options, content: dict[str, Any]) -> None:
         console.print(f"{kind} epoch {told['seconds']:.2f} s ({target}): {told['way']}")
     for name, by_count in content["side_by_side"].items():
         for count, told in by_count.items():
-            console.print(f"{count} of {name}: {told['steps_a_second']:.0f} steps/s in all")
+            alone = 1 / seconds[name]["median"]
+            console.print(
+                f"{count} of {name}: {told['steps_a_second']:.0f} steps/s in all, alone {alone:.0f}"
+            )
     if content["left_out"]:
         console.print(f"left out for time: {'; '.join(content['left_out'])}")
 
@@ -320,7 +330,8 @@ def show(console: Console, options: Options, content: dict[str, Any]) -> None:
 def main() -> None:
     """Run the command line."""
     options, console = tyro.cli(Options, prog="bench:training"), Console()
-    measured = measure(options, console)
+    began = time.perf_counter()
+    measured = measure(options, console, began)
     seconds = {name: spread(values) for name, values in measured["all_seconds"].items()}
     epochs = summary(options, seconds)
     by_name = {str(way): way for way in ways(options.device, options.recipes)}
@@ -340,11 +351,13 @@ def main() -> None:
             write_text(options.out, json.dumps(content, indent=1) + "\n")
 
     write()
-    for told in epochs.values() if options.seeds else ():
-        way = by_name[told["way"]]
-        content["side_by_side"][told["way"]] = {
-            count: side_by_side(way, options, count) for count in options.seeds
-        }
+    for count, told in itertools.product(options.seeds, epochs.values()):
+        name = told["way"]
+        if passed(began, options, 4 / 5):
+            content["left_out"].append(f"{count} side by side, {name}")
+            continue
+        found = side_by_side(by_name[name], options, count)
+        content["side_by_side"].setdefault(name, {})[count] = found
         write()
     show(console, options, content)
 

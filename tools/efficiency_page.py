@@ -227,7 +227,9 @@ def measured(content: dict[str, Any], link: str) -> list[str]:
             )
         parts.append(line)
     for name, by_count in content["side_by_side"].items():
-        told = ", ".join(f"{n}: {each['steps_a_second']:.0f}" for n, each in by_count.items())
+        alone = {1: {"steps_a_second": 1 / content["seconds"][name]["median"]}}
+        together = {**alone, **by_count}.items()
+        told = ", ".join(f"{n}: {each['steps_a_second']:.0f}" for n, each in together)
         parts.append(f"Steps a second of so many processes side by side, {name}: {told}.")
     if content["left_out"]:
         parts.append(f"Left out for time: {'; '.join(content['left_out'])}.")

@@ -328,6 +328,20 @@ def test_settings_that_cannot_be_are_one_sentence(changes, sentence):
         recipe("default", **changes)
 
 
+def test_values_that_are_not_finite_stop_a_padded_search_and_are_told_of():
+    images, labels = batches(1)[0]
+    config = recipe("default", shapes="padded")
+    broken = [(images, labels), (images * float("nan"), labels)]
+    with pytest.raises(FloatingPointError, match="the loader gave inputs that are not finite"):
+        search(varied(), broken, budget=1500, config=config, criterion=criterion)
+    searchable = SearchableCNN(varied(), config).train()
+    with torch.no_grad():
+        searchable.size_predictor.head_bias[1] = float("nan")
+    searchable(images)
+    with pytest.raises(FloatingPointError, match="soft size of layer 'down' is nan"):
+        _ = searchable.sizes
+
+
 def test_sizes_and_cost_of_a_step_are_made_when_they_are_read(monkeypatch):
     steps, reads = [], []
     usual = SearchableCNN.rounded

@@ -38,7 +38,7 @@ class Padding(nn.Module):
 
     def __init__(self, space: SizeSpace) -> None:
         super().__init__()
-        ranges = space.ranges
+        ranges, self.tied = space.ranges, space.tied
         tables = {
             "smallest": torch.tensor([float(allowed[0]) for allowed in ranges]),
             "largest": torch.tensor([float(allowed[-1]) for allowed in ranges]),
@@ -51,7 +51,7 @@ class Padding(nn.Module):
 
     def expand(self, values: Tensor) -> Tensor:
         """Give each of the S entries the value of its variable; `(V,)` to `(S,)`."""
-        return values[self.variables]
+        return values[self.variables] if self.tied else values
 
     def nearest(self, soft_sizes: Tensor) -> Tensor:
         """Round S soft sizes to allowed ones (EffConv Eq. 2), without a gradient."""
