@@ -67,13 +67,18 @@ def test_a_padded_step_is_one_graph_whatever_the_sizes(name, fresh, monkeypatch)
         torch, "compile", lambda f, mode: compile_(f, backend="aot_eager", fullgraph=True)
     )
     changes = {"shapes": "padded", "size_lr": 0.3}
+    close = {}
     if name == "paper":
         changes["exploration"] = 2.0
+    else:
+        changes["precision"] = "bfloat16"
+        close = {"rtol": 0, "atol": 0.02}  # scores below 1, of which one rounding is 0.004
     plain = SearchableCNN(net(), recipe(name, **changes)).train()
     compiled = SearchableCNN(net(), recipe(name, **changes, compile=True)).train()
     for images, _ in batches():
         expected, found = plain(images), compiled(images)
-        torch.testing.assert_close(found, expected)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, **close)
         assert torch.equal(compiled.soft_sizes, plain.soft_sizes)
     assert counters["stats"]["unique_graphs"] == 1
     # Evaluation and copies run as they are.
