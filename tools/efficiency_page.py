@@ -32,7 +32,7 @@ PARTS = {
     "optimizer": "AdamW over all of them",
 }
 
-DEVICES = {"cpu": ("Two CPU cores", ""), "cuda": ("An NVIDIA GPU", " --minutes 8")}
+DEVICES = {"cpu": ("Two CPU cores", " --minutes 7"), "cuda": ("An NVIDIA GPU", " --minutes 8")}
 THROUGHPUT = """
 Three settings of `SearchConfig` say how the training steps of a search are run, and none of them
 what is searched:
