@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def network(searchable: "SearchableCNN", args: tuple, kwargs: dict[str, Any]) -> Any:
-    """Run the CNN on the kernels that its layers hold; give outputs in float32 or longer."""
+    """Run the CNN on the kernels that its layers hold; what autocast gives comes in float32."""
     if not searchable.training or searchable.config.precision == "float32":
         return searchable.model(*args, **kwargs)
     # The kernels stay in float32 and are cast where they are used, so that masks, and the sums of
