@@ -44,8 +44,10 @@ SPEED = {
     "default, padded": replace(RING, shapes="padded"),
     "default, padded, bfloat16": replace(RING, shapes="padded", precision="bfloat16"),
     "default, compiled": replace(RING, shapes="padded", compile=True),
+    "default, nudged": RING,
 }
-"""Other ways to run the same steps, which are compared where they are asked for."""
+"""Other ways to run the same steps, which are compared where they are asked for; and the usual way
+with every initial value one bit larger, as what rounding alone does to a search."""
 PEERS = {"TPE": tpe, "halving": halving}
 FRESH = 10
 """The first seed of those that had no say in the settings of the default recipe."""
@@ -81,8 +83,13 @@ def search_once(space: str, name: str, seed: int) -> dict:
         found = {"plan": PEERS[name](settings, steps_allowed(settings), seed)}
     else:
         config = replace((RECIPES | SPEED)[name], seed=seed)
+        network = settings.network(seed)
+        if name == "default, nudged":
+            with torch.no_grad():
+                for values in network.parameters():
+                    values *= 1 + torch.finfo(values.dtype).eps
         plan = search(
-            settings.network(seed),
+            network,
             settings.batches("train", seed),
             budget=settings.budget,
             config=config,
