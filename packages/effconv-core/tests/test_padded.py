@@ -246,17 +246,21 @@ def test_a_padded_step_never_needs_a_number_on_the_host(name, monkeypatch):
         exact(images)
 
 
-@pytest.mark.parametrize("name", ["paper", "default"])
-def test_a_padded_search_finds_the_plan_of_the_exact_one(name):
+@pytest.mark.parametrize(
+    ("name", "epochs"),
+    [("paper", 3), ("default", 3), pytest.param("default", 40, marks=pytest.mark.long)],
+)
+def test_a_padded_search_finds_the_plan_of_the_exact_one(name, epochs):
     def found(**changes):
-        config = recipe(name, epochs=3, size_lr=0.05, **changes)
+        # In float64, because the rounding of float32 grows over a search.
+        config = recipe(name, epochs=epochs, size_lr=0.05, **changes)
         model = varied().double()
         loader = batches(dtype=torch.float64)
         return search(model, loader, budget=1500, config=config, criterion=criterion)
 
     exact, padded = found(), found(shapes="padded")
     assert exact.sizes == padded.sizes
-    assert padded.soft_sizes == pytest.approx(exact.soft_sizes, rel=1e-9)
+    assert padded.soft_sizes == pytest.approx(exact.soft_sizes, rel=1e-9 if epochs == 3 else 1e-4)
     assert set(exact.values()) != {3}
     assert found(seed=1).soft_sizes != pytest.approx(exact.soft_sizes, rel=1e-3)
 
