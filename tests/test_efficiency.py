@@ -64,10 +64,11 @@ def test_the_page_is_what_the_result_gives():
     if not (ROOT / result).exists():
         pytest.skip("not measured yet")
     text = (ROOT / result).read_text()
-    page = efficiency_page.page(result, text, "../results/efficiency-cpu.json")
+    link = "../results/efficiency-cpu.json"
+    places = {d: ROOT / f"results/throughput-{d}.json" for d in efficiency_page.DEVICES}
+    steps = {device: place.read_text() for device, place in places.items() if place.exists()}
+    page = efficiency_page.page(result, text, link, steps)
     assert (ROOT / "docs/efficiency.md").read_text() == page
     content = json.loads(text)
     content["rows"][0]["seconds"]["network"]["median"] *= 1.5
-    assert (
-        efficiency_page.page(result, json.dumps(content), "../results/efficiency-cpu.json") != page
-    )
+    assert efficiency_page.page(result, json.dumps(content), link, steps) != page

@@ -1,5 +1,8 @@
 """The training of the found CNN."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from effconv_core.training import TRAIN_RECIPES, TrainConfig, evaluate, rate_factor, train
@@ -234,13 +237,52 @@ def test_a_compiled_training_gives_the_same_losses():
     assert losses(compiled) == pytest.approx(losses(usual), rel=1e-4)
 
 
-@pytest.mark.slow
+OPTIONS = bench_training.Options(batch_size=8, device="cpu")
+
+
+@pytest.mark.long
 def test_every_way_of_the_training_benchmark_takes_a_step():
-    options = bench_training.Options(batch_size=8)
+    plan, soft_size = bench_training.equal_plan(OPTIONS)
+    assert abs(plan.cost / OPTIONS.budget - 1) <= 0.02
+    assert max(plan.values()) - min(plan.values()) <= 1
     images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
-    for way in bench_training.WAYS.values():
-        if not way.compile:
-            trained = bench_training.Trained(way, options)
-            before = trained.model.state_dict()["fc.weight"].clone()
-            trained.step(images, labels)
-            assert not torch.equal(trained.model.state_dict()["fc.weight"], before)
+    names, taken = set(), []
+    for way in bench_training.ways("cpu", OPTIONS.recipes):
+        names.add(str(way))
+        if way.compile:
+            continue
+        stepped = bench_training.Stepped(way, OPTIONS)
+        weight = stepped.model.state_dict()[f"{'model.' * bool(way.recipe)}fc.weight"]
+        before = weight.clone()
+        assert stepped.turn([(images, labels)]) > 0
+        assert not torch.equal(weight, before)
+        taken.append(way)
+        if way.recipe:
+            assert stepped.model.soft_sizes.tolist() == pytest.approx([soft_size] * 18, abs=1e-4)
+        else:
+            assert sum(p.numel() for p in stepped.model.parameters()) == plan.cost
+    assert len(taken) == 11
+    assert len(names) == len(list(bench_training.ways("cpu", OPTIONS.recipes))) == 17
+    on_a_gpu = list(bench_training.ways("cuda", OPTIONS.recipes))
+    assert len({str(way) for way in on_a_gpu}) == len(on_a_gpu) == 19
+
+
+def test_the_training_benchmark_tells_epochs_beside_the_targets():
+    times = {"batch": 0.001, "training, float32": 0.02, "training, bfloat16": 0.004}
+    times |= {"search, default, exact, float32": 0.03, "search, default, padded, bfloat16": 0.005}
+    times |= {"search, paper, exact, float32": 0.009}
+    seconds = {name: {"median": t, "p20": t, "p80": t} for name, t in times.items()}
+    epochs = bench_training.summary(bench_training.Options(batch_size=100), seconds)
+    assert epochs["training"] == {"way": "training, bfloat16", "seconds": pytest.approx(2.5)}
+    assert epochs["default"]["way"] == "search, default, padded, bfloat16"
+    assert epochs["default"]["of_training"] == pytest.approx(1.2)
+    assert epochs["paper"]["seconds"] == pytest.approx(5.0)
+
+
+@pytest.mark.long
+def test_processes_of_the_training_benchmark_step_side_by_side():
+    if not (Path(os.environ.get("EFFCONV_DATA", "")) / "cifar10").is_dir():
+        pytest.skip("EFFCONV_DATA names no folder with CIFAR-10")
+    options = bench_training.Options(batch_size=8, rounds=3, steps=1, threads=1, device="cpu")
+    told = bench_training.side_by_side(bench_training.Way(), options, 2)
+    assert told["steps_a_second"] == pytest.approx(2 / told["step"], rel=0.5)

@@ -127,7 +127,7 @@ class CutStep:
         tell("assembly")
         states.backward(hidden.grad)
         tell("unroll")
-        searchable.soft_sizes, searchable.sizes = soft_sizes, sizes
+        searchable.soft_sizes = soft_sizes
         searchable.budget_loss(self.budget).backward()
         found.backward(soft_sizes.grad)
         tell("size predictor")

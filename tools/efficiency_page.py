@@ -2,10 +2,19 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import mean, stdev
+from types import MappingProxyType
 from typing import Any
 
 from effconv_core.run_files import write_text
+
+from tools.ground_truth import FOLDER as GROUND_TRUTH
+from tools.jobs import read_rows
+from tools.score_search import truth
+
+ROOT = Path(__file__).parents[1]
 
 AXES = {
     "depth": (20, 32, 44, 56),
@@ -22,14 +31,50 @@ PARTS = {
     "optimizer": "AdamW over all of them",
 }
 
+DEVICES = {"cpu": ("Two CPU cores", " --minutes 7"), "cuda": ("An NVIDIA GPU", " --minutes 8")}
+THROUGHPUT = """
+Three settings of `SearchConfig` say how the training steps of a search are run, and none of them
+what is searched:
 
-def page(result: Path, text: str, link: str) -> str:
+- `precision="bfloat16"` runs the CNN under PyTorch's autocast. Predictors, masks, kernels, losses
+  and updates stay in float32; a kernel is cast where a convolution uses it.
+- `shapes="padded"` gives every searched layer a kernel of its largest size, with zeros around the
+  step's. It is the same convolution, with multiplications by zero. Sizes are rounded, and windows
+  and masks made, on the device: a step brings no size to the host, and shapes never change.
+- `compile=True` runs these padded steps as one graph through `torch.compile`, on a GPU as CUDA
+  graphs.
+
+Exact shapes are not compiled. Inductor takes the shape of a convolution's kernel for a constant,
+so each tuple of sizes is a graph of its own, up to PyTorch's limit of 8, behind which steps run
+eagerly; and in the default recipe nearly every step draws another tuple. Tests count both: one
+graph for all padded steps, and a graph or more for every exact tuple. In the paper's recipe sizes
+seldom change, so that a graph for each tuple could be kept there; on a GPU the command below
+times such graphs too, as `search, paper, exact, ..., CUDA graphs`, and what the first step of one
+takes.
+
+`TrainConfig` of the trainings has `precision` and `compile` too. Pictures lie on the device as
+8-bit numbers and are augmented there; what a batch takes is the row `batch`.
+
+Several seeds side by side on one GPU need no setting: the workers of a list of runs share the
+GPUs that there are, `hatch run sweep:search cifar10 --seeds 0 1 2 3 --workers 4`. Their kernels
+run at the same time where NVIDIA's MPS daemon does (`nvidia-cuda-mps-control -d`), and in turns
+elsewhere.
+
+One command times all of this, the ways in turns.
+"""
+SPEED = "score-speed"
+
+
+def page(
+    result: Path, text: str, link: str, steps: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """Make the page.
 
     Args:
         result: the raw result's file, which the command line in the page names.
         text: its content.
         link: to it, from the page.
+        steps: contents of `throughput-DEVICE.json` beside it, by device, as far as there are any.
     """
     content = json.loads(text)
     rows, environment = content["rows"], content["environment"]
@@ -71,6 +116,7 @@ def page(result: Path, text: str, link: str) -> str:
         f"{environment['device']}, torch {environment['torch']}. Random pictures. The page is made "
         "by the same command.",
         "",
+        *throughput(result.parent, link.rpartition("/")[0], steps),
     ]
     return "\n".join(parts)
 
@@ -97,7 +143,115 @@ def table(axis: str, rows: list[dict[str, Any]]) -> list[str]:
     return [*parts, ""]
 
 
+def throughput(folder: Path, links: str, steps: Mapping[str, str]) -> list[str]:
+    """Give the lines on how steps are run, with what was measured of it."""
+    parts = ["## Throughput", "", *THROUGHPUT.strip().splitlines(), ""]
+    parts += same_plans(folder, links)
+    for device, (name, options) in DEVICES.items():
+        result = f"throughput-{device}.json"
+        command = f"hatch run bench:training{options} --out {folder / result}"
+        parts += [f"### {name}", "", "```", command, "```", ""]
+        if device in steps:
+            parts += measured(json.loads(steps[device]), f"{links}/{result}")
+        else:
+            parts += ["Not yet measured.", ""]
+    return parts
+
+
+def same_plans(folder: Path, links: str) -> list[str]:
+    """Give the lines on the plans of each way to run the default recipe."""
+    found: dict[str, list[tuple[bool, float, float]]] = {}
+    places = sorted((ROOT / folder / SPEED).glob("*.jsonl"))
+    for place in places:
+        plans, accuracies = truth(place.stem, ROOT / GROUND_TRUTH)
+        means = 100 * accuracies.mean(axis=1)
+        rows = read_rows(place)
+        usual = {row["seed"]: row["plan"] for row in rows if row["recipe"] == "default"}
+        for row in rows:
+            theirs = usual[row["seed"]]
+            accuracy, other = (float(means[plans.index(p)]) for p in (row["plan"], theirs))
+            told = row["plan"] == theirs, accuracy, accuracy - other
+            found.setdefault(row["recipe"], []).append(told)
+    if not found:
+        return []
+    names = " and ".join(f"`{place.stem}`" for place in places)
+    parts = [
+        "### The same plans",
+        "",
+        "In float64 a padded search is the exact one; a test holds us to that. In float32 and",
+        "bfloat16 the rounding of each step grows over a search; how much that alone does tells",
+        "the row `nudged`: the usual way, with every initial value one bit larger. Searches of the",
+        f"default recipe on {names}, of which every plan was trained, with the same",
+        f"seeds ([rows]({links}/{SPEED})):",
+        "",
+        "| way | searches | with the plan of exact float32 | accuracy of the plans, mean, % "
+        "| less that of exact float32, points |",
+        "|---|---|---|---|---|",
+    ]
+    for name, rows in found.items():
+        way = name.removeprefix("default, ") if ", " in name else "exact, float32"
+        same, reached, gains = zip(*rows, strict=True)
+        gain = f"{mean(gains):+.2f} ± {stdev(gains) / len(gains) ** 0.5:.2f}" if any(gains) else ""
+        cells = way, len(rows), sum(same), f"{mean(reached):.2f}", gain
+        parts.append("| " + " | ".join(map(str, cells)) + " |")
+    return [*parts, ""]
+
+
+def measured(content: dict[str, Any], link: str) -> list[str]:
+    """Give the lines of one device's result."""
+    settings, environment = content["settings"], content["environment"]
+    parts = [
+        f"EffConv-20 of {settings['budget'] / 1e6:.2f} M, batches of {settings['batch_size']} of "
+        f"CIFAR-10 ({environment['data'].partition(', ')[2]}); the ways in turns, medians of "
+        f"{len(content['all_seconds']['batch'])} turns ([raw]({link})).",
+        "",
+        "| way | step, ms | 20th to 80th percentile | epoch, s | first step, s | graphs |",
+        "|---|---|---|---|---|---|",
+    ]
+    steps = 50_000 // settings["batch_size"]
+    for name, told in content["seconds"].items():
+        median, low, high = (1000 * told[key] for key in ("median", "p20", "p80"))
+        first = content["first_step"].get(name)
+        cells = (
+            name,
+            f"{median:.2f}",
+            f"{low:.2f} to {high:.2f}",
+            f"{steps * median / 1000:.2f}",
+            "" if first is None else f"{first:.1f}",
+            content["graphs"].get(name, ""),
+        )
+        parts.append("| " + " | ".join(map(str, cells)) + " |")
+    parts.append("")
+    for name, told in content["epochs"].items():
+        if name == "training":
+            line = (
+                f"A training epoch takes {told['seconds']:.2f} s ({told['way']}; target on an "
+                "H200: 2 s)."
+            )
+        else:
+            line = (
+                f"A search epoch of recipe `{name}` takes {told['seconds']:.2f} s, "
+                f"{told['of_training']:.2f} times that ({told['way']}; target: 1.2)."
+            )
+        parts.append(line)
+    for name, by_count in content["side_by_side"].items():
+        alone = {1: {"steps_a_second": 1 / content["seconds"][name]["median"]}}
+        together = {**alone, **by_count}.items()
+        told = ", ".join(f"{n}: {each['steps_a_second']:.0f}" for n, each in together)
+        parts.append(f"Steps a second of so many processes side by side, {name}: {told}.")
+    if content["left_out"]:
+        parts.append(f"Left out for time: {'; '.join(content['left_out'])}.")
+    parts += [
+        "",
+        f"Commit {environment['commit']}, {environment['device']}, torch {environment['torch']}.",
+        "",
+    ]
+    return parts
+
+
 def write_page(path: Path, result: Path) -> None:
     """Write the page."""
     link = Path(os.path.relpath(result, path.parent)).as_posix()
-    write_text(path, page(result, result.read_text(encoding="utf-8"), link))
+    places = {device: result.with_name(f"throughput-{device}.json") for device in DEVICES}
+    steps = {device: place.read_text() for device, place in places.items() if place.exists()}
+    write_text(path, page(result, result.read_text(encoding="utf-8"), link, steps))

@@ -39,6 +39,15 @@ RECIPES = {
     "default, no exploration": replace(RING, finalists=1, exploration=0.0),
     "default, Gaussian": replace(RING, mask="gaussian", centre="aligned"),
 }
+SPEED = {
+    "default, bfloat16": replace(RING, precision="bfloat16"),
+    "default, padded": replace(RING, shapes="padded"),
+    "default, padded, bfloat16": replace(RING, shapes="padded", precision="bfloat16"),
+    "default, compiled": replace(RING, shapes="padded", compile=True),
+    "default, nudged": RING,
+}
+"""Other ways to run the same steps, which are compared where they are asked for; and the usual way
+with every initial value one bit larger, as what rounding alone does to a search."""
 PEERS = {"TPE": tpe, "halving": halving}
 FRESH = 10
 """The first seed of those that had no say in the settings of the default recipe."""
@@ -51,7 +60,7 @@ class Options:
     spaces: tuple[str, ...] = tuple(SPACES)
     """Which spaces; each needs its ground-truth table."""
     recipes: tuple[str, ...] = (*RECIPES, *PEERS)
-    """Which recipes and peers."""
+    """Which recipes and peers; or ways to run the default one, such as `default, bfloat16`."""
     seeds: int = 10
     """Searches of each recipe in each space; seeds start at 10 for the default recipe, its variants
     and the peers, since lower ones were used to choose its settings, and at 0 for the others."""
@@ -73,9 +82,14 @@ def search_once(space: str, name: str, seed: int) -> dict:
     if name in PEERS:
         found = {"plan": PEERS[name](settings, steps_allowed(settings), seed)}
     else:
-        config = replace(RECIPES[name], seed=seed)
+        config = replace((RECIPES | SPEED)[name], seed=seed)
+        network = settings.network(seed)
+        if name == "default, nudged":
+            with torch.no_grad():
+                for values in network.parameters():
+                    values *= 1 + torch.finfo(values.dtype).eps
         plan = search(
-            settings.network(seed),
+            network,
             settings.batches("train", seed),
             budget=settings.budget,
             config=config,
@@ -258,7 +272,7 @@ def main() -> None:
     jobs = []
     for space in options.spaces:
         path = options.out / f"{space}.jsonl"
-        done = {(r["recipe"], r["seed"]) for r in current_rows(path, "recipe", RECIPES)}
+        done = {(r["recipe"], r["seed"]) for r in current_rows(path, "recipe", RECIPES | SPEED)}
         for name in options.recipes:
             first = FRESH if name.startswith("default") or name in PEERS else 0
             seeds = range(first, first + options.seeds)

@@ -74,7 +74,8 @@ class TapCost:
         """Count at sizes `(S,)`, as a scalar that is differentiable in them."""
         # Kernel counts of big models pass 2^24, where float32 stops counting; a ratio to the
         # budget is all that is made of this, so its rounding is harmless.
-        amount = torch.tensor(self.per_tap, dtype=sizes.dtype, device=sizes.device)
+        device = {"device": sizes.device, "non_blocking": True}
+        amount = torch.tensor(self.per_tap, dtype=sizes.dtype).to(**device)
         if self.factors is None:
             return (amount * sizes * sizes).sum() + self.constant
         # Kernels of fewer axes take a size of 1 for the others.
@@ -82,7 +83,7 @@ class TapCost:
         padded = [f + (len(sizes),) * (widest - len(f)) for f in self.factors]
         extended = torch.cat([sizes, sizes.new_ones(1)])
         for column in zip(*padded, strict=True):
-            amount = amount * extended[list(column)]
+            amount = amount * extended[torch.tensor(column).to(**device)]
         return amount.sum() + self.constant
 
 

@@ -59,6 +59,16 @@ class SearchConfig:
     seed: int = 0
     """Seed of the predictors' initial values and fixed inputs, of what training steps draw, and of
     the finalists."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the CNN in training steps. bfloat16 is PyTorch's autocast: predictors, masks, kernels,
+    losses and updates stay in float32, and so does the comparison of the finalists."""
+    shapes: Literal["exact", "padded"] = "exact"
+    """Of the kernels in training steps. exact: of the step's sizes; padded: of the largest ones,
+    with zeros around the step's: the same convolution, in shapes that never change and without a
+    size on the host."""
+    compile: bool = False
+    """Run training steps through `torch.compile`, with CUDA graphs on a GPU; for padded shapes. The
+    first step takes a while."""
 
     def __post_init__(self) -> None:
         for name in ("k", "size_hidden", "kernel_hidden", "epochs", "finalists"):
@@ -86,6 +96,8 @@ class SearchConfig:
             "centre": ("paper", "aligned"),
             "budget_form": ("paper", "smooth"),
             "count": ("model", "searched"),
+            "precision": ("float32", "bfloat16"),
+            "shapes": ("exact", "padded"),
         }.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(
@@ -95,6 +107,11 @@ class SearchConfig:
             raise ValueError(
                 f"mask is 'ring' and kernel_form is {self.kernel_form!r}; a ring needs taps that "
                 "keep their place when the size changes, so pass kernel_form='bank'"
+            )
+        if self.compile and self.shapes != "padded":
+            raise ValueError(
+                f"compile is True and shapes is {self.shapes!r}; each step of other sizes would be "
+                "compiled anew, so pass shapes='padded'"
             )
         if self.finalists > 1 and not self.exploration:
             raise ValueError(

@@ -1,7 +1,7 @@
 """Where kernels come from: GRUs that write them tap by tap (EffConv Eq. 5, 7), or a bank."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -12,6 +12,7 @@ from effconv_core.config import SearchConfig
 from effconv_core.draws import Draws
 from effconv_core.gru import FixedInputGRUs
 from effconv_core.mask import modulation_mask, ring_mask
+from effconv_core.padded import Padding, along_axes, gaussian, rings, timesteps
 from effconv_core.space import Layer, SizeSpace
 
 
@@ -20,6 +21,18 @@ class KernelSource(Protocol):
 
     def __call__(self, soft_sizes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         """Give L kernels `(c_out, c_in, *taps)`, differentiable in the soft sizes `(S,)`."""
+
+    def padded(
+        self, soft_sizes: Tensor, sizes: Tensor, padding: Padding, drawn: Tensor | None
+    ) -> list[Tensor]:
+        """Give the same kernels with zeros around them, up to the largest sizes.
+
+        Args:
+            soft_sizes: `(S,)`.
+            sizes: `(S,)`, allowed ones, as floating-point numbers.
+            padding: of the same space.
+            drawn: `(S,)`, uniform in [0, 1), for the ring mask.
+        """
 
 
 def he_deviation(layer: Layer) -> float:
@@ -39,6 +52,39 @@ def _gaussian(layer: Layer, soft_sizes: Tensor, sizes: Sequence[int], centre: st
         if axis is not None
     ]
     return modulation_mask(*zip(*ruled, strict=True), centre).view(shape)
+
+
+def _padded(
+    space: SizeSpace,
+    states: Sequence[Tensor],
+    soft_sizes: Tensor,
+    sizes: Tensor,
+    *,
+    padding: Padding,
+    centre: str,
+    values: Callable[[int, Tensor], Tensor],
+) -> list[Tensor]:
+    """Give padded kernels that GRUs write.
+
+    Args:
+        space: the layers.
+        states: of each layer for all taps of its largest kernel.
+        soft_sizes: `(S,)`.
+        sizes: `(S,)`.
+        padding: of the space.
+        centre: of the mask.
+        values: gives for a layer's place and its states `(taps, H)` what they write, as
+            `(taps, c_out * c_in)`.
+    """
+    windows = padding.windows(sizes)
+    profiles = gaussian(soft_sizes, windows, centre)
+    kernels = []
+    for place, layer in enumerate(space.layers):
+        entry, extents = space.entries(place), space.extents(place)
+        written = states[place].index_select(0, timesteps(layer, windows.of(entry), extents))
+        raw = values(place, written).t().reshape(*layer.channels, *extents)
+        kernels.append(raw * along_axes(layer.axes, profiles[entry], extents))
+    return kernels
 
 
 class ProjectedKernelPredictor(nn.Module):
@@ -102,6 +148,28 @@ class ProjectedKernelPredictor(nn.Module):
                 kernels[place] = raw.t().reshape(*layer.channels, *shape) * mask
         return kernels
 
+    def padded(
+        self, soft_sizes: Tensor, sizes: Tensor, padding: Padding, drawn: Tensor | None = None
+    ) -> list[Tensor]:
+        """Give the kernels with zeros around them, see `KernelSource`."""
+        steps = [math.prod(self.space.extents(place)) for place in range(len(self.space.layers))]
+        hidden = self.grus(steps)
+        weights, biases = self.weight.split(self.rows), self.bias.split(self.rows)
+
+        def projected(place: int, states: Tensor) -> Tensor:
+            with torch.autocast(states.device.type, enabled=False):
+                return nn.functional.linear(states, weights[place], biases[place])
+
+        return _padded(
+            self.space,
+            hidden.split(steps),
+            soft_sizes,
+            sizes,
+            padding=padding,
+            centre=self.centre,
+            values=projected,
+        )
+
     def _assembled(
         self,
         hidden: Tensor,
@@ -155,6 +223,24 @@ class LiteralKernelPredictor(nn.Module):
                 kernels[place] = states.t().reshape(*layer.channels, *shapes[place]) * mask
         return [kernels[place] for place in range(len(layers))]
 
+    def padded(
+        self, soft_sizes: Tensor, sizes: Tensor, padding: Padding, drawn: Tensor | None = None
+    ) -> list[Tensor]:
+        """Give the kernels with zeros around them, see `KernelSource`."""
+        states: dict[int, Tensor] = {}
+        for grus, places in zip(self.grus, self.members.values(), strict=True):
+            steps = [math.prod(self.space.extents(place)) for place in places]
+            states |= dict(zip(places, grus(steps).split(steps), strict=True))
+        return _padded(
+            self.space,
+            [states[place] for place in range(len(states))],
+            soft_sizes,
+            sizes,
+            padding=padding,
+            centre=self.centre,
+            values=lambda _, written: written,
+        )
+
 
 class KernelBank(nn.Module):
     """One kernel of the largest size a layer, learned directly and cropped to s (not in the paper).
@@ -172,11 +258,8 @@ class KernelBank(nn.Module):
         super().__init__()
         self.space, self.centre = space, config.centre
         self.draws = Draws(config.seed, 1) if config.mask == "ring" else None
-        largest = space.largest()
         self.kernels = nn.ParameterList(
-            torch.randn(
-                *layer.channels, *layer.shape(largest[space.entries(place)]), generator=generator
-            )
+            torch.randn(*layer.channels, *space.extents(place), generator=generator)
             * he_deviation(layer)
             for place, layer in enumerate(space.layers)
         )
@@ -201,6 +284,25 @@ class KernelBank(nn.Module):
             else:
                 mask = _gaussian(layer, soft_sizes[entry], sizes[entry], self.centre)
             masked.append(cropped * mask)
+        return masked
+
+    def padded(
+        self, soft_sizes: Tensor, sizes: Tensor, padding: Padding, drawn: Tensor | None = None
+    ) -> list[Tensor]:
+        """Give the kernels with zeros around them, see `KernelSource`."""
+        windows, inner, masked = padding.windows(sizes), padding.inner(sizes), []
+        if drawn is None:
+            profiles = gaussian(soft_sizes, windows, self.centre)
+        else:
+            probability = (soft_sizes - inner.sizes) / padding.step
+            gates = (drawn < probability).to(soft_sizes) + probability - probability.detach()
+        for place, (layer, kernel) in enumerate(zip(self.space.layers, self.kernels, strict=True)):
+            entry, extents = self.space.entries(place), self.space.extents(place)
+            if drawn is None:
+                mask = along_axes(layer.axes, profiles[entry], extents)
+            else:
+                mask = rings(layer, gates[entry], inner.of(entry), windows.of(entry), extents)
+            masked.append(kernel * mask)
         return masked
 
 

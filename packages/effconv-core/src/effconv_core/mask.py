@@ -31,7 +31,7 @@ def modulation_mask(
         taps = torch.arange(1, size + 1, dtype=v.dtype, device=v.device)
         middle = v / 2 if centre == "paper" else (size + 1) / 2
         profiles.append(torch.exp(-(((taps - middle) / v) ** 2)))
-    return _outer(profiles)
+    return outer(profiles)
 
 
 def ring_mask(
@@ -66,11 +66,11 @@ def ring_mask(
     taps = torch.arange(size, device=soft_size.device)
     first = (size - 1) // 2 - (size - step - 1) // 2  # where the smaller window starts
     inside = ((taps >= first) & (taps < first + size - step)).to(soft_size)
-    inner = _outer([inside if ruled else inside.new_ones(1) for ruled in axes])
+    inner = outer([inside if ruled else inside.new_ones(1) for ruled in axes])
     return inner + (1 - inner) * (on + probability - probability.detach())
 
 
-def _outer(profiles: Sequence[Tensor]) -> Tensor:
+def outer(profiles: Sequence[Tensor]) -> Tensor:
     """Multiply one vector for each axis to a tensor of all their lengths."""
     last = len(profiles) - 1
     return reduce(mul, (p.view(-1, *[1] * (last - axis)) for axis, p in enumerate(profiles)))

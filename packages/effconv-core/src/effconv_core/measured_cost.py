@@ -65,7 +65,7 @@ class MeasuredCost:
         less, which would lead the search to stop between the two, their average is taken, see
         `isotonic`: then this is not quite the whole number, and has no slope there.
         """
-        grid = {name: value.to(sizes.device) for name, value in self._grid.items()}
+        grid = {n: value.to(sizes.device, non_blocking=True) for n, value in self._grid.items()}
         own = torch.cat([sizes, sizes.new_zeros(1)])[grid["entry"]]
         last = grid["count"] - 1
         place = ((own - grid["first"]) / grid["step"]).clamp(max=last).clamp(min=0)
@@ -74,7 +74,7 @@ class MeasuredCost:
         part_above = place - below
         total = sizes.new_zeros(()) + self.constant
         for corner in product((False, True), repeat=own.shape[1]):
-            up = torch.tensor(corner, device=sizes.device)
+            up = torch.tensor(corner).to(sizes.device, non_blocking=True)
             index = grid["start"] + (torch.where(up, above, below) * grid["stride"]).sum(1)
             weight = torch.where(up, part_above, 1 - part_above).prod(1)
             total = total + (weight * grid["cost"].to(sizes.dtype)[index]).sum()

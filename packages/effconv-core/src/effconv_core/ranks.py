@@ -45,7 +45,9 @@ def data_parallel(
         if network is None:
             # Looking for unused parameters in every step costs time, and a warning where all are
             # used; one pass of a copy tells whether it is needed.
-            unused = _leaves_some_unused(copy.deepcopy(searchable), inputs)
+            probe = copy.deepcopy(searchable)
+            probe.config = dataclasses.replace(probe.config, compile=False)
+            unused = _leaves_some_unused(probe, inputs)
             everywhere = _gathered([float(unused)], _device_of(searchable), group)
             network = DistributedDataParallel(
                 _Pass(searchable),

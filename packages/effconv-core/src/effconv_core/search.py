@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ class SearchStep:
     """What one step of a search did; tensors stay on the device, so reading one synchronises.
 
     Soft sizes, sizes and cost are those learned so far; where the config draws the sizes of a step,
-    losses and outputs are those of the drawn ones. In a search by several processes, task loss,
+    losses and outputs are those of the drawn ones. Sizes and cost are made from the soft sizes when
+    they are read, which waits for the device. In a search by several processes, task loss,
     outputs and targets are those of this rank's part of the batch.
     """
 
@@ -46,8 +48,17 @@ class SearchStep:
     outputs: Any
     targets: Any
     soft_sizes: Tensor
-    sizes: list[int]
-    cost: int
+    searchable: SearchableCNN = field(repr=False)
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """The soft sizes, rounded to allowed ones."""
+        return self.searchable.rounded(self.soft_sizes)
+
+    @cached_property
+    def cost(self) -> int:
+        """What the sizes cost in parameters."""
+        return self.searchable.cost(self.sizes)
 
 
 def search(
@@ -212,6 +223,8 @@ def _run_epoch(
     device = next(searchable.parameters()).device
     batches = in_step(epoch_batches(loader, epoch, device), searchable, group, epoch)
     for step, (inputs, targets) in enumerate(batches):
+        # Before the pass, so that the gradients' memory is free for it, and for a CUDA graph's.
+        optimizer.zero_grad()
         try:
             outputs = network(inputs)
         except RuntimeError as error:
@@ -222,7 +235,6 @@ def _run_epoch(
         budget_loss = searchable.budget_loss(budget)
         loss = task_loss + budget_loss
         is_finite = finite_soon(loss)
-        optimizer.zero_grad()
         loss.backward()
         if not is_finite():
             raise no_finite_loss(searchable, (inputs, targets), loss=loss, epoch=epoch, step=step)
@@ -237,8 +249,7 @@ def _run_epoch(
                     outputs,
                     targets,
                     searchable.soft_sizes.detach(),
-                    searchable.sizes,
-                    searchable.cost(searchable.sizes),
+                    searchable,
                 )
             )
 

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import effconv_core
+from effconv_core import passes
 from effconv_core.budget import (
     Bound,
     Budgets,
@@ -25,6 +26,7 @@ from effconv_core.conv import PredictedConv, conv_of
 from effconv_core.draws import Draws
 from effconv_core.kernel_predictor import kernel_predictor
 from effconv_core.knapsack import nearest_plan
+from effconv_core.padded import Padding, check_dilation
 from effconv_core.plan import Size, SizePlan, replace_modules
 from effconv_core.size_predictor import SizePredictor
 from effconv_core.space import flat
@@ -56,11 +58,13 @@ class SearchableCNN(nn.Module):
         space: which sizes there are. They are S, layer after layer: one for each of L layers, or
             one for each axis of each.
         soft_sizes: `(S,)`, those of the last forward pass, None before it.
-        sizes: these rounded, what `plan()` would give.
+        sizes: these rounded, what `plan()` would give. With padded shapes, reading them waits for
+            the device.
 
     Raises:
         TypeError: if the model is no module, the config no `SearchConfig` or a range none.
-        ValueError: if no layer can be searched, or a pattern fits none.
+        ValueError: if no layer can be searched, a pattern fits none, or a dilated layer cannot be
+            padded.
 
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
@@ -98,6 +102,8 @@ class SearchableCNN(nn.Module):
         replacements = {modules[name]: PredictedConv(modules[name]) for name in originals}
         replace_modules(self.model, replacements)
         self.convs = list(replacements.values())
+        if config.shapes == "padded":
+            check_dilation(self.convs, self.space)
         rest = sum(parameter.numel() for parameter in self.model.parameters())
         self.cost = TapCost(
             tuple(math.prod(layer.channels) for layer in self.space.layers),
@@ -112,13 +118,22 @@ class SearchableCNN(nn.Module):
         ranges = self.space.variable_ranges
         self.size_predictor = SizePredictor(ranges, config, generator).to(example)
         self.kernel_predictor = kernel_predictor(self.space, config, generator).to(example)
+        self.padding = Padding(self.space).to(example)
         self.draws = Draws(config.seed, 0)
         self.soft_sizes: Tensor | None = None
-        self.sizes: list[int] = []
+        self._sizes: list[int] | None = None
+        self.compiled: Callable[..., tuple[Any, Tensor]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # The last soft sizes carry a graph, which can neither be copied nor pickled.
-        return {**super().__getstate__(), "soft_sizes": None}
+        return {**super().__getstate__(), "soft_sizes": None, "compiled": None}
+
+    @property
+    def sizes(self) -> list[int]:
+        """The S soft sizes of the last pass, rounded; empty before it."""
+        if self._sizes is None and self.soft_sizes is not None:
+            self._sizes = self.rounded(self.soft_sizes)
+        return self._sizes or []
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network, with any arguments that it takes, on freshly predicted kernels.
@@ -127,11 +142,16 @@ class SearchableCNN(nn.Module):
         soft sizes; in evaluation mode they are `sizes`.
 
         Raises:
-            FloatingPointError: if a soft size is not finite; the sentence names the layer.
+            FloatingPointError: if a soft size is not finite; the sentence names the layer. With
+                padded shapes `sizes` raises it.
         """
+        if self.training and self.config.shapes == "padded":
+            outputs, self.soft_sizes = passes.padded(self, args, kwargs)
+            self._sizes = None
+            return outputs
         self.soft_sizes = self.space.expand(self.size_predictor())
         on_host = self.soft_sizes.tolist()
-        self.sizes = self._round(on_host)
+        self._sizes = self._round(on_host)
         soft_sizes, sizes = self.soft_sizes, self.sizes
         if self.training and self.config.exploration:
             noise = 2 * self.draws(len(self.space.variable_ranges)) - 1
@@ -150,7 +170,7 @@ class SearchableCNN(nn.Module):
             # The ring between a size and the next is what is drawn.
             sizes = self.space.above(on_host)
         with self.kernels_of(self.kernel_predictor(soft_sizes, sizes)):
-            return self.model(*args, **kwargs)
+            return passes.network(self, args, kwargs)
 
     def forward_at(self, sizes: Sequence[int | Sequence[int]], *args: Any, **kwargs: Any) -> Any:
         """Run the network on the kernels learned so far, at given sizes.
@@ -244,6 +264,14 @@ class SearchableCNN(nn.Module):
         with torch.no_grad():
             return self.space.expand(self.size_predictor()).tolist()
 
+    def rounded(self, soft_sizes: Tensor) -> list[int]:
+        """Round soft sizes `(S,)` to allowed ones (Eq. 2); waits for the device.
+
+        Raises:
+            FloatingPointError: if one is not finite; the sentence names the layer.
+        """
+        return self._round(soft_sizes.tolist())
+
     def _round(self, soft_sizes: list[float]) -> list[int]:
         for soft_size, name in zip(soft_sizes, self.space.entry_names(), strict=True):
             if not math.isfinite(soft_size):
@@ -280,7 +308,7 @@ class SearchableCNN(nn.Module):
         for bound in self.bounds(budget):
             wanted = {"amount": bound.budget.amount, "at_most": bound.budget.at_most}
             if self.config.budget_form == "paper":
-                sizes = torch.tensor(self.sizes).to(soft_sizes)
+                sizes = self.padding.nearest(soft_sizes)
                 term = paper_budget_loss(bound.cost, soft_sizes, sizes=sizes, **wanted)
             else:
                 term = smooth_budget_loss(bound.cost, soft_sizes, **wanted)

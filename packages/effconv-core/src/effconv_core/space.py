@@ -154,6 +154,10 @@ class SizeSpace:
         """Give the largest size of each entry."""
         return [allowed[-1] for allowed in self.ranges]
 
+    def extents(self, place: int) -> tuple[int, ...]:
+        """Give the taps along each axis of a layer's largest kernel."""
+        return self.layers[place].shape(self.largest()[self.entries(place)])
+
     def by_layer(self, sizes: Sequence[int]) -> dict[str, int | tuple[int, ...]]:
         """Give S sizes by layer name: a number, or a tuple where a layer has one for each axis."""
         parts = [tuple(sizes[self.entries(place)]) for place in range(len(self.layers))]
