@@ -125,19 +125,29 @@ def test_opcheck(last):
     torch.library.opcheck(torch.ops.effconv.assemble_kernels.default, arguments)
 
 
+def test_a_forward_derivative_is_refused_and_not_zero():
+    *tensors, soft_sizes = inputs([3], [(2, 3)], 4)
+
+    def kernel(soft_sizes):
+        return assemble_kernels(*tensors, soft_sizes, sizes=[3], channels=[(2, 3)])[0]
+
+    with pytest.raises(NotImplementedError, match="no forward-mode derivatives"):
+        torch.func.jacfwd(kernel)(soft_sizes)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "sentence"),
     [
-        ({"sizes": [2, 3]}, ValueError, "sizes has 2 entries for 1 layers"),
+        ({"sizes": [2, 3]}, ValueError, "sizes has length 2 for 1 layers"),
         ({"sizes": [0]}, ValueError, r"sizes\[0\] is 0"),
         ({"sizes": [257]}, ValueError, r"sizes\[0\] is 257; it may be at most 256"),
-        ({"sizes": 2}, ValueError, "sizes is 2; it must have one integer for each of 1 layer"),
+        ({"sizes": 2}, ValueError, "sizes is 2; it must have one integer for each of the 1 layers"),
         ({"sizes": torch.tensor([2.0])}, ValueError, "sizes is a torch.float32 tensor"),
         ({"channels": 6}, TypeError, "channels is a int; pass a sequence of pairs"),
         ({"channels": [(-2, -3)]}, ValueError, r"channels \(out\)\[0\] is -2"),
         ({"dtype": torch.float8_e5m2}, ValueError, "dtype is torch.float8_e5m2; it must be"),
         ({"soft_sizes": torch.ones(1, device="meta")}, ValueError, "on meta"),
-        ({"hidden": torch.zeros(2, 2, 5)}, ValueError, "must have 2 dimension"),
+        ({"hidden": torch.zeros(2, 2, 5)}, ValueError, r"it must be \(sum s\^2, H\), so pass that"),
         ({"sizes": [3]}, ValueError, r"hidden has shape \(4, 5\).*\(9, 5\)"),
         ({"channels": [(2, 4)]}, ValueError, r"weight has shape \(6, 5\).*\(8, 5\)"),
         ({"channels": [(2, 0)]}, ValueError, r"channels \(in\)\[0\] is 0"),

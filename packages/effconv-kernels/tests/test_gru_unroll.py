@@ -4,6 +4,7 @@ from effconv_kernels import gru_unroll
 from effconv_kernels.reference import gru_unroll_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 
 
 def inputs(layers, H, *, seed=0, dtype=torch.float64, requires_grad=True):
@@ -200,24 +201,28 @@ def test_meta_tensors_give_shapes(dtype):
 @pytest.mark.parametrize(
     ("change", "error", "sentence"),
     [
-        ({"steps": [3]}, ValueError, "steps has 1 entries for 2 layers"),
+        ({"steps": [3]}, ValueError, "steps has length 1 for 2 layers"),
         ({"steps": [3, 0]}, ValueError, r"steps\[1\] is 0; it must be at least 1"),
         ({"steps": [3, 70_000]}, ValueError, r"steps\[1\] is 70000; it may be at most 65,536"),
-        ({"steps": 3}, ValueError, "steps is 3; it must have one integer for each of 2 layer"),
+        ({"steps": 3}, ValueError, "steps is 3; it must have one integer for each of the 2 layer"),
         ({"steps": torch.tensor(3)}, ValueError, r"tensor of shape \(\); it must have one integer"),
         ({"steps": torch.tensor([3.0, 1.0])}, ValueError, "steps is a torch.float32 tensor"),
         ({"steps": torch.tensor([True, True])}, ValueError, "steps is a torch.bool tensor"),
         ({"steps": None}, TypeError, "steps is a NoneType; pass a sequence of integers"),
         ({"steps": [3, -4]}, ValueError, r"steps\[1\] is -4"),
         ({"steps": [3, 1.5]}, TypeError, r"steps\[1\] is 1.5, a float"),
-        ({"weight_hh": torch.zeros(2, 9, 4)}, ValueError, r"weight_hh has shape \(2, 9, 4\)"),
-        ({"weight_hh": torch.zeros(9, 3)}, ValueError, "must have 3 dimension"),
+        (
+            {"weight_hh": torch.zeros(2, 9, 4)},
+            ValueError,
+            r"weight_hh has shape \(2, 9, 4\); it must be \(L, 3H, H\)",
+        ),
+        ({"weight_hh": torch.zeros(9, 3)}, ValueError, r"it must be \(L, 3H, H\), so pass that"),
         ({"weight_hh": torch.zeros(2, 0, 0)}, ValueError, "H of at least 1"),
         ({"bias_hh": torch.zeros(2, 9).double()}, ValueError, "bias_hh is torch.float64"),
         ({"bias_hh": torch.zeros(2, 9).long()}, ValueError, "floating-point"),
         ({"input_gates": torch.zeros(2, 9, dtype=torch.cfloat)}, ValueError, "floating-point"),
         ({"input_gates": torch.zeros(2, 9).to(torch.float8_e5m2)}, ValueError, "16 bits or more"),
-        ({"bias_hh": torch.zeros(2, 8)}, ValueError, r"ask for \(2, 9\)"),
+        ({"bias_hh": torch.zeros(2, 8)}, ValueError, r"be \(L, 3H\), .* is \(2, 9\)"),
         ({"bias_hh": torch.zeros(2, 9, device="meta")}, ValueError, "on meta"),
         ({"bias_hh": [0.0]}, TypeError, "bias_hh is a list"),
     ],
@@ -231,6 +236,28 @@ def test_bad_arguments_name_the_value_and_the_rule(change, error, sentence):
     }
     with pytest.raises(error, match=sentence):
         gru_unroll(**(arguments | change))
+
+
+def test_a_forward_derivative_is_refused_and_not_zero():
+    gates, *rest = inputs(2, 3, requires_grad=False)
+
+    def states(gates):
+        return gru_unroll(gates, *rest, [1, 2])
+
+    with pytest.raises(NotImplementedError, match="no forward-mode derivatives"):
+        torch.func.jvp(states, (gates,), (gates,))
+    with pytest.raises(NotImplementedError, match="no forward-mode derivatives"):
+        torch.func.jacfwd(states)(gates)
+    with forward_ad.dual_level():
+        with pytest.raises(NotImplementedError, match="no forward-mode derivatives"):
+            states(forward_ad.make_dual(gates, gates))
+        assert states(gates).shape == (3, 3)  # which has no tangent
+
+
+def test_an_empty_batch_is_refused():
+    gates, *rest = inputs(2, 3, requires_grad=False)
+    with pytest.raises(ValueError, match="batch of 0 calls"):
+        torch.vmap(lambda gates: gru_unroll(gates, *rest, [1, 2]))(gates.new_empty(0, *gates.shape))
 
 
 def test_under_autocast_it_runs_in_float32():

@@ -43,7 +43,8 @@ def assemble_kernels(
         hidden: `(sum s_l^2, H)`, the states of `gru_unroll`, layer after layer.
         weight: `(sum c_out c_in, H)`, the maps of all layers, one below the other.
         bias: `(sum c_out c_in,)`.
-        soft_sizes: `(L,)`, v, each above 0.
+        soft_sizes: `(L,)`, v, each above 0, which is not checked, because that would wait for the
+            device: at 0 values and gradients are not finite.
         sizes: L kernel sizes s, from 1 to 256.
         channels: L pairs `(c_out, c_in)`; for a grouped convolution c_in is that of one group.
         centre: where the mask is highest: `"paper"` is v / 2, as Eq. 6 has it; `"aligned"` is
@@ -51,7 +52,7 @@ def assemble_kernels(
         dtype: of the kernels; that of `hidden` when None. Sums are made in float32 or longer.
         memory_format: `torch.contiguous_format` or `torch.channels_last`.
 
-    Under autocast the arguments are taken as float32.
+    Under autocast arguments in bfloat16 and float16 are taken as float32.
 
     Returns:
         L kernels `(c_out, c_in, s, s)` in that memory format, views of one buffer.
@@ -59,6 +60,7 @@ def assemble_kernels(
     Raises:
         TypeError: if an argument is of the wrong kind.
         ValueError: if shapes, dtypes, devices, counts or the centre do not fit together.
+        NotImplementedError: if a forward-mode derivative is asked for.
 
     Examples:
         >>> kernels = assemble_kernels(
@@ -73,10 +75,10 @@ def assemble_kernels(
     check_tensors(
         name,
         {
-            "hidden": (hidden, 2),
-            "weight": (weight, 2),
-            "bias": (bias, 1),
-            "soft_sizes": (soft_sizes, 1),
+            "hidden": (hidden, "(sum s^2, H)"),
+            "weight": (weight, "(sum c_out c_in, H)"),
+            "bias": (bias, "(sum c_out c_in,)"),
+            "soft_sizes": (soft_sizes, "(L,)"),
         },
     )
     layers = soft_sizes.shape[0]
@@ -103,9 +105,10 @@ def assemble_kernels(
             f"{name}: hidden has shape {tuple(hidden.shape)}; a state must have at least one unit, "
             "so pass (sum s^2, H) with H of at least 1"
         )
-    check_shape(name, "hidden", hidden, (sum(size * size for size in sizes), H))
-    check_shape(name, "weight", weight, (sum(counts), H))
-    check_shape(name, "bias", bias, (sum(counts),))
+    positions = sum(size * size for size in sizes)
+    check_shape(name, "hidden", hidden, "(sum s^2, H)", (positions, H))
+    check_shape(name, "weight", weight, "(sum c_out c_in, H)", (sum(counts), H))
+    check_shape(name, "bias", bias, "(sum c_out c_in,)", (sum(counts),))
     if centre not in ("paper", "aligned"):
         raise ValueError(f"{name}: centre is {centre!r}; pass 'paper' or 'aligned'")
     if memory_format not in (torch.contiguous_format, torch.channels_last):

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 LIMIT = 65_536  # timesteps of a layer: a kernel of 256 x 256
@@ -27,18 +28,18 @@ def uncast(*tensors: Tensor) -> tuple[Tensor, ...]:
     )
 
 
-def check_tensors(operator: str, tensors: dict[str, tuple[Tensor, int]]) -> None:
-    """Check rank, floating dtype and device of every tensor, given as name: (tensor, rank)."""
+def check_tensors(operator: str, tensors: dict[str, tuple[Tensor, str]]) -> None:
+    """Check dimensions, dtype and device of tensors, given as name: (tensor, `"(L, 3H)"`)."""
     first_name, (first, _) = next(iter(tensors.items()))
-    for name, (tensor, rank) in tensors.items():
+    for name, (tensor, shape) in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(
                 f"{operator}: {name} is a {type(tensor).__name__}; pass a torch.Tensor instead"
             )
-        if tensor.dim() != rank:
+        if tensor.dim() != shape.rstrip(",)").count(",") + 1:
             raise ValueError(
-                f"{operator}: {name} has shape {tuple(tensor.shape)}; "
-                f"it must have {rank} dimension(s), so reshape it"
+                f"{operator}: {name} has shape {tuple(tensor.shape)}; it must be {shape}, so pass "
+                "that, and for a batch of calls use torch.vmap"
             )
         check_dtype(operator, f"{name} has dtype", tensor.dtype)
         if tensor.dtype != first.dtype or tensor.device != first.device:
@@ -46,23 +47,37 @@ def check_tensors(operator: str, tensors: dict[str, tuple[Tensor, int]]) -> None
                 f"{operator}: {name} is {tensor.dtype} on {tensor.device}, {first_name} is "
                 f"{first.dtype} on {first.device}; all must agree, so convert one of them"
             )
+    if not torch.compiler.is_compiling() and any(
+        map(_has_tangent, (t for t, _ in tensors.values()))
+    ):
+        raise NotImplementedError(
+            f"{operator}: an argument has a tangent, and there are no forward-mode derivatives, "
+            "which torch.func.jvp and jacfwd take; use torch.autograd.grad"
+        )
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    # Without a question PyTorch would drop the tangent of a custom operator, and give zero.
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def check_dtype(operator: str, subject: str, dtype: torch.dtype) -> None:
     """Check that a dtype is one that the operators have."""
     if dtype not in DTYPES:
         raise ValueError(
-            f"{operator}: {subject} {dtype}; it must be a floating-point dtype of 16 bits or more, "
-            "so pass torch.float32, torch.float64, torch.bfloat16 or torch.float16"
+            f"{operator}: {subject} {dtype!r}; it must be a floating-point dtype of 16 bits or "
+            "more, so pass torch.float32, torch.float64, torch.bfloat16 or torch.float16"
         )
 
 
-def check_shape(operator: str, name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
-    """Check that a tensor has exactly the expected shape."""
+def check_shape(
+    operator: str, name: str, tensor: Tensor, shape: str, expected: tuple[int, ...]
+) -> None:
+    """Check that a tensor has exactly the expected shape, which `shape` spells in letters."""
     if tuple(tensor.shape) != expected:
         raise ValueError(
-            f"{operator}: {name} has shape {tuple(tensor.shape)}; "
-            f"the other arguments ask for {expected}, so pass that shape"
+            f"{operator}: {name} has shape {tuple(tensor.shape)}; it must be {shape}, which by the "
+            f"other arguments is {expected}, so pass that, or change those"
         )
 
 
@@ -77,13 +92,13 @@ def counts_of(
         if counts.dim() != 1 or not whole:
             raise ValueError(
                 f"{operator}: {name} is a {counts.dtype} tensor of shape {tuple(counts.shape)}; "
-                f"it must have one integer for each of {layers} layer(s), so pass that"
+                f"it must have one integer for each of the {layers} layers, so pass that"
             )
         counts = counts.tolist()
     if isinstance(counts, int | float):
         raise ValueError(
-            f"{operator}: {name} is {counts}; it must have one integer for each of {layers} "
-            "layer(s), so pass a sequence"
+            f"{operator}: {name} is {counts}; it must have one integer for each of the {layers} "
+            "layers, so pass a sequence"
         )
     if not isinstance(counts, Iterable):
         raise TypeError(
@@ -92,8 +107,8 @@ def counts_of(
     found = [_integer(operator, f"{name}[{layer}]", count) for layer, count in enumerate(counts)]
     if len(found) != layers:
         raise ValueError(
-            f"{operator}: {name} has {len(found)} entries for {layers} layers; "
-            "pass one for each layer"
+            f"{operator}: {name} has length {len(found)} for {layers} layers; "
+            "pass one entry for each layer"
         )
     for layer, count in enumerate(found):
         if count < 1:

@@ -9,7 +9,12 @@ def folded(tensors: Sequence[Tensor], dims: Sequence[int | None], batch: int) ->
     """Put the batch, which is dimension `dims` of each or not there (None), in front of the layers.
 
     The first dimension of every argument counts layers, or what layers have one after another.
+
+    Raises:
+        ValueError: if the batch is empty.
     """
+    if batch < 1:
+        raise ValueError("torch.vmap has a batch of 0 calls; pass at least one")
     return [
         (tensor.expand(batch, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).flatten(
             0, 1

@@ -26,7 +26,7 @@ def gru_unroll(
         steps: L timestep counts T_l, from 1 to 65,536. A tensor on a GPU costs one
             synchronisation.
 
-    Under autocast the arguments are taken as float32.
+    Under autocast arguments in bfloat16 and float16 are taken as float32.
 
     Returns:
         `(sum T_l, H)`: the state after every timestep, layer after layer.
@@ -34,6 +34,7 @@ def gru_unroll(
     Raises:
         TypeError: if an argument is of the wrong kind.
         ValueError: if shapes, dtypes, devices or counts do not fit together.
+        NotImplementedError: if a forward-mode derivative is asked for.
 
     Examples:
         >>> gates, weight, bias = torch.zeros(2, 12), torch.zeros(2, 12, 4), torch.zeros(2, 12)
@@ -43,7 +44,11 @@ def gru_unroll(
     input_gates, weight_hh, bias_hh = uncast(input_gates, weight_hh, bias_hh)
     check_tensors(
         "gru_unroll",
-        {"input_gates": (input_gates, 2), "weight_hh": (weight_hh, 3), "bias_hh": (bias_hh, 2)},
+        {
+            "input_gates": (input_gates, "(L, 3H)"),
+            "weight_hh": (weight_hh, "(L, 3H, H)"),
+            "bias_hh": (bias_hh, "(L, 3H)"),
+        },
     )
     layers, _, H = weight_hh.shape
     if layers < 1 or H < 1:
@@ -51,9 +56,13 @@ def gru_unroll(
             f"gru_unroll: weight_hh has shape {tuple(weight_hh.shape)}; "
             "it must be (L, 3H, H) with L and H of at least 1, so pass at least one GRU"
         )
-    check_shape("gru_unroll", "weight_hh", weight_hh, (layers, 3 * H, H))
-    check_shape("gru_unroll", "input_gates", input_gates, (layers, 3 * H))
-    check_shape("gru_unroll", "bias_hh", bias_hh, (layers, 3 * H))
+    if weight_hh.shape[1] != 3 * H:
+        raise ValueError(
+            f"gru_unroll: weight_hh has shape {tuple(weight_hh.shape)}; it must be (L, 3H, H), "
+            "that of torch.nn.GRU for each layer, so stack or transpose it to that"
+        )
+    check_shape("gru_unroll", "input_gates", input_gates, "(L, 3H)", (layers, 3 * H))
+    check_shape("gru_unroll", "bias_hh", bias_hh, "(L, 3H)", (layers, 3 * H))
     counts = counts_of("gru_unroll", "steps", steps, layers, LIMIT)
     return _gru_unroll(input_gates, weight_hh, bias_hh, counts)
 
