@@ -15,6 +15,8 @@ import pytest
 import torch
 from effconv_core import SizePlan, load
 from effconv_core.cli import main
+from effconv_core.comparison import outcome, warnings
+from effconv_core.run_folder import read_run
 from effconv_core.sources import make_data, make_model
 from effconv_core.torchrun import Ranks
 from effconv_core.training import TrainConfig, evaluate
@@ -99,6 +101,7 @@ def here(place, monkeypatch):
     """Work in that folder, and leave this process as it was."""
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own_net", raising=False)  # of another test
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     monkeypatch.setenv("COLUMNS", "80")
     yield
@@ -226,6 +229,19 @@ def test_a_network_as_it_is_on_loaders_of_ones_own(effconv):
     }
     assert result["accuracy"] > 0.8  # the classes differ by a standard deviation at each pixel
     assert [row["epoch"] for row in rows(folder) if "seconds" in row] == [0, 1, 2, 3]
+    assert SizePlan.load(folder / "plan.json").cost == BUDGET
+    compared = outcome("original", read_run(folder))
+    assert compared["learned"]["accuracy"] == result["accuracy"]
+    assert compared["gain"] is None
+    assert not warnings({"one": read_run(folder), "other": read_run(folder)})
+
+
+def test_a_training_of_too_large_batches_is_refused_before_the_search(effconv):
+    words = ["search", "own_net:network", "photos", f"--budget={BUDGET}", "--name=large"]
+    status, _, err = effconv(*words, "--batch-size=16", "--train.batch-size=900", "--device=cpu")
+    assert status == 2
+    assert "--train.batch-size is 900, and the set has" in err
+    assert not Path("runs/large").exists()
 
 
 def test_a_budget_of_macs_and_no_training(effconv):

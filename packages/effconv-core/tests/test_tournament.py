@@ -90,8 +90,14 @@ def test_a_plan_without_a_finite_loss_never_wins(monkeypatch):
 def test_thirty_batches_are_compared_of_a_long_loader_and_of_a_short_one():
     long, short = Counted(100), Counted(4)
     for loader in (long, short):
-        tournament(searchable(finalists=24), loader, budget=BUDGET)
+        rounds, network = [], searchable(finalists=24)
+        tournament(network, loader, budget=BUDGET, on_round=lambda *told: rounds.append(told))
         assert loader.taken == 30
+        left = len(list(_candidates(network, network.plan(BUDGET), BUDGET)))
+        for number, told in enumerate(rounds, 1):
+            assert told == (number, left)
+            left = -(-left // 2)
+        assert len(rounds) == 4
     assert long.epochs == [2]  # after the two epochs of the search
     assert short.epochs == list(range(2, 10))
 
@@ -149,7 +155,7 @@ def test_a_search_gives_the_tournaments_plan_and_keeps_it_in_its_checkpoint(tmp_
         if sizes != tuple(learned.values())
     )
 
-    def favour(searchable, loader, *, budget, criterion, group):
+    def favour(searchable, loader, *, budget, **_):
         plan = searchable.plan(budget)
         return dataclasses.replace(plan, sizes=dict(zip(plan, other)), cost=network.cost(other))
 

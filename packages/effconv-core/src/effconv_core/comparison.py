@@ -32,7 +32,9 @@ def outcome(title: str, run: Run) -> dict[str, Any]:
     """Give the row of one run: budgets, cost, accuracies and times; None where not known."""
     learned, original = network_rows(run)
     gain = None
-    if learned["accuracy"] is not None and original["accuracy"] is not None:
+    if trained_phase(run) == "baseline":
+        learned = original
+    elif learned["accuracy"] is not None and original["accuracy"] is not None:
         gain = learned["accuracy"] - original["accuracy"]
     seconds = [s for _, s in run.course("search", "seconds")]
     return {
@@ -46,6 +48,12 @@ def outcome(title: str, run: Run) -> dict[str, Any]:
     }
 
 
+def trained_phase(run: Run) -> str:
+    """Name the phase whose CNN the run is about: `baseline` where nothing else was trained."""
+    phases = {row["phase"] for row in run.rows}
+    return "baseline" if "baseline" in phases and "train" not in phases else "train"
+
+
 def warnings(runs: Mapping[str, Run]) -> list[str]:
     """Say in what the runs differ so that their figures do not compare."""
     sentences = []
@@ -55,7 +63,10 @@ def warnings(runs: Mapping[str, Run]) -> list[str]:
         ("budget", "settings", "a larger network may be better for its size alone"),
         ("device", "environment", "their times do not compare"),
     ):
-        values = {str(getattr(run, of).get(place, "not known")) for run in runs.values()}
+        known = [getattr(run, of) for run in runs.values()]
+        if place == "budget":  # which a training without a search does not have
+            known = [entries for entries in known if place in entries]
+        values = {str(entries.get(place, "not known")) for entries in known}
         if len(values) > 1:
             sentences.append(f"The runs have another {place} ({'; '.join(sorted(values))}): {so}.")
     trainings = [
@@ -86,16 +97,20 @@ def charts(runs: Mapping[str, Run]) -> list[Any]:
         for row in network_rows(run):
             if row["accuracy"] is not None and row["parameters"] is not None:
                 dots[f"{title}, {row['title']}"] = (row["parameters"], 100 * row["accuracy"])
+    curves = {
+        what: {title: run.course(trained_phase(run), what) for title, run in runs.items()}
+        for what in ("accuracy", "loss")
+    }
     drawn = [
         dot_chart("Test accuracy against parameters", dots, form=lambda y: f"{y:.4g}%"),
         line_chart(
-            "Accuracy in the training of the found CNNs",
-            {t: [(x, 100 * y) for x, y in r.course("train", "accuracy")] for t, r in runs.items()},
+            "Accuracy in the training of each CNN",
+            {t: [(x, 100 * y) for x, y in course] for t, course in curves["accuracy"].items()},
             form=lambda y: f"{y:.4g}%",
         ),
         line_chart(
-            "Loss in the training of the found CNNs",
-            {title: run.course("train", "loss") for title, run in runs.items()},
+            "Loss in the training of each CNN",
+            curves["loss"],
             form=lambda y: f"{y:.3g}",
         ),
     ]

@@ -9,7 +9,8 @@ from typing import Literal
 class SearchConfig:
     """Settings of one search.
 
-    The values of the EffConv paper are the defaults; where the paper is silent, the field says so.
+    The defaults here are the EffConv paper's, `recipe` has others; where the paper is silent, the
+    field says so.
     """
 
     k: int = 3

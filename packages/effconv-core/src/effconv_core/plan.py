@@ -199,6 +199,8 @@ class SizePlan(Mapping[str, Size]):
             ValueError: if the file holds no plan; the sentence names the file.
             TypeError: if a size is no integer.
         """
+        if Path(path).is_dir():
+            raise ValueError(f"{path} is a folder; pass a plan's file, such as plan.json of a run")
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except UnicodeDecodeError:

@@ -61,7 +61,8 @@ class Search(SearchOptions, Subject):
 
     The same command goes on with a run that was stopped.
 
-    Settings are options too, such as --search.epochs 2: --help-all has them all.
+    Settings are options too, such as --search.epochs 2, --train.epochs 90 and
+    --train.batch-size 64: --help-all has them all.
     """
 
     budget_counts: said(Literal["parameters", "macs"], metavar="WHAT") = "parameters"
@@ -76,7 +77,8 @@ class Train(RunOptions, Subject):
 
     The same command goes on with a run that was stopped.
 
-    Settings are options too, such as --train.epochs 90: --help-all has them all.
+    Settings are options too, such as --train.epochs 90 and --train.batch-size 64:
+    --help-all has them all.
     """
 
     plan: said(Path | None, metavar="PATH") = None

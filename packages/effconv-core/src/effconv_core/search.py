@@ -74,6 +74,7 @@ def search(
     per_axis: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
     on_step: Callable[[SearchStep], None] | None = None,
+    on_round: Callable[[int, int], None] | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> SizePlan:
     """Learn the kernel sizes of a network under a budget (EffConv Algorithm 1, lines 1 to 8).
@@ -96,6 +97,7 @@ def search(
         checkpoint: a file that is written after every epoch and, where it exists, gone on from; the
             one before it is kept too, see `load_training_state`.
         on_step: called after every step.
+        on_round: called before each round of the comparison of plans, as by `tournament`.
         group: the processes that make this one search together, each of which calls this with its
             own part of every batch; None searches in this process alone. Gradients are averaged by
             DistributedDataParallel, rank 0 writes the checkpoint and all ranks read it. In a
@@ -159,7 +161,8 @@ def search(
             save_training_state(checkpoint, searchable, optimizer, progress)
     if config.finalists == 1:
         return searchable.plan(budget)
-    plan = tournament(searchable, loader, budget=budget, criterion=criterion, group=group)
+    options = {"criterion": criterion, "on_round": on_round, "group": group}
+    plan = tournament(searchable, loader, budget=budget, **options)
     if checkpoint is not None and leads(group):
         progress["plan"] = plan.to_json()
         save_training_state(checkpoint, searchable, optimizer, progress)

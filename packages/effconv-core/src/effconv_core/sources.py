@@ -28,6 +28,7 @@ class Data:
         note: says what they are, for the report.
         image_shape: `(C, H, W)`.
         num_classes: how many there are; None where nothing tells.
+        samples: of the training split; None where nothing tells.
     """
 
     train: Callable[[int], Iterable[tuple[Any, Any]]]
@@ -35,6 +36,7 @@ class Data:
     note: str
     image_shape: tuple[int, ...]
     num_classes: int | None = None
+    samples: int | None = None
 
 
 def make_model(
@@ -139,7 +141,8 @@ def make_data(
     def test() -> Any:
         return package.load(place, split="test", batch_size=-(-500 // world_size), **options)
 
-    return Data(train, test, f"the set {first.name}", first.image_shape, first.num_classes)
+    kinds = first.image_shape, first.num_classes
+    return Data(train, test, f"the set {first.name}", *kinds, first.samples)
 
 
 def _of_a_function(name: str, batch_size: int, seed: int) -> Data:

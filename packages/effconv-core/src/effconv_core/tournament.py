@@ -29,6 +29,7 @@ def tournament(
     *,
     budget: Budgets,
     criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
+    on_round: Callable[[int, int], None] | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> SizePlan:
     """Compare plans near the learned sizes by their loss; give the best (not in the paper).
@@ -44,6 +45,7 @@ def tournament(
         loader: training batches; passed over again from its start where it is too short.
         budget: the wanted parameter count, or `Budget`s, which all plans meet.
         criterion: the task's loss of `(outputs, targets)`.
+        on_round: called before each round with its number, from 1, and how many plans are left.
         group: the processes that compare together, each on its own part of every batch, see
             `search`; losses are averaged over them, so that all choose the same plan.
 
@@ -67,6 +69,8 @@ def tournament(
     batches = chain.from_iterable(epoch_batches(loader, e, device) for e in count(config.epochs))
     with torch.no_grad():
         for round_number in range(1, ROUNDS + 1):
+            if on_round is not None:
+                on_round(round_number, len(totals))
             losses = torch.zeros(len(totals), device=device)
             for _ in range(2**round_number):
                 inputs, targets = next(batches)

@@ -6,7 +6,7 @@ last checkpoint, and all else is made anew from them.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -126,8 +126,13 @@ def search_and_train(
     search_batch = ranks.share(options.batch_size, "batch_size")
     train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
     model = placed(model, options, ranks)
-    # Refuses what cannot be searched or tested before the run leaves a trace.
+    # Refuses what cannot be searched, trained or tested before the run leaves a trace.
     SearchableCNN(model, options.search).plan(budget)
+    if training and data.samples is not None and options.train.batch_size > data.samples:
+        raise ValueError(
+            f"--train.batch-size is {options.train.batch_size}, and the set has {data.samples} "
+            "training samples; pass at most as many"
+        )
     test = data.test() if training else None
     with begun(folder, settings, options, model, data, console=console, ranks=ranks, hold=hold):
         work = _Work(folder, options, console, ranks)
@@ -184,6 +189,8 @@ def train_alone(
     with begun(folder, settings, options, model, data, console=console, ranks=ranks, hold=claim):
         work = _Work(folder, options, console, ranks)
         networks = {kind: work.train_and_test(phase, cnn, *loaders)}
+        if plan.cost is None:
+            plan = replace(plan, cost=int(networks[kind]["parameters"]))
         if work.metrics is not None:
             plan.save(folder / "plan.json")
             save(cnn, plan, folder / "cnn.safetensors")
@@ -232,6 +239,11 @@ class _Work:
         self, model: nn.Module, loader: Any, options: SearchOptions, budget: Budgets
     ) -> SizePlan:
         device = next(model.parameters()).device
+
+        def say(number: int, left: int) -> None:
+            told = f"comparing {left} plans near the soft sizes, round {number}"
+            self.console.print(told, highlight=False)
+
         with progress_bar(self.console) as progress, seeded(options.seed, device):
             plan = search(
                 model,
@@ -248,6 +260,7 @@ class _Work:
                     budget=budget if isinstance(budget, int | float) else None,
                     group=self.ranks.group,
                 ),
+                on_round=say,
                 group=self.ranks.group,
             )
         self.console.print(layer_table(model, plan))
