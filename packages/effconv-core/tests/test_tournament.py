@@ -91,7 +91,7 @@ def test_thirty_batches_are_compared_of_a_long_loader_and_of_a_short_one():
     long, short = Counted(100), Counted(4)
     for loader in (long, short):
         rounds, network = [], searchable(finalists=24)
-        tournament(network, loader, budget=BUDGET, on_round=lambda *told: rounds.append(told))
+        tournament(network, loader, budget=BUDGET, on_round=lambda *t, r=rounds: r.append(t))
         assert loader.taken == 30
         left = len(list(_candidates(network, network.plan(BUDGET), BUDGET)))
         for number, told in enumerate(rounds, 1):

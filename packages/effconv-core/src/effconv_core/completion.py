@@ -48,7 +48,12 @@ def completion_command(arguments: Sequence[str]) -> int:
             prog="effconv",
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-    sys.stdout.write(script.getvalue() + (FILES + "\n" if shell == "bash" else ""))
+    # A sentence of help that goes over two lines would be two words that the shell offers.
+    lines = [
+        line.replace("\\n", " ") if line.startswith("COMPLETION_SPEC") else line
+        for line in script.getvalue().splitlines(keepends=True)
+    ]
+    sys.stdout.write("".join(lines) + (FILES + "\n" if shell == "bash" else ""))
     return 0
 
 

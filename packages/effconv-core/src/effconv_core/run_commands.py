@@ -83,7 +83,7 @@ class Train(RunOptions, Subject):
 
     plan: said(Path | None, metavar="PATH") = None
     """JSON file of the sizes; by default the network's own."""
-    recipe: said(str) = "default"
+    recipe: said(Literal["default", "paper"]) = "default"
     """`default`, or `paper`; sets the defaults of --train."""
 
 

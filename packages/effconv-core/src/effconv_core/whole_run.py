@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -69,7 +69,7 @@ class Wanted:
     search: SearchConfig
     batch_size: int = 128
     """Of the search; of all ranks together."""
-    recipe: said(str) = "default"
+    recipe: said(Literal["default", "paper"]) = "default"
     """`default`, or `paper`; sets the other defaults."""
     baseline: said(bool) = False
     """Train the network with its original sizes too."""
