@@ -37,6 +37,12 @@ def page() -> str:
         "use one small filter at several resolutions and learn how to mix them. This page is made "
         "by `hatch run bench:methods`.",
         "",
+        "**Which to take**, from the small runs below, most of one seed: EffConv where the network "
+        "is to stay a plain CNN that costs about what it did; its search is the cheapest of the "
+        "three. Where what matters is far wider than 3x3 kernels see, FlexConv and the "
+        "multi-resolution network found it and were ahead, at many times the multiply-accumulates "
+        "and the time.",
+        "",
     ]
     missing = []
     for data, title in DATA.items():
