@@ -71,7 +71,7 @@ def page(cost: dict[str, Any], stream: dict[str, Any] | None) -> str:
         "",
         "What the model says of a search at 224x224 pixels with batches of 256, on such a machine; "
         "it was not run. The forecast stretches the fit far beyond its points, and a GPU has other "
-        "seconds for each unit.",
+        f"seconds for each unit. [Raw](../{COST}).",
         "",
         "| network | recipe | epochs | over a plain step | hours, 1 rank | over a plain step, "
         "8 ranks | hours, 8 ranks |",
