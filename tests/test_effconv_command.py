@@ -18,11 +18,8 @@ from effconv_core.cli import main
 from effconv_core.comparison import outcome, warnings
 from effconv_core.run_folder import read_run
 from effconv_core.sources import make_data, make_model
-from effconv_core.torchrun import Ranks
-from effconv_core.training import TrainConfig, evaluate
-from effconv_core.whole_run import RunOptions, fresh_cnn, original_sizes, placed
+from effconv_core.training import evaluate
 from PIL import Image
-from torch import nn
 
 OWN = """
 import torch
@@ -257,32 +254,6 @@ def test_a_budget_of_macs_and_no_training(effconv):
     assert json.loads(out).keys() == {"run", "sizes", "parameters", "budget"}
     assert not Path("runs/macs/cnn.safetensors").exists()
     assert "Budget 62,224 multiply-accumulates" in Path("runs/macs/report.md").read_text()
-
-
-@pytest.mark.parametrize(
-    ("name", "package"),
-    [("torchvision:resnet18", "torchvision"), ("timm:resnet10t", "timm"), ("effconv:resnet18", "")],
-)
-def test_networks_by_name_take_the_classes_and_the_channels_of_the_set(name, package):
-    pytest.importorskip(package or "effconv_models")
-    channels = 3 if package == "torchvision" else 1
-    model = make_model(name, num_classes=7, channels=channels, seed=5)
-    with torch.no_grad():
-        assert model.eval()(torch.zeros(1, channels, 64, 64)).shape == (1, 7)
-    same, other = (make_model(name, num_classes=7, channels=channels, seed=s) for s in (5, 6))
-    first = next(model.parameters())
-    assert torch.equal(next(same.parameters()), first)
-    assert not torch.equal(next(other.parameters()), first)
-
-
-def test_the_original_sizes_of_kernels_of_any_kind():
-    convs = nn.Conv2d(1, 1, (1, 7)), nn.Conv2d(1, 1, 3), nn.Conv3d(1, 2, 3), nn.Conv1d(1, 1, 5)
-    model = nn.Sequential(*convs)
-    sizes = original_sizes(model, ["0", "1", "2", "3"])
-    assert sizes == {"0": (1, 7), "1": 3, "2": 3, "3": 5}
-    options = RunOptions(train=TrainConfig())
-    fresh = fresh_cnn(placed(model, options, Ranks(0, 1, None, "cpu")), sizes, options)
-    assert [m.weight.shape for m in fresh] == [m.weight.shape for m in model]
 
 
 REFUSED = {
