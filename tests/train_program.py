@@ -1,11 +1,11 @@
 """One rank of a training: `python train_program.py FOLDER` under torchrun."""
 
-import gc
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from effconv_core.torchrun import joined
 from effconv_core.training import TrainConfig, evaluate, train
 from effconv_data import Batches, synthetic
 from safetensors.torch import save_file
@@ -70,9 +70,5 @@ def trained(rank: int, world_size: int, group: dist.ProcessGroup | None) -> dict
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    rank = dist.get_rank()
-    made = trained(rank, dist.get_world_size(), dist.group.WORLD)
-    save_file(made, Path(sys.argv[1]) / f"{rank}.tensors")
-    gc.collect()  # of what holds the group
-    dist.destroy_process_group()
+    with joined("cpu") as (rank, world_size, group, _):
+        save_file(trained(rank, world_size, group), Path(sys.argv[1]) / f"{rank}.tensors")

@@ -1,16 +1,18 @@
-"""What the tests of ranks run in each process: `python rank_program.py WHAT BACKEND FOLDER`."""
+"""What the tests of ranks run in each process: `python rank_program.py WHAT DEVICE FOLDER`."""
 
-import gc
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from effconv_core import SearchableCNN, check_ranks, recipe, search
 from effconv_core.ranks import data_parallel
+from effconv_core.torchrun import joined
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -170,8 +172,6 @@ def differing(group: dist.ProcessGroup, device: str, what: str) -> None:
             super().__init__(*args, **kwargs)
             searchables.append(self)
 
-    sys.modules["effconv_core.search"].SearchableCNN = Remembered
-
     def interfere(step: object) -> None:
         if rank == 1 and step.epoch == 1 and step.step == 3:
             if what == "soft sizes":
@@ -181,42 +181,51 @@ def differing(group: dist.ProcessGroup, device: str, what: str) -> None:
             if what == "killed":
                 os.kill(os.getpid(), 9)
 
-    search(
-        Network().to(device),
-        Part(rank, world_size, torch.float32, steps),
-        budget=BUDGET,
-        config=config,
-        criterion=criterion,
-        on_step=interfere,
-        group=group,
-    )
+    with patch.object(sys.modules["effconv_core.search"], "SearchableCNN", Remembered):
+        search(
+            Network().to(device),
+            Part(rank, world_size, torch.float32, steps),
+            budget=BUDGET,
+            config=config,
+            criterion=criterion,
+            on_step=interfere,
+            group=group,
+        )
 
 
-def main(what: str, backend: str, folder: Path) -> None:
+def main(what: str, device: str, folder: Path) -> None:
     """Run one of them."""
-    device = f"cuda:{os.environ['LOCAL_RANK']}" if backend == "nccl" else "cpu"
-    if backend == "nccl":
-        torch.cuda.set_device(device)
-    dist.init_process_group(backend)
-    rank = dist.get_rank()
-    if what == "everything":
-        made = everything(dist.group.WORLD, device, folder)
-        if rank == 0:
-            save_file(made, folder / "2.tensors")
-    elif what == "differences":
-        said = {}
-        for difference in DIFFERENCES:
-            try:
-                differing(dist.group.WORLD, device, difference)
-            except (ValueError, RuntimeError) as error:
-                said[difference] = f"{type(error).__name__}: {error}"
-        (folder / f"{rank}.json").write_text(json.dumps(said))
-    else:
-        differing(dist.group.WORLD, device, what)
-    gc.collect()  # of what holds the group
-    dist.destroy_process_group()
+    with joined(device) as (rank, _, group, own_device):
+        if what == "everything":
+            made = everything(group, own_device, folder)
+            if rank == 0:
+                save_file(made, folder / "2.tensors")
+        elif what == "differences":
+            said = {}
+            for difference in DIFFERENCES:
+                try:
+                    differing(group, own_device, difference)
+                except (ValueError, RuntimeError) as error:
+                    said[difference] = f"{type(error).__name__}: {error}"
+            (folder / f"{rank}.json").write_text(json.dumps(said))
+        else:
+            differing(group, own_device, what)
+
+
+def threads() -> list[str]:
+    """Give the names of this process's threads that are of the group; none without /proc."""
+    names = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
+    return [name for name in names if "gloo" in name]
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    status = 0
+    try:
+        main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    except RuntimeError:
+        traceback.print_exc()
+        status = 1
+    # One that is at work when the interpreter ends aborts the process.
+    assert not threads(), threads()
+    sys.exit(status)

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parents[2]
-BACKENDS = [
-    "gloo",
+DEVICES = [
+    "cpu",
     pytest.param(
-        "nccl",
+        "cuda",
         marks=[
             pytest.mark.gpu,
             pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two NVIDIA GPUs"),
@@ -83,12 +83,11 @@ def errors_of(processes: list[subprocess.Popen]) -> list[str]:
             process.kill()
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=DEVICES)
 def one_and_two(request, tmp_path_factory):
     """What one process makes, what two ranks make of the same, and the folder of both."""
     folder = tmp_path_factory.mktemp("ranks")
-    device = "cuda:0" if request.param == "nccl" else "cpu"
-    from_one = alone.everything(None, device, folder)
+    from_one = alone.everything(None, request.param, folder)
     by_torchrun("rank_program", "everything", request.param, folder)
     return from_one, load_file(folder / "2.tensors"), folder
 
@@ -125,9 +124,9 @@ def test_what_two_ranks_have_finished_is_finished_in_one_process(one_and_two):
     torch.testing.assert_close(found["sizes"], from_two["search/sizes"])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_ranks_that_differ_all_say_which_does(backend, tmp_path):
-    processes = side_by_side("differences", backend, tmp_path)
+@pytest.mark.parametrize("device", DEVICES)
+def test_ranks_that_differ_all_say_which_does(device, tmp_path):
+    processes = side_by_side("differences", device, tmp_path)
     errors = errors_of(processes)
     assert [process.returncode for process in processes] == [0, 0], errors
     for rank in range(2):
@@ -142,7 +141,7 @@ def test_ranks_that_differ_all_say_which_does(backend, tmp_path):
 
 
 def test_where_one_rank_is_killed_the_other_ends_with_an_error(tmp_path):
-    processes = side_by_side("killed", "gloo", tmp_path)
+    processes = side_by_side("killed", "cpu", tmp_path)
     survivor, _ = errors_of(processes)
     assert [process.returncode for process in processes] == [1, -9]
     assert "Connection" in survivor

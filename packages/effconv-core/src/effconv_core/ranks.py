@@ -18,6 +18,12 @@ from effconv_core.draws import Draws
 if TYPE_CHECKING:
     from effconv_core.searchable import SearchableCNN
 
+if dist.is_available():
+    # DistributedDataParallel imports it when it is made, and its functions keep the default group
+    # of that moment as the default of an argument: no destroy_process_group would end that group's
+    # threads then, and one that is at work when the interpreter ends aborts the process.
+    import torch.distributed.nn.functional
+
 
 def leads(group: dist.ProcessGroup | None) -> bool:
     """Tell whether this process writes files: rank 0 of the group, or the only process."""
