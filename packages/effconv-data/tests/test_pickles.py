@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -39,8 +40,10 @@ def same(found, wanted):
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_arrays_and_containers_come_back(protocol):
-    # Sets need Python's own set before protocol 4, which is one name too many.
-    batch = BATCH if protocol >= 4 else {**BATCH, "more": {"none": None, "raw": b"\x00\xff"}}
+    # Sets and bytearrays need Python's own by name in older protocols, which is one name too many.
+    more = BATCH["more"] if protocol >= 4 else {"none": None, "raw": b"\x00\xff"}
+    buffer = {"buffer": bytearray(b"\x01\x02")} if protocol >= 5 else {}
+    batch = {**BATCH, "more": more, **buffer}
     same(read(pickle.dumps(batch, protocol=protocol)), batch)
 
 
@@ -158,6 +161,24 @@ def test_what_is_admitted_cannot_be_changed(name, state):
 
 def test_a_huge_number_of_a_value_takes_no_memory():
     assert read(b"\x80\x02K\x01r\xff\xff\xff\xff.") == 1
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bytearray", "text", "frame"])
+def test_a_declared_length_takes_no_memory(kind):
+    code = {
+        "bytes": pickle.BINBYTES8,
+        "bytearray": pickle.BYTEARRAY8,
+        "text": pickle.BINUNICODE8,
+        "frame": pickle.FRAME,
+    }[kind]
+    declared = pickle.PROTO + b"\x05" + code + (1 << 30).to_bytes(8, "little") + b"few."
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="not read as a pickle"):
+            read(declared)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_shape_and_bytes_must_agree():

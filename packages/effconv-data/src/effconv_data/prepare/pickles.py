@@ -8,7 +8,7 @@ builds the arrays itself after checking what was noted.
 
 import math
 import pickle
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -110,6 +110,12 @@ class _Unpickler(pickle._Unpickler):
             return ADMITTED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it names {module}.{name}") from None
+
+    def _bytearray8(self) -> None:
+        # Python's own makes room for the length that the pickle declares before it reads.
+        self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
+
+    dispatch: ClassVar = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _bytearray8}
 
 
 def _finished(value: Any, seen: dict[int, Any]) -> Any:
