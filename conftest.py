@@ -1,10 +1,15 @@
 """Shared by all tests: one seed, and a torchvision that imports beside another build of torch."""
 
 import os
+import signal
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread for each of the processes that share the cores, and for those that they start.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell's background job has it, and its processes; some tests interrupt theirs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch

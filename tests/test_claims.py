@@ -133,7 +133,7 @@ def race(folder, barrier, won):
         return
     with won.get_lock():
         won.value += 1
-    time.sleep(10)  # it must live, or the others may follow
+    time.sleep(120)  # it must live, or the others may follow
 
 
 @pytest.mark.parametrize("abandoned", [False, True])

@@ -133,7 +133,7 @@ def test_the_saved_cnn_is_plain_and_as_good_as_the_report_says(demo):
 def test_a_killed_run_goes_on_and_ends_like_one_that_was_not_killed(demo, tmp_path, cut):
     _, folder = demo
     process = subprocess.Popen(command(tmp_path, *SHORT), cwd=ROOT, stdout=subprocess.DEVNULL)
-    checkpoint, deadline = tmp_path / "run" / cut, time.monotonic() + 120
+    checkpoint, deadline = tmp_path / "run" / cut, time.monotonic() + 600
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

@@ -276,6 +276,24 @@ def test_a_python_that_is_missing_is_named_and_another_stands_in(tmp_path, monke
     ]
 
 
+@pytest.mark.parametrize("failures", [0, 2, 3])
+def test_what_comes_from_the_network_is_asked_for_three_times(failures, tmp_path, monkeypatch):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from pathlib import Path\n"
+        "tries = Path('tries')\n"
+        "tries.write_text(tries.read_text() + 'x' if tries.exists() else 'x')\n"
+        f"raise SystemExit('broken off' if len(tries.read_text()) <= {failures} else 0)\n"
+    )
+    monkeypatch.setattr(install.time, "sleep", lambda seconds: None)
+    if failures == 3:
+        with pytest.raises(FailedError, match="broken off"):
+            install.fetch(sys.executable, program, cwd=tmp_path)
+    else:
+        install.fetch(sys.executable, program, cwd=tmp_path)
+    assert len((tmp_path / "tries").read_text()) == min(failures + 1, 3)
+
+
 def test_what_is_installed_is_used_and_what_fails_is_told(tiny, tmp_path, monkeypatch):
     programs, folder = tmp_path / "programs", tmp_path / "folder"
     programs.mkdir()

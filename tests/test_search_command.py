@@ -138,7 +138,7 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_not_killed(demo, tmp_pa
     arguments = ["demo", *SHORT, "--baseline", "--seed", "3"]
     process = subprocess.Popen(command(tmp_path, *arguments), cwd=ROOT, stdout=subprocess.DEVNULL)
     checkpoint = tmp_path / "run" / "train.safetensors"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -138,6 +139,20 @@ def run(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> str
     return process.stdout
 
 
+def fetch(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> None:
+    """Run a command that gets something from the network, which may break off: up to three times.
+
+    Raises:
+        FailedError: if it fails each time, with the end of what it said.
+    """
+    for _ in range(2):
+        with suppress(FailedError):
+            run(*arguments, cwd=cwd, env=env)
+            return
+        time.sleep(10)
+    run(*arguments, cwd=cwd, env=env)
+
+
 def foreign(root: Path, names: Sequence[str]) -> list[str]:
     """Give what some packages need that is not ours, also by way of one of ours."""
     found: dict[str, None] = {}
@@ -175,7 +190,7 @@ def install_torch(place: Place, folder: Path) -> Path:
         FailedError: if pip refuses, with its reason.
     """
     python, packages = _environment(place, folder / "torch")
-    run(python, *PIP, place.torch, cwd=folder, env=_usual())
+    fetch(python, *PIP, place.torch, cwd=folder, env=_usual())
     return packages
 
 
@@ -203,7 +218,7 @@ def install(
     python, packages = _environment(place, folder / "venv")
     (packages / "torch.pth").write_text(f"{torch}\n", encoding="utf-8")
     if needed := foreign(root, target):
-        run(python, *PIP, *needed, cwd=folder, env=_usual())
+        fetch(python, *PIP, *needed, cwd=folder, env=_usual())
     run(python, *PIP, "--index-url", index, *target, cwd=folder, env=alone)
     run(python, "-I", "-m", "pip", "check", cwd=folder)
     return python

@@ -90,13 +90,14 @@ def claim(folder: Path, silent: Callable[[Path], bool] = lambda _: False) -> Cla
         latest = _path(claims, number)
         if not (_is_released(latest) or _is_gone(latest) or silent(latest)):
             raise ClaimedError(f"{folder} is held by {_in_words(latest)}")
-    path = _path(claims, number + 1)
+    # Made before the file is: who is killed between the two keeps everybody out until it is stale.
+    path, text = _path(claims, number + 1), json.dumps(_this_process()).encode()
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except FileExistsError:
         raise ClaimedError(f"{folder} was taken by another process in this moment") from None
     try:
-        os.write(handle, json.dumps(_this_process()).encode())
+        os.write(handle, text)
     except OSError:  # such as a full disk; a claim without a name would keep everybody out
         path.unlink()
         raise
