@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread for each of the processes that share the cores, and for those that they start.
@@ -14,6 +15,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
 # Hypothesis draws the same examples everywhere, and a busy machine is no reason to fail.
 settings.register_profile(
@@ -24,6 +26,13 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("same")
+# It would also draw from the constants of whatever local modules are imported by then.
+providers._get_local_constants = lambda: providers._local_constants
+
+# The cache of torch.compile does not tell vector widths apart, and may come from another machine.
+width = torch.backends.cpu.get_cpu_capability().replace(" ", "-")
+cache = f"{tempfile.gettempdir()}/torchinductor-tests-{width}"
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", cache)
 
 if not torch.cuda.is_available():
     # Before any test imports Triton, which reads it then: its programs run in its interpreter.

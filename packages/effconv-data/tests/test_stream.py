@@ -275,9 +275,10 @@ def test_a_reader_that_hangs_is_an_error_and_the_rest_can_be_had(
     kept = shard.read_bytes()
     shard.unlink()
     os.mkfifo(shard)  # nobody ever writes to it, as behind a disk that no longer answers
-    monkeypatch.setattr("effconv_data.stream.STALL", 1)
-    with pytest.raises(RuntimeError, match="reads the shards of small gave nothing for 1 s; start"):
-        next(iter(batches))
+    with monkeypatch.context() as patched:
+        patched.setattr("effconv_data.stream.STALL", 1)
+        with pytest.raises(RuntimeError, match="shards of small gave nothing for 1 s; start"):
+            next(iter(batches))
     shard.unlink()
     shard.write_bytes(kept)
     resumed = read(1)
