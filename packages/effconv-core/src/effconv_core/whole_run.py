@@ -324,7 +324,7 @@ class _Repeatable:
     """A loader in whose epochs torch's global generators give what they give in every such epoch.
 
     So a search that goes on has the order of a DataLoader, and what the network itself draws, that
-    it would have had.
+    it would have had. To be used within `seeded`, which puts the generators back.
     """
 
     def __init__(self, loader: Any, seed: int) -> None:
