@@ -49,7 +49,7 @@ def told(differences: Sequence[tuple[float, list[float]]]) -> str:
             "so no interval."
         )
     half = half_width([difference for difference, _ in differences])
-    verdict = "yes" if mean > half else "no" if mean < -half else "no difference that counts"
+    verdict = "yes" if mean > half else "no" if mean < -half else "no difference can be told"
     return (
         f"{verdict}: {mean:+.2f} points (paired t, 95 % interval {mean - half:+.2f} to "
         f"{mean + half:+.2f}, {len(differences)} pairs of network, budget and seed)."

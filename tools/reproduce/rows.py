@@ -67,7 +67,7 @@ SCALES = {
     "cpu": {
         "mnist": Scale(replace(SHORT, epochs=2), 1),
         "cifar10": Scale(
-            SHORT, 2, 4, 12_000, None, None, None, True, FIRST, (20,), (0.10e6, 0.27e6), FIRST[0]
+            SHORT, 3, 4, 12_000, None, None, None, True, FIRST, (20,), (0.10e6, 0.27e6), FIRST[0]
         ),
         "stl10": Scale(SHORT, 1, 2, budgets=(0.66e6,)),
         "imagenet32": Scale(SHORT, 1, 2, 100_000),

@@ -126,10 +126,10 @@ def outcome(rows: Sequence[Row]) -> list[str]:
             sentence += f"{mean:+.2f} points, one pair, so no interval."
         else:
             half = half_width(differences)
-            verdict = "better" if mean > half else "worse" if mean < -half else "no difference"
-            counts = "that counts" if verdict == "no difference" else "beyond the interval"
+            verdict = "better" if mean > half else "worse" if mean < -half else ""
+            told_as = f"{verdict} beyond the interval" if verdict else "no difference can be told"
             sentence += (
-                f"{verdict} {counts}, {mean:+.2f} points (95 % interval {mean - half:+.2f} to "
+                f"{told_as}, {mean:+.2f} points (95 % interval {mean - half:+.2f} to "
                 f"{mean + half:+.2f}, {len(differences)} seeds)."
             )
         told.append(sentence)

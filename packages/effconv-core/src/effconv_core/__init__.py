@@ -16,7 +16,7 @@ from effconv_core.search import SearchStep, search
 from effconv_core.searchable import SearchableCNN
 from effconv_core.tournament import tournament
 
-__version__ = "0.3.0"
+__version__ = "0.3.1"
 
 __all__ = [
     "RECIPES",

@@ -178,7 +178,10 @@ def _commit() -> str:
         # An installed package may lie within a clone of something else.
         if git("ls-files", "--error-unmatch", Path(__file__).name).returncode:
             return "none, the packages are installed"
-        return git("describe", "--always", "--dirty", "--abbrev=12").stdout.strip() or "unknown"
+        name = git("describe", "--always", "--abbrev=12").stdout.strip()
+        # Not `describe --dirty`: results, which a command itself writes, make no other code.
+        changed = git("diff", "--quiet", "HEAD", "--", ":/*.py", ":/*.toml").returncode
+        return f"{name}-dirty" if name and changed else name or "unknown"
     except OSError:  # there is no git
         return "unknown"
 
