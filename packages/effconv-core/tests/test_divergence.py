@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -114,6 +115,31 @@ def test_finite_or_not(device):
         pytest.skip("there is no GPU")
     for value, finite in ((1.0, True), (math.nan, False), (-math.inf, False)):
         assert finite_soon(torch.tensor(value, device=device))() is finite
+
+
+def test_the_host_waits_for_the_gpu_that_the_loss_is_on(monkeypatch):
+    class Elsewhere:
+        """A loss of the second GPU, while the first is the current one."""
+
+        device, is_cuda, shape, dtype = torch.device("cuda:1"), True, (), torch.bool
+
+        def detach(self):
+            return self
+
+        isfinite = all = detach
+
+    recorded = []
+
+    class Event:
+        def record(self, stream=None):
+            recorded.append(stream)
+
+    on_host = SimpleNamespace(copy_=lambda *_, **__: None)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: on_host)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"stream of {device}")
+    finite_soon(Elsewhere())
+    assert recorded == ["stream of cuda:1"]
 
 
 def test_a_loader_that_hangs_is_told_of(monkeypatch, caplog):

@@ -22,7 +22,8 @@ def finite_soon(loss: Tensor) -> Callable[[], bool]:
     on_host = torch.empty(finite.shape, dtype=finite.dtype, pin_memory=True)
     on_host.copy_(finite, non_blocking=True)
     arrived = torch.cuda.Event()
-    arrived.record()
+    # The loss's own GPU need not be the current one, whose stream is recorded by default.
+    arrived.record(torch.cuda.current_stream(finite.device))
 
     def wait() -> bool:
         arrived.synchronize()
