@@ -43,6 +43,10 @@ def padded(searchable: "SearchableCNN", args: tuple, kwargs: dict[str, Any]) -> 
         return _padded(searchable, noise, drawn, args, kwargs)
     graphs = bias.is_cuda
     if searchable.compiled is None:
+        # The operators make tables in their first call and keep them, which nothing may do that is
+        # first called where a CUDA graph has its memory: PyTorch stops there.
+        with torch.no_grad():
+            _kernels(searchable, noise, drawn)
         searchable.compiled = torch.compile(_padded, mode="reduce-overhead" if graphs else None)
     given = searchable.compiled(searchable, noise, drawn, args, kwargs)
     # The next step writes a CUDA graph's outputs anew, which `on_step` may have kept.
@@ -56,6 +60,14 @@ def _padded(
     args: tuple,
     kwargs: dict[str, Any],
 ) -> tuple[Any, Tensor]:
+    kernels, learned = _kernels(searchable, noise, drawn)
+    with searchable.kernels_of(kernels):
+        return network(searchable, args, kwargs), learned
+
+
+def _kernels(
+    searchable: "SearchableCNN", noise: Tensor | None, drawn: Tensor | None
+) -> tuple[list[Tensor], Tensor]:
     padding = searchable.padding
     learned = soft_sizes = padding.expand(searchable.size_predictor())
     if noise is not None:
@@ -65,6 +77,4 @@ def _padded(
         sizes, drawn = padding.above(soft_sizes), padding.expand(drawn)
     else:
         sizes = padding.nearest(soft_sizes)
-    kernels = searchable.kernel_predictor.padded(soft_sizes, sizes, padding, drawn)
-    with searchable.kernels_of(kernels):
-        return network(searchable, args, kwargs), learned
+    return searchable.kernel_predictor.padded(soft_sizes, sizes, padding, drawn), learned
