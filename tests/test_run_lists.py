@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+import torch._dynamo
 from effconv_core.claim import CLAIMS
 from effconv_core.run_files import read_result
 from rich.console import Console
@@ -42,6 +44,20 @@ def count(folder, console, steps, seconds=0.03, bad=False):
         (folder / "partial").replace(done)
     (folder / "partial").write_text(json.dumps({"sum": sum(range(steps))}))
     (folder / "partial").replace(folder / "result.json")
+
+def compiles(folder, console, size):
+    import torch
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    def double(x):
+        return 2 * x
+
+    torch.compile(double, backend=backend, dynamic=False)(torch.ones(size))
+    (folder / "result.json").write_text(json.dumps({"graphs": len(graphs)}))
 
 def lies(folder, console):
     pass
@@ -103,6 +119,14 @@ def test_a_worker_does_all_runs_and_a_second_one_none(toys):
     work(path, quiet(), on_end=ended.append)
     assert len(ended) == 3
     check(toys, runs)
+
+
+def test_every_run_of_a_long_list_is_compiled(toys):
+    number = torch._dynamo.config.recompile_limit + 2
+    runs = [Run(f"run{i}", "toy_runs:compiles", {"size": 2 + i}) for i in range(number)]
+    write_list(toys / "list.json", runs)
+    work(toys / "list.json", quiet())
+    assert [read_result(toys / run.name) for run in runs] == [{"graphs": 1}] * number
 
 
 def test_a_failed_run_is_told_and_does_not_stop_the_rest(toys):

@@ -7,6 +7,7 @@ so workers need know nothing of each other, and any launcher may start any numbe
 
 import importlib
 import json
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from effconv_core.claim import ClaimedError, claim, held_before, is_held, watcher
 from effconv_core.run_files import RESULT, write_text
 from rich.console import Console
@@ -102,6 +104,7 @@ def _try(run: Run, path: Path, console: Console, silent: Callable[[Path], bool])
         if failed:
             _fail(folder, f"it needs {', '.join(failed)}, which failed", "")
             return True
+        _forget_what_was_compiled()
         console.print(f"{run.name}" + (" goes on" if held.number > 1 else ""), highlight=False)
         try:
             module, _, name = run.function.partition(":")
@@ -116,6 +119,16 @@ def _try(run: Run, path: Path, console: Console, silent: Callable[[Path], bool])
             console.print(f"{run.name} was silent for too long, and another worker has taken it")
             return False
     return True
+
+
+def _forget_what_was_compiled() -> None:
+    """Let a run compile as if it were alone in its process.
+
+    PyTorch compiles a function, such as a network's forward, for eight kinds of arguments, such as
+    networks of eight plans, and runs it eagerly for all further ones.
+    """
+    if "torch._dynamo" in sys.modules:  # nothing was compiled before it is imported, which is slow
+        torch.compiler.reset()
 
 
 def _fail(folder: Path, error: str, trace: str) -> None:
