@@ -78,6 +78,20 @@ def test_normalize_agrees_with_the_formula(shape, seed):
     assert torch.equal(normalize(images, torch.tensor(mean), torch.tensor(std)), found)
 
 
+def test_only_the_draws_go_to_the_device_of_the_images(monkeypatch):
+    moved = []
+
+    def move(draws, images):
+        moved.append(draws.numel())
+        return draws.to(images.device)
+
+    monkeypatch.setattr("effconv_data.augment._move", move)
+    images = torch.empty(5, 3, 8, 9, dtype=torch.uint8, device="meta")
+    assert pad_crop(images, 2, generator(0)).shape == images.shape
+    assert horizontal_flip(images, generator(0)).shape == images.shape
+    assert moved == [2 * 5, 5]
+
+
 def test_images_are_left_as_they_were():
     images = draw((4, 3, 5, 5), 0)
     before = images.clone()
