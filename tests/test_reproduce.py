@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from tools.reproduce import page, pictures
 from tools.reproduce.answer import answer
 from tools.reproduce.rows import FIGURES, SCALES, TABLES, Row, name_of, rows_of, runs_of
-from tools.reproduce.run import check_settings, made_with, run_name
+from tools.reproduce.run import check_settings, made_with, measure_peak, run_name
 from tools.reproduce.sections import without_results
 
 ROOT = Path(__file__).parents[1]
@@ -277,3 +277,12 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path):
             assert last.wait() == 0
             assert outcome(f"killed{attempt}") == outcome("whole")
             attempt += 1
+
+
+def test_the_peak_of_a_gpu_is_reset_once_there_is_something_to_reset(monkeypatch):
+    # Where the device has a number, PyTorch does not start CUDA itself, and refuses it.
+    called = []
+    monkeypatch.setattr(torch.cuda, "init", lambda: called.append("init"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", called.append)
+    measure_peak("cuda:1")
+    assert called == ["init", "cuda:1"]

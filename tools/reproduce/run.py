@@ -222,6 +222,7 @@ PROCESS = Path("/proc/self")
 def measure_peak(device: str) -> None:
     """Let the peak of memory be counted from here, where the system can."""
     if device.startswith("cuda"):
+        torch.cuda.init()  # without it there is nothing to reset where the device has a number
         torch.cuda.reset_peak_memory_stats(device)
     elif (PROCESS / "clear_refs").exists():
         (PROCESS / "clear_refs").write_text("5")  # see proc(5)
