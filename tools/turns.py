@@ -56,6 +56,11 @@ class SavedTogether:
         self.groups = len(first.param_groups)
         self.shift = sum(len(group["params"]) for group in first.param_groups)
 
+    @property
+    def state(self) -> dict[nn.Parameter, dict[str, Any]]:
+        """What both keep of each parameter."""
+        return {**self.first.state, **self.second.state}
+
     def state_dict(self) -> dict[str, Any]:
         """Give the state of both; the second's parameters are numbered behind the first's."""
         first, second = self.first.state_dict(), self.second.state_dict()

@@ -212,6 +212,35 @@ def test_a_state_of_a_later_schema_is_refused_and_not_passed_over(tmp_path, monk
         load_training_state(path, model, optimizer)
 
 
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+def test_an_optimizer_that_goes_on_has_its_slots_laid_out_as_before(kind, tmp_path):
+    momentum = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    optimizer = kind([*model.parameters(), nn.Parameter(torch.zeros(()))], lr=0.1, **momentum)
+    images = torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last)
+
+    def look():
+        return {
+            (number, slot): (value.clone(), value.stride(), value.dtype)
+            for number, slots in optimizer.state_dict()["state"].items()
+            for slot, value in slots.items()
+        }
+
+    for _ in range(2):
+        optimizer.zero_grad()
+        (model(images).sum() + optimizer.param_groups[0]["params"][2]).backward()
+        optimizer.step()
+    before = look()
+    assert any(stride[1] == 1 for _, stride, _ in before.values() if len(stride) == 4)
+    save_training_state(tmp_path / "state.safetensors", model, optimizer, {})
+    load_training_state(tmp_path / "state.safetensors", model, optimizer)
+    after = look()
+    assert before.keys() == after.keys()
+    for key, (value, *rest) in after.items():
+        assert torch.equal(value, before[key][0])
+        assert tuple(rest) == before[key][1:]
+
+
 def test_a_state_of_another_network_is_refused(tmp_path):
     path = tmp_path / "s.safetensors"
     model, optimizer = one_step()

@@ -160,6 +160,13 @@ def put_training_state(
         optimizer.load_state_dict({"state": slots, "param_groups": state.param_groups})
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{state.path} does not fit this model ({error}); {REMEDY}") from None
+    for parameter, own in optimizer.state.items():
+        for slot, value in own.items():
+            # Files hold contiguous tensors alone; in another layout than its parameter's a slot
+            # keeps PyTorch from updating all parameters by one kernel.
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                like = {"dtype": value.dtype, "device": value.device}
+                own[slot] = torch.empty_like(parameter, **like, requires_grad=False).copy_(value)
 
 
 def _previous(path: Path) -> Path:
