@@ -191,6 +191,16 @@ def worker(path):
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize(
+    "options", [Launch(workers=2), Launch(launcher="slurm"), Launch(launcher="ray")]
+)
+def test_workers_of_one_gpu_each_take_no_numbered_one(toys, options):
+    runs = [Run("run0", "toy_runs:count", {"steps": 1, "device": "cuda:1"})]
+    with pytest.raises(ValueError, match="device is 'cuda:1', but each worker sees one GPU alone"):
+        launch(toys / "list.json", runs, options, quiet())
+    assert not (toys / "list.json").exists()
+
+
 def test_workers_killed_at_random_lose_nothing_and_do_nothing_twice(toys):
     # Long enough that a slow machine, which seldom forks, kills often all the same.
     runs, path = counting(8, seconds=0.2), toys / "list.json"

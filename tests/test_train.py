@@ -238,6 +238,7 @@ def test_a_compiled_training_gives_the_same_losses():
 
 
 OPTIONS = bench_training.Options(batch_size=8, device="cpu")
+STATIC = "_dynamo_static_input_type"
 
 
 @pytest.mark.long
@@ -265,6 +266,30 @@ def test_every_way_of_the_training_benchmark_takes_a_step():
     assert len(names) == len(list(bench_training.ways("cpu", OPTIONS.recipes))) == 17
     on_a_gpu = list(bench_training.ways("cuda", OPTIONS.recipes))
     assert len({str(way) for way in on_a_gpu}) == len(on_a_gpu) == 19
+
+
+def test_the_training_benchmark_hands_kernels_to_a_network_s_graph():
+    way = bench_training.Way("paper", shapes="exact")
+    options = bench_training.Options(budget=0.1e6, batch_size=2, device="cpu")
+    plain, compiled = (bench_training.Stepped(way, options) for _ in range(2))
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append([node for node in graph.graph.nodes if node.op == "placeholder"])
+        return graph.forward
+
+    bench_training.compile_network(compiled.model, backend=backend)
+    images, labels = torch.randn(2, 3, 32, 32), torch.arange(2)
+    for _ in range(3):
+        plain.step(images, labels)
+        compiled.step(images, labels)
+    (graph,) = graphs
+    kernels = [node for node in graph if "kernel" in node.name]
+    # What lies where it lay at first is "unguarded" here, as parameters are; a kernel never is.
+    assert [node.meta["tensor_dict"].get(STATIC) for node in kernels] == [None] * 18
+    assert {node.meta["tensor_dict"].get(STATIC) for node in graph} == {None, "unguarded"}
+    for one, other in zip(plain.model.parameters(), compiled.model.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_the_training_benchmark_tells_epochs_beside_the_targets():

@@ -155,7 +155,7 @@ class Stepped:
         )
         self.forward = self.model
         if way.compile and way.recipe and way.shapes == "exact":
-            self.model.model.compile(mode=way.compile)
+            compile_network(self.model, mode=way.compile)
         elif way.compile and not way.recipe:
             self.forward = torch.compile(self.model, mode=way.compile)
 
@@ -181,6 +181,30 @@ class Stepped:
             self.step(*batch)
         wait(self.device)
         return (time.perf_counter() - started) / len(batches)
+
+
+def compile_network(searchable: SearchableCNN, **how: Any) -> None:
+    """Compile the CNN of a search on exact kernels, a graph for each tuple of sizes.
+
+    The kernels are the graph's inputs. As attributes of the layers, PyTorch would take them to lie
+    where they lay in the first step, and record a CUDA graph anew wherever they do not.
+
+    Args:
+        searchable: whose `model` is run by the graphs from now on.
+        how: what `torch.compile` takes.
+    """
+    run = searchable.model.forward
+
+    def on_kernels(kernels: list[Tensor], images: Tensor) -> Tensor:
+        with searchable.kernels_of(kernels):
+            return run(images)
+
+    compiled = torch.compile(on_kernels, **how)
+
+    def forward(images: Tensor) -> Tensor:
+        return compiled([conv.kernel for conv in searchable.convs], images)
+
+    searchable.model.forward = forward
 
 
 def wait(device: str) -> None:

@@ -70,7 +70,17 @@ def launch(
         options: who does it.
         console: told what ends, and how.
         on_end: told each run that has ended.
+
+    Raises:
+        ValueError: if workers that see one GPU each are to run on one of a number.
     """
+    one_gpu_each = options.launcher != "local" or options.workers > 1
+    numbered = {str(run.arguments.get("device")) for run in runs if one_gpu_each}
+    for device in sorted(name for name in numbered if name.startswith("cuda:")):
+        raise ValueError(
+            f"device is {device!r}, but each worker sees one GPU alone; pass 'cuda', and choose "
+            "GPUs by CUDA_VISIBLE_DEVICES"
+        )
     write_list(path, runs)
     ended = {run.name for run in runs if state(path, run) == "finished"}
     if ended:

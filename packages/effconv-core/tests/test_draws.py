@@ -1,5 +1,8 @@
+from contextlib import contextmanager
+
+import pytest
 import torch
-from effconv_core.draws import Draws, seeded
+from effconv_core.draws import Draws, seed_generators, seeded
 
 
 def test_numbers_are_uniform_and_differ_from_call_to_call():
@@ -51,3 +54,29 @@ def test_a_seed_of_the_global_generator_holds_within_its_block_alone():
         assert torch.equal(torch.rand(2), first)
     with seeded(None, cpu):
         assert not torch.equal(torch.rand(2), first)
+
+
+def test_only_the_gpu_in_use_is_seeded(monkeypatch):
+    # torch.manual_seed would seed all of them, and one alone is put back.
+    seeds, current = {}, [0]
+
+    @contextmanager
+    def on(device):
+        before, current[0] = current[0], device.index
+        yield
+        current[0] = before
+
+    def seed(number):
+        seeds[current[0]] = number
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch.cuda, "manual_seed", seed)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: pytest.fail("all were seeded"))
+    before = torch.random.get_rng_state()
+    seed_generators(5, torch.device("cuda:1"))
+    assert seeds == {1: 5}
+    assert torch.equal(torch.rand(2), torch.rand(2, generator=torch.Generator().manual_seed(5)))
+    torch.random.set_rng_state(before)
+    with seeded(6, torch.device("cpu")):
+        pass
+    assert seeds == {1: 5}

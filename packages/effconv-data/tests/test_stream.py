@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -194,7 +195,8 @@ def test_known_sets_have_their_augmentation(small_set):
 def test_resident_where_it_fits(sets):
     kind = type(load("even", root=sets, batch_size=2)).__name__
     assert kind == "ResidentBatches"
-    with patch("effconv_data.load.available_memory", return_value=2 * 24 * 12 - 1):
+    module = importlib.import_module("effconv_data.load")  # the package has a function of that name
+    with patch.object(module, "available_memory", return_value=2 * 24 * 12 - 1):
         assert type(load("even", root=sets, batch_size=2)).__name__ == "StreamedBatches"
         assert type(load("even", root=sets, batch_size=2, limit=23)).__name__ == kind
 

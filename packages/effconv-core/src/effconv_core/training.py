@@ -35,7 +35,9 @@ class TrainConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is PyTorch's autocast: weights and their updates stay in float32."""
     compile: bool = False
-    """Run the network through `torch.compile`, which takes a while before the first step."""
+    """Run the network through `torch.compile`, which takes a while before the first step. PyTorch
+    compiles eight networks of one class in a process and runs all further ones as they are: call
+    `torch.compiler.reset()` between trainings of more plans than that."""
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 1), ("weight_decay", 0)):

@@ -20,7 +20,7 @@ from effconv_core.budget import Budgets
 from effconv_core.choice import searched_layers
 from effconv_core.claim import claim
 from effconv_core.config import SearchConfig
-from effconv_core.draws import seeded
+from effconv_core.draws import seed_generators, seeded
 from effconv_core.endings import check_device
 from effconv_core.meter import progress_bar, step_meter
 from effconv_core.plan import Size, SizePlan, apply_plan, save
@@ -247,7 +247,7 @@ class _Work:
         with progress_bar(self.console) as progress, seeded(options.seed, device):
             plan = search(
                 model,
-                _Repeatable(loader, options.seed),
+                _Repeatable(loader, options.seed, device),
                 budget=budget,
                 config=options.search,
                 checkpoint=self.folder / "search.safetensors",
@@ -327,11 +327,11 @@ class _Repeatable:
     it would have had. To be used within `seeded`, which puts the generators back.
     """
 
-    def __init__(self, loader: Any, seed: int) -> None:
-        self.loader, self.seed = loader, seed
+    def __init__(self, loader: Any, seed: int, device: torch.device) -> None:
+        self.loader, self.seed, self.device = loader, seed, device
 
     def set_epoch(self, epoch: int) -> None:
-        torch.manual_seed(100_000 * self.seed + epoch)
+        seed_generators(100_000 * self.seed + epoch, self.device)
         if hasattr(self.loader, "set_epoch"):
             self.loader.set_epoch(epoch)
 
