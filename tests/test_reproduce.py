@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from effconv_data.prepare import prepare
+from rich.console import Console
 from safetensors.torch import save_file
 
-from tools.reproduce import page, pictures
+from tools.reproduce import __main__ as command
+from tools.reproduce import page, pictures, run, tables
 from tools.reproduce.answer import answer
 from tools.reproduce.rows import FIGURES, SCALES, TABLES, Row, name_of, rows_of, runs_of
 from tools.reproduce.run import check_settings, made_with, measure_peak, run_name
@@ -169,6 +172,75 @@ def test_accuracy_is_drawn_over_depth_and_budget():
     assert {name for name, _, _ in moved} != {name for name, _, _ in drawn}
 
 
+def measured(row, seed=0, scale="cpu", **changes):
+    """Give a result with all that a table shows."""
+    made = json.loads(json.dumps(made_with(row, seed, scale)))
+    times = ("search_epoch", "train_epoch", "epoch")
+    environment = {"device": "cpu", "commit": "c0", "torch": "2", "data": row.data}
+    return {
+        **made,
+        "sizes": {"a": 3, "b": 5},
+        "parameters": round(row.budget),
+        "accuracy": 0.5,
+        **{f"seconds_per_{name}": 2.0 for name in times},
+        "seconds_since_last_start": 10.0,
+        "peak_memory_mib": 100,
+        "environment": {**environment, **changes.pop("environment", {})},
+        **changes,
+    }
+
+
+def test_each_row_tells_its_device_and_what_was_reduced():
+    row, other = (rows_of("table2", "cpu")[n] for n in (0, 1))
+    two = {"device": "cuda", "torch": "3"}
+    found = [measured(row), measured(row, 1, environment=two), measured(other)]
+    lines = tables.section("table2", "cpu", found, "raw.jsonl")
+    first, second = (line for line in lines if line.startswith(("| CIFARResNet", "| EffConv")))
+    assert "| cpu, cuda | 12,000 training pictures, 10 of 350 epochs |" in first
+    assert "| cpu | 12,000 training pictures, 10 of 350 epochs |" in second
+    assert any("c0, cpu, cuda, torch 2, 3." in line for line in lines)
+    small = measured(other, scale="smoke")
+    assert tables.reduced_to(small).endswith(
+        "1 of 350 epochs, 1 of 2 epochs of search, 2 of 24 finalists"
+    )
+    stl10 = rows_of("table3", "gpu")[0]
+    assert "the paper trains for 100" in tables.scale_in_words(
+        "table3", "gpu", measured(stl10, scale="gpu")
+    )
+    assert tables.reduced_to(measured(stl10, scale="paper")) == "not reduced"
+
+
+def test_a_run_of_several_starts_is_told_whole():
+    row = rows_of("table1", "cpu")[0]
+    once, twice = measured(row), measured(row, 1, seconds_before=30.0)
+    assert "25.0" in tables.cells(row, [once, twice])
+
+
+def test_the_papers_figures_stand_beside_the_rows_of_figure_3_too():
+    at = {(row.model, row.budget): row for row in rows_of("figure3", "paper")}
+    assert tables.papers_figure(at["cifar_resnet20", 0.1e6]) == "*90.24 ± 0.05*"
+    assert tables.papers_figure(at["cifar_resnet56", 0.66e6]) == "*31 s an epoch*"
+    assert tables.papers_figure(at["cifar_resnet32", 0.66e6]) == "*92.99 ± 0.02, 23.82 s an epoch*"
+    assert tables.papers_figure(at["cifar_resnet26", 0.66e6]) == ""
+    table4 = {row.model: row for row in rows_of("table4", "paper")}
+    assert tables.papers_figure(table4["wide_resnet28_1"]) == "*32.03, top-5 57.51*"
+
+
+def test_what_only_a_figure_holds_is_on_the_page_with_its_sizes(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    rows = [row for row in rows_of("figure3", "gpu") if row.model == "cifar_resnet26"]
+    text = "".join(json.dumps(measured(row, scale="gpu")) + "\n" for row in rows)
+    (tmp_path / "cifar10-gpu.jsonl").write_text(text)
+    text, _ = page.page()
+    (section,) = [
+        s for s in text.split("\n## ") if s.startswith("Figure 3: depth and budget, scale")
+    ]
+    assert section.count("EffConv-26 |") == 2
+    assert "Not drawn yet" in section
+    assert "cifar_resnet26 0.66 M  learned, the paper's recipe  seed 0  3 5" in section
+    assert "`hatch run reproduce:figure3 --scale gpu`, commit c0, cpu" in section
+
+
 def test_kernels_are_drawn_from_the_first_seed(tmp_path):
     rows = [made_up("found", 0.5, seed) for seed in (0, 1)]
     for row in rows:
@@ -183,6 +255,126 @@ def test_kernels_are_drawn_from_the_first_seed(tmp_path):
     assert "EffConv-20" in caption
     labels = [text.get_text() for cell in draw().axes for text in cell.texts]
     assert labels == ["b\n3x3", "a\n2x2"]
+
+
+@pytest.fixture
+def ended(tmp_path, monkeypatch):
+    """Give the folders of Table 1's runs at the smallest scale, which have all ended."""
+    options = ["--scale", "smoke", "--runs", tmp_path / "runs", "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["reproduce", "table1", *map(str, options)])
+    folders = []
+    for row, seed in runs_of("table1", "smoke"):
+        folders.append(tmp_path / "runs" / "smoke" / run_name(row, seed))
+        folders[-1].mkdir(parents=True)
+        (folders[-1] / "result.json").write_text(json.dumps(measured(row, seed, "smoke")))
+        (folders[-1] / run.KERNELS).write_bytes(b"kernels")
+    return folders
+
+
+def test_a_table_is_written_with_what_failed(ended, tmp_path, monkeypatch):
+    (ended[0] / "result.json").unlink()
+
+    def failing(path, *_, **__):
+        (ended[0] / "failed.json").write_text(json.dumps({"error": "ValueError: too hot"}))
+        return 1
+
+    monkeypatch.setattr(command, "launch", failing)
+    assert command.main() == 1
+    table = (tmp_path / "runs" / "smoke" / "table1.md").read_text()
+    assert "| *99.8 ± 0.01, 35.86 s an epoch* |" in table
+    assert "128 training pictures, 128 test pictures, 1 of 350 epochs" in table
+    assert f"- `{ended[0].name}`: ValueError: too hot" in table
+    assert "(../../out/mnist-smoke.jsonl)" in table
+
+
+def test_a_figure_is_drawn_beside_its_table(tmp_path, monkeypatch):
+    options = ["--scale", "smoke", "--runs", tmp_path / "runs", "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["reproduce", "figure3", *map(str, options)])
+    (tmp_path / "out").mkdir()
+    rows = [measured(row, seed, "smoke") for row, seed in runs_of("figure3", "smoke")]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "out" / "cifar10-smoke.jsonl").write_text(lines)
+    assert command.main() == 0
+    (drawn,) = (tmp_path / "runs" / "smoke").glob("*.png")
+    assert f"]({drawn.name})" in (drawn.parent / "figure3.md").read_text()
+
+
+def test_a_row_is_kept_only_when_its_kernels_are(ended, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            command.main()
+    assert not (tmp_path / "out" / "mnist-smoke.jsonl").exists()
+    kept = tmp_path / "out" / "kernels" / "mnist-smoke" / f"{ended[0].name}.safetensors"
+    assert kept.read_bytes() == b"kernels"
+
+
+def test_rows_that_another_command_writes_meanwhile_stay(ended, tmp_path, monkeypatch):
+    out = tmp_path / "out" / "mnist-smoke.jsonl"
+    result = json.loads((ended[0] / "result.json").read_text())
+    (ended[0] / "result.json").unlink()
+    other = {**result, "seed": 7}
+
+    def meanwhile(path, runs, options, console, on_end):
+        with out.open("a") as file:
+            file.write(json.dumps(other) + "\n")
+        (ended[0] / "result.json").write_text(json.dumps(result))
+        on_end(runs[0])
+        return 0
+
+    monkeypatch.setattr(command, "launch", meanwhile)
+    assert command.main() == 0
+    seeds = [json.loads(line)["seed"] for line in out.read_text().splitlines()]
+    assert sorted(seeds) == [0, 0, 1, 1, 7]
+
+
+def test_a_folder_with_a_result_of_other_settings_is_refused(ended):
+    result = json.loads((ended[1] / "result.json").read_text())
+    result["train"]["lr"] *= 2
+    (ended[1] / "result.json").write_text(json.dumps(result))
+    with pytest.raises(
+        ValueError, match=rf"{ended[1].name} holds .* with other settings \(train\)"
+    ):
+        command.main()
+
+
+def test_a_device_that_is_not_there_is_refused_before_any_run(ended, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--device", "cuda"])
+    with pytest.raises(ValueError, match="this torch sees no GPU"):
+        command.main()
+    assert not (tmp_path / "out").exists()
+
+
+def mnist():
+    """Give the folder of the sets, where it holds MNIST."""
+    data = os.environ.get("EFFCONV_DATA")
+    if not data or not (Path(data) / "mnist" / "index.json").is_file():
+        pytest.skip("EFFCONV_DATA holds no MNIST")
+    return data
+
+
+@pytest.mark.slow
+def test_a_run_counts_its_earlier_starts_and_says_what_else_could_be_done(tmp_path, monkeypatch):
+    mnist()
+    row, seed = runs_of("table1", "smoke")[-1]
+    given = {"row": asdict(row), "seed": seed, "scale": "smoke", "device": "cpu"}
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "train", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run.run_row(tmp_path, Console(quiet=True), **given)
+    with pytest.raises(FileExistsError, match="another device; run it as it was .* or delete"):
+        run.run_row(tmp_path, Console(quiet=True), **{**given, "device": "cpu:0"})
+    run.run_row(tmp_path, Console(quiet=True), **given)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["seconds_before"] > 0
 
 
 def reproduce(name, folder, data, *options):
@@ -252,9 +444,7 @@ def test_a_table_runs_on_a_small_set_in_the_official_layout(table, data, write, 
 
 @pytest.mark.slow
 def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path):
-    data = os.environ.get("EFFCONV_DATA")
-    if not data or not (Path(data) / "mnist" / "index.json").is_file():
-        pytest.skip("EFFCONV_DATA holds no MNIST")
+    data = mnist()
 
     def outcome(name):
         lines = (tmp_path / name / "mnist-smoke.jsonl").read_text().splitlines()

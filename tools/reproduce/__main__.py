@@ -1,7 +1,7 @@
 """`hatch run reproduce:table1` and the like: run what a table or figure lacks, and write it."""
 
 import json
-import shutil
+import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,15 +9,19 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from effconv_core.endings import run_command
+from effconv_core import figures
+from effconv_core.endings import check_device, run_command
+from effconv_core.files import written_whole
 from effconv_core.run_files import RESULT, read_result, write_result, write_text
 from rich.console import Console
 
 from tools.jobs import read_rows
 from tools.launch import Launch, launch
+from tools.reproduce.pictures import pictures_of, shown
 from tools.reproduce.rows import Row, runs_of
 from tools.reproduce.run import KERNELS, check_settings, needed_by, run_name
-from tools.run_list import Run
+from tools.reproduce.tables import results_of, section
+from tools.run_list import Run, failure, state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +50,10 @@ def main() -> int:
         for number, (row, seed) in enumerate(pairs, 1):
             console.print(f"{number}/{len(pairs)} {run_name(row, seed)}")
         return 0
+    if options.launcher == "local":  # elsewhere the workers' machines have what this one lacks
+        check_device(options.device)
     out = options.out / f"{pairs[0][0].data}-{options.scale}.jsonl"
-    results = {run_name(Row(**row["row"]), row["seed"]): row for row in read_rows(out)}
+    results = _read(out)
     for row, seed in pairs:
         name = run_name(row, seed)
         if name in results:
@@ -63,11 +69,13 @@ def main() -> int:
         result = results[ended.name] = read_result(folder / ended.name)
         sizes = " ".join(map(str, result["sizes"].values()))
         console.print(f"    test accuracy {result['accuracy']:.2%}, sizes {sizes}")
-        _write(out, results)
+        # Before the row, which says that nothing is left to collect.
         if (kernels := folder / ended.name / KERNELS).exists():
             place = out.parent / "kernels" / out.stem / f"{ended.name}.safetensors"
             place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(kernels, place)
+            with written_whole(place) as temporary:
+                temporary.write_bytes(kernels.read_bytes())
+        _write(out, results)
 
     given = {"scale": options.scale, "device": options.device}
     runs = [
@@ -79,15 +87,49 @@ def main() -> int:
         )
         for row, seed in pairs
     ]
-    for run in runs:  # what ended while nobody collected
-        if run.name not in results:
+    for run, (row, seed) in zip(runs, pairs, strict=True):  # what ended while nobody collected
+        place = folder / run.name
+        if run.name not in results and (place / RESULT).exists():
+            check_settings(read_result(place), row, seed, options.scale, place)
             keep(run)
-    return launch(folder / f"{options.name}.json", runs, options, console, on_end=keep)
+    path = folder / f"{options.name}.json"
+    status = launch(path, runs, options, console, on_end=keep)
+    page = _table(options, path, runs, results, out)
+    console.print(f"{page} written", soft_wrap=True)
+    return status
+
+
+def _read(out: Path) -> dict[str, dict[str, Any]]:
+    """Give the results that a file of raw results holds, by the names of their runs."""
+    return {run_name(Row(**row["row"]), row["seed"]): row for row in read_rows(out)}
 
 
 def _write(out: Path, results: dict[str, dict[str, Any]]) -> None:
+    """Write results beside those that another command has written since; figures share files."""
+    results |= _read(out) | results
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, "".join(json.dumps(results[name]) + "\n" for name in sorted(results)))
+
+
+def _table(
+    options: Options, path: Path, runs: list[Run], results: dict[str, dict[str, Any]], out: Path
+) -> Path:
+    """Write the table or figure as it stands, beside the list of its runs."""
+    found = results_of(options.name, options.scale, results.values())
+    drawn = pictures_of(options.name, options.scale, found, options.out)
+    for picture, _, draw in drawn:
+        figures.save_figure(draw(), path.parent / picture)
+    parts = []
+    if found:
+        raw = Path(os.path.relpath(out, path.parent)).as_posix()
+        parts += section(options.name, options.scale, found, raw, shown(options.name, drawn))
+    left = [run for run in runs if run.name not in results]
+    why = [f": {failure(path, run)}" if state(path, run) == "failed" else "" for run in left]
+    parts += ["## Not run or failed", ""] if left else []
+    parts += [f"- `{run.name}`{each}" for run, each in zip(left, why, strict=True)]
+    page = path.with_suffix(".md")
+    write_text(page, "\n".join([*parts, ""]))
+    return page
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import hashlib
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from effconv_core import figures
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
 
-from tools.reproduce.rows import LEARNED, Row, name_of, rows_of
+from tools.reproduce.rows import FIGURES, LEARNED, Row, name_of, rows_of
 from tools.reproduce.run import run_name
 
 Picture = tuple[str, str, Callable[[], Figure]]
@@ -23,6 +23,36 @@ def named(title: str, source: object) -> str:
     """Name a picture by what it is drawn from, so that a page cannot show one of older results."""
     source = source if isinstance(source, bytes) else repr(source).encode()
     return f"{title}-{hashlib.sha256(source).hexdigest()[:12]}.png"
+
+
+def pictures_of(name: str, scale: str, rows: list[dict[str, Any]], folder: Path) -> list[Picture]:
+    """Give what of a table or figure is drawn, from all results of a scale.
+
+    Args:
+        name: of the table or figure; tables have no pictures.
+        scale: of the results.
+        rows: the results, of CIFAR-10.
+        folder: of the raw results, which holds the kernels.
+    """
+    if name == "figure2":
+        return list(kernel_pictures(folder, "cifar10", scale, rows))
+    return list(course_pictures(scale, rows)) if name == "figure3" else []
+
+
+def shown(name: str, pictures: Sequence[Picture], place: str = "") -> list[str]:
+    """Give the lines that show the pictures of a table or figure with their captions.
+
+    Args:
+        name: of the table or figure.
+        pictures: what is drawn.
+        place: stands before the name of each.
+    """
+    if name in FIGURES and not pictures:
+        return ["Not drawn yet: kernels take a run that kept them, a course two points.", ""]
+    lines = [
+        (f"![{caption}]({place}{file})", "", f"{caption}.", "") for file, caption, _ in pictures
+    ]
+    return [line for each in lines for line in each]
 
 
 def kernel_pictures(
@@ -36,8 +66,9 @@ def kernel_pictures(
             if Row(**result["row"]) == wanted and place.exists():
                 yield (
                     named(f"kernels-{scale}-{wanted.sizes}", place.read_bytes()),
-                    f"Kernels of {name_of(wanted)}, sizes {wanted.sizes}, seed {result['seed']}, "
-                    "after training: a row a layer, the first input channel of ten outputs",
+                    f"Kernels of {name_of(wanted)} of {wanted.budget / 1e6:.2f} M, sizes "
+                    f"{wanted.sizes}, seed {result['seed']}, scale {scale}, after training: a row "
+                    "a layer, the first input channel of ten outputs",
                     lambda place=place, result=result: _kernels(place, list(result["sizes"])),
                 )
                 break

@@ -121,8 +121,13 @@ def run_row(
         generator=torch.Generator().manual_seed(seed),
     ).to(device, memory_format=torch.channels_last)
     made = {**made_with(row, seed, scale), "device": device}
-    open_run(folder, made, data_note(row.data), describe(model), overwrite=False)
+    try:
+        open_run(folder, made, data_note(row.data), describe(model), overwrite=False)
+    except FileExistsError as error:  # whose remedy is an option that this command lacks
+        remedy = f"run it as it was begun, or delete {folder} to begin it anew"
+        raise FileExistsError(f"{str(error).partition(';')[0]}; {remedy}") from error
     metrics = Metrics(folder)
+    before = sum(metric.get("seconds", 0.0) for metric in metrics.rows())
     started = time.perf_counter()
     if config is None:
         found = [read_result(folder.parent / name)["sizes"] for name in needed_by(row, seed)]
@@ -167,6 +172,7 @@ def run_row(
         "seconds_per_search_epoch": seconds_per_epoch(metrics, "search"),
         "seconds_per_train_epoch": seconds_per_epoch(metrics, "train"),
         "seconds_per_epoch": seconds_per_epoch(metrics, "search", "train"),
+        "seconds_before": round(before, 1),  # epochs that earlier starts ended
         "seconds_since_last_start": round(time.perf_counter() - started, 1),
         "peak_memory_mib": peak_memory(device),
         "environment": {"data": data_note(row.data), **environment(device)},

@@ -1,0 +1,185 @@
+"""A table or a figure's rows as measured, beside the paper's figures; made of raw results alone."""
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tools.reproduce.answer import RECIPES
+from tools.reproduce.rows import SCALES, Row, name_of, rows_of
+from tools.reproduce.run import search_config
+
+PAPER = json.loads((Path(__file__).parent / "paper_tables.json").read_text())["effconv"]
+DEEPEST = {"model": "EffConv-56", "params_m": 0.66, **PAPER["figure3a_text"]["ResNet-56 at 0.66 M"]}
+STATED = {
+    "mnist": PAPER["table1_mnist"],
+    "cifar10": [*PAPER["table2_cifar10"], *PAPER["figure3b_text"], DEEPEST],
+    "stl10": PAPER["table3_stl10"],
+    "imagenet32": PAPER["table4_imagenet32"],
+}
+"""What the paper states of each data set."""
+TITLES = {
+    "table1": "Table 1: MNIST",
+    "table2": "Table 2: CIFAR-10",
+    "table3": "Table 3: STL-10",
+    "table4": "Table 4: ImageNet-32",
+    "figure2": "Figure 2: the kernels",
+    "figure3": "Figure 3: depth and budget",
+}
+SOURCES = {
+    **{kind: f"learned, {recipe}" for kind, recipe in RECIPES.items()},
+    "original": "3x3 everywhere",
+    "uniform": "one size, nearest the budget",
+    "reversed": "the learned ones from back to front, at the budget",
+    "other seed": "learned with another seed",
+}
+HEADINGS = (
+    *("network", "sizes", "parameters", "accuracy", "seeds", "s an epoch, search", "training"),
+    *("both", "s in all", "MiB", "device", "what was reduced", "the paper's"),
+)
+
+
+def results_of(name: str, scale: str, results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give those results that are of a table or a figure, in its order."""
+    wanted = rows_of(name, scale)
+    found = [result for result in results if Row(**result["row"]) in wanted]
+    return sorted(found, key=lambda result: (wanted.index(Row(**result["row"])), result["seed"]))
+
+
+def section(
+    name: str, scale: str, results: list[dict[str, Any]], raw: str, pictures: Sequence[str] = ()
+) -> list[str]:
+    """Give the lines of a table or a figure at one scale.
+
+    Args:
+        name: of the table or figure.
+        scale: a name of `SCALES`.
+        results: of `results_of`, at least one.
+        raw: where they are, from the page.
+        pictures: lines that stand above the table.
+    """
+    groups = defaultdict(list)
+    for result in results:
+        groups[Row(**result["row"])].append(result)
+    parts = [f"## {TITLES[name]}, scale {scale}", "", scale_in_words(name, scale, results[0]), ""]
+    parts += [*pictures, "| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
+    parts += ["| " + " | ".join(cells(row, found)) + " |" for row, found in groups.items()]
+    parts += ["", "Sizes, from the first searched layer to the last:", "", "```"]
+    width = max(len(source(row.sizes)) for row in groups)
+    for row, found in groups.items():
+        for result in found:
+            sizes = " ".join(map(str, result["sizes"].values()))
+            parts.append(
+                f"{row.model} {row.budget / 1e6:.2f} M  {source(row.sizes):{width}}  "
+                f"seed {result['seed']}  {sizes}"
+            )
+    made = {
+        key: ", ".join(sorted({result["environment"][key] for result in results}))
+        for key in ("commit", "device", "torch", "data")
+    }
+    parts += [
+        "```",
+        "",
+        f"`hatch run reproduce:{name} --scale {scale}`, commit {made['commit']}, {made['device']}, "
+        f"torch {made['torch']}. Data: {made['data']}. [Raw]({raw})."
+        + (" Other work ran beside it, which the seconds show." if scale == "cpu" else ""),
+        "",
+    ]
+    return parts
+
+
+def cells(row: Row, found: list[dict[str, Any]]) -> list[str]:
+    """Give a row's cells, as `HEADINGS` names them."""
+    accuracies = [100 * result["accuracy"] for result in found]
+    parameters = sorted({result["parameters"] for result in found})
+    spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+    # Of an interrupted run, the epochs of its earlier starts are counted too.
+    in_all = [r["seconds_since_last_start"] + r.get("seconds_before", 0.0) for r in found]
+    phases = ("seconds_per_search_epoch", "seconds_per_train_epoch", "seconds_per_epoch")
+    return [
+        name_of(row),
+        source(row.sizes),
+        " to ".join(f"{value / 1e6:.3f} M" for value in parameters),
+        f"{statistics.mean(accuracies):.2f}{spread}{top5(found)}",
+        ", ".join(str(result["seed"]) for result in found),
+        *(_mean([result[phase] for result in found]) for phase in phases),
+        _mean(in_all),
+        _mean([result["peak_memory_mib"] for result in found]),
+        ", ".join(sorted({result["environment"]["device"] for result in found})),
+        reduced_to(found[0]),
+        papers_figure(row),
+    ]
+
+
+def scale_in_words(name: str, scale: str, result: dict[str, Any]) -> str:
+    """Say what a scale's rows are trained with, and which of the rows it has."""
+    train = result["train"]
+    pictures = (
+        "all training pictures"
+        if result["pictures"] is None
+        else f"the first {result['pictures']:,} training pictures"
+    )
+    theirs = SCALES["paper"][result["row"]["data"]].train.epochs
+    whole, own = rows_of(name, "paper"), rows_of(name, scale)
+    missing = len(whole) - len(set(whole) & set(own))
+    return (
+        f"Trained on {pictures} for {train['epochs']} epochs ({train['optimizer']}, batch "
+        f"{train['batch_size']}, rate {train['lr']}, {train['schedule']}); the paper trains for "
+        f"{theirs}. Searches see the same pictures."
+        + (
+            f" {missing} of scale paper's {len(whole)} rows are not in this scale."
+            if missing
+            else ""
+        )
+    )
+
+
+def reduced_to(result: dict[str, Any]) -> str:
+    """Say what of a row was run with less than at scale `paper`."""
+    row, search = Row(**result["row"]), result["search"]
+    whole = SCALES["paper"][row.data]
+    of_test = SCALES[result["scale"]][row.data].test_pictures
+    numbers = {"training pictures": result["pictures"], "test pictures": of_test}
+    parts = [f"{number:,} {what}" for what, number in numbers.items() if number is not None]
+    pairs = [("epochs", result["train"]["epochs"], whole.train.epochs)]
+    if search is not None:
+        theirs = search_config(row, whole, result["seed"])
+        pairs.append(("epochs of search", search["epochs"], theirs.epochs))
+        pairs.append(("finalists", search["finalists"], theirs.finalists))
+    parts += [f"{own} of {theirs} {what}" for what, own, theirs in pairs if own < theirs]
+    return ", ".join(parts) or "not reduced"
+
+
+def top5(found: list[dict[str, Any]]) -> str:
+    """Give the mean top-5 accuracy where it was measured."""
+    values = [100 * result["top5"] for result in found if "top5" in result]
+    return f" (top-5 {statistics.mean(values):.2f})" if values else ""
+
+
+def source(sizes: str) -> str:
+    """Say where sizes come from."""
+    return SOURCES.get(sizes, f"{sizes}, at the budget")
+
+
+def papers_figure(row: Row) -> str:
+    """Give what the paper states for a row, if anything."""
+    for stated in STATED[row.data]:
+        near = abs((stated["params_m"] or 0) - row.budget / 1e6) < 0.005
+        ours = row.sizes in ("found", "paper", "original")
+        if stated["model"] == name_of(row) and near and ours:
+            spread = "" if stated.get("std") is None else f" ± {stated['std']}"
+            told = {
+                "accuracy": "{}" + spread,
+                "top5": "top-5 {}",
+                "seconds_per_epoch": "{} s an epoch",
+            }
+            known = [form.format(stated[key]) for key, form in told.items() if stated.get(key)]
+            return f"*{', '.join(known)}*"
+    return ""
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{statistics.mean(known):.1f}" if known else ""
