@@ -449,17 +449,29 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path):
     def outcome(name):
         lines = (tmp_path / name / "mnist-smoke.jsonl").read_text().splitlines()
         keys = ("row", "seed", "sizes", "parameters", "accuracy")
-        return [{key: json.loads(line)[key] for key in keys} for line in lines]
+        kernels = sorted((tmp_path / name / "kernels" / "mnist-smoke").iterdir())
+        return [
+            *({key: json.loads(line)[key] for key in keys} for line in lines),
+            *((path.name, path.read_bytes()) for path in kernels),
+        ]
 
-    whole = reproduce("table1", tmp_path / "whole", data)
+    def at_work(name):
+        """Start it; give it, and the time, when it has imported all and begins."""
+        process = reproduce("table1", tmp_path / name, data)
+        process.stdout.readline()
+        return process, time.monotonic()
+
+    whole, began = at_work("whole")
     assert whole.wait() == 0, whole.communicate()
+    seconds = time.monotonic() - began
     source, kills, attempt = random.Random(0), 0, 0
     while kills < 10:
-        process = reproduce("table1", tmp_path / f"killed{attempt}", data)
-        until = time.monotonic() + source.uniform(1.5, 5)
-        while process.poll() is None and time.monotonic() < until and kills < 10:
-            time.sleep(0.05)
-        if process.poll() is None and kills < 10:
+        process, began = at_work(f"killed{attempt}")
+        # Any moment of what there is to do, and not of the imports before it.
+        until = began + source.uniform(0, seconds)
+        while process.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+        if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
         if process.wait() == 0 or kills == 10:
