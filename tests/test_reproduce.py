@@ -143,9 +143,30 @@ def test_figures_without_results_are_found(tmp_path):
         "## Linked\n\n93.5 % ([rows](results/a.json))\n\n"
         "## Lost\n\n93.5 points ([rows](results/b.json))\n\n"
         "## Bare\n\nIt won by 40 %.\n\n"
-        "## Code\n\n```\n1.5\n```\n"
+        "## Code\n\n```\n1.5\n```\n\n"
+        "## Units\n\nAn epoch takes 17 s.\n\n"
+        "## List\n\n- Rows [here](results/a.json): 5 %.\n- It takes 48 times\n  as much.\n\n"
+        "## Beside a list\n\n- Rows [here](results/a.json): 5 %.\n\nIt won by 2 points.\n\n"
+        "## Prose of a list\n\nIn [these](results/a.json):\n\n- 5 %\n- 6 %\n\n"
+        "## No measurement\n\nIt has 0.27 M parameters in 20 layers, Section 4.2, Apache-2.0.\n"
     )
-    assert without_results(document) == ["Lost", "Bare"]
+    assert without_results(document) == ["Lost", "Bare", "Units", "List", "Beside a list"]
+
+
+@pytest.mark.parametrize(
+    "place", ["README.md", "docs/index.md", "docs/efficiency.md", "packages/effconv-core/README.md"]
+)
+def test_a_made_up_figure_fails_the_check(place, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    read = Path.read_text
+
+    def with_a_figure(path, *arguments, **options):
+        text = read(path, *arguments, **options)
+        return f"{text}\nIt reaches 99.99 %.\n" if str(path) == place else text
+
+    monkeypatch.setattr(Path, "read_text", with_a_figure)
+    page.check(*page.page())
+    assert place in capsys.readouterr().out
 
 
 def test_accuracy_is_drawn_over_depth_and_budget():

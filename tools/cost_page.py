@@ -144,12 +144,17 @@ def read(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def main() -> None:
-    """Write the page."""
+def current() -> str:
+    """Make the page from the results that there are."""
     cost = read(COST)
     if cost is None:
         sys.exit(f"{COST} does not exist; `hatch run bench:cost` writes it")
-    write_text(PAGE, page(cost, read(STREAM)))
+    return page(cost, read(STREAM))
+
+
+def main() -> None:
+    """Write the page."""
+    write_text(PAGE, current())
 
 
 if __name__ == "__main__":

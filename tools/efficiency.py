@@ -23,7 +23,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from tools.bench_search_step import seconds, spread, training_step
-from tools.efficiency_page import AXES, PARTS, write_page
+from tools.efficiency_page import AXES, PAGE, PARTS, made
 from tools.meter import plain_bar
 
 
@@ -51,7 +51,7 @@ class Options:
     """Threads of the CPU."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     out: Path = Path(f"results/efficiency-{'cuda' if torch.cuda.is_available() else 'cpu'}.json")
-    page: Path = Path("docs/efficiency.md")
+    page: Path = PAGE
     report: bool = False
     """Only write the page from the result that there is."""
 
@@ -208,7 +208,7 @@ def main() -> None:
         }
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(options.out, json.dumps(content, indent=1) + "\n")
-    write_page(options.page, options.out)
+    write_text(options.page, made(options.page, options.out))
     console.print(f"{options.page} written from {options.out}")
 
 

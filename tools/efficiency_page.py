@@ -8,13 +8,13 @@ from statistics import mean, stdev
 from types import MappingProxyType
 from typing import Any
 
-from effconv_core.run_files import write_text
-
 from tools.ground_truth import FOLDER as GROUND_TRUTH
 from tools.jobs import read_rows
 from tools.score_search import truth
 
 ROOT = Path(__file__).parents[1]
+PAGE = Path("docs/efficiency.md")
+RESULT = Path("results/efficiency-cpu.json")
 
 AXES = {
     "depth": (20, 32, 44, 56),
@@ -112,9 +112,9 @@ def page(
     for axis in AXES:
         parts += table(axis, [row for row in rows if row["axis"] == axis])
     parts += [
-        f"`hatch run bench:efficiency --out {result}`, commit {environment['commit']}, "
-        f"{environment['device']}, torch {environment['torch']}. Random pictures. The page is made "
-        "by the same command.",
+        f"`hatch run bench:efficiency --pairs {content['pairs']} --out {result}`, commit "
+        f"{environment['commit']}, {environment['device']}, torch {environment['torch']}. Random "
+        "pictures. The page is made by the same command.",
         "",
         *throughput(result.parent, link.rpartition("/")[0], steps),
     ]
@@ -249,9 +249,14 @@ def measured(content: dict[str, Any], link: str) -> list[str]:
     return parts
 
 
-def write_page(path: Path, result: Path) -> None:
-    """Write the page."""
+def made(path: Path, result: Path) -> str:
+    """Make the page that is to lie at a path from a result and those beside it."""
     link = Path(os.path.relpath(result, path.parent)).as_posix()
     places = {device: result.with_name(f"throughput-{device}.json") for device in DEVICES}
     steps = {device: place.read_text() for device, place in places.items() if place.exists()}
-    write_text(path, page(result, result.read_text(encoding="utf-8"), link, steps))
+    return page(result, result.read_text(encoding="utf-8"), link, steps)
+
+
+def current() -> str:
+    """Make the project's own page."""
+    return made(PAGE, RESULT)

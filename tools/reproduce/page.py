@@ -1,26 +1,40 @@
 """`hatch run reproduce:report` writes docs/results.md; `reproduce:check` fails where it differs.
 
 The page is made of the raw results alone, so that no figure in it can be one that nobody measured.
+The check looks at the other documents too: those that commands make must be what they make, and in
+those written by hand whatever states figures must link to raw results.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from effconv_core import figures
 from effconv_core.run_files import write_text
 
+from tools import cost_page, efficiency_page
+from tools.faults import page as faults_page
 from tools.jobs import read_rows
+from tools.methods import page as methods_page
 from tools.reproduce.answer import Results, answer
 from tools.reproduce.pictures import Picture, pictures_of, shown
 from tools.reproduce.rows import FIGURES, TABLES, Row, runs_of
 from tools.reproduce.run import run_name
 from tools.reproduce.sections import without_results
 from tools.reproduce.tables import TITLES, results_of, section
+from tools.versus import page as versus_page
 
 PAGE = Path("docs/results.md")
 PICTURES = Path("docs/figures")
 RESULTS = Path("results/reproduce")
+MADE: dict[Path, Callable[[], str]] = {
+    cost_page.PAGE: cost_page.current,
+    efficiency_page.PAGE: efficiency_page.current,
+    faults_page.PAGE: lambda: faults_page.page(read_rows(faults_page.RESULTS)),
+    methods_page.PAGE: methods_page.page,
+    versus_page.PAGE: versus_page.page,
+}
+"""The other pages that are made of raw results alone, and what makes each."""
 MEASURED = ("paper", "gpu", "cpu")
 """The scales that are reported; smoke is for tests."""
 
@@ -50,8 +64,10 @@ def check(text: str, pictures: Sequence[Picture]) -> int:
     for name, _, _ in pictures:
         if not (PICTURES / name).exists():
             problems.append(f"{PICTURES / name} is missing; run `hatch run reproduce:report`")
-    documents = [Path("README.md"), *sorted(Path("docs").rglob("*.md"))]
-    for document in documents:
+    for path, make in MADE.items():
+        if path.read_text(encoding="utf-8") != make():
+            problems.append(f"{path} is not what its results give; make it by the command it names")
+    for document in documents():
         for heading in without_results(document):
             problems.append(
                 f"{document}, section {heading!r}, states figures and links to no file of raw "
@@ -59,6 +75,17 @@ def check(text: str, pictures: Sequence[Picture]) -> int:
             )
     print("\n".join(problems))
     return 1 if problems else 0
+
+
+def documents() -> list[Path]:
+    """Give the documents whose figures must have raw results; changelogs tell of the past."""
+    return [
+        Path("README.md"),
+        *sorted(Path("docs").rglob("*.md")),
+        *sorted(
+            path for kind in ("packages", "examples") for path in Path(kind).glob("*/README.md")
+        ),
+    ]
 
 
 def page() -> tuple[str, list[Picture]]:
