@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,19 @@ def test_a_point_is_measured():
     assert row["layers"] == 18
     assert set(row["seconds"]) == {"plain", "search", *efficiency.PARTS}
     assert all(told["median"] > 0 for told in row["seconds"].values())
+
+
+@pytest.mark.parametrize(("name", "value"), [("pairs", 1), ("warmups", -1), ("threads", 0)])
+def test_what_cannot_be_timed_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}; it must be at least"):
+        efficiency.Options(**{name: value})
+
+
+def test_a_page_without_a_result_is_refused(tmp_path, monkeypatch):
+    out = str(tmp_path / "none.json")
+    monkeypatch.setattr(sys, "argv", ["bench:efficiency", "--report", "--out", out])
+    with pytest.raises(FileNotFoundError, match="does not exist; leave out --report to measure it"):
+        efficiency.main()
 
 
 def test_the_page_is_what_the_result_gives():

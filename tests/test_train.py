@@ -1,12 +1,15 @@
 """The training of the found CNN."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from effconv_core.training import TRAIN_RECIPES, TrainConfig, evaluate, rate_factor, train
 from effconv_data import synthetic
+from rich.console import Console
 from torch import nn
 
 from tools import bench_training
@@ -302,6 +305,32 @@ def test_the_training_benchmark_tells_epochs_beside_the_targets():
     assert epochs["default"]["way"] == "search, default, padded, bfloat16"
     assert epochs["default"]["of_training"] == pytest.approx(1.2)
     assert epochs["paper"]["seconds"] == pytest.approx(5.0)
+    del seconds["search, paper, exact, float32"]  # for which there was no time
+    assert list(bench_training.summary(OPTIONS, seconds)) == ["training", "default"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"rounds": 1}, "rounds is 1; it must be at least 2, so raise it"),
+        ({"steps": 0}, "steps is 0; it must be at least 1"),
+        ({"budget": 10.0}, "budget is 10; sizes 1 to 7 of cifar_resnet20 cost .* pass something"),
+    ],
+)
+def test_the_training_benchmark_refuses_what_it_cannot_time(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        bench_training.equal_plan(replace(OPTIONS, **changes))
+
+
+def test_the_training_benchmark_times_one_way_however_short_the_time(monkeypatch):
+    batches = [(torch.zeros(1), torch.zeros(1))] * 9
+    monkeypatch.setattr(bench_training, "endless", lambda _: iter(batches))
+    stepped = SimpleNamespace(turn=lambda _: 1.0)
+    monkeypatch.setattr(bench_training, "prepared", lambda *_: (stepped, 1.0, 0))
+    options = replace(OPTIONS, minutes=1e-9, rounds=2)
+    told = bench_training.measure(options, Console(quiet=True), began=-1.0)
+    assert list(told["all_seconds"]) == ["batch", "training, bfloat16"]
+    assert len(told["left_out"]) == 16
 
 
 @pytest.mark.long

@@ -11,6 +11,7 @@ import json
 import math
 import multiprocessing
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 import tyro
 from effconv_core import SearchableCNN, SearchConfig, SizePlan, apply_plan, recipe
 from effconv_core.divergence import finite_soon
+from effconv_core.endings import check_device, run_command
 from effconv_core.run_files import environment, write_text
 from effconv_data import load
 from effconv_models import create_model
@@ -101,19 +103,33 @@ class Options:
     ways; empty leaves that out. They share a GPU in turns, and at the same time where NVIDIA's MPS
     daemon runs."""
     minutes: float | None = None
-    """Ways that are not begun after half of this are left out, rounds but the first five after two
-    thirds, and processes side by side after four fifths."""
+    """Ways that are not begun after half of this are left out, but for the first; rounds but the
+    first five after two thirds, and processes side by side after four fifths."""
     threads: int = torch.get_num_threads()
     """Threads of the CPU."""
     device: str = "cuda" if CUDA else "cpu"
     out: Path | None = None
     """File for the result as JSON."""
 
+    def __post_init__(self) -> None:
+        # A percentile takes two.
+        for name, least in (("rounds", 2), ("steps", 1), ("threads", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; it must be at least {least}, so raise it"
+                )
+
 
 def equal_plan(options: Options) -> tuple[SizePlan, float]:
     """Give the plan of the budget whose sizes are as equal as can be, and the soft size of all."""
     searchable = SearchableCNN(create_model(options.model))
     cost = searchable.cost
+    least, most = cost([1] * len(searchable.layers)), cost([7] * len(searchable.layers))
+    if not least <= options.budget <= most:
+        raise ValueError(
+            f"budget is {options.budget:,.0f}; sizes 1 to 7 of {options.model} cost "
+            f"{least:,.0f} to {most:,.0f} parameters, so pass something between"
+        )
     soft_size = math.sqrt((options.budget - cost.constant) / sum(cost.per_tap))
     soft_sizes = [soft_size] * len(searchable.layers)
     sizes = searchable.nearest_sizes(soft_sizes, options.budget)
@@ -256,7 +272,7 @@ def measure(options: Options, console: Console, began: float) -> dict[str, Any]:
     warm = list(itertools.islice(given, options.steps))
     steppeds, first, graphs, left_out = {}, {}, {}, []
     for way in ways(options.device, options.recipes):
-        if passed(began, options, 1 / 2):
+        if steppeds and passed(began, options, 1 / 2):
             left_out.append(str(way))
             continue
         name = str(way)
@@ -313,6 +329,8 @@ def summary(options: Options, seconds: dict[str, dict[str, float]]) -> dict[str,
     training = steps * (step + batch)
     epochs: dict[str, Any] = {"training": {"way": name, "seconds": training}}
     for recipe_name in options.recipes:
+        if not any(name.startswith(f"search, {recipe_name}") for name in seconds):
+            continue  # left out for time
         name, step = best(seconds, f"search, {recipe_name}")
         epoch = steps * (step + batch)
         epochs[recipe_name] = {"way": name, "seconds": epoch, "of_training": epoch / training}
@@ -358,6 +376,7 @@ def show(console: Console, options: Options, content: dict[str, Any]) -> None:
 def main() -> None:
     """Run the command line."""
     options, console = tyro.cli(Options, prog="bench:training"), Console()
+    check_device(options.device)
     began = time.perf_counter()
     measured = measure(options, console, began)
     seconds = {name: spread(values) for name, values in measured["all_seconds"].items()}
@@ -391,4 +410,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("bench:training", main))

@@ -7,6 +7,7 @@ the next one gave. Whole, cut and plain steps take turns.
 
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 from effconv_core import SearchableCNN, SearchConfig, recipe
+from effconv_core.endings import check_device, run_command
 from effconv_core.run_files import environment, write_text
 from effconv_kernels import assemble_kernels
 from effconv_models import WideResNet, create_model
@@ -54,6 +56,14 @@ class Options:
     page: Path = PAGE
     report: bool = False
     """Only write the page from the result that there is."""
+
+    def __post_init__(self) -> None:
+        # A percentile takes two.
+        for name, least in (("pairs", 2), ("warmups", 0), ("threads", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; it must be at least {least}, so raise it"
+                )
 
 
 def points() -> Iterator[tuple[str, Point]]:
@@ -195,7 +205,12 @@ def measure(point: Point, options: Options) -> dict:
 def main() -> None:
     """Run the command line."""
     options, console = tyro.cli(Options, prog="bench:efficiency"), Console()
+    if options.report and not options.out.exists():
+        raise FileNotFoundError(
+            f"{options.out} does not exist; leave out --report to measure it, or pass another --out"
+        )
     if not options.report:
+        check_device(options.device)
         torch.set_num_threads(options.threads)
         rows, wanted = [], list(points())
         with plain_bar(console) as progress:
@@ -213,4 +228,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("bench:efficiency", main))

@@ -16,7 +16,8 @@ FIGURE = re.compile(
 )
 LINK = re.compile(r"\]\(([^)#\s]+)")
 NO_FIGURES = re.compile(
-    r"`[^`]*`|\]\([^)]*\)|(?:Python |PyTorch |torch |Apache[ -]|compute capability |Section )\d\.\d+"
+    r"`[^`]*`|\]\([^)]*\)"
+    r"|(?:Python |PyTorch |torch |Apache[ -]|compute capability |Section )\d\.\d+"
 )
 ITEM = re.compile(r"\s*(?:[-*]|\d+\.) ")
 
