@@ -370,6 +370,18 @@ def test_a_device_that_is_not_there_is_refused_before_any_run(ended, tmp_path, m
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.skipif(not (run.PROCESS / "clear_refs").exists(), reason="the system tells no peak")
+def test_what_was_freed_before_is_not_of_the_peak():
+    run.measure_peak("cpu")
+    before = run.peak_memory("cpu")
+    # Too small for pages of their own, and one stays above the rest, so that the heap keeps them.
+    blocks = [b"x" * 100_000 for _ in range(3000)]
+    assert run.peak_memory("cpu") > before + 200
+    del blocks[:-1]
+    run.measure_peak("cpu")
+    assert run.peak_memory("cpu") < before + 100
+
+
 def mnist():
     """Give the folder of the sets, where it holds MNIST."""
     data = os.environ.get("EFFCONV_DATA")

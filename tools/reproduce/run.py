@@ -1,5 +1,7 @@
 """One run of a row: search where sizes are learned, train from scratch, test."""
 
+import ctypes
+import gc
 import json
 import math
 import time
@@ -231,6 +233,11 @@ def measure_peak(device: str) -> None:
         torch.cuda.init()  # without it there is nothing to reset where the device has a number
         torch.cuda.reset_peak_memory_stats(device)
     elif (PROCESS / "clear_refs").exists():
+        # What earlier runs of this process have freed would count as this one's.
+        gc.collect()
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):  # glibc's
+            libc.malloc_trim(0)
         (PROCESS / "clear_refs").write_text("5")  # see proc(5)
 
 
