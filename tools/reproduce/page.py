@@ -100,7 +100,8 @@ def page() -> tuple[str, list[Picture]]:
     parts += [
         "Accuracies are of the test set, in percent. The paper's figures stand in italics. A row "
         "is one network whose kernel sizes come from where the second column says; everything "
-        "else about its training is alike within a table and a scale. This page is made by `hatch "
+        "else about its training is alike within a table and a scale, but for the devices that its "
+        "row names. This page is made by `hatch "
         "run reproduce:report` from [the raw results](../results/reproduce), and `hatch run "
         "reproduce:check` and a test compare the two.",
         "",
