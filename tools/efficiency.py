@@ -25,19 +25,20 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from tools.bench_search_step import seconds, spread, training_step
-from tools.efficiency_page import AXES, PAGE, PARTS, made
+from tools.efficiency_page import AXES, PAGE, PARTS, RESULTS, made
 from tools.meter import plain_bar
 
 
 @dataclass(frozen=True)
 class Point:
-    """One network, its kernel sizes and its batch."""
+    """One network, its kernel sizes, its batch, and whose search steps are taken."""
 
+    recipe: str = "paper"
     depth: int = 20
     width: int = 1
     """Times the channels of 16, 32 and 64; above 1 it is a Wide-ResNet-16."""
     size: int = 5
-    """Kernel size of every searched layer."""
+    """Kernel size of every searched layer; the default recipe's steps draw around it."""
     image_size: int = 32
     batch_size: int = 64
 
@@ -52,10 +53,11 @@ class Options:
     threads: int = torch.get_num_threads()
     """Threads of the CPU."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    out: Path = Path(f"results/efficiency-{'cuda' if torch.cuda.is_available() else 'cpu'}.json")
+    results: Path = RESULTS
+    """Folder that gets `efficiency-cpu.json` or `efficiency-cuda.json`."""
     page: Path = PAGE
     report: bool = False
-    """Only write the page from the result that there is."""
+    """Only write the page from the results that there are."""
 
     def __post_init__(self) -> None:
         # A percentile takes two.
@@ -81,11 +83,11 @@ def network(point: Point, sizes: int) -> nn.Module:
     return create_model(f"cifar_resnet{point.depth}", kernel_sizes=sizes, generator=generator)
 
 
-def held_at(size: int) -> SearchConfig:
-    """Give the paper's recipe with soft sizes that start at a size and stay there."""
+def held_at(size: int, name: str = "paper") -> SearchConfig:
+    """Give a recipe with soft sizes that start at a size and stay there."""
     k = max(3, size - 1)
     wanted = torch.tensor((size - k - 1) / k, dtype=torch.float64)
-    return recipe("paper", size_lr=1e-9, k=k, b=float(torch.atanh(wanted)))
+    return recipe(name, size_lr=1e-9, k=k, b=float(torch.atanh(wanted)))
 
 
 class CutStep:
@@ -110,23 +112,24 @@ class CutStep:
 
         searchable, predictor = self.searchable, self.searchable.kernel_predictor
         self.optimizer.zero_grad()
-        found = searchable.size_predictor()
+        found, sizes = searchable._drawn_sizes()
         soft_sizes = _leaf(found)
-        sizes = [round(v) for v in soft_sizes.tolist()]
         tell("size predictor")
-        states = predictor.grus([size * size for size in sizes])
-        hidden = _leaf(states)
-        tell("unroll")
-        channels = [layer.channels for layer in searchable.space.layers]
-        assembled = assemble_kernels(
-            hidden,
-            predictor.weight,
-            predictor.bias,
-            soft_sizes,
-            sizes=sizes,
-            channels=channels,
-            centre=predictor.centre,
-        )
+        if searchable.config.kernel_form == "bank":
+            assembled = predictor(soft_sizes, sizes)
+        else:
+            states = predictor.grus([size * size for size in sizes])
+            hidden = _leaf(states)
+            tell("unroll")
+            assembled = assemble_kernels(
+                hidden,
+                predictor.weight,
+                predictor.bias,
+                soft_sizes,
+                sizes=sizes,
+                channels=[layer.channels for layer in searchable.space.layers],
+                centre=predictor.centre,
+            )
         kernels = [_leaf(kernel) for kernel in assembled]
         tell("assembly")
         with searchable.kernels_of(kernels):
@@ -135,11 +138,11 @@ class CutStep:
         tell("network")
         torch.autograd.backward(assembled, [kernel.grad for kernel in kernels])
         tell("assembly")
-        states.backward(hidden.grad)
-        tell("unroll")
-        searchable.soft_sizes = soft_sizes
-        searchable.budget_loss(self.budget).backward()
-        found.backward(soft_sizes.grad)
+        if searchable.config.kernel_form != "bank":
+            states.backward(hidden.grad)
+            tell("unroll")
+        penalty = searchable.budget_loss(self.budget)
+        torch.autograd.backward([found, penalty], [soft_sizes.grad, None])
         tell("size predictor")
         self.optimizer.step()
         tell("optimizer")
@@ -165,7 +168,7 @@ def measure(point: Point, options: Options) -> dict:
     def to_device(model: nn.Module) -> nn.Module:
         return model.to(options.device, memory_format=torch.channels_last).train()
 
-    config = held_at(point.size)
+    config = held_at(point.size, point.recipe)
     plain = to_device(network(point, point.size))
     whole, cut = (to_device(SearchableCNN(network(point, 3), config)) for _ in range(2))
     budget = whole.cost([point.size] * len(whole.layers))
@@ -205,10 +208,6 @@ def measure(point: Point, options: Options) -> dict:
 def main() -> None:
     """Run the command line."""
     options, console = tyro.cli(Options, prog="bench:efficiency"), Console()
-    if options.report and not options.out.exists():
-        raise FileNotFoundError(
-            f"{options.out} does not exist; leave out --report to measure it, or pass another --out"
-        )
     if not options.report:
         check_device(options.device)
         torch.set_num_threads(options.threads)
@@ -217,14 +216,16 @@ def main() -> None:
             for axis, point in progress.track(wanted, description="points"):
                 rows.append({"axis": axis, **measure(point, options)})
         content = {
+            "environment": {"data": "random pictures", **environment(options.device)},
             "pairs": options.pairs,
-            "environment": environment(options.device),
             "rows": rows,
         }
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(options.out, json.dumps(content, indent=1) + "\n")
-    write_text(options.page, made(options.page, options.out))
-    console.print(f"{options.page} written from {options.out}")
+        options.results.mkdir(parents=True, exist_ok=True)
+        out = options.results / f"efficiency-{torch.device(options.device).type}.json"
+        write_text(out, json.dumps(content, indent=1) + "\n")
+        console.print(f"{out} written", soft_wrap=True)
+    write_text(options.page, made(options.page, options.results))
+    console.print(f"{options.page} written from {options.results}", soft_wrap=True)
 
 
 if __name__ == "__main__":

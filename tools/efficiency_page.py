@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean, stdev
-from types import MappingProxyType
 from typing import Any
 
 from tools.ground_truth import FOLDER as GROUND_TRUTH
@@ -14,9 +13,10 @@ from tools.score_search import truth
 
 ROOT = Path(__file__).parents[1]
 PAGE = Path("docs/efficiency.md")
-RESULT = Path("results/efficiency-cpu.json")
+RESULTS = Path("results")
 
 AXES = {
+    "recipe": ("paper", "default"),
     "depth": (20, 32, 44, 56),
     "width": (1, 2, 4),
     "size": (3, 5, 7, 9, 13),
@@ -26,12 +26,20 @@ AXES = {
 PARTS = {
     "size predictor": "size predictor and budget term",
     "unroll": "GRU unroll",
-    "assembly": "kernel assembly (map, mask, layout)",
+    "assembly": "kernel assembly (map or crop, mask, layout)",
     "network": "the CNN: convolutions, norms, loss",
     "optimizer": "AdamW over all of them",
 }
 
 DEVICES = {"cpu": ("Two CPU cores", " --minutes 7"), "cuda": ("An NVIDIA GPU", " --minutes 8")}
+INTRODUCTION = """
+`hatch run bench:efficiency` cuts search steps into their parts and times them, whole search steps,
+and plain training steps of the same CNN, in turns. One setting moves at a time, the others stay.
+Sizes are held; steps of the default recipe draw theirs within two sizes around the held one, and
+their kernels come from a bank, so that nothing is unrolled. *Predictors* is size predictor, unroll
+and assembly; what the CNN costs it costs in a plain step too. A width above 1 is a Wide-ResNet-16
+of so many times the channels.
+"""
 THROUGHPUT = """
 Three settings of `SearchConfig` say how the training steps of a search are run, and none of them
 what is searched:
@@ -65,60 +73,74 @@ One command times all of this, the ways in turns.
 SPEED = "score-speed"
 
 
-def page(
-    result: Path, text: str, link: str, steps: Mapping[str, str] = MappingProxyType({})
-) -> str:
-    """Make the page.
+def made(path: Path, folder: Path) -> str:
+    """Make the page that is to lie at a path from the results in a folder."""
+    links = Path(os.path.relpath(folder, path.parent)).as_posix()
+    parts = ["# What a search step costs", "", *INTRODUCTION.strip().splitlines(), ""]
+    for device, (name, _) in DEVICES.items():
+        result = folder / f"efficiency-{device}.json"
+        parts += [f"## {name}", "", f"`hatch run bench:efficiency --device {device}`", ""]
+        if result.exists():
+            content = json.loads(result.read_text(encoding="utf-8"))
+            parts += split(content, f"{links}/{result.name}")
+        else:
+            parts += ["Not yet measured.", ""]
+    steps = {
+        device: place.read_text(encoding="utf-8")
+        for device in DEVICES
+        if (place := folder / f"throughput-{device}.json").exists()
+    }
+    return "\n".join([*parts, *throughput(folder, links, steps)])
 
-    Args:
-        result: the raw result's file, which the command line in the page names.
-        text: its content.
-        link: to it, from the page.
-        steps: contents of `throughput-DEVICE.json` beside it, by device, as far as there are any.
-    """
-    content = json.loads(text)
-    rows, environment = content["rows"], content["environment"]
-    standard = rows[0]
-    whole = sum(standard["seconds"][part]["median"] for part in PARTS)
-    point = standard["point"]
+
+def current() -> str:
+    """Make the project's own page."""
+    return made(PAGE, RESULTS)
+
+
+def split(content: dict[str, Any], link: str) -> list[str]:
+    """Give the lines on one device: a step in its parts, and how it grows."""
+    environment = content["environment"]
+    recipes = {row["point"]["recipe"]: row for row in content["rows"] if row["axis"] == "recipe"}
+    point = recipes["paper"]["point"]
+    seconds = {
+        name: {part: told["median"] for part, told in row["seconds"].items()}
+        for name, row in recipes.items()
+    }
+    whole = {name: sum(each[part] for part in PARTS) for name, each in seconds.items()}
     parts = [
-        "# What a search step costs",
+        f"A step on ResNet-{point['depth']}, {point['size']}x{point['size']} kernels, batches of "
+        f"{point['batch_size']} pictures of {point['image_size']} pixels, cut into its parts, "
+        f"forward and backward pass together (medians of {content['pairs']} steps; "
+        f"[raw]({link}), with 20th and 80th percentiles):",
         "",
-        f"A step of the paper's recipe on ResNet-{point['depth']}, {point['size']}x"
-        f"{point['size']} kernels, batches of {point['batch_size']} pictures of "
-        f"{point['image_size']} pixels, cut into its parts, forward and backward pass together "
-        f"(medians of {content['pairs']} steps; [raw]({link})):",
-        "",
-        "| part | ms | of the step |",
-        "|---|---|---|",
+        "| part | " + " | ".join(f"recipe `{name}`, ms | of the step" for name in recipes) + " |",
+        "|---" * (1 + 2 * len(recipes)) + "|",
     ]
     for part, title in PARTS.items():
-        median = standard["seconds"][part]["median"]
-        parts.append(f"| {title} | {1000 * median:.2f} | {median / whole:.1%} |")
-    search, plain = (standard["seconds"][kind]["median"] for kind in ("search", "plain"))
-    parts += [
-        "",
-        f"The cut step takes {1000 * whole:.1f} ms in all, the whole one {1000 * search:.1f} ms, "
-        f"a plain training step of the same CNN {1000 * plain:.1f} ms: "
-        f"{search / plain:.2f} times.",
-        "",
-        "## How it grows",
-        "",
-        "One setting moves, the others stay. *Predictors* is size predictor, unroll and assembly; "
-        "what the CNN costs it costs in a plain step too. A width above 1 is a Wide-ResNet-16 of "
-        f"so many times the channels. [Raw]({link}), with 20th and 80th percentiles.",
-        "",
-    ]
+        cells = [
+            f"{1000 * each[part]:.2f} | {each[part] / whole[name]:.1%}"
+            for name, each in seconds.items()
+        ]
+        parts.append(f"| {title} | {' | '.join(cells)} |")
+    parts.append("")
+    for name, each in seconds.items():
+        search, plain = each["search"], each["plain"]
+        parts.append(
+            f"Recipe `{name}`: the cut step takes {1000 * whole[name]:.1f} ms in all, the whole "
+            f"one {1000 * search:.1f} ms, a plain training step {1000 * plain:.1f} ms: "
+            f"{search / plain:.2f} times."
+        )
+    parts += ["", f"How the paper's step grows ([raw]({link})):", ""]
     for axis in AXES:
-        parts += table(axis, [row for row in rows if row["axis"] == axis])
+        if axis != "recipe":
+            parts += table(axis, [row for row in content["rows"] if row["axis"] == axis])
     parts += [
-        f"`hatch run bench:efficiency --pairs {content['pairs']} --out {result}`, commit "
-        f"{environment['commit']}, {environment['device']}, torch {environment['torch']}. Random "
-        "pictures. The page is made by the same command.",
+        f"{content['pairs']} steps of each kind at each point, commit {environment['commit']}, "
+        f"{environment['device']}, torch {environment['torch']}. Random pictures.",
         "",
-        *throughput(result.parent, link.rpartition("/")[0], steps),
     ]
-    return "\n".join(parts)
+    return parts
 
 
 def table(axis: str, rows: list[dict[str, Any]]) -> list[str]:
@@ -247,16 +269,3 @@ def measured(content: dict[str, Any], link: str) -> list[str]:
         "",
     ]
     return parts
-
-
-def made(path: Path, result: Path) -> str:
-    """Make the page that is to lie at a path from a result and those beside it."""
-    link = Path(os.path.relpath(result, path.parent)).as_posix()
-    places = {device: result.with_name(f"throughput-{device}.json") for device in DEVICES}
-    steps = {device: place.read_text() for device, place in places.items() if place.exists()}
-    return page(result, result.read_text(encoding="utf-8"), link, steps)
-
-
-def current() -> str:
-    """Make the project's own page."""
-    return made(PAGE, RESULT)

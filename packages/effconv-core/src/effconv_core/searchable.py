@@ -149,6 +149,17 @@ class SearchableCNN(nn.Module):
             outputs, self.soft_sizes = passes.padded(self, args, kwargs)
             self._sizes = None
             return outputs
+        soft_sizes, sizes = self._drawn_sizes()
+        if self.config.mask == "ring" and not self.training:
+            return self.forward_at(self.sizes, *args, **kwargs)
+        with self.kernels_of(self.kernel_predictor(soft_sizes, sizes)):
+            return passes.network(self, args, kwargs)
+
+    def _drawn_sizes(self) -> tuple[Tensor, list[int]]:
+        """Give what a pass has kernels made for: soft sizes `(S,)`, and the sizes of the kernels.
+
+        `soft_sizes` and `sizes` become those learned so far.
+        """
         self.soft_sizes = self.space.expand(self.size_predictor())
         on_host = self.soft_sizes.tolist()
         self._sizes = self._round(on_host)
@@ -164,13 +175,10 @@ class SearchableCNN(nn.Module):
                 for v, allowed in zip(explored, self.space.ranges, strict=True)
             ]
             sizes = self._round(on_host)
-        if self.config.mask == "ring":
-            if not self.training:
-                return self.forward_at(self.sizes, *args, **kwargs)
+        if self.config.mask == "ring" and self.training:
             # The ring between a size and the next is what is drawn.
             sizes = self.space.above(on_host)
-        with self.kernels_of(self.kernel_predictor(soft_sizes, sizes)):
-            return passes.network(self, args, kwargs)
+        return soft_sizes, sizes
 
     def forward_at(self, sizes: Sequence[int | Sequence[int]], *args: Any, **kwargs: Any) -> Any:
         """Run the network on the kernels learned so far, at given sizes.
