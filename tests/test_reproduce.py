@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from effconv_core import SearchableCNN
 from effconv_data.prepare import prepare
+from effconv_models import create_model
 from rich.console import Console
 from safetensors.torch import save_file
 
@@ -21,7 +23,14 @@ from tools.reproduce import __main__ as command
 from tools.reproduce import page, pictures, run, tables
 from tools.reproduce.answer import answer
 from tools.reproduce.rows import FIGURES, SCALES, TABLES, Row, name_of, rows_of, runs_of
-from tools.reproduce.run import check_settings, made_with, measure_peak, run_name
+from tools.reproduce.run import (
+    check_settings,
+    given_plan,
+    made_with,
+    measure_peak,
+    needed_by,
+    run_name,
+)
 from tools.reproduce.sections import without_results
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +64,7 @@ def test_table2_holds_the_papers_networks_and_the_controls():
     at_066 = [row.sizes for row in rows if row.model == "cifar_resnet20" and row.budget == 0.66e6]
     assert sum(sizes.startswith("random") for sizes in at_066) == 10
     assert {"uniform", "reversed", "other seed", "found", "paper"} <= set(at_066)
+    assert {"reversed paper", "other seed paper"} <= set(at_066)
 
 
 def test_tables_and_figures_share_their_runs():
@@ -73,6 +83,26 @@ def test_what_others_need_is_run_first():
     runs = [(row.sizes, seed) for row, seed in runs_of("table2", "cpu")]
     assert ("other seed", 1) in runs
     assert ("other seed", 2) not in runs  # there is no seed 3 to take a plan from
+    assert kinds.index("paper") < kinds.index("reversed paper")
+    assert ("other seed paper", 1) in runs
+    assert ("other seed paper", 2) not in runs
+
+
+@pytest.mark.parametrize("recipe", ["found", "paper"])
+def test_controls_take_the_plan_of_their_own_recipe(recipe):
+    model = create_model("cifar_resnet20")
+    searchable = SearchableCNN(model)
+    plan = dict(zip(searchable.layers, [5, 4, 2] * 6, strict=True))
+    budget = searchable.cost([2, 4, 5] * 6)
+    suffix = " paper" if recipe == "paper" else ""
+    back, other = (
+        Row("cifar10", "cifar_resnet20", budget, kind + suffix)
+        for kind in ("reversed", "other seed")
+    )
+    assert needed_by(back, 4) == [run_name(Row("cifar10", "cifar_resnet20", budget, recipe), 4)]
+    assert needed_by(other, 4) == [run_name(Row("cifar10", "cifar_resnet20", budget, recipe), 5)]
+    assert list(given_plan(back, model, plan).values()) == [2, 4, 5] * 6
+    assert given_plan(other, model, plan) == plan
 
 
 def test_a_result_of_other_settings_is_refused():
@@ -90,7 +120,15 @@ def test_a_result_of_other_settings_is_refused():
 
 def made_up(sizes, accuracy, seed):
     row = {"data": "cifar10", "model": "cifar_resnet20", "budget": 0.66e6, "sizes": sizes}
-    return {"row": row, "seed": seed, "accuracy": accuracy, "seconds_per_epoch": 1.0 + seed}
+    learned = sizes == "found"
+    return {
+        "row": row,
+        "seed": seed,
+        "accuracy": accuracy,
+        "seconds_per_epoch": 1.0 + seed,
+        "sizes": {"a": 3, "b": 4 if seed else 3},
+        "parameters": 660_000 if learned else 600_000,
+    }
 
 
 def test_the_answer_is_a_paired_test():
@@ -111,6 +149,8 @@ def test_the_answer_is_a_paired_test():
             for row in rows
         ]
 
+    assert "The learned networks have 10.0% more parameters than the random ones." in said
+    assert "In 1 of 3 of these pairs what was learned is 3x3 in all layers" in said
     assert "yes: +12.00 points" in answer({("cifar10", "gpu"): moved(10)})
     assert "no: -18.00 points" in answer({("cifar10", "gpu"): moved(-20)})
     one = answer({("cifar10", "cpu"): rows[:3]})

@@ -23,14 +23,23 @@ def answer(results: Results) -> str:
         for row in rows:
             groups[row["row"]["model"], row["row"]["budget"], row["seed"]].append(row)
         for recipe, title in RECIPES.items():
-            differences = []
+            differences, learned, larger = [], [], []
             for group in groups.values():
-                kinds = {row["row"]["sizes"]: 100 * row["accuracy"] for row in group}
-                drawn = [value for kind, value in kinds.items() if kind.startswith("random")]
-                if recipe in kinds and drawn:
-                    differences.append((kinds[recipe] - statistics.mean(drawn), drawn))
+                by_kind = {row["row"]["sizes"]: row for row in group}
+                drawn = [row for kind, row in by_kind.items() if kind.startswith("random")]
+                if recipe in by_kind and drawn:
+                    accuracies = [100 * row["accuracy"] for row in drawn]
+                    found = by_kind[recipe]
+                    learned.append(found)
+                    mean = statistics.mean(accuracies)
+                    differences.append((100 * found["accuracy"] - mean, accuracies))
+                    theirs = statistics.mean(row["parameters"] for row in drawn)
+                    larger.append(found["parameters"] / theirs - 1)
             if differences:
-                sentences.append(f"{data}, scale {scale}, {title}: {told(differences)}")
+                sentences.append(
+                    f"{data}, scale {scale}, {title}: {told(differences)} {equal_cost(larger)}"
+                    f"{one_size(learned)}"
+                )
     return question + (" ".join(sentences) if sentences else "Not measured yet.")
 
 
@@ -53,6 +62,26 @@ def told(differences: Sequence[tuple[float, list[float]]]) -> str:
     return (
         f"{verdict}: {mean:+.2f} points (paired t, 95 % interval {mean - half:+.2f} to "
         f"{mean + half:+.2f}, {len(differences)} pairs of network, budget and seed)."
+    )
+
+
+def equal_cost(larger: Sequence[float]) -> str:
+    """Tell how much larger the learned networks are than the random ones beside them."""
+    mean = statistics.mean(larger)
+    word = "more" if mean >= 0 else "fewer"
+    return f"The learned networks have {abs(mean):.1%} {word} parameters than the random ones."
+
+
+def one_size(learned: Sequence[dict[str, Any]]) -> str:
+    """Tell of learned plans that are no plans: one size for all layers."""
+    sizes = [set(row["sizes"].values()) for row in learned]
+    uniform = sorted(next(iter(each)) for each in sizes if len(each) == 1)
+    if not uniform:
+        return ""
+    squares = " or ".join(f"{size}x{size}" for size in dict.fromkeys(uniform))
+    return (
+        f" In {len(uniform)} of {len(learned)} of these pairs what was learned is {squares} in all "
+        "layers, so what is compared there is that."
     )
 
 

@@ -18,7 +18,8 @@ class Row:
     sizes: str
     """`found` (the default recipe), `paper` (the paper's recipe), `original` (the network's own),
     `uniform` (one size, nearest the budget), `random 0` and on, `reversed` (what was found, from
-    the last layer to the first) or `other seed` (what the next seed found)."""
+    the last layer to the first) or `other seed` (what the next seed found); `reversed paper` and
+    `other seed paper` are of what the paper's recipe found."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,15 @@ ORIGINAL = {
 }
 
 
+TAKEN = {
+    "reversed": ("found", 0),
+    "other seed": ("found", 1),
+    "reversed paper": ("paper", 0),
+    "other seed paper": ("paper", 1),
+}
+"""Controls that take a plan from another run: its sizes, and how much higher its seed is."""
+
+
 def name_of(row: Row) -> str:
     """Give a row's network as the papers call it."""
     if row.sizes in ("found", "paper"):
@@ -124,7 +134,7 @@ def with_controls(data: str, budget: float, scale: Scale, original: bool = False
         scale: says how many random plans there are.
         original: whether the network's own sizes, 3x3, are of this budget already.
     """
-    kinds = [*(f"random {i}" for i in range(scale.random_plans)), "reversed", "other seed"]
+    kinds = [*(f"random {i}" for i in range(scale.random_plans)), *TAKEN]
     if not original:
         kinds.insert(0, "uniform")
     rows = learned(data, EFFCONV_20, budget)
@@ -204,8 +214,8 @@ def runs_of(name: str, scale: str) -> list[tuple[Row, int]]:
         (row, seed)
         for seed in range(seeds)
         for row in rows
-        if row.sizes != "other seed" or seed + 1 < seeds
+        if row.sizes not in TAKEN or seed + TAKEN[row.sizes][1] < seeds
     ]
     # What others need comes first, and the long searches of the paper's recipe last.
-    last = ("reversed", "other seed", "paper")
+    last = ("reversed", "other seed", "paper", "reversed paper", "other seed paper")
     return sorted(runs, key=lambda run: run[0].sizes in last and 1 + last.index(run[0].sizes))

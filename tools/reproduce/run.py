@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tools.presets import data_note
-from tools.reproduce.rows import SCALES, Row, Scale
+from tools.reproduce.rows import SCALES, TAKEN, Row, Scale
 from tools.spaces import random_plan
 
 KERNELS = "kernels.safetensors"
@@ -53,6 +53,8 @@ def made_with(row: Row, seed: int, scale: str) -> dict[str, Any]:
         "seed": seed,
         "scale": scale,
         "pictures": settings.pictures,
+        "test_pictures": settings.test_pictures,
+        "augment": settings.augment,
         "search": None if config is None else asdict(config),
         "train": asdict(settings.train),
     }
@@ -66,7 +68,9 @@ def check_settings(before: Mapping[str, Any], row: Row, seed: int, scale: str, p
     """
     now = made_with(row, seed, scale)
     for key, value in now.items():
-        old = before.get(key)
+        if key not in before:
+            continue
+        old = before[key]
         if isinstance(old, dict) and isinstance(value, dict):
             value = {name: value.get(name) for name in old}
         if json.loads(json.dumps(value)) != old:
@@ -78,8 +82,10 @@ def check_settings(before: Mapping[str, Any], row: Row, seed: int, scale: str, p
 
 def needed_by(row: Row, seed: int) -> list[str]:
     """Name the runs whose plans a control takes, which must have ended before it."""
-    seeds = {"reversed": [seed], "other seed": [seed + 1]}.get(row.sizes, [])
-    return [run_name(replace(row, sizes="found"), found) for found in seeds]
+    if row.sizes not in TAKEN:
+        return []
+    sizes, higher = TAKEN[row.sizes]
+    return [run_name(replace(row, sizes=sizes), seed + higher)]
 
 
 def run_row(
@@ -209,10 +215,10 @@ def given_plan(
     elif row.sizes == "uniform":
         off = {size: abs(math.log(cost([size] * len(layers)) / row.budget)) for size in range(1, 8)}
         sizes = [min(off, key=off.get)] * len(layers)
-    elif row.sizes == "reversed":
-        sizes = at_budget(list(found.values())[::-1])
-    elif row.sizes == "other seed":
+    elif row.sizes in TAKEN:
         sizes = list(found.values())
+        if row.sizes.startswith("reversed"):
+            sizes = at_budget(sizes[::-1])
     else:
         generator = torch.Generator().manual_seed(int(row.sizes.removeprefix("random ")))
         return random_plan(searchable, row.budget, generator)

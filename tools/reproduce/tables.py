@@ -34,6 +34,8 @@ SOURCES = {
     "uniform": "one size, nearest the budget",
     "reversed": "the learned ones from back to front, at the budget",
     "other seed": "learned with another seed",
+    "reversed paper": "those of the paper's recipe from back to front, at the budget",
+    "other seed paper": "learned by the paper's recipe with another seed",
 }
 HEADINGS = (
     *("network", "sizes", "parameters", "accuracy", "seeds", "s an epoch, search", "training"),
@@ -93,7 +95,8 @@ def section(
 def cells(row: Row, found: list[dict[str, Any]]) -> list[str]:
     """Give a row's cells, as `HEADINGS` names them."""
     accuracies = [100 * result["accuracy"] for result in found]
-    parameters = sorted({result["parameters"] for result in found})
+    parameters = [result["parameters"] for result in found]
+    ends = min(parameters), max(parameters)
     spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
     # Of an interrupted run, the epochs of its earlier starts are counted too.
     in_all = [r["seconds_since_last_start"] + r.get("seconds_before", 0.0) for r in found]
@@ -101,7 +104,7 @@ def cells(row: Row, found: list[dict[str, Any]]) -> list[str]:
     return [
         name_of(row),
         source(row.sizes),
-        " to ".join(f"{value / 1e6:.3f} M" for value in parameters),
+        " to ".join(dict.fromkeys(f"{value / 1e6:.3f} M" for value in ends)),
         f"{statistics.mean(accuracies):.2f}{spread}{top5(found)}",
         ", ".join(str(result["seed"]) for result in found),
         *(_mean([result[phase] for result in found]) for phase in phases),
