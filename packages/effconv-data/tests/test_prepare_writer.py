@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from effconv_data import read_split
-from effconv_data.prepare import encode, journal
+from effconv_data.prepare import journal
 from effconv_data.prepare.parts import Archive, Block, quiet
 from effconv_data.prepare.writer import _plan, write_set
 from hypothesis import given, settings
@@ -364,15 +364,6 @@ def test_an_error_in_a_worker_leaves_a_run_to_take_up(whole, tmp_path):
     assert not (out / "index.json").exists()
     assert write(out).kept == 6
     assert contents(out) == whole
-
-
-def die(*arguments):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_killed_worker_is_an_error_with_a_remedy():
-    with pytest.raises(ChildProcessError, match="worker process was killed.*run the same again"):
-        list(encode.in_order(die, [(1,), (2,)], 2))
 
 
 def test_progress_tells_every_sample(tmp_path):

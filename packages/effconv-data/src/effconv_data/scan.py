@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from effconv_data.index import Index, Shard
+from effconv_data.processes import in_order
 from effconv_data.samples import ShardError, decode, read_samples
-from effconv_data.split import parallel
 from effconv_data.statistics import statistics_of_counts
 
 __all__ = ["scan_shards"]
@@ -33,7 +33,7 @@ def scan_shards(urls: Sequence[str], split: str, *, skip: bool = False) -> Index
     urls = list(urls)
     if not urls or len(set(urls)) < len(urls):
         raise ValueError(f"the shards are {urls}; name at least one, and none twice")
-    rows = list(parallel(_scan_shard, [(url, skip) for url in urls]))
+    rows = list(in_order(_scan_shard, [(url, skip) for url in urls]))
     if skip and any(row[0] for row in rows):
         urls = [url for url, row in zip(urls, rows, strict=True) if row[0]]
         rows = [row for row in rows if row[0]]

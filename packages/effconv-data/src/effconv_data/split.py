@@ -1,20 +1,15 @@
 """A split decoded into memory."""
 
-import itertools
-import multiprocessing
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from effconv_data.index import Index, Shard, is_remote, read_index
+from effconv_data.processes import in_order
 from effconv_data.samples import Problem, ShardError, decode, read_run
 from effconv_data.statistics import statistics_of_counts
 from effconv_data.stream import first_counts
@@ -23,7 +18,6 @@ __all__ = [
     "Split",
     "decode_shards",
     "first_shape",
-    "parallel",
     "read_split",
     "shards_of",
     "split_statistics",
@@ -139,7 +133,7 @@ def decode_shards(
         (shard, count, shape, num_classes) for shard, count in zip(shards, counts, strict=False)
     ]
     start = 0
-    for pixels, indices, problems in parallel(_decode_shard, tasks):
+    for pixels, indices, problems in in_order(_decode_shard, tasks):
         stop = start + len(indices)
         images[start:stop], labels[start:stop] = torch.from_numpy(pixels), torch.from_numpy(indices)
         missing |= {start + number: problem for number, problem in problems.items()}
@@ -161,7 +155,7 @@ def split_statistics(
     Raises:
         ShardError: if something, or with `skip` everything, cannot be read.
     """
-    found = list(parallel(_count_shard, [(shard, shape, num_classes) for shard in shards]))
+    found = list(in_order(_count_shard, [(shard, shape, num_classes) for shard in shards]))
     problems = [problem for _, problem in found if problem is not None]
     if problems and not (skip and any(counts.any() for counts, _ in found)):
         raise ShardError(problems[0])
@@ -201,21 +195,3 @@ def _count_shard(
         # Not torch, whose threads do not survive a fork.
         counts += np.stack([np.bincount(channel.ravel(), minlength=256) for channel in image])
     return counts, problem
-
-
-def parallel(function: Callable[..., Any], tasks: list[tuple[Any, ...]]) -> Iterator[Any]:
-    """Give `function(*task)` for every task in order, from several processes where that helps."""
-    # Processes, because threads are slower here than one alone: half of the time is Python code.
-    # By fork, because other ways start the user's script a second time; the children do not touch
-    # the accelerator. Elsewhere fork is missing or unsafe.
-    workers = min(len(tasks), len(os.sched_getaffinity(0))) if sys.platform == "linux" else 1
-    if workers == 1 or multiprocessing.current_process().daemon:
-        yield from itertools.starmap(function, tasks)
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
-        try:
-            yield from pool.map(function, *zip(*tasks, strict=True))
-        except BrokenProcessPool as error:
-            raise ChildProcessError(
-                "a process that reads shards was killed, perhaps for memory; start again"
-            ) from error

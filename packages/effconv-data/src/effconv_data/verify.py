@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from effconv_data.index import Shard, read_index
+from effconv_data.processes import in_order
 from effconv_data.samples import Problem, Sample, ShardError, decode, read_run
-from effconv_data.split import first_shape, parallel
+from effconv_data.split import first_shape
 
 __all__ = ["SplitReport", "verify"]
 
@@ -58,7 +59,7 @@ def verify(
             continue
         tasks = [(shard, shape, len(index.classes)) for shard in shards]
         counts, problems = np.zeros(len(index.classes), dtype=int), []
-        for done, (found, wrong) in enumerate(parallel(_verify_shard, tasks), 1):
+        for done, (found, wrong) in enumerate(in_order(_verify_shard, tasks), 1):
             counts += found
             problems += wrong
             if on_shard is not None:

@@ -1,25 +1,15 @@
-"""Encoding shards in several processes, with the same bytes for any number of them."""
+"""Encoding a shard, with the same bytes for the same samples."""
 
 import io
-import itertools
-import multiprocessing
-import os
-import signal
-import sys
 import tarfile
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from effconv_data.prepare.parts import Pixels
 
-__all__ = ["Encoded", "default_workers", "encode_shard", "in_order"]
+__all__ = ["Encoded", "encode_shard"]
 
 
 class Encoded(NamedTuple):
@@ -59,55 +49,3 @@ def encode_shard(
         for channel in range(pixels.shape[3])
     ]
     return Encoded(out.getvalue(), np.bincount(labels, minlength=num_classes).tolist(), histogram)
-
-
-def default_workers() -> int:
-    """Give the number of processors that this process may use; 1 where processes do not fork."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
-
-
-def in_order(
-    function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], workers: int
-) -> Iterator[Any]:
-    """Give `function(*task)` for every task, in order, from so many processes on Linux.
-
-    Only a few tasks are drawn ahead of the results, so that they may be large.
-
-    Raises:
-        ChildProcessError: if a process dies.
-    """
-    # By fork, because other ways start the user's script a second time; the children touch neither
-    # torch nor the accelerator. Elsewhere fork is missing or unsafe.
-    if workers == 1 or sys.platform != "linux":
-        yield from itertools.starmap(function, tasks)
-        return
-    waiting: deque[Any] = deque()
-    with ProcessPoolExecutor(
-        workers, multiprocessing.get_context("fork"), initializer=_follow_parent
-    ) as pool:
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(function, *task))
-                if len(waiting) > workers + 1:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise ChildProcessError(
-                "a worker process was killed, perhaps for want of memory; run the same again, "
-                "which goes on from the complete shards, or with fewer workers"
-            ) from error
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def wait() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()

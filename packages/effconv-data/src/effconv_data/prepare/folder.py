@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from effconv_data._checks import check_integer
-from effconv_data.prepare.encode import default_workers, in_order
 from effconv_data.prepare.parts import Archive, Block, OnProgress, Progress
+from effconv_data.processes import in_order
 
 __all__ = ["read"]
 
@@ -62,7 +62,7 @@ def read(
     looks: dict[Path, _Look] = {}
     every = [path for paths, _ in files.values() for path in paths]
     tasks = [(every[i : i + FILES_PER_TASK],) for i in range(0, len(every), FILES_PER_TASK)]
-    with closing(in_order(_look_all, tasks, workers or default_workers())) as results:
+    with closing(in_order(_look_all, tasks, workers)) as results:
         for (paths,), found in zip(tasks, results, strict=True):
             looks |= dict(zip(paths, found, strict=True))
             on_progress(Progress("checking the images", len(looks), len(every), "samples"))

@@ -14,9 +14,10 @@ from PIL import features
 
 import effconv_data
 from effconv_data._checks import check_integer
-from effconv_data.prepare.encode import default_workers, encode_shard, in_order
+from effconv_data.prepare.encode import encode_shard
 from effconv_data.prepare.journal import INDEX, begin, check_place, claimed, write_whole
 from effconv_data.prepare.parts import Archive, OnProgress, Prepared, Progress
+from effconv_data.processes import in_order
 
 __all__ = ["check_writing", "write_set"]
 
@@ -93,7 +94,7 @@ def write_set(
             on_progress(Progress(f"writing {split}", done, total, "samples"))
             tasks = _tasks(archive, split, missing)
             # Closed, so that the processes end with this loop also where it ends in an error.
-            with closing(in_order(encode_shard, tasks, workers or default_workers())) as encoded:
+            with closing(in_order(encode_shard, tasks, workers)) as encoded:
                 for shard, (tar, class_counts, histogram) in zip(missing, encoded, strict=True):
                     write_whole(out / shard.file, tar)
                     row = {

@@ -1,0 +1,79 @@
+"""A function of many tasks, run by several processes."""
+
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+__all__ = ["in_order"]
+
+
+def in_order(
+    function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], workers: int | None = None
+) -> Iterator[Any]:
+    """Give `function(*task)` for every task, in order, from several processes on Linux.
+
+    Only a few tasks are drawn ahead of the results, so that both may be large.
+
+    Args:
+        function: must not touch the accelerator; nor torch, whose threads do not survive a fork.
+        tasks: arguments of each call.
+        workers: processes; None takes one for each processor that this process may use.
+
+    Raises:
+        ChildProcessError: if a process dies.
+    """
+    # Processes, because threads are slower here than one alone: half of the time is Python code.
+    # By fork, because other ways start the user's script a second time. Elsewhere fork is missing
+    # or unsafe, and daemons may have no children.
+    if sys.platform != "linux" or multiprocessing.current_process().daemon:
+        workers = 1
+    elif workers is None:
+        workers = len(os.sched_getaffinity(0))
+    if isinstance(tasks, Sequence):
+        workers = min(workers, len(tasks))
+    if workers <= 1:
+        yield from itertools.starmap(function, tasks)
+        return
+    waiting: deque[Any] = deque()
+    with ProcessPoolExecutor(
+        workers, multiprocessing.get_context("fork"), initializer=_follow_parent
+    ) as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(function, *task))
+                if len(waiting) > workers + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "a worker process was killed, perhaps for want of memory; free some, and run the "
+                "same again"
+            ) from error
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _follow_parent() -> None:
+    """Leave Ctrl-C to the parent, and do not outlive it when it is killed.
+
+    A terminal sends Ctrl-C to the workers too. One that it stops while it hands over a result
+    leaves half of that in the pipe, for whose rest the parent would wait without end.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # and not the parent's handler, which may raise
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
