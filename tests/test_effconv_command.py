@@ -324,6 +324,17 @@ def test_a_gpu_that_is_not_there(effconv):
     assert "this torch sees no GPU; pass --device cpu" in err
 
 
+def test_a_device_that_nobody_knows(effconv, monkeypatch):
+    status, _, err = effconv(*SEARCH[:-1], "--device=banana")
+    assert status == 2
+    assert "device is 'banana', which PyTorch does not know" in err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    status, _, err = effconv(*SEARCH[:-1], "--device=cuda:2")
+    assert status == 2
+    assert "device is 'cuda:2', but there are 2 GPUs, numbered from 0" in err
+
+
 def test_a_loss_that_is_not_finite_has_a_status_of_its_own(effconv):
     words = ["train", "own_net:network", "photos", "--train.lr=1e30", "--train.batch-size=16"]
     status, _, err = effconv(*words, "--device=cpu", "--name=diverged")

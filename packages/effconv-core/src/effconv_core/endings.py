@@ -35,9 +35,22 @@ class StoppedError(KeyboardInterrupt):
 
 
 def check_device(device: str) -> None:
-    """Refuse a GPU that is not there."""
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device is {device!r}, but this torch sees no GPU; pass --device cpu")
+    """Refuse a device that is not there."""
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device is {device!r}, which PyTorch does not know; pass cpu, cuda or the like"
+        ) from error
+    if wanted.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(f"device is {device!r}, but this torch sees no GPU; pass --device cpu")
+        count = torch.cuda.device_count()
+        if wanted.index is not None and wanted.index >= count:
+            raise ValueError(
+                f"device is {device!r}, but there are {count} GPUs, numbered from 0; pass a lower "
+                "number"
+            )
 
 
 def run_command(name: str, function: Callable[[], int | None]) -> int:
