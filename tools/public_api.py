@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from effconv_core.run_files import write_text
 
@@ -21,6 +21,8 @@ PACKAGES = ("effconv_core", "effconv_data", "effconv_kernels", "effconv_models")
 
 def arguments_of(value: Any) -> str:
     """Give what a function or class takes, without the kinds; empty for what cannot be called."""
+    if get_origin(value) is not None:  # `Callable[...]`, which Python 3.13 gives arguments
+        return ""
     try:
         signature = inspect.signature(value)
     except (TypeError, ValueError):
