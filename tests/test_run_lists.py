@@ -190,7 +190,6 @@ def worker(path):
     work(path, quiet())
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize(
     "options", [Launch(workers=2), Launch(launcher="slurm"), Launch(launcher="ray")]
 )
@@ -201,6 +200,7 @@ def test_workers_of_one_gpu_each_take_no_numbered_one(toys, options):
     assert not (toys / "list.json").exists()
 
 
+@pytest.mark.faults
 def test_workers_killed_at_random_lose_nothing_and_do_nothing_twice(toys):
     # Long enough that a slow machine, which seldom forks, kills often all the same.
     runs, path = counting(8, seconds=0.2), toys / "list.json"
