@@ -57,27 +57,46 @@ print("begun", flush=True)
 for _ in in_order(bytes, [(20_000_000,)] * 100_000, 2):
     pass
 """
+AMID_A_FORK = """
+import os, signal
+from effconv_data.processes import in_order
+os.register_at_fork(after_in_parent=lambda: os.killpg(0, signal.SIGINT))
+print("begun", flush=True)
+print(list(in_order(bytes, [(1,)] * 9, 2)))
+"""
+
+
+def interrupted(program, seconds=None):
+    """Run a program and send Ctrl-C so long after it has begun; give its errors when it has ended.
+
+    The signal reaches its workers too, as a terminal's does.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout.readline() == "begun\n"
+        if seconds is not None:
+            time.sleep(seconds)
+            os.killpg(process.pid, signal.SIGINT)
+        # It ends only when the workers have closed these too.
+        _, errors = process.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGINT, errors
+    return errors
 
 
 def test_ctrl_c_in_a_terminal_ends_all_processes():
-    # It reaches the workers too; their large results make it likely to come amid one.
     source = random.Random(0)
-    for _ in range(6):
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            assert process.stdout.readline() == "begun\n"
-            time.sleep(0.3 + source.uniform(0, 0.2))
-            os.killpg(process.pid, signal.SIGINT)
-            # It ends only when the workers have closed these too.
-            _, errors = process.communicate(timeout=120)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        assert process.returncode == -signal.SIGINT
-        assert errors.count("Traceback") == 1
+    for _ in range(6):  # the large results make it likely to come amid one
+        assert interrupted(PROGRAM, 0.3 + source.uniform(0, 0.2)).count("Traceback") == 1
+
+
+def test_ctrl_c_while_a_worker_is_started_is_not_lost():
+    assert interrupted(AMID_A_FORK).count("Traceback") == 1

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 __all__ = ["in_order"]
@@ -48,7 +49,8 @@ def in_order(
     ) as pool:
         try:
             for task in tasks:
-                waiting.append(pool.submit(function, *task))
+                with _ctrl_c_waits():
+                    waiting.append(pool.submit(function, *task))
                 if len(waiting) > workers + 1:
                     yield waiting.popleft().result()
             while waiting:
@@ -61,6 +63,26 @@ def in_order(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Let Ctrl-C raise its error after a task is handed over, which may fork a worker.
+
+    Amid a fork Python prints and drops the error, and a worker that has just begun would end by it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    came = []
+    signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _follow_parent() -> None:
