@@ -1,5 +1,6 @@
 """What a run's folder says of the code that it was made with."""
 
+import os
 import subprocess
 
 import pytest
@@ -10,7 +11,11 @@ WHO = ("-c", "user.name=a", "-c", "user.email=a@b.c")
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
-    """A clone that this module seems to lie in, and `git` there."""
+    """A clone that the module seems to lie in, and the name of its commit."""
+    # Within a hook of git these name another clone, and a user's settings may ask for signatures.
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     package = tmp_path / "src"
     package.mkdir()
     code, settings, results = package / "run_files.py", tmp_path / "a.toml", tmp_path / "out.jsonl"
