@@ -332,7 +332,7 @@ def test_a_device_that_nobody_knows(effconv, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     status, _, err = effconv(*SEARCH[:-1], "--device=cuda:2")
     assert status == 2
-    assert "device is 'cuda:2', but there are 2 GPUs, numbered from 0" in err
+    assert "device is 'cuda:2', but the last GPU is cuda:1; pass a lower number" in err
 
 
 def test_a_loss_that_is_not_finite_has_a_status_of_its_own(effconv):

@@ -48,8 +48,7 @@ def check_device(device: str) -> None:
         count = torch.cuda.device_count()
         if wanted.index is not None and wanted.index >= count:
             raise ValueError(
-                f"device is {device!r}, but there are {count} GPUs, numbered from 0; pass a lower "
-                "number"
+                f"device is {device!r}, but the last GPU is cuda:{count - 1}; pass a lower number"
             )
 
 
