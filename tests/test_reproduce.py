@@ -149,8 +149,8 @@ def test_the_answer_is_a_paired_test():
             for row in rows
         ]
 
-    assert "The learned networks have 10.0% more parameters than the random ones." in said
-    assert "In 1 of 3 of these pairs what was learned is 3x3 in all layers" in said
+    assert "The learned networks have 10.0 % more parameters than the random ones." in said
+    assert "In 1 of 3 the learned plan is 3x3 in all layers" in said
     assert "yes: +12.00 points" in answer({("cifar10", "gpu"): moved(10)})
     assert "no: -18.00 points" in answer({("cifar10", "gpu"): moved(-20)})
     one = answer({("cifar10", "cpu"): rows[:3]})

@@ -69,7 +69,9 @@ def equal_cost(larger: Sequence[float]) -> str:
     """Tell how much larger the learned networks are than the random ones beside them."""
     mean = statistics.mean(larger)
     word = "more" if mean >= 0 else "fewer"
-    return f"The learned networks have {abs(mean):.1%} {word} parameters than the random ones."
+    return (
+        f"The learned networks have {100 * abs(mean):.1f} % {word} parameters than the random ones."
+    )
 
 
 def one_size(learned: Sequence[dict[str, Any]]) -> str:
@@ -80,8 +82,8 @@ def one_size(learned: Sequence[dict[str, Any]]) -> str:
         return ""
     squares = " or ".join(f"{size}x{size}" for size in dict.fromkeys(uniform))
     return (
-        f" In {len(uniform)} of {len(learned)} of these pairs what was learned is {squares} in all "
-        "layers, so what is compared there is that."
+        f" In {len(uniform)} of {len(learned)} the learned plan is {squares} in all layers, so that "
+        "this is what random plans are compared with there."
     )
 
 
