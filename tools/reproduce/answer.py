@@ -82,8 +82,8 @@ def one_size(learned: Sequence[dict[str, Any]]) -> str:
         return ""
     squares = " or ".join(f"{size}x{size}" for size in dict.fromkeys(uniform))
     return (
-        f" In {len(uniform)} of {len(learned)} the learned plan is {squares} in all layers, so that "
-        "this is what random plans are compared with there."
+        f" In {len(uniform)} of {len(learned)} the learned plan is {squares} in all layers, so "
+        "that this is what random plans are compared with there."
     )
 
 
