@@ -243,6 +243,14 @@ def test_each_row_tells_its_device_and_what_was_reduced():
     assert tables.reduced_to(measured(stl10, scale="paper")) == "not reduced"
 
 
+def test_runs_of_the_same_plan_and_seed_are_compared():
+    row, other = (rows_of("table2", "cpu")[n] for n in (0, 1))
+    alike = [measured(row), measured(other, accuracy=0.4877)]
+    (sentence, _) = tables.repeated([*alike, measured(row, 1, accuracy=0.9)])
+    assert "more than once (1 of them), the accuracies differ by up to 1.23 points" in sentence
+    assert tables.repeated([alike[0], measured(other, sizes={"a": 3, "b": 4})]) == []
+
+
 def test_a_run_of_several_starts_is_told_whole():
     row = rows_of("table1", "cpu")[0]
     once, twice = measured(row), measured(row, 1, seconds_before=30.0)

@@ -66,7 +66,12 @@ def section(
     for result in results:
         groups[Row(**result["row"])].append(result)
     parts = [f"## {TITLES[name]}, scale {scale}", "", scale_in_words(name, scale, results[0]), ""]
-    parts += [*pictures, "| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
+    parts += [
+        *repeated(results),
+        *pictures,
+        "| " + " | ".join(HEADINGS) + " |",
+        "|---" * len(HEADINGS) + "|",
+    ]
     parts += ["| " + " | ".join(cells(row, found)) + " |" for row, found in groups.items()]
     parts += ["", "Sizes, from the first searched layer to the last:", "", "```"]
     width = max(len(source(row.sizes)) for row in groups)
@@ -90,6 +95,22 @@ def section(
         "",
     ]
     return parts
+
+
+def repeated(results: Iterable[dict[str, Any]]) -> list[str]:
+    """Tell how far runs of one network, plan and seed differ, which ran at different times."""
+    groups = defaultdict(list)
+    for result in results:
+        plan = tuple(result["sizes"].values())
+        groups[result["row"]["model"], plan, result["seed"]].append(100 * result["accuracy"])
+    apart = [max(each) - min(each) for each in groups.values() if len(each) > 1]
+    if not apart:
+        return []
+    return [
+        f"Rows ran at different times. Where one plan and seed ran more than once ({len(apart)} of "
+        f"them), the accuracies differ by up to {max(apart):.2f} points.",
+        "",
+    ]
 
 
 def cells(row: Row, found: list[dict[str, Any]]) -> list[str]:
