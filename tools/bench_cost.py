@@ -25,8 +25,9 @@ import torch.nn.functional as F
 import tyro
 from effconv_core import SearchableCNN, apply_plan, check_ranks, recipe
 from effconv_core.conv import PredictedConv
+from effconv_core.io.atomic import write_text
 from effconv_core.ranks import data_parallel
-from effconv_core.run_files import environment, write_text
+from effconv_core.run_files import environment
 from effconv_core.torchrun import joined
 from effconv_models import create_model
 from rich.console import Console

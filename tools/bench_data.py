@@ -20,7 +20,8 @@ from typing import Literal
 import torch
 import tyro
 import webdataset as wds
-from effconv_core.run_files import environment, write_text
+from effconv_core.io.atomic import write_text
+from effconv_core.run_files import environment
 from effconv_data import load
 from effconv_data.load import KNOWN
 from rich.console import Console

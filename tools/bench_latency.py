@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 import tyro
 from effconv_core import Budget, Latency, SearchableCNN, apply_plan
+from effconv_core.io.atomic import write_text
 from effconv_core.latency import stopwatch
-from effconv_core.run_files import environment, write_text
+from effconv_core.run_files import environment
 from effconv_core.sources import make_model
 from rich.console import Console
 from rich.table import Table

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 import tyro
 from effconv_core import SearchableCNN, recipe
-from effconv_core.run_files import environment, write_text
+from effconv_core.io.atomic import write_text
+from effconv_core.run_files import environment
 from effconv_models import create_model
 from torch import Tensor, nn
 

@@ -19,7 +19,8 @@ import torch
 import torch.distributed as dist
 import tyro
 from effconv_core import recipe, search
-from effconv_core.run_files import environment, write_text
+from effconv_core.io.atomic import write_text
+from effconv_core.run_files import environment
 from effconv_core.torchrun import Ranks, joined
 from effconv_data import Batches, StreamedBatches, normalize
 from effconv_data.index import Shard

@@ -24,7 +24,8 @@ import tyro
 from effconv_core import SearchableCNN, SearchConfig, SizePlan, apply_plan, recipe
 from effconv_core.divergence import finite_soon
 from effconv_core.endings import check_device, run_command
-from effconv_core.run_files import environment, write_text
+from effconv_core.io.atomic import write_text
+from effconv_core.run_files import environment
 from effconv_data import load
 from effconv_models import create_model
 from rich.console import Console

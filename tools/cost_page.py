@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from effconv_core.run_files import write_text
+from effconv_core.io.atomic import write_text
 
 PAGE = Path("docs/cost.md")
 COST = Path("results/cost.json")

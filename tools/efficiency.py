@@ -18,7 +18,8 @@ import torch.nn.functional as F
 import tyro
 from effconv_core import SearchableCNN, SearchConfig, recipe
 from effconv_core.endings import check_device, run_command
-from effconv_core.run_files import environment, write_text
+from effconv_core.io.atomic import write_text
+from effconv_core.run_files import environment
 from effconv_kernels import assemble_kernels
 from effconv_models import WideResNet, create_model
 from rich.console import Console

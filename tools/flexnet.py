@@ -13,15 +13,9 @@ import torch
 import tyro
 from effconv_core import SizePlan, figures
 from effconv_core.endings import check_device
+from effconv_core.io.atomic import write_text
 from effconv_core.meter import progress_bar, step_meter
-from effconv_core.run_files import (
-    REPORT,
-    Metrics,
-    begun,
-    seconds_per_epoch,
-    write_result,
-    write_text,
-)
+from effconv_core.run_files import REPORT, Metrics, begun, seconds_per_epoch, write_result
 from effconv_core.short_report import made_with
 from effconv_core.training import TRAIN_RECIPES, TrainConfig, TrainStep, evaluate, train
 from effconv_data import Batches

@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from effconv_core.run_files import write_text
+from effconv_core.io.atomic import write_text
 from rich.console import Console
 
 from tools.meter import plain_bar

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from effconv_core import figures
-from effconv_core.run_files import REPORT, Metrics, seconds_per_epoch, write_text
+from effconv_core.io.atomic import write_text
+from effconv_core.run_files import REPORT, Metrics, seconds_per_epoch
 from effconv_core.short_report import made_with
 from effconv_models import MultiResolutionNet, learned_depth
 from matplotlib.figure import Figure

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_origin
 
-from effconv_core.run_files import write_text
+from effconv_core.io.atomic import write_text
 
 LIST = Path("docs/public-api.json")
 PACKAGES = ("effconv_core", "effconv_data", "effconv_kernels", "effconv_models")

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 from effconv_core.claim import ClaimedError, claim, held_before, is_held, watcher
-from effconv_core.run_files import RESULT, write_text
+from effconv_core.io.atomic import write_text
+from effconv_core.run_files import RESULT
 from rich.console import Console
 
 FAILED = "failed.json"

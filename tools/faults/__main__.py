@@ -17,7 +17,8 @@ from typing import Any
 
 import tyro
 from effconv_core.endings import run_command
-from effconv_core.run_files import environment, write_text
+from effconv_core.io.atomic import write_text
+from effconv_core.run_files import environment
 from rich.console import Console
 
 from tools.faults.operations import OPERATIONS, Operation, Outcome, epochs_run, start

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from effconv_core.run_files import write_text
+from effconv_core.io.atomic import write_text
 
 from tools.faults.__main__ import RESULTS
 from tools.jobs import read_rows

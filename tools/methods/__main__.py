@@ -7,7 +7,8 @@ from typing import Literal
 
 import torch
 import tyro
-from effconv_core.run_files import environment, write_text
+from effconv_core.io.atomic import write_text
+from effconv_core.run_files import environment
 from rich.console import Console
 
 from tools.jobs import read_rows, run_jobs

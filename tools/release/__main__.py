@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from effconv_core.run_files import environment, write_text
+from effconv_core.io.atomic import write_text
+from effconv_core.run_files import environment
 from rich.console import Console
 from rich.table import Table
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from effconv_core import figures
-from effconv_core.run_files import write_text
+from effconv_core.io.atomic import write_text
 
 from tools import cost_page, efficiency_page
 from tools.faults import page as faults_page

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from effconv_core import SearchableCNN, SearchConfig, apply_plan, figures, recipe, search
-from effconv_core.files import written_whole
+from effconv_core.io.atomic import written_whole
 from effconv_core.meter import progress_bar, step_meter
 from effconv_core.run_files import (
     Metrics,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from effconv_core.run_files import write_text
+from effconv_core.io.atomic import write_text
 from rich.console import Console
 
 from tools.jobs import append_row, read_rows, run_jobs

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effconv_core.run_files import write_text
+from effconv_core.io.atomic import write_text
 from rich.console import Console
 from rich.table import Table
 

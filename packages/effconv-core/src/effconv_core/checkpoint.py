@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from effconv_core.files import written_whole
+from effconv_core.io.atomic import written_whole
 
 SCHEMA = 2
 READ = (1, SCHEMA)

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from effconv_core.conv import CLASSES
-from effconv_core.files import written_whole
+from effconv_core.io.atomic import written_whole
 from effconv_core.plan import SizePlan
 from effconv_core.search import SearchStep
 

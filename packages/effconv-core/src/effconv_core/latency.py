@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from effconv_core.conv import PredictedConv, resized_conv
-from effconv_core.files import written_whole
+from effconv_core.io.atomic import written_whole
 from effconv_core.measured_cost import MeasuredCost
 from effconv_core.plan import replace_modules
 from effconv_core.space import Layer

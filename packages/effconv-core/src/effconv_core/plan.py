@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from effconv_core.conv import CLASSES, kernel_shape_of, resized_conv
-from effconv_core.files import written_whole
+from effconv_core.io.atomic import written_whole
 from effconv_core.space import flat, nearest_size
 
 SCHEMA = 2

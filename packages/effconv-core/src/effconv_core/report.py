@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from effconv_core.comparison import compare
+from effconv_core.io.atomic import write_text
 from effconv_core.report_parts import describe, duration, size_words
 from effconv_core.run_folder import Run, read_run
 
@@ -35,10 +36,7 @@ def write_report(folders: Sequence[str | os.PathLike[str]], path: str | os.PathL
     if len(set(places)) < len(places):
         raise ValueError("the same run is given twice; pass different folders")
     text = report_html([read_run(folder) for folder in folders])
-    path = Path(path)
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text)
 
 
 def report_html(runs: Sequence[Run]) -> str:

@@ -19,17 +19,11 @@ from torch import nn
 
 from effconv_core.choice import left_alone, searched_layers
 from effconv_core.claim import CLAIMS, claim
-from effconv_core.files import written_whole
+from effconv_core.io.atomic import append_text, write_text
 
 REPORT = "report.md"
 RESULT = "result.json"  # written last: the run is finished
 PACKAGES = ("effconv-core", "effconv-kernels", "effconv-models", "effconv-data")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def check_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
@@ -207,8 +201,7 @@ class Metrics:
             kept = [r for r in self.rows() if r["phase"] != phase or r["epoch"] < epoch]
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         row = {"phase": phase, "epoch": epoch, "global_step": global_step, **values}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_text(self.path, json.dumps(row) + "\n")
         for name, value in values.items():
             if self.writer is not None and isinstance(value, int | float):
                 self.writer.add_scalar(f"{phase}/{name}", value, global_step)

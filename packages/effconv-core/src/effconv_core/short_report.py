@@ -13,8 +13,9 @@ from torch import nn
 from effconv_core import figures
 from effconv_core.choice import left_alone
 from effconv_core.conv import kernel_shape_of
+from effconv_core.io.atomic import write_text
 from effconv_core.plan import Size, SizePlan, in_words
-from effconv_core.run_files import REPORT, Metrics, seconds_per_epoch, write_text
+from effconv_core.run_files import REPORT, Metrics, seconds_per_epoch
 
 PHASES = {"search": "Search", "train": "Training", "baseline": "Training with original sizes"}
 

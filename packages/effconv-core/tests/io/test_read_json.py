@@ -1,0 +1,65 @@
+import json
+import os
+from typing import Annotated, Any
+
+import pytest
+from effconv_core.io.read_json import DEPTH, decode_json, read_json
+from msgspec import Meta
+
+Sizes = dict[str, Annotated[int, Meta(ge=1, le=1000)]]
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        nested(DEPTH + 2),
+        nested(100_000),
+        '{"a":' * 50 + "1" + "}" * 50,
+        str(10**400),
+        "1" * 5000,
+        str(2**63),
+        str(-(2**63)),
+        "1e999",
+        "NaN",
+        "[-Infinity]",
+        '"\\ud800"',
+        '{"\\udfff": 1}',
+        "",
+        "{",
+        "\x00",
+        b"\xff\xfe",
+    ],
+)
+def test_what_no_schema_can_hold_is_refused(text):
+    with pytest.raises(ValueError):  # noqa: PT011
+        decode_json(text, Any)
+
+
+@pytest.mark.parametrize("sizes", [{"a": 0}, {"a": 10**9}, {"a": True}, {"a": 3.0}, {"a": "3"}, []])
+def test_values_out_of_the_schema_are_refused_with_their_place(sizes):
+    with pytest.raises(ValueError, match=r"plan\.json"):
+        decode_json(json.dumps(sizes), Sizes, what="plan.json")
+
+
+def test_what_is_within_the_limits_is_read():
+    assert decode_json('{"conv1": 3, "ü": 1000}', Sizes) == {"conv1": 3, "ü": 1000}
+    assert decode_json(nested(DEPTH), Any)
+    assert decode_json("[NaN, 1e999, 1]", Any, finite=False)[2] == 1
+    assert decode_json(f"[{2**63 - 1}, {1 - 2**63}]", list[int]) == [2**63 - 1, 1 - 2**63]
+
+
+def test_a_file_of_any_size_or_kind_is_refused_at_once(tmp_path):
+    large = tmp_path / "large.json"
+    with large.open("wb") as file:
+        file.truncate(1 << 36)  # 64 GiB of zeros that take no room
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (large, pipe, tmp_path, "/dev/zero"):
+        with pytest.raises(ValueError, match="name a"):
+            read_json(path, Any)
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "missing", Any)
