@@ -43,7 +43,8 @@ def read_json(
         ValueError: if it is no regular file, too large, no JSON, or not of that schema; the
             sentence names the file and the place within it.
     """
-    return decode_json(read_limited(path, limit), kind, what=str(path), finite=finite)
+    text = read_limited(path, limit)
+    return decode_json(text, kind, what=str(path), limit=limit, finite=finite)
 
 
 def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
@@ -70,7 +71,12 @@ def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 def decode_json(
-    text: str | bytes, kind: type[Kind], *, what: str = "the text", finite: bool = True
+    text: str | bytes,
+    kind: type[Kind],
+    *,
+    what: str = "the text",
+    limit: int = LIMIT,
+    finite: bool = True,
 ) -> Kind:
     """Decode JSON of one schema, as `read_json` does.
 
@@ -78,12 +84,18 @@ def decode_json(
         text: the JSON; bytes are UTF-8.
         kind: the schema.
         what: names the text in errors.
+        limit: characters, or bytes, that the text may have.
         finite: whether NaN and infinity are refused.
 
     Raises:
-        ValueError: if it is no JSON, is nested more than 32 deep, holds a number that is too large
-            or text that is not Unicode, or is not of that schema.
+        ValueError: if it is longer, is no JSON, is nested more than 32 deep, holds a number that
+            is too large or text that is not Unicode, or is not of that schema.
     """
+    if len(text) > limit:
+        raise ValueError(
+            f"{what} has more than {limit:,} characters, which is all that it may have; pass what "
+            "effconv wrote"
+        )
     try:
         content = json.loads(text)
     except UnicodeDecodeError:
@@ -93,6 +105,20 @@ def decode_json(
     except ValueError as error:
         raise ValueError(f"{what} is no JSON ({error}); pass a file that effconv wrote") from None
     _check_values(content, what, finite)
+    return conform(content, kind, what=what)
+
+
+def conform(content: Any, kind: type[Kind], *, what: str) -> Kind:
+    """Return built-in values as a value of a schema.
+
+    Args:
+        content: numbers, text, lists and mappings.
+        kind: the schema.
+        what: names the content in errors.
+
+    Raises:
+        ValueError: if the content is not of that schema; the sentence names the place within it.
+    """
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
@@ -129,6 +155,15 @@ def _check_values(content: Any, what: str, finite: bool) -> None:
                     f"{LARGEST}, so write a smaller one"
                 )
         level, depth = below, depth + 1
+
+
+def in_brief(value: object) -> str:
+    """Return a value as an error quotes it: its representation, cut to 100 characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "an integer of more than 4,300 digits"
+    return text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"
 
 
 def _too_deep(what: str) -> ValueError:
