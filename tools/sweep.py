@@ -10,7 +10,8 @@ from statistics import mean, stdev
 import tyro
 from effconv_core.endings import run_command
 from effconv_core.io.atomic import write_text
-from effconv_core.run_files import RESULT, read_result
+from effconv_core.run_files import RESULT
+from effconv_core.run_folder import read_result
 from rich.console import Console
 from rich.table import Table
 

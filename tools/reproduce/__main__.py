@@ -12,7 +12,8 @@ import tyro
 from effconv_core import figures
 from effconv_core.endings import check_device, run_command
 from effconv_core.io.atomic import write_text, written_whole
-from effconv_core.run_files import RESULT, read_result, write_result
+from effconv_core.run_files import RESULT, write_result
+from effconv_core.run_folder import read_result
 from rich.console import Console
 
 from tools.jobs import read_rows

@@ -20,9 +20,11 @@ from torch import nn
 from effconv_core.choice import left_alone, searched_layers
 from effconv_core.claim import CLAIMS, claim
 from effconv_core.io.atomic import append_text, write_text
+from effconv_core.run_folder import read_config, read_rows
 
 REPORT = "report.md"
 RESULT = "result.json"  # written last: the run is finished
+ROWS_LIMIT = 1 << 30  # bytes of the metrics of a run that goes on
 PACKAGES = ("effconv-core", "effconv-kernels", "effconv-models", "effconv-data")
 
 
@@ -48,7 +50,7 @@ def check_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> 
         raise FileExistsError(f"run {folder} is finished, see {folder / RESULT}; {remedy}")
     if not config.exists():
         return False
-    before = json.loads(config.read_text(encoding="utf-8")).get("settings", {})
+    before = read_config(folder).settings
     now = json.loads(json.dumps(settings))
     if before != now:
         changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
@@ -134,11 +136,6 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> None:
     write_text(folder / RESULT, json.dumps(result) + "\n")
 
 
-def read_result(folder: Path) -> dict[str, Any]:
-    """Read a finished run's result."""
-    return json.loads((folder / RESULT).read_text(encoding="utf-8"))
-
-
 def environment(device: str) -> dict[str, str]:
     """Name the device, the versions and the commit that a figure was made with."""
     name = platform.processor() or platform.machine()
@@ -198,7 +195,7 @@ class Metrics:
         """Append one row; numbers become curves named `phase/value` in TensorBoard."""
         if phase not in self.begun:
             self.begun.add(phase)
-            kept = [r for r in self.rows() if r["phase"] != phase or r["epoch"] < epoch]
+            kept = [r for r in self.rows() if r["phase"] != phase or r.get("epoch", 0) < epoch]
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         row = {"phase": phase, "epoch": epoch, "global_step": global_step, **values}
         append_text(self.path, json.dumps(row) + "\n")
@@ -207,11 +204,18 @@ class Metrics:
                 self.writer.add_scalar(f"{phase}/{name}", value, global_step)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Give all rows written so far; a last line cut off by an interruption is left out."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """Return all rows written so far; a last line cut off by an interruption is left out.
+
+        Raises:
+            ValueError: if a line holds no reading; the sentence names it.
+        """
+        rows = []
+        with suppress(FileNotFoundError):
+            for row in read_rows(self.path, limit=ROWS_LIMIT):
+                if isinstance(row, ValueError):
+                    raise row
+                rows.append(row)
+        return rows
 
     def close(self) -> None:
         """Finish the TensorBoard file."""

@@ -9,7 +9,8 @@ import json
 import math
 import os
 import stat
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -19,6 +20,10 @@ LIMIT = 8 << 20
 """Bytes that a JSON file may have, unless its reader says otherwise."""
 DEPTH = 32
 """Lists and mappings within each other."""
+LINE = 1 << 20
+"""Bytes of a line of a file of lines."""
+LINES = 64 << 20
+"""Bytes that a file of lines may have, unless its reader says otherwise."""
 LARGEST = 2**63 - 1
 """Integers are at most this, on both sides of zero."""
 
@@ -55,12 +60,7 @@ def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
         OSError: if it cannot be read.
         ValueError: if it is larger, or no regular file (a folder, a pipe, a device).
     """
-    # Without O_NONBLOCK the opening of a pipe waits for a writer.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise ValueError(f"{path} is no regular file; name a file")
-    with os.fdopen(handle, "rb") as file:
+    with _opened(path) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise ValueError(
@@ -68,6 +68,55 @@ def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
             "another file"
         )
     return content
+
+
+def read_lines(
+    path: str | os.PathLike[str], kind: type[Kind], *, limit: int = LINES, finite: bool = True
+) -> Iterator[Kind | ValueError]:
+    """Read a file that holds JSON of one schema in each line.
+
+    Args:
+        path: a regular file.
+        kind: the schema of a line.
+        limit: bytes that are read of the file.
+        finite: whether NaN and infinity are refused.
+
+    Yields:
+        For each line its content, or the error that says why it has none. A last line without an
+        end, as an interruption leaves it, and empty lines are passed over. Nothing follows a line
+        of more than 1 MiB, or the limit.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        OSError: if it cannot be read.
+        ValueError: if it is no regular file.
+    """
+    with _opened(path) as file:
+        number = 0
+        while line := file.readline(LINE + 1):
+            number += 1
+            what = f"{path}, line {number}"
+            if len(line) > LINE:
+                yield ValueError(f"{what} has more than {LINE:,} bytes; the rest is not read")
+                return
+            if file.tell() > limit:
+                yield ValueError(f"{path} is read to {limit:,} bytes, which is line {number - 1}")
+                return
+            if not line.endswith(b"\n") or not line.strip():
+                continue
+            try:
+                yield decode_json(line, kind, what=what, finite=finite)
+            except ValueError as error:
+                yield error
+
+
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+    # Without O_NONBLOCK the opening of a pipe waits for a writer.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ValueError(f"{path} is no regular file; name a file")
+    return os.fdopen(handle, "rb")
 
 
 def decode_json(
