@@ -231,10 +231,10 @@ def _do(
     plan.save(folder / "plan.json")
     save_weights(network, folder / "flexnet.safetensors")
     draw(folder / "sizes.png", network, plan, metrics)
-    console.print(layer_table(network))
-    console.print(f"test accuracy {accuracy:.2%}")
     write_report(folder, network, accuracy, others, metrics)
     write_result(folder, {"accuracy": accuracy, "sizes": plan.sizes})
+    console.print(layer_table(network))
+    console.print(f"test accuracy {accuracy:.2%}")
 
 
 def save_weights(network: nn.Module, path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import tyro
 from effconv_core.io.atomic import write_text
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
 from rich.console import Console
 from rich.table import Table
@@ -149,7 +150,7 @@ def tell(result: dict[str, Any], console: Console) -> int:
 
 def main() -> int:
     """Run the command line; the status is 1 where something is wrong."""
-    options, console = tyro.cli(Options, prog="release:check"), Console()
+    options, console = tyro.cli(Options, prog="release:check"), PlainConsole()
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     versions = {name: version(name) for name in ("hatchling", "twine")}

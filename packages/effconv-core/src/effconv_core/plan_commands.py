@@ -12,7 +12,7 @@ from rich.table import Table
 
 from effconv_core.endings import REFUSED, tell
 from effconv_core.io.console import PlainConsole
-from effconv_core.io.terminal import make_outputs_total, write_output
+from effconv_core.io.terminal import write_output
 from effconv_core.plan import SizePlan, apply_plan, in_words, save
 from effconv_core.sources import make_model
 
@@ -86,7 +86,6 @@ def report_command(arguments: Sequence[str]) -> int:
 
 
 def _run(prog: str, kind: Any, arguments: Sequence[str]) -> int:
-    make_outputs_total()
     console = PlainConsole()
     command = tyro.cli(kind, args=arguments, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
     try:

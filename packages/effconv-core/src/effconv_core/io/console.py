@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from effconv_core.io.terminal import printable, silence
+from effconv_core.io.terminal import make_outputs_total, printable, silence
 
 __all__ = ["PlainConsole"]
 
@@ -24,6 +24,7 @@ class PlainConsole(Console):
     """
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
+        make_outputs_total()
         super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:

@@ -134,6 +134,7 @@ class LatencyFile(Struct):
     """A latency table; its identity is compared, word for word, with that of today."""
 
     schema: int
+    layers: Annotated[dict[Name, dict[str, Any]], Layers]
     seconds: Annotated[dict[Name, dict[Name, Spread]], Layers]
     rest: SpreadOfTheRest = field(name="seconds of the rest")
 
