@@ -19,6 +19,7 @@ from effconv_core.io import schemas
 from effconv_core.io.atomic import written_whole
 from effconv_core.io.read_json import conform, decode_json
 from effconv_core.io.read_tensors import opened_tensors
+from effconv_core.io.terminal import printable
 
 T = TypeVar("T")
 
@@ -141,7 +142,7 @@ def read_training_state(path: str | os.PathLike[str]) -> TrainingState:
             with contextlib.suppress(FileNotFoundError):
                 before.replace(path)
             told = str(why).removesuffix(f"; {REMEDY}")
-            logger.warning("%s; going on from the state before it", told)
+            logger.warning("%s; going on from the state before it", printable(told))
         return state._replace(path=path)
     raise why
 
