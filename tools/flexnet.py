@@ -1,6 +1,5 @@
 """`hatch run train:flexnet`: train a FlexNet, whose kernel sizes are learned on the way."""
 
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from effconv_core.endings import check_device
 from effconv_core.io.atomic import write_tensors, write_text
 from effconv_core.meter import progress_bar, step_meter
 from effconv_core.run_files import REPORT, Metrics, begun, seconds_per_epoch, write_result
+from effconv_core.run_folder import read_config
 from effconv_core.run_names import check_name, name_of
 from effconv_core.short_report import made_with
 from effconv_core.training import TRAIN_RECIPES, TrainConfig, TrainStep, evaluate, train
@@ -233,10 +233,10 @@ def _do(
     plan.save(folder / "plan.json")
     save_weights(network, folder / "flexnet.safetensors")
     draw(folder / "sizes.png", network, plan, metrics)
-    console.print(layer_table(network))
-    console.print(f"test accuracy {accuracy:.2%}")
     write_report(folder, network, accuracy, others, metrics)
     write_result(folder, {"accuracy": accuracy, "sizes": plan.sizes})
+    console.print(layer_table(network))
+    console.print(f"test accuracy {accuracy:.2%}")
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
@@ -305,8 +305,8 @@ def write_report(
     metrics: Metrics,
 ) -> None:
     """Write `report.md` from what the run has measured."""
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    settings = config["settings"]
+    config = read_config(folder)
+    settings = config.settings
     parameters, plain = (
         sum(p.numel() for p in model.parameters()) for model in (network, to_plain(network))
     )
@@ -316,8 +316,7 @@ def write_report(
     lines = [
         f"# {folder.name}",
         "",
-        f"{settings['model']} on {settings['data']}{limited}. "
-        f"Data: {config['environment']['data']}.",
+        f"{settings['model']} on {settings['data']}{limited}. Data: {config.environment['data']}.",
         "",
         "| network | parameters | test accuracy |",
         "|---|---|---|",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from effconv_core.io.atomic import open_to_append
+from effconv_core.io.console import PlainConsole
 from rich.console import Console
 
 from tools.run_list import Run, failure, read_list, state, work, write_list
@@ -96,8 +97,8 @@ def launch(
                 ended.add(run.name)
                 why = f": {failure(path, run)}" if how == "failed" else ""
                 sentence = f"{len(ended)}/{len(runs)} {run.name} {how}{why}"
-                console.print(sentence, markup=False, highlight=False, soft_wrap=True)
                 on_end(run)
+                console.print(sentence, soft_wrap=True)
 
     if len(ended) < len(runs):
         if options.launcher == "local" and options.workers == 1:
@@ -189,7 +190,7 @@ class Job:
 
     def __call__(self) -> None:
         """Work."""
-        work(self.path, Console())
+        work(self.path, PlainConsole())
 
     def checkpoint(self) -> Any:
         """Give what submitit queues in the place of this job."""
@@ -260,7 +261,7 @@ def _ray(path: Path, options: Launch) -> Workers:
 
 
 def _work_quietly(path: str) -> None:
-    work(Path(path), Console())
+    work(Path(path), PlainConsole())
 
 
 def table(path: Path) -> list[tuple[str, str, str]]:

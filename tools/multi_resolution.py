@@ -153,9 +153,7 @@ class Run:
             )
             checkpoint = self.folder / f"{phase}.safetensors"
             train(network, self.parts[0], config, turns=turns, checkpoint=checkpoint, on_step=meter)
-        accuracy = evaluate(network, self.test)
-        self.console.print(f"{phase}: test accuracy {accuracy:.2%}")
-        return accuracy
+        return evaluate(network, self.test)
 
     def outcome(
         self, title: str, network: nn.Module, grid: Tensor, accuracy: float, before: float | None
@@ -220,12 +218,12 @@ def _do(here: Run, network: MultiResolutionNet) -> None:
     outcomes += _pruned(here, network)
     here.metrics.close()
 
-    here.console.print(table(outcomes))
     draw_grids(folder / "mixing.png", outcomes)
     draw_learning(folder / "course.png", network, here.metrics)
     write_outcomes(folder, network, outcomes, here.metrics)
     found = {outcome.title: outcome.accuracy for outcome in outcomes}
     write_result(folder, {"accuracy": accuracy, "accuracies": found})
+    here.console.print(table(outcomes))
 
 
 def mixing_turns(network: nn.Module, batches: Batches, config: MixingConfig) -> Turns:

@@ -10,7 +10,9 @@ from statistics import mean, stdev
 import tyro
 from effconv_core.endings import run_command
 from effconv_core.io.atomic import write_text
-from effconv_core.run_files import RESULT, read_result
+from effconv_core.io.console import PlainConsole
+from effconv_core.run_files import RESULT
+from effconv_core.run_folder import read_result
 from effconv_core.run_names import name_of
 from rich.console import Console
 from rich.table import Table
@@ -123,7 +125,7 @@ def main() -> int:
     command, *rest = sys.argv[1:] or [""]
     if command not in COMMANDS:
         raise ValueError(f"command {command!r} is unknown; pass one of {', '.join(COMMANDS)}")
-    return COMMANDS[command](rest, Console())
+    return COMMANDS[command](rest, PlainConsole())
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import tyro
 from effconv_core.io.atomic import remove_file, write_text
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
 from rich.console import Console
 from rich.table import Table
@@ -166,7 +167,7 @@ def begin(out: Path) -> None:
 
 def main() -> int:
     """Run the command line; the status is 1 where something is wrong."""
-    options, console = tyro.cli(Options, prog="release:check"), Console()
+    options, console = tyro.cli(Options, prog="release:check"), PlainConsole()
     begin(OUT)
     versions = {name: version(name) for name in ("hatchling", "twine")}
     result: dict[str, Any] = {"environment": environment("cpu") | versions, "installs": []}

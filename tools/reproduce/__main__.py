@@ -12,9 +12,10 @@ import tyro
 from effconv_core import figures
 from effconv_core.endings import check_device, run_command
 from effconv_core.io.atomic import write_bytes, write_text
-from effconv_core.run_files import RESULT, read_result, write_result
+from effconv_core.io.console import PlainConsole
+from effconv_core.run_files import RESULT, write_result
+from effconv_core.run_folder import read_result
 from effconv_core.run_owner import mark
-from rich.console import Console
 
 from tools.jobs import read_rows
 from tools.launch import Launch, launch
@@ -45,7 +46,7 @@ class Options(Launch):
 
 def main() -> int:
     """Run the command line; the exit status is 1 if a run failed."""
-    options, console = tyro.cli(Options, prog="reproduce"), Console()
+    options, console = tyro.cli(Options, prog="reproduce"), PlainConsole()
     pairs, folder = runs_of(options.name, options.scale), options.runs / options.scale
     if options.dry_run:
         for number, (row, seed) in enumerate(pairs, 1):
@@ -68,14 +69,14 @@ def main() -> int:
         if not (folder / ended.name / RESULT).exists():
             return
         result = results[ended.name] = read_result(folder / ended.name)
-        sizes = " ".join(map(str, result["sizes"].values()))
-        console.print(f"    test accuracy {result['accuracy']:.2%}, sizes {sizes}")
         # Before the row, which says that nothing is left to collect.
         if (kernels := folder / ended.name / KERNELS).exists():
             place = out.parent / "kernels" / out.stem / f"{ended.name}.safetensors"
             place.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(place, kernels.read_bytes())
         _write(out, results)
+        sizes = " ".join(map(str, result["sizes"].values()))
+        console.print(f"    test accuracy {result['accuracy']:.2%}, sizes {sizes}")
 
     given = {"scale": options.scale, "device": options.device}
     runs = [

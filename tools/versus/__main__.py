@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 import tyro
 from effconv_core.io.atomic import write_text
+from effconv_core.io.console import PlainConsole
 from rich.console import Console
 
 from tools.jobs import read_rows, run_jobs
@@ -53,7 +54,7 @@ def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 def main() -> None:
     """Run the command line."""
-    options, console = tyro.cli(Options, prog="bench:versus"), Console()
+    options, console = tyro.cli(Options, prog="bench:versus"), PlainConsole()
     path = options.out / f"{options.scale}.jsonl"
     if not options.report:
         open_results(path, options.scale)

@@ -5,18 +5,25 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from effconv_core.io import schemas
 from effconv_core.io.atomic import rename_file, write_tensors
+from effconv_core.io.read_json import conform, decode_json
+from effconv_core.io.read_tensors import opened_tensors
+from effconv_core.io.terminal import printable
+
+T = TypeVar("T")
 
 SCHEMA = 2
 READ = (1, SCHEMA)
+SLOT = re.compile(r"optimizer\.(?P<index>\d{1,9})\.(?P<name>.+)")
 REMEDY = "delete it to start again, or name another file"
 
 logger = logging.getLogger("effconv_core")
@@ -24,6 +31,10 @@ logger = logging.getLogger("effconv_core")
 
 class DamagedError(ValueError):
     """A file is no whole training state."""
+
+
+class LaterError(ValueError):
+    """A file is a training state of a later version."""
 
 
 class TrainingState(NamedTuple):
@@ -111,7 +122,7 @@ def read_training_state(path: str | os.PathLike[str]) -> TrainingState:
             with contextlib.suppress(FileNotFoundError):
                 rename_file(before, path)
             told = str(why).removesuffix(f"; {REMEDY}")
-            logger.warning("%s; going on from the state before it", told)
+            logger.warning("%s; going on from the state before it", printable(told))
         return state._replace(path=path)
     raise why
 
@@ -123,6 +134,25 @@ def last_state(path: str | os.PathLike[str] | None, epochs: int) -> str:
     return f"the last good state is {path}, of {epochs} epoch(s)"
 
 
+def epochs_done(path: str | os.PathLike[str], progress: Mapping[str, Any], epochs: int) -> int:
+    """Return how many epochs of a search or a training the progress of a state tells of.
+
+    Args:
+        path: of the state, for errors.
+        progress: of the state.
+        epochs: how many there are in all.
+
+    Raises:
+        ValueError: if the progress tells none, or more than there are.
+    """
+    conform(progress, schemas.Progress, what=f"the progress in {path}")
+    if progress["epoch"] > epochs:
+        raise ValueError(
+            f"{path} is of {progress['epoch']} epochs, and there are {epochs} in all; {REMEDY}"
+        )
+    return progress["epoch"]
+
+
 def put_training_state(
     state: TrainingState, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
@@ -130,15 +160,17 @@ def put_training_state(
     slots: dict[int, dict[str, torch.Tensor]] = {}
     weights = {}
     for name, tensor in state.tensors.items():
-        if name.startswith("optimizer."):
-            _, index, slot = name.split(".", 2)
-            slots.setdefault(int(index), {})[slot] = tensor
+        if slot := SLOT.fullmatch(name):
+            slots.setdefault(int(slot["index"]), {})[slot["name"]] = tensor
         else:
             weights[name.removeprefix("model.")] = tensor
+    known = {index for group in state.param_groups for index in group["params"]}
     try:
+        if odd := slots.keys() - known:
+            raise ValueError(f"it holds slots of parameters {sorted(odd)[:9]}, which no group has")
         model.load_state_dict(weights)
         optimizer.load_state_dict({"state": slots, "param_groups": state.param_groups})
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{state.path} does not fit this model ({error}); {REMEDY}") from None
     for parameter, own in optimizer.state.items():
         for slot, value in own.items():
@@ -155,22 +187,34 @@ def _previous(path: Path) -> Path:
 
 def _read(path: Path) -> TrainingState:
     try:
-        with safe_open(path, framework="pt") as file:
+        with opened_tensors(path) as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         # Schema 1 has no sum; later ones keep this one, so that damage is told from a later schema.
         if metadata.keys() & {"schema", "sha256"}:
-            if metadata["sha256"] != _digest(tensors, metadata):
-                raise SafetensorError("its content has another sha256 than was written")
-            if int(metadata["schema"]) not in READ:
-                raise ValueError(
-                    f"{path} has schema {metadata['schema']}; this version reads "
+            if metadata.get("sha256") != _digest(tensors, metadata):
+                raise ValueError("its content has another sha256 than was written")
+            if metadata.get("schema") not in map(str, READ):
+                raise LaterError(
+                    f"{path} has schema {metadata.get('schema', '')[:40]}; this version reads "
                     f"{' and '.join(map(str, READ))}, so update effconv-core"
                 )
-        groups, progress = json.loads(metadata["param_groups"]), json.loads(metadata["progress"])
-    except (SafetensorError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        groups = _part(metadata, "param_groups", list[dict[str, Any]], schemas.ParameterGroups)
+        progress = _part(metadata, "progress", dict[str, Any], dict[str, Any])
+    except LaterError:
+        raise
+    except ValueError as error:
         raise DamagedError(f"{path} is no readable training state ({error}); {REMEDY}") from None
     return TrainingState(path, tensors, groups, progress)
+
+
+def _part(metadata: Mapping[str, str], name: str, kind: type[T], schema: Any) -> T:
+    """Return a part of a header as it was written, once it is known to be of its schema."""
+    if name not in metadata:
+        raise ValueError(f"it holds no {name}")
+    content = decode_json(metadata[name], kind, what=f"its {name}")
+    conform(content, schema, what=f"its {name}")
+    return content
 
 
 def _digest(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:

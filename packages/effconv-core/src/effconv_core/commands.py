@@ -1,11 +1,11 @@
 """What the command `effconv` does with its first word."""
 
 import importlib
-import sys
 from collections.abc import Sequence
 
 from effconv_core import __version__
 from effconv_core.endings import REFUSED, tell
+from effconv_core.io.terminal import make_outputs_total, write_output
 
 USAGE = """usage: effconv COMMAND ... [--help]
 
@@ -40,12 +40,13 @@ COMMANDS = {
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and give the exit status, see `USAGE`."""
+    make_outputs_total()
     name, *rest = arguments or ["--help"]
     if name in ("--help", "-h"):
-        sys.stdout.write(USAGE + "\n")
+        write_output(USAGE + "\n")
         return 0
     if name == "--version":
-        sys.stdout.write(f"effconv {__version__}\n")
+        write_output(f"effconv {__version__}\n")
         return 0
     if name not in COMMANDS:
         sentence = f"command {name!r} is unknown; pass one of {', '.join(COMMANDS)}"

@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import io
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
 from typing import Annotated, Any, Literal, Union
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from effconv_core import plan_commands, run_commands
+from effconv_core.io.terminal import write_output
 
 FILES = """
 # Where nothing of the command fits, names of files.
@@ -53,7 +53,7 @@ def completion_command(arguments: Sequence[str]) -> int:
         line.replace("\\n", " ") if line.startswith("COMPLETION_SPEC") else line
         for line in script.getvalue().splitlines(keepends=True)
     ]
-    sys.stdout.write("".join(lines) + (FILES + "\n" if shell == "bash" else ""))
+    write_output("".join(lines) + (FILES + "\n" if shell == "bash" else ""))
     return 0
 
 

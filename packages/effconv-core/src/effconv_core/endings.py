@@ -1,8 +1,8 @@
 """How a command begins, and ends: with a sentence and a status, whatever ends it."""
 
 import errno
+import re
 import signal
-import sys
 import sysconfig
 import threading
 import traceback
@@ -11,7 +11,9 @@ from collections.abc import Callable
 from types import FrameType
 
 import torch
-from rich.console import Console
+
+from effconv_core.io.console import PlainConsole
+from effconv_core.io.terminal import make_outputs_total
 
 ROOM = {errno.ENOSPC: "free some room", errno.EDQUOT: "free some of the quota"}
 RIGHTS = dict.fromkeys(
@@ -19,6 +21,8 @@ RIGHTS = dict.fromkeys(
 )
 
 OURS = ("effconv_core", "effconv_data", "effconv_kernels", "effconv_models", "tools", "__main__")
+
+LONGEST = 3000  # characters of a sentence that are shown
 
 # Exit statuses, beside 0; 1 is an error that nobody has foreseen, with a traceback, and 128 and a
 # signal's number is that signal.
@@ -63,6 +67,7 @@ def run_command(name: str, function: Callable[[], int | None]) -> int:
         name: stands before the sentence.
         function: gives the exit status, None for 0.
     """
+    make_outputs_total()
     # Torch says so once for every even size: true, and no concern of who runs a command.
     warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
     before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -121,9 +126,10 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def tell(name: str, sentence: str, status: int) -> int:
-    """Write a sentence to the standard error, and give the exit status."""
-    # Neither wrapped nor marked up, because names of files stand in it.
-    errors = Console(stderr=True, highlight=False)
-    errors.print(f"{name}: {sentence}", style="red", markup=False, soft_wrap=True)
-    sys.stderr.flush()
+    """Write a sentence to the standard error, on one line, and return the exit status."""
+    # What libraries say may have several lines; what a file holds may be of any length.
+    words = re.sub(r"\s*[\r\n\t]\s*", " ", sentence)
+    if len(words) > LONGEST:
+        words = f"{words[:LONGEST]}... (cut off, of {len(words):,} characters)"
+    PlainConsole(stderr=True).print(f"{name}: {words}", style="red", soft_wrap=True)
     return status

@@ -8,6 +8,7 @@ from typing import Any
 
 from effconv_core.comparison import compare
 from effconv_core.io.atomic import write_text
+from effconv_core.io.terminal import printable
 from effconv_core.report_parts import describe, duration, size_words
 from effconv_core.run_files import RESULT, read_result, same, settings_of
 from effconv_core.run_folder import Run, read_run
@@ -85,6 +86,8 @@ def report_html(runs: Sequence[Run]) -> str:
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
+        # Markup is text that the templates have made.
+        finalize=lambda value: printable(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,12 +10,13 @@ from typing import Any, Literal, TypeVar
 
 import torch
 import tyro
-from rich.console import Console
 from torch import nn
 
 from effconv_core.budget import Budget
 from effconv_core.config import RECIPES, SearchConfig
 from effconv_core.endings import REFUSED, run_command
+from effconv_core.io.console import PlainConsole
+from effconv_core.io.terminal import write_output
 from effconv_core.macs import Macs
 from effconv_core.plan import SizePlan
 from effconv_core.run_names import name_of
@@ -166,11 +166,11 @@ def _parse(
 
 
 def _run(
-    options: Search | Train, do: Callable[[Any, Console, Ranks], tuple[Path, dict[str, Any]]]
+    options: Search | Train, do: Callable[[Any, PlainConsole, Ranks], tuple[Path, dict[str, Any]]]
 ) -> int:
     """Do a run, in several processes where torchrun has started this one; give the exit status."""
     check_options(options)
-    console, started = Console(stderr=options.json), time.perf_counter()
+    console, started = PlainConsole(stderr=options.json), time.perf_counter()
     with joined(options.device) as ranks:
         console.quiet = ranks.rank > 0
         try:
@@ -181,11 +181,11 @@ def _run(
     seconds = time.perf_counter() - started
     console.print(f"{folder / 'report.html'} written after {seconds:.0f} s", soft_wrap=True)
     if options.json and leads:
-        sys.stdout.write(json.dumps({"run": str(folder), **result}) + "\n")
+        write_output(json.dumps({"run": str(folder), **result}) + "\n")
     return 0
 
 
-def _search(options: Search, console: Console, ranks: Ranks) -> tuple[Path, dict[str, Any]]:
+def _search(options: Search, console: PlainConsole, ranks: Ranks) -> tuple[Path, dict[str, Any]]:
     data = _images(options, options.batch_size, ranks)
     model = _network(options, data)
     budget = None
@@ -208,7 +208,7 @@ def _search(options: Search, console: Console, ranks: Ranks) -> tuple[Path, dict
     return folder, result
 
 
-def _train(options: Train, console: Console, ranks: Ranks) -> tuple[Path, dict[str, Any]]:
+def _train(options: Train, console: PlainConsole, ranks: Ranks) -> tuple[Path, dict[str, Any]]:
     plan = None if options.plan is None else SizePlan.load(options.plan)
     data = _images(options, options.train.batch_size, ranks)
     model = _network(options, data)

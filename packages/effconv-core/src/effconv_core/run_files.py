@@ -20,6 +20,7 @@ from torch import nn
 from effconv_core.choice import left_alone, searched_layers
 from effconv_core.claim import claim
 from effconv_core.io.atomic import append_text, remove_file, write_text
+from effconv_core.run_folder import read_config, read_rows
 from effconv_core.run_owner import (
     TENSORBOARD,
     Owner,
@@ -33,6 +34,7 @@ from effconv_core.run_owner import (
 REPORT = "report.md"
 RESULT = "result.json"  # the last file that a run writes: it is finished
 FAILED = "failed.json"
+ROWS_LIMIT = 1 << 30  # bytes of the metrics of a run that goes on
 PACKAGES = ("effconv-core", "effconv-kernels", "effconv-models", "effconv-data")
 
 
@@ -75,10 +77,10 @@ def same(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def settings_of(folder: Path) -> dict[str, Any] | None:
     """Return the settings that a run was begun with, None where there is no `config.json`."""
-    config = folder / "config.json"
-    if not config.exists():
+    try:
+        return read_config(folder).settings
+    except FileNotFoundError:
         return None
-    return json.loads(config.read_text(encoding="utf-8")).get("settings", {})
 
 
 def open_run(
@@ -161,11 +163,6 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> None:
     write_text(folder / RESULT, json.dumps(result) + "\n")
 
 
-def read_result(folder: Path) -> dict[str, Any]:
-    """Read a finished run's result."""
-    return json.loads((folder / RESULT).read_text(encoding="utf-8"))
-
-
 def environment(device: str) -> dict[str, str]:
     """Name the device, the versions and the commit that a figure was made with."""
     name = platform.processor() or platform.machine()
@@ -225,7 +222,7 @@ class Metrics:
         """Append one row; numbers become curves named `phase/value` in TensorBoard."""
         if phase not in self.begun:
             self.begun.add(phase)
-            kept = [r for r in self.rows() if r["phase"] != phase or r["epoch"] < epoch]
+            kept = [r for r in self.rows() if r["phase"] != phase or r.get("epoch", 0) < epoch]
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         row = {"phase": phase, "epoch": epoch, "global_step": global_step, **values}
         append_text(self.path, json.dumps(row) + "\n")
@@ -234,11 +231,18 @@ class Metrics:
                 self.writer.add_scalar(f"{phase}/{name}", value, global_step)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Give all rows written so far; a last line cut off by an interruption is left out."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """Return all rows written so far; a last line cut off by an interruption is left out.
+
+        Raises:
+            ValueError: if a line holds no reading; the sentence names it.
+        """
+        rows = []
+        with suppress(FileNotFoundError):
+            for row in read_rows(self.path, limit=ROWS_LIMIT):
+                if isinstance(row, ValueError):
+                    raise row
+                rows.append(row)
+        return rows
 
     def close(self) -> None:
         """Finish the TensorBoard file."""

@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from effconv_core.batches import epoch_batches
 from effconv_core.budget import Budgets
 from effconv_core.checkpoint import (
+    epochs_done,
     last_state,
     put_training_state,
     read_training_state,
@@ -189,6 +190,7 @@ def _resume(
     identity: dict[str, Any],
 ) -> dict[str, Any]:
     state = read_training_state(checkpoint)
+    epochs_done(state.path, state.progress, identity["config"]["epochs"])
     progress = _of_this_version(state.progress)
     for name, value in identity.items():
         if progress.get(name) != value:
@@ -208,7 +210,8 @@ def _of_this_version(progress: dict[str, Any]) -> dict[str, Any]:
         return progress
     config = {**asdict(SearchConfig()), **progress["config"]}
     L = len(progress.get("layers", ()))
-    granted = {"allowed": [[1, 2 * config["k"] + 1, 1]] * L, "tie": list(range(L))}
+    k = config["k"] if isinstance(config["k"], int) else 0
+    granted = {"allowed": [[1, 2 * k + 1, 1]] * L, "tie": list(range(L))}
     return {**granted, **progress, "config": config}
 
 

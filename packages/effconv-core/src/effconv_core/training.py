@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from effconv_core.batches import epoch_batches
-from effconv_core.checkpoint import last_state, load_training_state, save_training_state
+from effconv_core.checkpoint import (
+    epochs_done,
+    last_state,
+    load_training_state,
+    save_training_state,
+)
 from effconv_core.divergence import check_parameters, finite_soon, no_finite_loss
 from effconv_core.draws import seeded
 from effconv_core.ranks import check_same, leads
@@ -159,12 +164,12 @@ def train(
     first_epoch = 0
     if checkpoint is not None and checkpoint.exists():
         progress = load_training_state(checkpoint, model, saved)
-        if progress["config"] != asdict(config):
+        if progress.get("config") != asdict(config):
             raise ValueError(
-                f"{checkpoint} was written with other training settings, {progress['config']}; "
+                f"{checkpoint} was written with other training settings, {progress.get('config')}; "
                 "train with the same, or delete it to start again"
             )
-        first_epoch = progress["epoch"]
+        first_epoch = epochs_done(checkpoint, progress, config.epochs)
     device = next(model.parameters()).device
     check_same({"epoch": first_epoch}, device, group)
     model.train()

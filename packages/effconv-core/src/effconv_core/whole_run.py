@@ -257,7 +257,7 @@ class _Work:
 
         def say(number: int, left: int) -> None:
             told = f"comparing {left} plans near the soft sizes, round {number}"
-            self.console.print(told, highlight=False)
+            self.console.print(told)
 
         with progress_bar(self.console) as progress, seeded(options.seed, device):
             plan = search(
@@ -278,14 +278,14 @@ class _Work:
                 on_round=say,
                 group=self.ranks.group,
             )
+        if self.metrics is not None:
+            plan.save(self.folder / "plan.json")
+            draw_sizes(self.folder / "sizes.png", plan, self.metrics)
         self.console.print(layer_table(model, plan))
         for bound in plan.budgets:
             amounts = f"plan {bound['cost']:,} {bound['counts']}, budget {bound['amount']:,.0f}."
             sentence = f"{amounts} {adjustment_sentence(plan)}"
-            self.console.print(sentence, markup=False, soft_wrap=True)
-        if self.metrics is not None:
-            plan.save(self.folder / "plan.json")
-            draw_sizes(self.folder / "sizes.png", plan, self.metrics)
+            self.console.print(sentence, soft_wrap=True)
         return plan
 
     def train_and_test(
@@ -311,8 +311,6 @@ class _Work:
                 group=group,
             )
         accuracy = evaluate(cnn, test, group)
-        sizes = {"train": "learned", "baseline": "original"}[phase]
-        self.console.print(f"{sizes} sizes: test accuracy {accuracy:.2%}")
         parameters = sum(parameter.numel() for parameter in cnn.parameters())
         return {"parameters": parameters, "test_accuracy": accuracy}
 
@@ -333,6 +331,8 @@ class _Work:
             run = read_run(self.folder, result=result)
             write_text(self.folder / HTML, report_html([run]))
             write_result(self.folder, result)
+        for sizes, outcome in networks.items():
+            self.console.print(f"{sizes} sizes: test accuracy {outcome['test_accuracy']:.2%}")
         return dict(result)
 
 
