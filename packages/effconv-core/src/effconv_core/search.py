@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
+from effconv_core.batch_checks import checked_loss, explained_pass
 from effconv_core.batches import epoch_batches
 from effconv_core.budget import Budgets
 from effconv_core.checkpoint import (
@@ -23,7 +23,6 @@ from effconv_core.checkpoint import (
 )
 from effconv_core.choice import LayerFilter, Ranges
 from effconv_core.config import SearchConfig, recipe
-from effconv_core.conv import PredictedConv
 from effconv_core.divergence import check_parameters, finite_soon, no_finite_loss
 from effconv_core.plan import SizePlan
 from effconv_core.ranks import check_same, data_parallel, in_step, leads
@@ -107,10 +106,11 @@ def search(
         The plan, whose cost is within the config's tolerance of the budget.
 
     Raises:
-        TypeError: if the model, the budget or the config is of the wrong kind.
+        TypeError: if the model, the budget or the config is of the wrong kind, or inputs or targets
+            have a dtype that the network or cross entropy does not take.
         ValueError: if no layer can be searched, the budget cannot be met, the loader is empty, the
-            inputs have another channel count than the network takes, a layer is not run, or the
-            checkpoint belongs to another search.
+            inputs have another channel count than the network takes, a label is none of the
+            network's classes, a layer is not run, or the checkpoint belongs to another search.
         FloatingPointError: if the loss or a soft size is not finite; the sentence names the step,
             the layer and the last good checkpoint.
         RuntimeError: if a rank went another way than the others; the sentence names it.
@@ -228,13 +228,11 @@ def _run_epoch(
     for step, (inputs, targets) in enumerate(batches):
         # Before the pass, so that the gradients' memory is free for it, and for a CUDA graph's.
         optimizer.zero_grad()
-        try:
+        with explained_pass(searchable.model, inputs):
             outputs = network(inputs)
-        except RuntimeError as error:
-            raise _channel_error(searchable, inputs) or error from None
         if epoch == step == 0:
             _check_that_all_run(searchable)
-        task_loss = criterion(outputs, targets)
+        task_loss = checked_loss(criterion, outputs, targets, first=step == 0)
         budget_loss = searchable.budget_loss(budget)
         loss = task_loss + budget_loss
         is_finite = finite_soon(loss)
@@ -265,21 +263,3 @@ def _check_that_all_run(searchable: SearchableCNN) -> None:
             f"the network did not run its layer(s) {idle} in the first step, so nothing can be "
             "learned of their sizes; leave them out with `searched`"
         )
-
-
-def _channel_error(searchable: SearchableCNN, inputs: Any) -> ValueError | None:
-    """Give a plain sentence where a convolution failed for the images' channel count."""
-    named = searchable.model.named_modules()
-    kinds = (PredictedConv, _ConvNd)
-    name, conv = next(((n, m) for n, m in named if isinstance(m, kinds)), ("", None))
-    if conv is None or not isinstance(inputs, Tensor):
-        return None
-    if inputs.dim() != 2 + len(conv.kernel_size):
-        return None
-    if inputs.shape[1] != conv.in_channels:
-        return ValueError(
-            f"the images have {inputs.shape[1]} channel(s), but the model's first convolution "
-            f"{name!r} takes {conv.in_channels}; build the model for {inputs.shape[1]} or convert "
-            "the images"
-        )
-    return None
