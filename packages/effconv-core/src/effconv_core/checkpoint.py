@@ -5,21 +5,30 @@ import hashlib
 import json
 import logging
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from effconv_core.io.atomic import written_whole
+from effconv_core.io.atomic import remove_leftovers, written_whole
+from effconv_core.io.read_json import decode_json
+from effconv_core.state_checks import check_slots, check_weights
 
 SCHEMA = 2
 READ = (1, SCHEMA)
 REMEDY = "delete it to start again, or name another file"
+SLOT = re.compile(r"optimizer\.(\d{1,9})\.(.+)")
+LARGEST = 2**128
+"""Integers of a progress, which may be states of NumPy's generators."""
 
 logger = logging.getLogger("effconv_core")
 
@@ -36,6 +45,16 @@ class TrainingState(NamedTuple):
     tensors: dict[str, torch.Tensor]
     param_groups: list[dict[str, Any]]
     progress: dict[str, Any]
+
+
+class Progress(msgspec.Struct):
+    """What `search` and `train` keep in a state beside the tensors."""
+
+    config: dict[str, Any]
+    epoch: Annotated[int, msgspec.Meta(ge=0)]
+    """Epochs that are done."""
+    layers: list[str] = []
+    plan: str | None = None
 
 
 def save_training_state(
@@ -73,6 +92,7 @@ def save_training_state(
         "progress": json.dumps(progress),
     }
     metadata["sha256"] = _digest(contiguous, metadata)
+    remove_leftovers(path.parent, path.name, _previous(path).name)
     with written_whole(path) as temporary:
         save_file(contiguous, temporary, metadata=metadata)
         _keep(path)
@@ -84,8 +104,7 @@ def _keep(path: Path) -> None:
     if not path.exists():
         before.unlink(missing_ok=True)  # of another run, whose newest was deleted
         return
-    second = before.with_name(before.name + ".partial")
-    second.unlink(missing_ok=True)
+    second = before.with_name(f".{before.name}.{secrets.token_hex(8)}.partial")
     try:
         second.hardlink_to(path)
     except OSError:  # some file systems have no such links
@@ -104,7 +123,9 @@ def load_training_state(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if neither is whole, or the state belongs to another model or optimizer.
+        ValueError: if neither is whole, or the state belongs to another model or optimizer, or
+            holds what they never have, such as int8 weights; the sentence names the tensor. Model
+            and optimizer are as before then.
     """
     state = read_training_state(path)
     put_training_state(state, model, optimizer)
@@ -150,14 +171,19 @@ def put_training_state(
     slots: dict[int, dict[str, torch.Tensor]] = {}
     weights = {}
     for name, tensor in state.tensors.items():
-        if name.startswith("optimizer."):
-            _, index, slot = name.split(".", 2)
-            slots.setdefault(int(index), {})[slot] = tensor
-        else:
+        if slot := SLOT.fullmatch(name):
+            slots.setdefault(int(slot[1]), {})[slot[2]] = tensor
+        elif name.startswith("model."):
             weights[name.removeprefix("model.")] = tensor
+        else:
+            raise ValueError(f"{state.path} holds {name!r}, which is no training's; {REMEDY}")
+    check_weights(state.path, weights, model, REMEDY)
+    check_slots(state.path, slots, state.param_groups, optimizer, REMEDY)
+    own_groups = optimizer.state_dict()["param_groups"]  # a file may lack what a later torch has
+    groups = [{**o, **s} for o, s in zip(own_groups, state.param_groups, strict=True)]
     try:
         model.load_state_dict(weights)
-        optimizer.load_state_dict({"state": slots, "param_groups": state.param_groups})
+        optimizer.load_state_dict({"state": slots, "param_groups": groups})
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{state.path} does not fit this model ({error}); {REMEDY}") from None
     for parameter, own in optimizer.state.items():
@@ -167,6 +193,32 @@ def put_training_state(
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                 like = {"dtype": value.dtype, "device": value.device}
                 own[slot] = torch.empty_like(parameter, **like, requires_grad=False).copy_(value)
+
+
+def check_progress(path: Path, progress: Any) -> None:
+    """Raise unless a progress has the form of what `search` and `train` write.
+
+    Raises:
+        ValueError: if an entry is missing or of another kind.
+    """
+    try:
+        msgspec.convert(progress, Progress)
+    except msgspec.ValidationError as error:
+        raise ValueError(
+            f"{path} has a progress that is no search's and no training's ({error}); {REMEDY}"
+        ) from None
+
+
+def check_epoch(path: Path, progress: Mapping[str, Any], epochs: int) -> None:
+    """Raise if a progress of `check_progress` is beyond the end of the search or training.
+
+    Raises:
+        ValueError: if more epochs are done than there are, or a plan was found before the last.
+    """
+    epoch, ended = progress["epoch"], progress.get("plan") is not None
+    if epoch > epochs or (ended and epoch < epochs):
+        found = " with a plan found" if ended else ""
+        raise ValueError(f"{path} is of {epoch} epochs{found}, and there are {epochs}; {REMEDY}")
 
 
 def _previous(path: Path) -> Path:
@@ -182,13 +234,19 @@ def _read(path: Path) -> TrainingState:
         if metadata.keys() & {"schema", "sha256"}:
             if metadata["sha256"] != _digest(tensors, metadata):
                 raise SafetensorError("its content has another sha256 than was written")
-            if int(metadata["schema"]) not in READ:
+            if metadata["schema"] not in map(str, READ):
                 raise ValueError(
                     f"{path} has schema {metadata['schema']}; this version reads "
                     f"{' and '.join(map(str, READ))}, so update effconv-core"
                 )
-        groups, progress = json.loads(metadata["param_groups"]), json.loads(metadata["progress"])
-    except (SafetensorError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        texts = metadata["param_groups"], metadata["progress"]
+    except (SafetensorError, KeyError, UnicodeDecodeError) as error:
+        raise DamagedError(f"{path} is no readable training state ({error}); {REMEDY}") from None
+    read = partial(decode_json, finite=False, largest=LARGEST)
+    try:
+        groups = read(texts[0], list[dict[str, Any]], what="its settings of the optimizer")
+        progress = read(texts[1], Any, what="its progress")
+    except ValueError as error:
         raise DamagedError(f"{path} is no readable training state ({error}); {REMEDY}") from None
     return TrainingState(path, tensors, groups, progress)
 

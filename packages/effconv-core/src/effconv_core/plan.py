@@ -17,6 +17,7 @@ from torch import nn
 from effconv_core.conv import CLASSES, kernel_shape_of, resized_conv
 from effconv_core.io.atomic import written_whole
 from effconv_core.space import flat, nearest_size
+from effconv_core.state_checks import check_weights
 
 SCHEMA = 2
 READ = (1, SCHEMA)
@@ -298,7 +299,8 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         path: a file of `save`.
 
     Raises:
-        ValueError: if the file holds no plan, or the plan or the weights do not fit the model.
+        ValueError: if the file holds no plan, the plan or the weights do not fit the model, or a
+            tensor is of another kind than the model's (such as int8) or not finite.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -313,6 +315,8 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     # What is drawn is overwritten, so it is no business of the global generator.
     generator = torch.Generator()
     cnn = apply_plan(model, SizePlan.from_json(metadata["plan"]), generator=generator)
+    remedy = "pass a file that save wrote after a training of this model"
+    check_weights(path, tensors, cnn, remedy)
     try:
         cnn.load_state_dict(tensors)
     except RuntimeError as error:

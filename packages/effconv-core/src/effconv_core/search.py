@@ -16,6 +16,8 @@ from effconv_core.batch_checks import checked_loss, explained_pass
 from effconv_core.batches import epoch_batches
 from effconv_core.budget import Budgets
 from effconv_core.checkpoint import (
+    check_epoch,
+    check_progress,
     last_state,
     put_training_state,
     read_training_state,
@@ -27,6 +29,7 @@ from effconv_core.divergence import check_parameters, finite_soon, no_finite_los
 from effconv_core.plan import SizePlan
 from effconv_core.ranks import check_same, data_parallel, in_step, leads
 from effconv_core.searchable import SearchableCNN
+from effconv_core.space import flat
 from effconv_core.tournament import tournament
 
 
@@ -146,7 +149,7 @@ def search(
     costs = {"cost of plans": _costs_of_some(searchable, budget)}
     check_same({**identity, **beginning, **costs}, next(searchable.parameters()).device, group)
     if "plan" in progress:
-        return SizePlan.from_json(progress["plan"])
+        return _plan_found(checkpoint, progress["plan"], searchable, budget)
     network = data_parallel(searchable.train(), group)
     for epoch in range(progress["epoch"], config.epochs):
         try:
@@ -189,26 +192,59 @@ def _resume(
     identity: dict[str, Any],
 ) -> dict[str, Any]:
     state = read_training_state(checkpoint)
-    progress = _of_this_version(state.progress)
+    check_progress(state.path, state.progress)
+    progress = _of_this_version(state.progress, identity)
     for name, value in identity.items():
         if progress.get(name) != value:
             raise ValueError(
                 f"{state.path} was written by a search whose {name} was {progress.get(name)}, not "
                 f"{value}; search with the same {name}, or delete it to start again"
             )
+    check_epoch(state.path, progress, identity["config"]["epochs"])
     counts = {f"model.{n}": v for n, v in searchable.state_dict().items() if n.endswith("_state")}
     # Before 0.2.0 nothing was drawn, so nothing was counted.
     put_training_state(state._replace(tensors={**counts, **state.tensors}), searchable, optimizer)
     return progress
 
 
-def _of_this_version(progress: dict[str, Any]) -> dict[str, Any]:
+def _plan_found(
+    checkpoint: str | os.PathLike[str] | None,
+    text: str,
+    searchable: SearchableCNN,
+    budget: Budgets,
+) -> SizePlan:
+    """Return the plan that a state holds, if this search can have found it."""
+    try:
+        plan = SizePlan.from_json(text)
+        if plan.keys() != set(searchable.layers):
+            raise ValueError(
+                f"it has the layers {list(plan)}, and searched are {searchable.layers}"
+            )
+        sizes = flat(plan[name] for name in searchable.layers)
+        ranges = searchable.space.ranges
+        fits = len(sizes) == len(ranges)
+        if not fits or not all(s in allowed for s, allowed in zip(sizes, ranges, strict=True)):
+            raise ValueError(f"its sizes are {sizes}, and not all of them are allowed")
+        cost = searchable.cost(sizes)
+        if plan.cost != cost:
+            raise ValueError(f"its cost is {plan.cost}, and its sizes cost {cost}")
+        for bound in searchable.bounds(budget):
+            # What is measured may have another cost each time.
+            if bound.budget.counter is None and not bound.low <= cost <= bound.high:
+                raise ValueError(f"its cost is {cost}, and the budget is {bound}")
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{checkpoint} holds a plan that this search cannot have found: {error}; delete it to "
+            "start again, or name another file"
+        ) from None
+    return plan
+
+
+def _of_this_version(progress: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
     """Give the progress that another version wrote with what it took for granted."""
-    if "config" not in progress:
-        return progress
     config = {**asdict(SearchConfig()), **progress["config"]}
     L = len(progress.get("layers", ()))
-    granted = {"allowed": [[1, 2 * config["k"] + 1, 1]] * L, "tie": list(range(L))}
+    granted = {"allowed": [[1, 2 * identity["config"]["k"] + 1, 1]] * L, "tie": list(range(L))}
     return {**granted, **progress, "config": config}
 
 

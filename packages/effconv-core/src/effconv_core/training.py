@@ -14,7 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from effconv_core.batch_checks import IGNORED, check_targets, checked_loss, explained_pass
 from effconv_core.batches import epoch_batches
-from effconv_core.checkpoint import last_state, load_training_state, save_training_state
+from effconv_core.checkpoint import (
+    check_epoch,
+    check_progress,
+    last_state,
+    put_training_state,
+    read_training_state,
+    save_training_state,
+)
 from effconv_core.divergence import check_parameters, finite_soon, no_finite_loss
 from effconv_core.draws import seeded
 from effconv_core.ranks import check_same, leads
@@ -161,12 +168,16 @@ def train(
     saved = optimizer if turns is None else turns.saved_with(optimizer)
     first_epoch = 0
     if checkpoint is not None and checkpoint.exists():
-        progress = load_training_state(checkpoint, model, saved)
+        state = read_training_state(checkpoint)
+        progress = state.progress
+        check_progress(checkpoint, progress)
         if progress["config"] != asdict(config):
             raise ValueError(
                 f"{checkpoint} was written with other training settings, {progress['config']}; "
                 "train with the same, or delete it to start again"
             )
+        check_epoch(checkpoint, progress, config.epochs)
+        put_training_state(state, model, saved)
         first_epoch = progress["epoch"]
     device = next(model.parameters()).device
     check_same({"epoch": first_epoch}, device, group)

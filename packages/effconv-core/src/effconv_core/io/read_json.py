@@ -70,7 +70,12 @@ def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 def decode_json(
-    text: str | bytes, kind: type[Kind], *, what: str = "the text", finite: bool = True
+    text: str | bytes,
+    kind: type[Kind],
+    *,
+    what: str = "the text",
+    finite: bool = True,
+    largest: int = LARGEST,
 ) -> Kind:
     """Decode JSON of one schema, as `read_json` does.
 
@@ -79,6 +84,7 @@ def decode_json(
         kind: the schema.
         what: names the text in errors.
         finite: whether NaN and infinity are refused.
+        largest: integers are at most this, on both sides of zero.
 
     Raises:
         ValueError: if it is no JSON, is nested more than 32 deep, holds a number that is too large
@@ -92,7 +98,7 @@ def decode_json(
         raise _too_deep(what) from None
     except ValueError as error:
         raise ValueError(f"{what} is no JSON ({error}); pass a file that effconv wrote") from None
-    _check_values(content, what, finite)
+    _check_values(content, what, finite, largest)
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
@@ -100,7 +106,7 @@ def decode_json(
         raise ValueError(f"{what} does not hold what it should: {problem}; mend it there") from None
 
 
-def _check_values(content: Any, what: str, finite: bool) -> None:
+def _check_values(content: Any, what: str, finite: bool, largest: int) -> None:
     """Refuse what no schema can: depth, integers and text of any size, numbers that are none."""
     level, depth = [content], 0
     while level:
@@ -123,10 +129,10 @@ def _check_values(content: Any, what: str, finite: bool) -> None:
                     raise ValueError(
                         f"{what} holds {value}, and numbers are finite; write one that is"
                     )
-            elif isinstance(value, int) and abs(value) > LARGEST:
+            elif isinstance(value, int) and abs(value) > largest:
                 raise ValueError(
                     f"{what} holds an integer of {len(str(abs(value)))} digits; the largest is "
-                    f"{LARGEST}, so write a smaller one"
+                    f"{largest}, so write a smaller one"
                 )
         level, depth = below, depth + 1
 
