@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from effconv_core.io.atomic import remove_leftovers, written_whole
+from effconv_core.io.atomic import written_whole
 from effconv_core.io.read_json import decode_json
 from effconv_core.state_checks import check_slots, check_weights
 
@@ -92,7 +92,6 @@ def save_training_state(
         "progress": json.dumps(progress),
     }
     metadata["sha256"] = _digest(contiguous, metadata)
-    remove_leftovers(path.parent, path.name, _previous(path).name)
     with written_whole(path) as temporary:
         save_file(contiguous, temporary, metadata=metadata)
         _keep(path)
@@ -106,11 +105,13 @@ def _keep(path: Path) -> None:
         return
     second = before.with_name(f".{before.name}.{secrets.token_hex(8)}.partial")
     try:
-        second.hardlink_to(path)
-    except OSError:  # some file systems have no such links
-        shutil.copyfile(path, second)
-    second.replace(before)
-    second.unlink(missing_ok=True)  # still there where both were links to one file
+        try:
+            second.hardlink_to(path)
+        except OSError:  # some file systems have no such links
+            shutil.copyfile(path, second)
+        second.replace(before)
+    finally:
+        second.unlink(missing_ok=True)  # still there where both were links to one file
 
 
 def load_training_state(

@@ -87,14 +87,8 @@ def append_text(path: str | os.PathLike[str], text: str) -> None:
         file.write(text)
 
 
-def remove_leftovers(folder: Path, *names: str) -> None:
-    """Delete the temporary files that killed processes left in a folder of ours.
-
-    Args:
-        folder: where files were written, by no other process at this moment.
-        names: of the files whose temporary ones are deleted; all when there are none.
-    """
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that killed processes left in a folder of ours."""
     for path in folder.iterdir():
-        left = PARTIAL.fullmatch(path.name)
-        if left and (not names or left["name"] in names) and not path.is_dir():
+        if PARTIAL.fullmatch(path.name) and not path.is_dir():
             path.unlink(missing_ok=True)
