@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 from effconv_core import SearchableCNN
+from effconv_core.figures import save_figure
 from effconv_core.run_files import environment
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -86,7 +87,7 @@ def draw(rows: list[dict], path: Path) -> None:
     axes[1, 0].set_ylabel("|d task loss / dv|")
     axes[2, 0].set_ylabel("|d budget term / dv|")
     axes[0, 0].legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def main() -> None:

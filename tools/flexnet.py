@@ -13,9 +13,10 @@ import torch
 import tyro
 from effconv_core import SizePlan, figures
 from effconv_core.endings import check_device
-from effconv_core.io.atomic import write_text
+from effconv_core.io.atomic import write_tensors, write_text
 from effconv_core.meter import progress_bar, step_meter
 from effconv_core.run_files import REPORT, Metrics, begun, seconds_per_epoch, write_result
+from effconv_core.run_names import check_name, name_of
 from effconv_core.short_report import made_with
 from effconv_core.training import TRAIN_RECIPES, TrainConfig, TrainStep, evaluate, train
 from effconv_data import Batches
@@ -38,7 +39,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save_file
 from torch import nn
 
 from tools.command import run_and_report
@@ -92,6 +92,8 @@ class Options:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; pass 0 for none, or a number below 1")
         check_device(self.device)
+        if self.name:
+            check_name(self.name)
 
 
 def make_network(options: Options, batches: Batches) -> tuple[nn.Module, dict[str, str]]:
@@ -178,7 +180,7 @@ def run(options: Options, console: Console) -> Path:
     train_batches = batches("train", options.train.batch_size, options.limit)
     network, others = make_network(options, train_batches)
     network = network.to(options.device)
-    folder = options.runs / (options.name or f"{options.data}-{options.model}")
+    folder = options.runs / (options.name or name_of(options.data, options.model))
     settings = asdict(options)
     for place in ("runs", "name", "overwrite"):
         del settings[place]
@@ -239,10 +241,8 @@ def _do(
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write the weights whole or not at all."""
-    temporary = path.with_name(path.name + ".partial")
     state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(state, temporary)
-    temporary.replace(path)
+    write_tensors(path, state)
 
 
 def layer_rows(network: nn.Module) -> list[tuple[str, ...]]:

@@ -8,17 +8,23 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from effconv_core.io.atomic import write_text
+from effconv_core.io.atomic import append_text, write_text
 from rich.console import Console
 
 from tools.meter import plain_bar
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Give the rows of a file; a last line cut off by an interruption is left out."""
+    """Give the rows of a file; a last line cut off by an interruption is left out.
+
+    Raises:
+        ValueError: if a line is no row.
+    """
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].startswith("{"):
+        raise ValueError(f"{path} does not end with a row of results; name another file")
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
@@ -51,8 +57,7 @@ def current_rows(path: Path, key: str, settings: Mapping[str, Any]) -> list[dict
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Append one row."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    append_text(path, json.dumps(row) + "\n")
 
 
 def run_jobs(

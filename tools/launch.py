@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from effconv_core.io.atomic import open_to_append
 from rich.console import Console
 
 from tools.run_list import Run, failure, read_list, state, work, write_list
@@ -61,6 +62,7 @@ def launch(
     options: Launch,
     console: Console,
     on_end: Callable[[Run], None] = lambda _: None,
+    beside: Sequence[str] = (),
 ) -> int:
     """Let all runs of a list be done; give the exit status, which is 1 if some are not.
 
@@ -70,8 +72,10 @@ def launch(
         options: who does it.
         console: told what ends, and how.
         on_end: told each run that has ended.
+        beside: names of other files that the command of this list writes into its folder.
 
     Raises:
+        FileExistsError: if the folder holds files that would be replaced and are not of a list.
         ValueError: if workers that see one GPU each are to run on one of a number.
     """
     one_gpu_each = options.launcher != "local" or options.workers > 1
@@ -81,7 +85,7 @@ def launch(
             f"device is {device!r}, but each worker sees one GPU alone; pass 'cuda', and choose "
             "GPUs by CUDA_VISIBLE_DEVICES"
         )
-    write_list(path, runs)
+    write_list(path, runs, beside)
     ended = {run.name for run in runs if state(path, run) == "finished"}
     if ended:
         console.print(f"{len(ended)} of {len(runs)} runs were finished before")
@@ -141,7 +145,7 @@ def _local(path: Path, options: Launch) -> Workers:
     processes = []
     for number in range(options.workers):
         own = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
-        with path.with_suffix(f".worker-{number + 1}.log").open("a") as log:
+        with open_to_append(path.with_suffix(f".worker-{number + 1}.log")) as log:
             processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "tools.worker", str(path.absolute())],

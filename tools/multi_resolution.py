@@ -15,8 +15,10 @@ from typing import Literal
 import torch
 import tyro
 from effconv_core.endings import check_device
+from effconv_core.io.atomic import write_tensors
 from effconv_core.meter import progress_bar, step_meter
 from effconv_core.run_files import Metrics, begun, write_result
+from effconv_core.run_names import check_name, name_of
 from effconv_core.training import TrainConfig, evaluate, train
 from effconv_data import Batches, ResidentBatches
 from effconv_models import (
@@ -33,7 +35,6 @@ from effconv_models import (
 )
 from effconv_models.multi_resolution import BlockKind
 from rich.console import Console
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tools.command import run_and_report
@@ -108,6 +109,10 @@ class Options:
     """Name of the run's folder; made from data, layers and channels when empty."""
     overwrite: bool = False
     """Delete a run of this name and start again."""
+
+    def __post_init__(self) -> None:
+        if self.name:
+            check_name(self.name)
 
     @property
     def tune(self) -> TrainConfig:
@@ -187,7 +192,7 @@ def run(options: Options, console: Console) -> Path:
         predefined_resolutions(options.layers, options.resolutions)
 
     folder = options.runs / (
-        options.name or f"{options.data}-multi{options.layers}-{options.channels}"
+        options.name or name_of(options.data, f"multi{options.layers}", options.channels)
     )
     settings = asdict(options)
     for place in ("runs", "name", "overwrite"):
@@ -322,9 +327,7 @@ def save_cnn(cnn: nn.Module, resolutions: list[int], path: Path) -> None:
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in cnn.state_dict().items()
     }
-    temporary = path.with_name(path.name + ".partial")
-    save_file(tensors, temporary, metadata={"resolutions": ",".join(map(str, resolutions))})
-    temporary.replace(path)
+    write_tensors(path, tensors, {"resolutions": ",".join(map(str, resolutions))})
 
 
 def command(arguments: list[str], console: Console) -> Path:

@@ -13,6 +13,7 @@ from typing import Any
 import tyro
 from effconv_core.claim import claim
 from effconv_core.run_commands import recipe_of
+from effconv_core.run_names import name_of
 from effconv_core.sources import Data, one_at_a_time
 from effconv_core.torchrun import OtherRankError, Ranks, joined
 from effconv_core.whole_run import SearchOptions, check_options, search_and_train
@@ -96,7 +97,7 @@ def run(
         first.num_classes,
     )
     del first
-    name = options.name or f"{data}-{options.model}-{options.budget:.0f}-{options.recipe}"
+    name = options.name or name_of(data, options.model, f"{options.budget:.0f}", options.recipe)
     folder = options.runs / name
     settings = {"data": data, **asdict(options)}
     for place in ("runs", "name", "overwrite"):

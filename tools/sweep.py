@@ -11,6 +11,7 @@ import tyro
 from effconv_core.endings import run_command
 from effconv_core.io.atomic import write_text
 from effconv_core.run_files import RESULT, read_result
+from effconv_core.run_names import name_of
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +20,7 @@ from tools.run_list import Run, state
 from tools.search import parse
 
 LIST = "sweep.json"
+RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,8 @@ def runs_of(options: Search, further: list[str]) -> list[Run]:
         given = [options.data, f"--recipe={recipe}", f"--seed={seed}", f"--search.seed={seed}"]
         given += [] if budget is None else [f"--budget={budget}"]
         _, settings = parse([*given, *further])  # before anything is started
-        name = f"{options.data}-{settings.model}-{settings.budget:.0f}-{recipe}-seed{seed}"
+        amount = f"{settings.budget:.0f}"
+        name = name_of(options.data, settings.model, amount, recipe, f"seed{seed}")
         runs.append(Run(name, "tools.search:run_in", {"arguments": [*given, *further]}))
     return runs
 
@@ -79,9 +82,9 @@ def search_command(arguments: list[str], console: Console) -> int:
             if state(path, run) == "finished"
         ]
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        write_text(options.folder / "results.jsonl", text)
+        write_text(options.folder / RESULTS, text)
 
-    status = launch(path, runs, options, console, on_end=collect)
+    status = launch(path, runs, options, console, on_end=collect, beside=(RESULTS,))
     collect()
     _summarise(options, runs, console)
     return status

@@ -11,8 +11,9 @@ import torch
 import tyro
 from effconv_core import figures
 from effconv_core.endings import check_device, run_command
-from effconv_core.io.atomic import write_text, written_whole
+from effconv_core.io.atomic import write_bytes, write_text
 from effconv_core.run_files import RESULT, read_result, write_result
+from effconv_core.run_owner import mark
 from rich.console import Console
 
 from tools.jobs import read_rows
@@ -59,7 +60,7 @@ def main() -> int:
         if name in results:
             check_settings(results[name], row, seed, options.scale, out)
             if not (folder / name / RESULT).exists():
-                (folder / name).mkdir(parents=True, exist_ok=True)
+                mark(folder / name)
                 write_result(folder / name, results[name])
 
     def keep(ended: Run) -> None:
@@ -73,8 +74,7 @@ def main() -> int:
         if (kernels := folder / ended.name / KERNELS).exists():
             place = out.parent / "kernels" / out.stem / f"{ended.name}.safetensors"
             place.parent.mkdir(parents=True, exist_ok=True)
-            with written_whole(place) as temporary:
-                temporary.write_bytes(kernels.read_bytes())
+            write_bytes(place, kernels.read_bytes())
         _write(out, results)
 
     given = {"scale": options.scale, "device": options.device}
@@ -93,7 +93,8 @@ def main() -> int:
             check_settings(read_result(place), row, seed, options.scale, place)
             keep(run)
     path = folder / f"{options.name}.json"
-    status = launch(path, runs, options, console, on_end=keep)
+    beside = [path.with_suffix(".md").name]
+    status = launch(path, runs, options, console, on_end=keep, beside=beside)
     page = _table(options, path, runs, results, out)
     console.print(f"{page} written", soft_wrap=True)
     return status

@@ -15,7 +15,7 @@ import tyro
 from effconv_core.io.atomic import write_text
 from rich.console import Console
 
-from tools.jobs import append_row, read_rows, run_jobs
+from tools.jobs import read_rows, run_jobs
 from tools.versus.page import RESULTS, print_table
 from tools.versus.runs import given_plans, search_once, train_once
 from tools.versus.scales import SCALES
@@ -72,8 +72,7 @@ def open_results(path: Path, scale: str) -> None:
     rows = read_rows(path)
     if not rows:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # of an interrupted first line
-        append_row(path, settings)
+        write_text(path, json.dumps(settings) + "\n")
     elif changed := changed_since(rows[0], settings):
         raise ValueError(
             f"{path} was made with another {', '.join(changed)}; delete it or pass another --out"

@@ -6,8 +6,6 @@ import json
 import logging
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -16,10 +14,9 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from effconv_core.io.atomic import written_whole
+from effconv_core.io.atomic import rename_file, write_tensors
 from effconv_core.io.read_json import decode_json
 from effconv_core.state_checks import check_slots, check_weights
 
@@ -92,26 +89,7 @@ def save_training_state(
         "progress": json.dumps(progress),
     }
     metadata["sha256"] = _digest(contiguous, metadata)
-    with written_whole(path) as temporary:
-        save_file(contiguous, temporary, metadata=metadata)
-        _keep(path)
-
-
-def _keep(path: Path) -> None:
-    """Let the newest file be the one before, too, so that there is a newest one at any moment."""
-    before = _previous(path)
-    if not path.exists():
-        before.unlink(missing_ok=True)  # of another run, whose newest was deleted
-        return
-    second = before.with_name(f".{before.name}.{secrets.token_hex(8)}.partial")
-    try:
-        try:
-            second.hardlink_to(path)
-        except OSError:  # some file systems have no such links
-            shutil.copyfile(path, second)
-        second.replace(before)
-    finally:
-        second.unlink(missing_ok=True)  # still there where both were links to one file
+    write_tensors(path, contiguous, metadata, previous=_previous(path))
 
 
 def load_training_state(
@@ -151,7 +129,7 @@ def read_training_state(path: str | os.PathLike[str]) -> TrainingState:
         if why is not None:
             # So that the next state does not push it out and keep the damaged one.
             with contextlib.suppress(FileNotFoundError):
-                before.replace(path)
+                rename_file(before, path)
             told = str(why).removesuffix(f"; {REMEDY}")
             logger.warning("%s; going on from the state before it", told)
         return state._replace(path=path)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from effconv_core.batch_checks import explained_pass
 from effconv_core.conv import PredictedConv, resized_conv
-from effconv_core.io.atomic import written_whole
+from effconv_core.io.atomic import write_text
 from effconv_core.measured_cost import MeasuredCost
 from effconv_core.plan import replace_modules
 from effconv_core.space import Layer
@@ -87,8 +87,7 @@ class Latency:
             table = _measure(network, self, watch, formats)
             table = {"schema": SCHEMA, **identity, **table, "repetitions": self.repetitions}
             if path is not None:
-                with written_whole(path) as temporary:
-                    temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+                write_text(path, json.dumps(table, indent=1) + "\n")
         return _cost_of(table, searchable)
 
     @property

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from effconv_core.conv import CLASSES, kernel_shape_of, resized_conv
-from effconv_core.io.atomic import written_whole
+from effconv_core.io.atomic import write_tensors, write_text
 from effconv_core.space import flat, nearest_size
 from effconv_core.state_checks import check_weights
 
@@ -189,8 +188,7 @@ class SizePlan(Mapping[str, Size]):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan to a JSON file, whole or not at all."""
-        with written_whole(path) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
+        write_text(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "SizePlan":
@@ -285,8 +283,7 @@ def save(cnn: nn.Module, plan: SizePlan, path: str | os.PathLike[str]) -> None:
             )
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     try:
-        with written_whole(path) as temporary:
-            save_file(tensors, temporary, metadata={"plan": plan.to_json()})
+        write_tensors(path, tensors, {"plan": plan.to_json()})
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written ({error}); name a file in a folder") from None
 

@@ -27,6 +27,8 @@ class Show:
     """Figure of the sizes along the network: a .png or .svg file."""
     json: bool = False
     """Print the plan as JSON instead."""
+    overwrite: bool = False
+    """Replace the figure where it exists."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Diff:
     """Figure of all plans: a .png or .svg file."""
     json: bool = False
     """Print the sizes and what differs as JSON instead."""
+    overwrite: bool = False
+    """Replace the figure where it exists."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def show(command: Show, console: Console) -> None:
     """Print a plan, or draw it."""
     plan = SizePlan.load(command.plan)
     if command.out is not None:
-        _draw({command.plan.stem: plan}, command.out)
+        _draw({command.plan.stem: plan}, command.out, command.overwrite)
     if command.json:
         sys.stdout.write(plan.to_json())
         return
@@ -128,7 +132,7 @@ def diff(command: Diff, console: Console) -> None:
     loaded = [SizePlan.load(path) for path in command.plans]
     plans = dict(zip(titles, loaded, strict=True))
     if command.out is not None:
-        _draw(plans, command.out)
+        _draw(plans, command.out, command.overwrite)
     layers = dict.fromkeys(name for plan in plans.values() for name in plan)
     sizes_of = {name: [plan.get(name) for plan in plans.values()] for name in layers}
     different = [name for name, sizes in sizes_of.items() if len(set(sizes)) > 1]
@@ -160,8 +164,7 @@ def diff(command: Diff, console: Console) -> None:
 def apply(command: Apply, console: Console) -> None:
     """Build the plain CNN of a plan, with weights drawn anew each time."""
     plan = SizePlan.load(command.plan)
-    if command.out.exists() and not command.overwrite:
-        raise ValueError(f"{command.out} exists; pass --overwrite to replace it or another --out")
+    _check_out(command.out, command.overwrite)
     cnn = apply_plan(make_model(command.model), plan)
     save(cnn, plan, command.out)
     count = sum(parameter.numel() for parameter in cnn.parameters())
@@ -174,23 +177,30 @@ def apply(command: Apply, console: Console) -> None:
 def report(command: Report, console: Console) -> None:
     """Write the report of a run, or of several compared."""
     # Here, so that the other commands need no matplotlib.
-    from effconv_core.report import write_report
+    from effconv_core.report import is_report, write_report
 
     out = command.out
     if out is None:
         folders = [str(folder.resolve()) for folder in command.runs]
         out = Path(os.path.commonpath(folders)) / "report.html" if folders else Path("report.html")
-    if out.exists() and not command.overwrite:
-        raise ValueError(f"{out} exists; pass --overwrite to replace it or another --out")
+        if command.overwrite and os.path.lexists(out) and not is_report(out):
+            raise ValueError(f"{out} is no report of effconv, so it stays; pass another --out")
+    _check_out(out, command.overwrite)
     write_report(command.runs, out)
     console.print(f"wrote {out}", markup=False, soft_wrap=True)
 
 
-def _draw(plans: Mapping[str, SizePlan], out: Path) -> None:
+def _draw(plans: Mapping[str, SizePlan], out: Path, overwrite: bool) -> None:
+    _check_out(out, overwrite)
     # Here, so that tables need no matplotlib.
     from effconv_core.figures import draw_sizes, save_figure
 
     save_figure(draw_sizes(plans), out)
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if os.path.lexists(out) and not overwrite:
+        raise ValueError(f"{out} exists; pass --overwrite to replace it or another --out")
 
 
 def _escaped(text: str) -> str:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from effconv_core.config import RECIPES, SearchConfig
 from effconv_core.endings import REFUSED, run_command
 from effconv_core.macs import Macs
 from effconv_core.plan import SizePlan
+from effconv_core.run_names import name_of
 from effconv_core.sources import OWN, Data, make_data, make_model
 from effconv_core.torchrun import OtherRankError, Ranks, joined
 from effconv_core.training import TrainConfig, training_of
@@ -276,8 +276,7 @@ def _check_fit(model: nn.Module, options: Search | Train, data: Data) -> None:
 
 def _folder(options: Search | Train, *more: str) -> Path:
     data = options.data if OWN.fullmatch(options.data) else Path(options.data).name
-    words = "-".join([data, options.model, *more])
-    return options.runs / (options.name or re.sub(r"[^\w.-]+", "-", words))
+    return options.runs / (options.name or name_of(data, options.model, *more))
 
 
 def _settings(options: Search | Train) -> dict[str, Any]:

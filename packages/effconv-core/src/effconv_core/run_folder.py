@@ -76,8 +76,13 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def read_run(folder: str | os.PathLike[str]) -> Run:
+def read_run(folder: str | os.PathLike[str], *, result: Mapping[str, Any] | None = None) -> Run:
     """Read a run's folder, finished or not.
+
+    Args:
+        folder: of the run.
+        result: what `result.json` is to hold, for the report of a run that is about to finish;
+            read from that file when None.
 
     Raises:
         ValueError: if it is no run's folder.
@@ -90,10 +95,14 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         )
     missing: list[str] = []
     config = _read_json(folder / "config.json", missing, "settings and versions are not known")
-    results = _read_json(
-        folder / "result.json",
-        missing,
-        "test accuracies are not known: the run is not finished, or an older version wrote it",
+    results = (
+        _read_json(
+            folder / "result.json",
+            missing,
+            "test accuracies are not known: the run is not finished, or an older version wrote it",
+        )
+        if result is None
+        else json.loads(json.dumps(result))
     )
     rows = _read_rows(folder / "metrics.jsonl", missing)
     plan = _read_plan(folder / "plan.json", missing)

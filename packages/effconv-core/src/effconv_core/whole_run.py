@@ -22,10 +22,14 @@ from effconv_core.claim import claim
 from effconv_core.config import SearchConfig
 from effconv_core.draws import seed_generators, seeded
 from effconv_core.endings import check_device
+from effconv_core.io.atomic import write_text
 from effconv_core.meter import progress_bar, step_meter
 from effconv_core.plan import Size, SizePlan, apply_plan, save
-from effconv_core.report import write_report as write_html
+from effconv_core.report import HTML, report_html, reported
 from effconv_core.run_files import Metrics, check_run, describe, open_run, write_result
+from effconv_core.run_folder import read_run
+from effconv_core.run_names import check_name
+from effconv_core.run_owner import mark
 from effconv_core.search import search
 from effconv_core.searchable import SearchableCNN
 from effconv_core.short_report import adjustment_sentence, draw_sizes, layer_table, write_report
@@ -58,6 +62,10 @@ class RunOptions:
     """Of the run's folder; by default made of the rest."""
     overwrite: said(bool) = False
     """Delete a run of this name and start again."""
+
+    def __post_init__(self) -> None:
+        if self.name:
+            check_name(self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +130,9 @@ def search_and_train(
             another process.
         ValueError: for what `search`, `train` or the data refuse.
     """
+    done = None if options.overwrite else ranks.from_first(partial(reported, folder, settings))
+    if done is not None:
+        return done
     budget = options.budget if budget is None else budget
     search_batch = ranks.share(options.batch_size, "batch_size")
     train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
@@ -179,6 +190,9 @@ def train_alone(
         FileExistsError: as `search_and_train` does.
         ValueError: for what `apply_plan`, `train` or the data refuse.
     """
+    done = None if options.overwrite else ranks.from_first(partial(reported, folder, settings))
+    if done is not None:
+        return done
     train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
     model = placed(model, options, ranks)
     kind, phase = ("learned", "train") if plan is not None else ("original", "baseline")
@@ -215,6 +229,7 @@ def begun(
     with ExitStack() as held:
 
         def begin() -> bool:
+            mark(folder)
             held.enter_context(hold(folder))
             network, overwrite = describe(model), options.overwrite
             return open_run(folder, settings, data.note, network, overwrite=overwrite)
@@ -315,8 +330,9 @@ class _Work:
         if self.metrics is not None:
             self.metrics.close()
             write_report(self.folder, model, plan, networks, self.metrics)
+            run = read_run(self.folder, result=result)
+            write_text(self.folder / HTML, report_html([run]))
             write_result(self.folder, result)
-            write_html([self.folder], self.folder / "report.html")
         return dict(result)
 
 
