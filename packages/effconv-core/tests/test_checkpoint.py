@@ -250,7 +250,7 @@ def test_a_state_of_another_network_is_refused(tmp_path):
     model, optimizer = one_step()
     save_training_state(path, model, optimizer, {})
     other = nn.Linear(4, 2)
-    with pytest.raises(ValueError, match="does not fit this model"):
+    with pytest.raises(ValueError, match="does not fit the model"):
         load_training_state(path, other, torch.optim.AdamW(other.parameters()))
 
 

@@ -18,13 +18,16 @@ from effconv_core.io.atomic import rename_file, write_tensors
 from effconv_core.io.read_json import conform, decode_json
 from effconv_core.io.read_tensors import opened_tensors
 from effconv_core.io.terminal import printable
+from effconv_core.state_checks import check_slots, check_weights
 
 T = TypeVar("T")
 
 SCHEMA = 2
 READ = (1, SCHEMA)
-SLOT = re.compile(r"optimizer\.(?P<index>\d{1,9})\.(?P<name>.+)")
 REMEDY = "delete it to start again, or name another file"
+SLOT = re.compile(r"optimizer\.(\d{1,9})\.(.+)")
+LARGEST = 2**128
+"""Integers of a progress, which may be states of NumPy's generators."""
 
 logger = logging.getLogger("effconv_core")
 
@@ -95,7 +98,9 @@ def load_training_state(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if neither is whole, or the state belongs to another model or optimizer.
+        ValueError: if neither is whole, or the state belongs to another model or optimizer, or
+            holds what they never have, such as int8 weights; the sentence names the tensor. Model
+            and optimizer are as before then.
     """
     state = read_training_state(path)
     put_training_state(state, model, optimizer)
@@ -134,25 +139,6 @@ def last_state(path: str | os.PathLike[str] | None, epochs: int) -> str:
     return f"the last good state is {path}, of {epochs} epoch(s)"
 
 
-def epochs_done(path: str | os.PathLike[str], progress: Mapping[str, Any], epochs: int) -> int:
-    """Return how many epochs of a search or a training the progress of a state tells of.
-
-    Args:
-        path: of the state, for errors.
-        progress: of the state.
-        epochs: how many there are in all.
-
-    Raises:
-        ValueError: if the progress tells none, or more than there are.
-    """
-    conform(progress, schemas.Progress, what=f"the progress in {path}")
-    if progress["epoch"] > epochs:
-        raise ValueError(
-            f"{path} is of {progress['epoch']} epochs, and there are {epochs} in all; {REMEDY}"
-        )
-    return progress["epoch"]
-
-
 def put_training_state(
     state: TrainingState, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
@@ -161,15 +147,18 @@ def put_training_state(
     weights = {}
     for name, tensor in state.tensors.items():
         if slot := SLOT.fullmatch(name):
-            slots.setdefault(int(slot["index"]), {})[slot["name"]] = tensor
-        else:
+            slots.setdefault(int(slot[1]), {})[slot[2]] = tensor
+        elif name.startswith("model."):
             weights[name.removeprefix("model.")] = tensor
-    known = {index for group in state.param_groups for index in group["params"]}
+        else:
+            raise ValueError(f"{state.path} holds {name!r}, which is no training's; {REMEDY}")
+    check_weights(state.path, weights, model, REMEDY)
+    check_slots(state.path, slots, state.param_groups, optimizer, REMEDY)
+    own_groups = optimizer.state_dict()["param_groups"]  # a file may lack what a later torch has
+    groups = [{**o, **s} for o, s in zip(own_groups, state.param_groups, strict=True)]
     try:
-        if odd := slots.keys() - known:
-            raise ValueError(f"it holds slots of parameters {sorted(odd)[:9]}, which no group has")
         model.load_state_dict(weights)
-        optimizer.load_state_dict({"state": slots, "param_groups": state.param_groups})
+        optimizer.load_state_dict({"state": slots, "param_groups": groups})
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{state.path} does not fit this model ({error}); {REMEDY}") from None
     for parameter, own in optimizer.state.items():
@@ -179,6 +168,32 @@ def put_training_state(
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                 like = {"dtype": value.dtype, "device": value.device}
                 own[slot] = torch.empty_like(parameter, **like, requires_grad=False).copy_(value)
+
+
+def check_progress(path: Path, progress: Any) -> None:
+    """Raise unless a progress has the form of what `search` and `train` write.
+
+    Raises:
+        ValueError: if an entry is missing or of another kind.
+    """
+    try:
+        conform(progress, schemas.Progress, what="its progress")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} was not written by a search or a training ({error}); {REMEDY}"
+        ) from None
+
+
+def check_epoch(path: Path, progress: Mapping[str, Any], epochs: int) -> None:
+    """Raise if a progress of `check_progress` is beyond the end of the search or training.
+
+    Raises:
+        ValueError: if more epochs are done than there are, or a plan was found before the last.
+    """
+    epoch, ended = progress["epoch"], progress.get("plan") is not None
+    if epoch > epochs or (ended and epoch < epochs):
+        found = " with a plan found" if ended else ""
+        raise ValueError(f"{path} is of {epoch} epochs{found}, and there are {epochs}; {REMEDY}")
 
 
 def _previous(path: Path) -> Path:
@@ -199,8 +214,9 @@ def _read(path: Path) -> TrainingState:
                     f"{path} has schema {metadata.get('schema', '')[:40]}; this version reads "
                     f"{' and '.join(map(str, READ))}, so update effconv-core"
                 )
-        groups = _part(metadata, "param_groups", list[dict[str, Any]], schemas.ParameterGroups)
-        progress = _part(metadata, "progress", dict[str, Any], dict[str, Any])
+        groups = _part(metadata, "param_groups", list[dict[str, Any]])
+        conform(groups, schemas.ParameterGroups, what="its param_groups")
+        progress = _part(metadata, "progress", Any)
     except LaterError:
         raise
     except ValueError as error:
@@ -208,13 +224,11 @@ def _read(path: Path) -> TrainingState:
     return TrainingState(path, tensors, groups, progress)
 
 
-def _part(metadata: Mapping[str, str], name: str, kind: type[T], schema: Any) -> T:
-    """Return a part of a header as it was written, once it is known to be of its schema."""
+def _part(metadata: Mapping[str, str], name: str, kind: type[T]) -> T:
+    """Return a part of a header."""
     if name not in metadata:
         raise ValueError(f"it holds no {name}")
-    content = decode_json(metadata[name], kind, what=f"its {name}")
-    conform(content, schema, what=f"its {name}")
-    return content
+    return decode_json(metadata[name], kind, what=f"its {name}", finite=False, largest=LARGEST)
 
 
 def _digest(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from effconv_core.batch_checks import explained_pass
 from effconv_core.conv import PredictedConv, resized_conv
 from effconv_core.io.atomic import write_text
 from effconv_core.io.read_json import conform, in_brief, read_json
@@ -70,6 +71,7 @@ class Latency:
         """Measure a searchable network, or read the table; the network is not changed.
 
         Raises:
+            TypeError: if the example has another dtype than the network's parameters.
             ValueError: if the table is damaged, holds times that nothing takes, or is of another
                 machine, version, number of threads or network, if the network's device has no clock
                 here, or if a searched layer is not run on the example.
@@ -146,7 +148,7 @@ def _identity(network: "SearchableCNN", arguments: tuple[Any, ...]) -> dict[str,
         )
 
     hooks = [conv.register_forward_hook(note) for conv in network.convs]
-    with torch.no_grad():
+    with torch.no_grad(), explained_pass(network.model, arguments[0] if arguments else None):
         network.forward_at(network.space.smallest(), *arguments)
     for hook in hooks:
         hook.remove()

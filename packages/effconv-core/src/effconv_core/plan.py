@@ -27,6 +27,7 @@ from effconv_core.io.schemas import (
     MOST_WEIGHTS,
 )
 from effconv_core.space import flat, nearest_size
+from effconv_core.state_checks import check_weights
 
 SCHEMA = 2
 READ = (1, SCHEMA)
@@ -346,7 +347,8 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         path: a file of `save`.
 
     Raises:
-        ValueError: if the file holds no plan, or the plan or the weights do not fit the model.
+        ValueError: if the file holds no plan, the plan or the weights do not fit the model, or a
+            tensor is of another kind than the model's (such as int8) or not finite.
     """
     with opened_tensors(path) as file:
         metadata = file.metadata() or {}
@@ -360,6 +362,8 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     # What is drawn is overwritten, so it is no business of the global generator.
     generator = torch.Generator()
     cnn = apply_plan(model, plan, generator=generator)
+    remedy = "pass a file that save wrote after a training of this model"
+    check_weights(path, tensors, cnn, remedy)
     try:
         cnn.load_state_dict(tensors)
     except (RuntimeError, ValueError, TypeError) as error:

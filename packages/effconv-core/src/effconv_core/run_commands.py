@@ -12,6 +12,7 @@ import torch
 import tyro
 from torch import nn
 
+from effconv_core.batch_checks import check_targets, explained_pass
 from effconv_core.budget import Budget
 from effconv_core.config import RECIPES, SearchConfig
 from effconv_core.endings import REFUSED, run_command
@@ -246,10 +247,12 @@ def _network(options: Search | Train, data: Data) -> nn.Module:
 
 @torch.no_grad()
 def _check_fit(model: nn.Module, options: Search | Train, data: Data) -> None:
-    """Refuse a network that does not take the images, or gives something else than scores."""
+    """Refuse a network that does not take the images, or gives no score for each of the classes."""
     what, shape = f"model {options.model!r}", (1, *data.image_shape)
+    images = torch.zeros(shape) if data.first is None else data.first[0][:1].cpu()
     try:
-        scores = model.eval()(torch.zeros(shape))
+        with explained_pass(model.eval(), images):
+            scores = model(images)
     except RuntimeError as error:
         raise ValueError(
             f"{what} does not take images of shape {shape} ({error}); name another, or prepare the "
@@ -266,6 +269,9 @@ def _check_fit(model: nn.Module, options: Search | Train, data: Data) -> None:
             f"{what} gives {scores.shape[1]} scores, and the set has {data.num_classes} classes; "
             "name one that tells them all apart"
         )
+    if data.first is not None:
+        batch, labels = data.first
+        check_targets(scores.expand(len(batch), -1), labels)
 
 
 def _folder(options: Search | Train, *more: str) -> Path:

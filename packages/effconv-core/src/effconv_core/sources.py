@@ -29,6 +29,7 @@ class Data:
         image_shape: `(C, H, W)`.
         num_classes: how many there are; None where nothing tells.
         samples: of the training split; None where nothing tells.
+        first: the first training batch of a user's own loader; None of a set.
     """
 
     train: Callable[[int], Iterable[tuple[Any, Any]]]
@@ -37,6 +38,7 @@ class Data:
     image_shape: tuple[int, ...]
     num_classes: int | None = None
     samples: int | None = None
+    first: tuple[Any, Any] | None = None
 
 
 def make_model(
@@ -170,8 +172,9 @@ def _of_a_function(name: str, batch_size: int, seed: int) -> Data:
         return tuple(pair)
 
     pairs = one_at_a_time(loaders)
-    images = next((batch[0] for batch in pairs(batch_size)[0]), None)
-    if not isinstance(images, torch.Tensor):
+    first = next(iter(pairs(batch_size)[0]), None)
+    pair = isinstance(first, list | tuple) and len(first) == 2
+    if not pair or not isinstance(first[0], torch.Tensor) or not len(first[0]):
         raise ValueError(
             f"data {name!r} gave batches that do not begin with a tensor of images; {contract}, of "
             "batches (images, labels)"
@@ -180,7 +183,8 @@ def _of_a_function(name: str, batch_size: int, seed: int) -> Data:
         lambda size: pairs(size)[0],
         lambda: pairs(batch_size)[1],
         f"what {name} gives",
-        tuple(images.shape[1:]),
+        tuple(first[0].shape[1:]),
+        first=tuple(first),
     )
 
 

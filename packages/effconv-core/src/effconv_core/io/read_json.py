@@ -126,6 +126,7 @@ def decode_json(
     what: str = "the text",
     limit: int = LIMIT,
     finite: bool = True,
+    largest: int = LARGEST,
 ) -> Kind:
     """Decode JSON of one schema, as `read_json` does.
 
@@ -135,6 +136,7 @@ def decode_json(
         what: names the text in errors.
         limit: characters, or bytes, that the text may have.
         finite: whether NaN and infinity are refused.
+        largest: integers are at most this, on both sides of zero.
 
     Raises:
         ValueError: if it is longer, is no JSON, is nested more than 32 deep, holds a number that
@@ -153,7 +155,7 @@ def decode_json(
         raise _too_deep(what) from None
     except ValueError as error:
         raise ValueError(f"{what} is no JSON ({error}); pass a file that effconv wrote") from None
-    _check_values(content, what, finite)
+    _check_values(content, what, finite, largest)
     return conform(content, kind, what=what)
 
 
@@ -175,7 +177,7 @@ def conform(content: Any, kind: type[Kind], *, what: str) -> Kind:
         raise ValueError(f"{what} does not hold what it should: {problem}; mend it there") from None
 
 
-def _check_values(content: Any, what: str, finite: bool) -> None:
+def _check_values(content: Any, what: str, finite: bool, largest: int) -> None:
     """Refuse what no schema can: depth, integers and text of any size, numbers that are none."""
     level, depth = [content], 0
     while level:
@@ -198,10 +200,10 @@ def _check_values(content: Any, what: str, finite: bool) -> None:
                     raise ValueError(
                         f"{what} holds {value}, and numbers are finite; write one that is"
                     )
-            elif isinstance(value, int) and abs(value) > LARGEST:
+            elif isinstance(value, int) and abs(value) > largest:
                 raise ValueError(
                     f"{what} holds an integer of {len(str(abs(value)))} digits; the largest is "
-                    f"{LARGEST}, so write a smaller one"
+                    f"{largest}, so write a smaller one"
                 )
         level, depth = below, depth + 1
 

@@ -139,17 +139,17 @@ class LatencyFile(Struct):
     rest: SpreadOfTheRest = field(name="seconds of the rest")
 
 
-class Epochs(TypedDict):
-    """How many epochs are done."""
+class Begun(TypedDict):
+    """What every search and training keeps of itself in its state."""
 
+    config: dict[str, Any]
     epoch: Epoch
 
 
-class Progress(Epochs, total=False):
+class Progress(Begun, total=False):
     """How far a training state has come; a search compares the rest with its own."""
 
-    config: dict[str, Any]
-    plan: str
+    plan: str | None
     layers: Annotated[list[Name], Layers]
 
 
