@@ -267,7 +267,10 @@ def _local_copy(shard: Shard) -> Iterator[BinaryIO]:
     """Give a file that can be read from the start again, whatever the source."""
     check_address(shard.url, allow_commands=shard.allow_commands)
     if not is_remote(shard.url):
-        with Path(shard.url).open("rb") as file:
+        path = Path(shard.url)
+        if path.exists() and not path.is_file():  # the opening of a pipe would wait for a writer
+            raise OSError("it is no regular file")
+        with path.open("rb") as file:
             yield file
         return
     limit = LARGEST_SHARD if shard.size is None else shard.size
