@@ -102,12 +102,14 @@ def copy_from(url: str, file: BinaryIO, limit: int) -> None:
             for piece in answer.pieces:
                 file.write(piece)
 
-    place = zlib.crc32(url.encode()) % PLACES
-    _wait_for_others(place)
+    name = zlib.crc32(url.encode()) << 32 | zlib.adler32(url.encode())
+    place = (name >> 32) % PLACES
+    _wait_for_others(place, name)
     try:
         retried(attempt, url)
-    except WebError:
-        _failed[place] = time.monotonic()
+    except WebError as error:
+        _reasons[place * REASON : (place + 1) * REASON] = str(error).encode()[:REASON].ljust(REASON)
+        _failed[place], _names[place] = time.monotonic(), name
         raise
     finally:
         _asking[place] = 0.0
@@ -305,15 +307,17 @@ def _failures_named() -> Iterator[None]:
 
 
 # What forked workers know of each other, by the checksum of an address: which process is asking a
-# server that has not answered yet, and when one failed last.
-PLACES = 1024
+# server that has not answered yet, when one failed last, which address it was, and why.
+PLACES, REASON = 1024, 256
 _shared = memoryview(mmap.mmap(-1, 16 * PLACES)).cast("d")
 _asking, _failed = _shared[:PLACES], _shared[PLACES:]
+_names = memoryview(mmap.mmap(-1, 8 * PLACES)).cast("Q")
+_reasons = mmap.mmap(-1, PLACES * REASON)
 for _place in range(PLACES):
     _failed[_place] = -math.inf
 
 
-def _wait_for_others(place: int) -> None:
+def _wait_for_others(place: int, name: int) -> None:
     """Wait while another worker asks the same for the first time, and fail if it has failed.
 
     Raises:
@@ -324,8 +328,9 @@ def _wait_for_others(place: int) -> None:
         if _asking[place] not in (0.0, mine) and _runs(int(_asking[place])):
             time.sleep(0.02)
             continue
-        if time.monotonic() - _failed[place] < REMEMBERED:
-            raise WebError("a moment ago it could not be had either", lasting=True)
+        if _names[place] == name and time.monotonic() - _failed[place] < REMEMBERED:
+            reason = _reasons[place * REASON : (place + 1) * REASON].decode(errors="replace")
+            raise WebError(reason.strip(), lasting=True)
         _asking[place] = mine
         time.sleep(0.002)  # of two that came at the same time, the later one asks
         if _asking[place] == mine:
