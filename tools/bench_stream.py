@@ -71,7 +71,7 @@ def stream(options: Options, ranks: Ranks) -> StreamedBatches:
     for first in range(0, options.samples, options.shard_samples):
         count = min(options.shard_samples, options.samples - first)
         program = f"pipe:{sys.executable} {generated_shard.__file__} {first} {count} {CLASSES}"
-        shards.append(Shard(program, count, None))
+        shards.append(Shard(program, count, None, allow_commands=True))
     return StreamedBatches(
         shards,
         classes=[str(label) for label in range(CLASSES)],

@@ -47,7 +47,7 @@ class Subject:
     """torchvision:NAME, timm:NAME, effconv:NAME, or
     package.module:function, called with nothing."""
     data: tyro.conf.Positional[said(str, metavar="DATA")]
-    """Folder that `effconv data prepare` wrote, or
+    """Set of `effconv data prepare`: folder or http(s); or
     package.module:function, called with batch_size and
     seed, for the loaders of training and of the test."""
     num_classes: said(int | None, metavar="INT") = None
