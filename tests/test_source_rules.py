@@ -128,6 +128,8 @@ RULES = [
         "what effconv_core.io.atomic has for it",
         {"effconv-core": {"io/atomic.py"}, "tools": set()},
         {
+            ("effconv-core/io/terminal.py", "open"): "the null device",
+            ("effconv-core/io/terminal.py", "os.open"): "the null device",
             ("tools/release/build.py", "shutil.copy"): IN_A_TEMPORARY_FOLDER,
             ("tools/release/build.py", "unpack_archive"): IN_A_TEMPORARY_FOLDER,
             ("tools/release/build.py", "rename"): IN_A_TEMPORARY_FOLDER,

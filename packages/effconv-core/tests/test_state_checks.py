@@ -140,13 +140,13 @@ FORGED_STATES = {
     "three betas": (setting("betas", [0.9, 0.99, 0.9]), "betas"),
     "betas as text": (setting("betas", "ab"), "betas"),
     "a switch as text": (setting("amsgrad", "no"), "amsgrad 'no'"),
-    "a huge setting": (setting("eps", 10**400), "settings of the optimizer"),
+    "a huge setting": (setting("eps", 10**400), "param_groups"),
     "parameters of nobody": (setting("params", [0, 1, 2, 3, 4, 5, 6, 700]), "8 parameters"),
     "the same parameters": (setting("params", [0] * 8), "8 parameters"),
-    "no parameters": (lambda t, groups, p: groups[0].pop("params") and None, "8 parameters"),
+    "no parameters": (lambda t, groups, p: groups[0].pop("params") and None, "param_groups"),
     "two groups": (lambda t, groups, p: groups.append(groups[0]), "2 groups"),
-    "no groups": (lambda t, groups, p: groups.clear(), "0 groups"),
-    "groups of text": (lambda t, groups, p: groups.__setitem__(0, "all"), "settings of the opt"),
+    "no groups": (lambda t, groups, p: groups.clear(), "param_groups"),
+    "groups of text": (lambda t, groups, p: groups.__setitem__(0, "all"), "param_groups"),
 }
 
 

@@ -216,7 +216,7 @@ def _read(path: Path) -> TrainingState:
                 )
         groups = _part(metadata, "param_groups", list[dict[str, Any]])
         conform(groups, schemas.ParameterGroups, what="its param_groups")
-        progress = _part(metadata, "progress", Any)
+        progress = _part(metadata, "progress", dict[str, Any])
     except LaterError:
         raise
     except ValueError as error:

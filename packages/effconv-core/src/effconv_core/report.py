@@ -10,8 +10,8 @@ from effconv_core.comparison import compare
 from effconv_core.io.atomic import write_text
 from effconv_core.io.terminal import printable
 from effconv_core.report_parts import describe, duration, size_words
-from effconv_core.run_files import RESULT, read_result, same, settings_of
-from effconv_core.run_folder import Run, read_run
+from effconv_core.run_files import RESULT, same, settings_of
+from effconv_core.run_folder import Run, read_result, read_run
 from effconv_core.run_owner import Owner, check_place
 
 try:
