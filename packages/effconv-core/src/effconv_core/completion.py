@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from effconv_core import plan_commands, run_commands
+from effconv_core.io.console import parsed
 from effconv_core.io.terminal import write_output
 
 FILES = """
@@ -38,7 +39,7 @@ class Completion:
 
 def completion_command(arguments: Sequence[str]) -> int:
     """Print the script of a shell; give the exit status."""
-    shell = tyro.cli(Completion, args=arguments, prog="effconv completion").shell
+    shell = parsed(Completion, arguments, prog="effconv completion").shell
     script = io.StringIO()
     # tyro prints the script and exits.
     with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):

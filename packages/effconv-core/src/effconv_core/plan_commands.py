@@ -11,7 +11,7 @@ import tyro
 from rich.table import Table
 
 from effconv_core.endings import REFUSED, tell
-from effconv_core.io.console import PlainConsole
+from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import write_output
 from effconv_core.plan import SizePlan, apply_plan, in_words, save
 from effconv_core.sources import make_model
@@ -91,7 +91,7 @@ def report_command(arguments: Sequence[str]) -> int:
 
 def _run(prog: str, kind: Any, arguments: Sequence[str]) -> int:
     console = PlainConsole()
-    command = tyro.cli(kind, args=arguments, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+    command = parsed(kind, arguments, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
     try:
         {Show: show, Diff: diff, Apply: apply, Report: report}[type(command)](command, console)
     except (OSError, ValueError, TypeError) as error:

@@ -16,7 +16,7 @@ from effconv_core.batch_checks import check_targets, explained_pass
 from effconv_core.budget import Budget
 from effconv_core.config import RECIPES, SearchConfig
 from effconv_core.endings import REFUSED, run_command
-from effconv_core.io.console import PlainConsole
+from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import write_output
 from effconv_core.macs import Macs
 from effconv_core.plan import SizePlan
@@ -157,10 +157,10 @@ def _parse(
         arguments = ["--help"]
     elif {"--help", "-h"} & set(arguments):
         kind, arguments = short, ["--help"]
-    return tyro.cli(
+    return parsed(
         kind,
+        arguments,
         default=kind(**given),
-        args=arguments,
         prog=prog,
         config=(tyro.conf.FlagCreatePairsOff,),
     )

@@ -4,15 +4,19 @@ What a command prints is plain text: names of layers and files, sentences of err
 tables. None of it is markup, and control characters in it are shown, see `terminal.py`.
 """
 
+import contextlib
+import io
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+import tyro
 from rich.console import Console
 from rich.text import Text
 
 from effconv_core.io.terminal import make_outputs_total, printable, silence
 
-__all__ = ["PlainConsole"]
+__all__ = ["PlainConsole", "parsed"]
 
 
 class PlainConsole(Console):
@@ -42,3 +46,23 @@ class PlainConsole(Console):
         """Go on without a word, where rich would end the process."""
         self.quiet = True
         silence(sys.stderr if self.stderr else sys.stdout)
+
+
+def parsed(kind: Any, words: Sequence[str], **options: Any) -> Any:
+    """Read the words of a command line, as `tyro.cli` does; what it says of them is plain text.
+
+    Args:
+        kind: the type of the result.
+        words: of the command line.
+        **options: of `tyro.cli`.
+
+    Raises:
+        SystemExit: if the words are not understood, or ask for help.
+    """
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, args=words, **options)
+    finally:
+        for line in errors.getvalue().splitlines():
+            PlainConsole(stderr=True).print(line, soft_wrap=True)
