@@ -21,6 +21,7 @@ from effconv_core import (
     save_training_state,
     search,
 )
+from effconv_core.io import atomic
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -276,7 +277,7 @@ def test_an_interruption_at_any_step_of_writing_leaves_a_whole_state(tmp_path, m
         raise KilledError
 
     if step == "save_file":
-        monkeypatch.setattr(checkpoint, "save_file", stop)
+        monkeypatch.setattr(atomic, "save_file", stop)
     elif step == "fsync":
         monkeypatch.setattr(os, "fsync", stop)
     elif step == "link":
