@@ -78,9 +78,9 @@ def prints(module: ast.Module) -> Iterator[tuple[int, str]]:
         if not isinstance(node, ast.Call):
             continue
         name, of = _name(node.func), getattr(node.func, "value", None)
-        if isinstance(node.func, ast.Name) and name in ("print", "Console"):
-            yield node.lineno, name
-        elif name == "Console" and _name(of) in ("console", "rich"):
+        if (isinstance(node.func, ast.Name) and name in ("print", "Console")) or (
+            name == "Console" and _name(of) in ("console", "rich")
+        ):
             yield node.lineno, name
         elif name in ("write", "writelines") and _name(of) in ("stdout", "stderr"):
             yield node.lineno, f"{_name(of)}.{name}"

@@ -24,8 +24,8 @@ exit status:
        set is not right)
   2    refused, with one sentence that says why and what to do
   3    the loss was not finite; the sentence says where that began
-  130  stopped by Ctrl-C, and 143 by SIGTERM: the same command goes on with a
-       search, a training or a preparation"""
+  130  stopped by Ctrl-C, 143 by SIGTERM, and 129 when its terminal was closed:
+       the same command goes on with a search, a training or a preparation"""
 
 # Imported at need: a plan is shown without what draws figures, and sets may not be installed.
 COMMANDS = {

@@ -1,5 +1,6 @@
 """How a command begins, and ends: with a sentence and a status, whatever ends it."""
 
+import contextlib
 import errno
 import re
 import signal
@@ -13,6 +14,7 @@ from types import FrameType
 import torch
 
 from effconv_core.io.console import PlainConsole
+from effconv_core.io.lost_terminal import drop_lost_outputs, outlive_terminal
 from effconv_core.io.terminal import make_outputs_total
 
 ROOM = {errno.ENOSPC: "free some room", errno.EDQUOT: "free some of the quota"}
@@ -30,8 +32,13 @@ REFUSED = 2
 DIVERGED = 3
 
 
+# The terminal was closed, where there are terminals; SIGQUIT stays what it is, an end with a core.
+CLOSED = getattr(signal, "SIGHUP", None)
+ENDS = [signal.SIGINT, signal.SIGTERM, *([] if CLOSED is None else [CLOSED])]
+
+
 class StoppedError(KeyboardInterrupt):
-    """SIGINT or SIGTERM; what was running may release what it holds."""
+    """SIGINT, SIGTERM or SIGHUP; what was running may release what it holds."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -60,8 +67,10 @@ def run_command(name: str, function: Callable[[], int | None]) -> int:
     """Run a command line, and give its exit status.
 
     A refusal is one line and status 2, and a loss that is not finite one line and status 3. The
-    first SIGINT or SIGTERM ends what runs in order; the second ends the process at once, which
-    loses nothing either, since files appear whole.
+    first SIGINT, SIGTERM or SIGHUP ends what runs in order; a second SIGINT or SIGTERM ends the
+    process at once, which loses nothing either, since files appear whole. SIGHUP stays ignored
+    where the process began so, as under nohup. What runs in the background goes on in silence when
+    its terminal is closed.
 
     Args:
         name: stands before the sentence.
@@ -70,28 +79,51 @@ def run_command(name: str, function: Callable[[], int | None]) -> int:
     make_outputs_total()
     # Torch says so once for every even size: true, and no concern of who runs a command.
     warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    immune = CLOSED is not None and signal.getsignal(CLOSED) is signal.SIG_IGN
+    numbers = [number for number in ENDS if not (number == CLOSED and immune)]
+    before = {number: signal.signal(number, _stop) for number in numbers}
     threading.excepthook = _in_thread
+    outlive_terminal()
     try:
         return function() or 0
     except FloatingPointError as error:
         return tell(name, str(error), DIVERGED)
     except (ValueError, TypeError) as error:
         return tell(name, f"{error}{_raised_by(error)}", REFUSED)
-    except OSError as error:
+    except (OSError, SystemExit) as error:
+        # Where the outputs are gone, what is shown at a stop is refused, too, or ends the process.
+        if stopped := _stop_before(error):
+            return _told(name, stopped)
+        if isinstance(error, SystemExit):
+            raise
         return tell(name, os_sentence(error), REFUSED)
     except StoppedError as stopped:
-        kind = signal.Signals(stopped.number).name
-        sentence = f"stopped by {kind}; the same command goes on from the last checkpoint"
-        return tell(name, sentence, 128 + stopped.number)
+        return _told(name, stopped)
     finally:
+        drop_lost_outputs()
         for number, handler in before.items():
             if signal.getsignal(number) is _stop:
                 signal.signal(number, handler or signal.SIG_DFL)
 
 
+def _told(name: str, stopped: StoppedError) -> int:
+    kind = signal.Signals(stopped.number).name
+    sentence = f"stopped by {kind}; the same command goes on from the last checkpoint"
+    return tell(name, sentence, 128 + stopped.number)
+
+
+def _stop_before(error: BaseException) -> StoppedError | None:
+    """Return the stop in whose course an error was raised, None where there was none."""
+    before = error.__context__
+    while before is not None and not isinstance(before, StoppedError):
+        before = before.__context__
+    return before
+
+
 def os_sentence(error: OSError) -> str:
     """Say what the system refused, and what can be done."""
+    if error.errno == errno.EPIPE:
+        return "what it writes to was closed; the same command goes on from the last checkpoint"
     remedy = (ROOM | RIGHTS).get(error.errno)
     if remedy is None:
         return str(error)
@@ -120,8 +152,9 @@ def _in_thread(what: threading.ExceptHookArgs) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_DFL)
+    for each in ENDS:
+        # When a terminal closes, its shell may send a second SIGHUP, and torchrun another.
+        signal.signal(each, signal.SIG_IGN if each == CLOSED else signal.SIG_DFL)
     raise StoppedError(number)
 
 
@@ -131,5 +164,6 @@ def tell(name: str, sentence: str, status: int) -> int:
     words = re.sub(r"\s*[\r\n\t]\s*", " ", sentence)
     if len(words) > LONGEST:
         words = f"{words[:LONGEST]}... (cut off, of {len(words):,} characters)"
-    PlainConsole(stderr=True).print(f"{name}: {words}", style="red", soft_wrap=True)
+    with contextlib.suppress(OSError):  # where it is gone, the status is all that is left to say
+        PlainConsole(stderr=True).print(f"{name}: {words}", style="red", soft_wrap=True)
     return status
