@@ -163,15 +163,18 @@ def read_run(runs: Iterable[tuple[Shard, int, int]]) -> Iterator[tuple[Shard, Sa
         The shard, and the sample or what is wrong with it.
     """
     for shard, first, stop in runs:
-        at = 0
+        at, problem = 0, None
         try:
             for sample in counted_samples(shard, stop):
                 if at >= first:
                     yield shard, sample
                 at += 1
         except ShardError as error:
+            problem = error.problem
+        # Behind the error, whose frames hold the bytes of the sample at which it came.
+        if problem is not None:
             for _ in range(max(at, first), stop):
-                yield shard, error.problem
+                yield shard, problem
 
 
 def decode(
