@@ -3,13 +3,9 @@ import math
 
 import pytest
 import torch
-from effconv_core.budget import (
-    Bound,
-    Budget,
-    TapCost,
-    paper_budget_loss,
-    smooth_budget_loss,
-)
+from effconv_core.budget import Budget, Constraint
+from effconv_core.budget_losses import paper_budget_loss, smooth_budget_loss
+from effconv_core.cost_base import TapCost
 from effconv_core.knapsack import nearest_plan
 from effconv_core.space import Layer, SizeSpace
 from hypothesis import given, settings
@@ -23,7 +19,7 @@ def square(layers, largest=7):
 
 
 def nearest(cost, soft, budget, *, tolerance=0.02, largest=7):
-    bounds = [Bound(cost, Budget(budget), tolerance)]
+    bounds = [Constraint(cost, Budget(budget), tolerance)]
     return nearest_plan(bounds, soft, square(len(cost.per_tap), largest))
 
 
@@ -76,7 +72,7 @@ def test_smooth_loss_has_no_dead_zone_where_the_papers_has_one():
 def test_an_infeasible_budget_names_the_feasible_range(budget):
     # 100 + 26 = 126 at size 1 everywhere, 100 + 26 * 49 = 1374 at size 7.
     with pytest.raises(ValueError, match=r"126 \(all sizes 1\) to 1,374 \(all sizes 7\)"):
-        Bound(COST, Budget(budget), 0.02).check(square(2))
+        Constraint(COST, Budget(budget), 0.02).check(square(2))
 
 
 @settings(deadline=None, max_examples=200)
@@ -160,13 +156,13 @@ def test_papers_loss_rounds_to_the_sizes_that_there_are():
 def test_a_plan_of_at_most_a_budget_is_the_rounded_one_or_the_nearest_below():
     space, soft_sizes = square(2), [2.6, 2.4]
     for amount, expected in ((234, [3, 2]), (233, [2, 2]), (1e9, [3, 2]), (203, [3, 1])):
-        bound = Bound(COST, Budget(amount, at_most=True), 0.02)
+        bound = Constraint(COST, Budget(amount, at_most=True), 0.02)
         found = nearest_plan([bound], soft_sizes, space)
         assert COST(found) <= amount
         assert found == expected
-    Bound(COST, Budget(1e9, at_most=True), 0.02).check(space)
+    Constraint(COST, Budget(1e9, at_most=True), 0.02).check(space)
     with pytest.raises(ValueError, match="budget 125 cannot be met"):
-        Bound(COST, Budget(125, at_most=True), 0.02).check(space)
+        Constraint(COST, Budget(125, at_most=True), 0.02).check(space)
 
 
 @st.composite
@@ -184,7 +180,7 @@ def problems(draw):
         torch.tensor([draw(st.floats(allowed[0], allowed[-1])) for _ in space.variable_ranges])
     ).tolist()
     bounds = [
-        Bound(cost, Budget(draw(st.integers(20, 800)), at_most=draw(st.booleans())), 0.1)
+        Constraint(cost, Budget(draw(st.integers(20, 800)), at_most=draw(st.booleans())), 0.1)
         for cost in costs[: draw(st.integers(1, 2))]
     ]
     return space, soft_sizes, bounds
@@ -217,11 +213,11 @@ def test_two_budgets_of_a_deep_network_are_met_at_once():
     macs = TapCost(tuple(c * p for c, p in zip(per_tap, positions)), 442_368, None, "MACs")
     space = square(18)
     amounts = parameters([4] * 18) * 1.1, macs([4] * 18) * 0.8
-    bounds = [Bound(c, Budget(a), 0.02) for c, a in zip((parameters, macs), amounts)]
+    bounds = [Constraint(c, Budget(a), 0.02) for c, a in zip((parameters, macs), amounts)]
     found = nearest_plan(bounds, [3.0] * 18, space)
     assert all(bound.low <= bound.cost(found) <= bound.high for bound in bounds)
     # That many parameters are used at 64 places each, at the least.
-    bounds[1] = Bound(macs, Budget(macs([1] * 18)), 0.02)
+    bounds[1] = Constraint(macs, Budget(macs([1] * 18)), 0.02)
     sentence = (
         r"costs 525,353 parameters and 4,898,816 MACs at once: those of 525,353 parameters cost"
     )
@@ -232,12 +228,12 @@ def test_two_budgets_of_a_deep_network_are_met_at_once():
 def test_budgets_that_cannot_be_met_at_once_name_the_range_that_is_left():
     # Two layers of equal cost in parameters, the second at ten times as many places.
     costs = TapCost((10, 10)), TapCost((10, 100), 5, None, "MACs")
-    bounds = [Bound(costs[0], Budget(500), 0.02), Bound(costs[1], Budget(300), 0.02)]
+    bounds = [Constraint(costs[0], Budget(500), 0.02), Constraint(costs[1], Budget(300), 0.02)]
     # 500 parameters are s^2 + t^2 = 50: (1, 7), (5, 5), (7, 1), of 4,915, 2,755 and 595 MACs.
     sentence = "those of 500 parameters cost from about 595 to 4,915 MACs, so pass a budget within"
     with pytest.raises(ValueError, match=sentence):
         nearest_plan(bounds, [3.0, 3.0], square(2))
-    bounds = [Bound(costs[0], Budget(501), 0.001), *bounds]
+    bounds = [Constraint(costs[0], Budget(501), 0.001), *bounds]
     with pytest.raises(ValueError, match="at once, so change one of the budgets"):
         nearest_plan(bounds, [3.0, 3.0], square(2))
 
@@ -247,7 +243,7 @@ def test_budgets_that_cannot_be_met_at_once_name_the_range_that_is_left():
     [(30.0, "25 and 36,"), (1.03, "1 and 4,"), (48.0, "36 and 49,"), (46.0, "36 and 49,")],
 )
 def test_a_budget_between_the_costs_that_there_are_names_the_nearest(amount, nearest):
-    bounds = [Bound(TapCost((1,)), Budget(amount), 0.02)]
+    bounds = [Constraint(TapCost((1,)), Budget(amount), 0.02)]
     sentence = (
         f"with 1 searched layer\\(s\\) or group\\(s\\) the nearest cost {nearest} so pass such"
     )

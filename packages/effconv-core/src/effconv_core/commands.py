@@ -4,8 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from effconv_core import __version__
 from effconv_core.endings import REFUSED, tell
+from effconv_core.version import core_version
 
 USAGE = """usage: effconv COMMAND ... [--help]
 
@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.write(USAGE + "\n")
         return 0
     if name == "--version":
-        sys.stdout.write(f"effconv {__version__}\n")
+        sys.stdout.write(f"effconv {core_version()}\n")
         return 0
     if name not in COMMANDS:
         sentence = f"command {name!r} is unknown; pass one of {', '.join(COMMANDS)}"

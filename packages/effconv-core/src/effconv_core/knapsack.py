@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from effconv_core.budget import Bound, Cost
-from effconv_core.space import SizeSpace, Unit
+from effconv_core.budget import Constraint
+from effconv_core.cost_base import Cost
+from effconv_core.space import SizeSpace, TiedSizes
 
 CELLS = 40_000  # partial plans followed where there are several budgets
 
 
 def nearest_plan(
-    bounds: Sequence[Bound], soft_sizes: Sequence[float], space: SizeSpace
+    bounds: Sequence[Constraint], soft_sizes: Sequence[float], space: SizeSpace
 ) -> list[int]:
     """Give the allowed sizes nearest to soft sizes whose costs are within all bounds.
 
@@ -59,7 +60,7 @@ class Table(NamedTuple):
 
 
 def _least(
-    bounds: Sequence[Bound],
+    bounds: Sequence[Constraint],
     tables: Sequence[Table],
     ends: tuple[float, float] | None = None,
 ) -> list[int] | None:
@@ -100,7 +101,7 @@ def _least(
 
 
 def _table(
-    costs: Sequence[Cost], unit: Unit, soft_sizes: Sequence[float], space: SizeSpace
+    costs: Sequence[Cost], unit: TiedSizes, soft_sizes: Sequence[float], space: SizeSpace
 ) -> Table:
     """List a unit's choices, what each costs and how far it is from v."""
     wanted = [soft_sizes[places[0]] for places in unit.entries]
@@ -122,7 +123,7 @@ def _table(
     )
 
 
-def _widths(bounds: Sequence[Bound], tables: Sequence[Table]) -> np.ndarray:
+def _widths(bounds: Sequence[Constraint], tables: Sequence[Table]) -> np.ndarray:
     """Give how far costs may lie apart and still be in one cell, for each budget."""
     finest = [
         math.gcd(*(int(cost) for table in tables for cost in table.costs[:, k]))
@@ -145,7 +146,7 @@ def _still_to_come(values: Sequence[np.ndarray]) -> list[np.ndarray]:
     return sums[::-1]
 
 
-def _refusal(bounds: Sequence[Bound], tables: Sequence[Table]) -> str:
+def _refusal(bounds: Sequence[Constraint], tables: Sequence[Table]) -> str:
     *others, last = bounds
     if others:
         wanted, kept = " and ".join(map(str, bounds)), " and ".join(map(str, others))
@@ -164,7 +165,7 @@ def _refusal(bounds: Sequence[Bound], tables: Sequence[Table]) -> str:
     )
 
 
-def _costs_around(bound: Bound, tables: Sequence[Table]) -> list[int]:
+def _costs_around(bound: Constraint, tables: Sequence[Table]) -> list[int]:
     """Give what the plans cost that are nearest to a budget, below it and above."""
     amount, found = bound.budget.amount, []
     for ends, sign in (((-math.inf, amount), -1), ((amount, math.inf), 1)):
@@ -176,7 +177,9 @@ def _costs_around(bound: Bound, tables: Sequence[Table]) -> list[int]:
     return found
 
 
-def _range_of_the_last(bounds: Sequence[Bound], tables: Sequence[Table]) -> tuple[int, int] | None:
+def _range_of_the_last(
+    bounds: Sequence[Constraint], tables: Sequence[Table]
+) -> tuple[int, int] | None:
     """Give the least and the most that plans within the other bounds cost in the last."""
     ends = []
     for sign in (1, -1):

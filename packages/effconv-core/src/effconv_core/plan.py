@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from effconv_core.conv import CLASSES, kernel_shape_of, resized_conv
+from effconv_core.conv import CLASSES, kernel_shape_of, replace_modules, resized_conv
 from effconv_core.io.atomic import written_whole
-from effconv_core.space import flat, nearest_size
+from effconv_core.rounding import nearest_size
+from effconv_core.space import flat
 
 SCHEMA = 2
 READ = (1, SCHEMA)
@@ -212,14 +213,6 @@ class SizePlan(Mapping[str, Size]):
 def in_words(size: float | tuple[float, ...], form: str = "d") -> str:
     """Write a size, soft or not: 3, or 3x5 where it has one for each axis."""
     return "x".join(format(n, form) for n in (size if isinstance(size, tuple) else (size,)))
-
-
-def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
-    """Put other modules in the place of some, wherever the model holds them, also twice."""
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if child in replacements:
-                setattr(parent, name, replacements[child])
 
 
 def apply_plan(
