@@ -4,14 +4,17 @@ import torch
 from effconv_core import Budget, Macs, SearchableCNN, recipe
 from torch import nn
 
+MEMBERS = {
+    *("model", "layers", "convs", "space", "cost", "soft_sizes"),
+    *("kernels_at", "kernels_of", "forward_at", "parameters", "modules"),
+}
+
 
 class Stand:
     """What `Searchable` asks for, by another class than `SearchableCNN`, around one."""
 
-    NAMES = ["model", "layers", "convs", "space", "cost", "soft_sizes", "kernels_at", "kernels_of", "forward_at", "parameters", "modules"]
-
     def __init__(self, within):
-        for name in self.NAMES:
+        for name in MEMBERS:
             setattr(self, name, getattr(within, name))
 
     def __deepcopy__(self, memo):

@@ -10,7 +10,7 @@ from effconv_core.config import SearchConfig
 from effconv_core.draws import Draws
 from effconv_core.kernel_source import gaussian_mask, he_deviation
 from effconv_core.mask import ring_mask
-from effconv_core.padded import Padding, along_axes, gaussian, rings
+from effconv_core.padded import Padding, along_axes, mask_rows, rings
 from effconv_core.space import Layer, SizeSpace
 
 
@@ -64,7 +64,7 @@ class KernelBank(nn.Module):
         """Give the kernels with zeros around them, see `KernelSource`."""
         windows, inner, masked = padding.windows(sizes), padding.inner(sizes), []
         if drawn is None:
-            profiles = gaussian(soft_sizes, windows, self.centre)
+            profiles = mask_rows(soft_sizes, windows, self.centre)
         else:
             probability = (soft_sizes - inner.sizes) / padding.step
             gates = (drawn < probability).to(soft_sizes) + probability - probability.detach()

@@ -11,7 +11,7 @@ from effconv_core.config import SearchConfig
 from effconv_core.gru import FixedInputGRUs
 from effconv_core.kernel_bank import KernelBank
 from effconv_core.kernel_source import gaussian_mask, he_deviation
-from effconv_core.padded import Padding, along_axes, gaussian, timesteps
+from effconv_core.padded import Padding, along_axes, mask_rows, timesteps
 from effconv_core.space import Layer, SizeSpace
 
 
@@ -38,7 +38,7 @@ def _padded(
             `(taps, c_out * c_in)`.
     """
     windows = padding.windows(sizes)
-    profiles = gaussian(soft_sizes, windows, centre)
+    profiles = mask_rows(soft_sizes, windows, centre)
     kernels = []
     for place, layer in enumerate(space.layers):
         entry, extents = space.entries(place), space.extents(place)
