@@ -9,7 +9,7 @@ from effconv_core.budget import Budgets, Constraint, as_budgets
 from effconv_core.budget_losses import paper_budget_loss, smooth_budget_loss
 from effconv_core.config import SearchConfig
 from effconv_core.cost_base import Cost, Searchable
-from effconv_core.knapsack import nearest_plan
+from effconv_core.solver import nearest_plan
 from effconv_core.space import SizeSpace
 
 

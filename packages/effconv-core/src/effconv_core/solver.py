@@ -117,8 +117,12 @@ def _least(
             constraints=limits,
             options={"mip_rel_gap": 0},
         )
-        if found.x is None:
+        if found.status == 2:
             return None
+        if found.x is None:
+            raise RuntimeError(
+                f"the nearest plan was not found; SciPy's solver says: {found.message}"
+            )
         parts = np.split(found.x, firsts[1:-1])
         chosen = [int(np.argmax(part)) for part in parts]
         total = [
