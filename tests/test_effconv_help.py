@@ -115,10 +115,9 @@ def test_version_and_an_unknown_command(effconv):
     assert re.fullmatch(r"effconv \d+\.\d+\.\d+\n", effconv("--version")[1])
     status, _, err = effconv("serach")
     assert status == 2
-    assert err == (
-        "effconv: command 'serach' is unknown; pass one of search, train, plan, report, data, "
-        "completion\n"
-    )
+    assert err.count("\n") == 1
+    names = {"search", "train", "plan", "report", "data", "completion"}
+    assert {"'serach'", *names} <= set(re.findall(r"'?\w+'?", err))
 
 
 def meter_lines(file):

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from effconv_core import Budget, Macs, SearchableCNN, apply_plan, recipe
-from effconv_core.kernel_predictor import window_of
+from effconv_core.kernel_bank import window_of
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
@@ -189,7 +189,7 @@ def test_from_the_first_step_to_the_found_cnn(name, per_axis):
 
     # So it is with multiply-accumulates, by PyTorch's own counter.
     counter = Macs(images)
-    (bound,) = searchable.bounds(Budget(1, counter))
+    (bound,) = searchable.constraints(Budget(1, counter))
     wanted = middle(bound.cost, searchable.space)
     plan = searchable.plan(Budget(wanted, counter))
     count = macs(apply_plan(model, plan).eval(), images)

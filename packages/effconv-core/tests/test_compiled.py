@@ -1,6 +1,7 @@
 """Searches through `torch.compile`: one graph for all sizes, and the plan of one without it."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -197,3 +198,19 @@ def test_cuda_graphs_find_the_plan_of_the_search_without(name, precision, device
         assert compiled.sizes == plain.sizes
     assert counters["stats"]["unique_graphs"] == 1
     assert counters["inductor"]["cudagraph_skips"] == 0
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_copy_draws_from_its_own_parts_and_makes_its_own_graph(copied):
+    searchable = SearchableCNN(net(), recipe("default", shapes="padded", exploration=0.5))
+    searchable.static_forward.compiled = lambda *_: pytest.fail("the graph of another network")
+    other = copied(searchable)
+    parts = other.static_forward
+    assert parts.compiled is None
+    for name in ("size_predictor", "kernel_predictor", "padding", "draws"):
+        assert getattr(parts, name) is getattr(other, name) is not getattr(searchable, name)
+    with torch.no_grad():
+        other.size_predictor.head_bias += 1.0
+    (images, _), *_ = batches()
+    searchable(images), other(images)
+    assert (other.soft_sizes > searchable.soft_sizes).all()

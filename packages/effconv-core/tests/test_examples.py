@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 
-@pytest.mark.parametrize("module", ["searchable", "score", "choice", "budget", "macs", "latency"])
-def test_docstring_examples(module):
+@pytest.mark.parametrize(
+    "name", ["SearchableCNN", "score", "searched_layers", "Budget", "Macs", "Latency"]
+)
+def test_docstring_examples(name):
     names = {name: getattr(effconv_core, name) for name in effconv_core.__all__}
-    result = doctest.testmod(
-        sys.modules[f"effconv_core.{module}"], extraglobs={"torch": torch, "nn": nn, **names}
-    )
+    module = sys.modules[names[name].__module__]
+    result = doctest.testmod(module, extraglobs={"torch": torch, "nn": nn, **names})
     assert result.attempted > 0
     assert result.failed == 0
 

@@ -4,8 +4,8 @@ import math
 import pytest
 import torch
 from effconv_core.config import SearchConfig
+from effconv_core.kernel_bank import KernelBank
 from effconv_core.kernel_predictor import (
-    KernelBank,
     LiteralKernelPredictor,
     ProjectedKernelPredictor,
     kernel_predictor,

@@ -8,9 +8,11 @@ import torch
 from effconv_core import Budget, Macs, SearchableCNN, SearchConfig, recipe, search
 from effconv_core.config import RECIPES
 from effconv_core.conv import PredictedConv
-from effconv_core.kernel_predictor import kernel_predictor, window_of
+from effconv_core.kernel_bank import window_of
+from effconv_core.kernel_predictor import kernel_predictor
 from effconv_core.padded import Padding
-from effconv_core.space import Layer, SizeSpace, nearest_size, size_above
+from effconv_core.rounding import nearest_size, size_above
+from effconv_core.space import Layer, SizeSpace
 from torch import nn
 
 MIXED = SizeSpace(
@@ -231,7 +233,7 @@ def test_a_padded_step_never_needs_a_number_on_the_host(name, monkeypatch):
     searchable = SearchableCNN(varied(), config, tie=[["shared", "down"]]).train()
     macs = Macs(torch.zeros(1, 3, 14, 14))
     budgets = [Budget(1500), Budget(1e5, macs, at_most=True)]
-    searchable.bounds(budgets)  # counts once, on the host
+    searchable.constraints(budgets)  # counts once, on the host
     searchable.to("meta")
     optimizer = torch.optim.SGD(searchable.parameters(), 0.05)
     images, labels = torch.empty(8, 3, 14, 14, device="meta"), torch.empty(8, device="meta").long()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from effconv_core.config import SearchConfig
-from effconv_core.size_predictor import SizePredictor, round_straight_through, squash
+from effconv_core.size_predictor import SizePredictor, squash
 from torch import nn
 
 
@@ -19,15 +19,6 @@ def test_squash_stays_within_one_and_2k_plus_1():
 def test_every_layer_starts_close_to_three():
     predictor = SizePredictor([range(1, 8)] * 5, SearchConfig(), torch.Generator().manual_seed(0))
     assert predictor().tolist() == pytest.approx([2.9908732] * 5, abs=1e-5)
-
-
-def test_rounding_is_half_to_even_with_the_gradient_of_the_identity():
-    soft = torch.tensor([1.2, 2.5, 3.5, 6.7], requires_grad=True)
-    rounded = round_straight_through(soft)
-    assert rounded.tolist() == [1.0, 2.0, 4.0, 7.0]
-    upstream = torch.tensor([3.0, -1.0, 0.5, 2.0])
-    rounded.backward(upstream)
-    assert soft.grad.tolist() == upstream.tolist()
 
 
 def test_equals_a_plain_torch_gru_with_a_linear_head_a_layer():

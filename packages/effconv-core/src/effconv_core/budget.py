@@ -1,97 +1,12 @@
-"""What sizes cost, budgets of it, and their term of the loss (EffConv Eq. 3, 4)."""
+"""Budgets, and the constraint that one is on the sizes of a network."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import prod
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from effconv_core.size_predictor import round_straight_through
-from effconv_core.space import SizeSpace, Unit, flat
-
-if TYPE_CHECKING:
-    from effconv_core.searchable import SearchableCNN
-
-
-class Cost(Protocol):
-    """What S sizes cost: a whole number for each layer, and a constant for the rest."""
-
-    counts: str
-    """What is counted, as a plural noun, such as `"parameters"`."""
-    constant: int
-
-    def part(self, layer: int, sizes: Sequence[int] | Mapping[int, int]) -> int:
-        """Give what the layer at this place costs; of the S sizes only its own are looked at."""
-
-    def __call__(self, sizes: Sequence[int | Sequence[int]]) -> int:
-        """Give the constant and all parts."""
-
-    def soft(self, sizes: Tensor) -> Tensor:
-        """Give the cost at sizes `(S,)` that need not be whole, differentiable in them."""
-
-
-@dataclass(frozen=True)
-class TapCost:
-    """A cost that is proportional to every layer's taps: parameters, multiply-accumulates.
-
-    Args:
-        per_tap: what one kernel position of each searched layer costs: c_l * c_{l-1} parameters
-            (EffConv Eq. 3), and as many multiplications at each position of the output.
-        constant: what everything else costs; 0 for Eq. 3 alone.
-        factors: for each layer the places of the sizes whose product is its number of taps; a
-            square kernel with a size a layer, place twice, when None.
-        counts: what is counted.
-    """
-
-    per_tap: tuple[int, ...]
-    constant: int = 0
-    factors: tuple[tuple[int, ...], ...] | None = None
-    counts: str = "parameters"
-
-    def part(self, layer: int, sizes: Sequence[int] | Mapping[int, int]) -> int:
-        """Give what the layer at this place costs; of the S sizes only its own are looked at."""
-        entries = (layer, layer) if self.factors is None else self.factors[layer]
-        return self.per_tap[layer] * prod(sizes[entry] for entry in entries)
-
-    def __call__(self, sizes: Sequence[int | Sequence[int]]) -> int:
-        """Count at integer sizes: S of them, or one number or tuple for each layer.
-
-        Raises:
-            ValueError: if there are too few or too many.
-        """
-        sizes, L = flat(sizes), len(self.per_tap)
-        expected = L if self.factors is None else 1 + max(map(max, self.factors))
-        if len(sizes) != expected:
-            raise ValueError(
-                f"there are {len(sizes)} sizes; pass {expected}, one for each size that is searched"
-            )
-        return self.constant + sum(self.part(layer, sizes) for layer in range(L))
-
-    def soft(self, sizes: Tensor) -> Tensor:
-        """Count at sizes `(S,)`, as a scalar that is differentiable in them."""
-        # Kernel counts of big models pass 2^24, where float32 stops counting; a ratio to the
-        # budget is all that is made of this, so its rounding is harmless.
-        device = {"device": sizes.device, "non_blocking": True}
-        amount = torch.tensor(self.per_tap, dtype=sizes.dtype).to(**device)
-        if self.factors is None:
-            return (amount * sizes * sizes).sum() + self.constant
-        # Kernels of fewer axes take a size of 1 for the others.
-        widest = max(map(len, self.factors))
-        padded = [f + (len(sizes),) * (widest - len(f)) for f in self.factors]
-        extended = torch.cat([sizes, sizes.new_ones(1)])
-        for column in zip(*padded, strict=True):
-            amount = amount * extended[torch.tensor(column).to(**device)]
-        return amount.sum() + self.constant
-
-
-class Counter(Protocol):
-    """Whatever tells what the sizes of a searchable network cost, such as `Macs`."""
-
-    def __call__(self, searchable: "SearchableCNN") -> Cost:
-        """Give the cost of the network as a function of its sizes."""
+from effconv_core.cost_base import Cost, Counter
+from effconv_core.space import SizeSpace, TiedSizes
 
 
 @dataclass(frozen=True)
@@ -146,7 +61,7 @@ def as_budgets(budget: Budgets) -> tuple[Budget, ...]:
 
 
 @dataclass(frozen=True)
-class Bound:
+class Constraint:
     """A budget, what sizes cost in it, and how far a plan may lie from it, as a part of it."""
 
     cost: Cost
@@ -214,7 +129,7 @@ class Bound:
         sizes = space.smallest()
         for unit in space.units:
 
-            def spent(choice: Sequence[int], unit: Unit = unit) -> int:
+            def spent(choice: Sequence[int], unit: TiedSizes = unit) -> int:
                 own = {e: s for es, s in zip(unit.entries, choice, strict=True) for e in es}
                 return sum(self.cost.part(layer, own) for layer in unit.layers)
 
@@ -223,41 +138,3 @@ class Bound:
                 for entry in entries:
                     sizes[entry] = size
         return sizes
-
-
-def paper_budget_loss(
-    cost: Cost,
-    soft_sizes: Tensor,
-    amount: float,
-    *,
-    sizes: Tensor | None = None,
-    at_most: bool = False,
-) -> Tensor:
-    """Give |log(P(s) / amount)| with a straight-through gradient (EffConv Eq. 4).
-
-    The gradient takes d P / d v_l = 2 c_l c_{l-1} s_l.
-
-    Args:
-        cost: what sizes cost.
-        soft_sizes: `(S,)`, v.
-        amount: the wanted cost, above 0.
-        sizes: `(S,)`, s; v rounded when None.
-        at_most: whether it is 0 below the amount.
-    """
-    ratio = torch.log(cost.soft(round_straight_through(soft_sizes, sizes)) / amount)
-    return ratio.relu() if at_most else ratio.abs()
-
-
-def smooth_budget_loss(
-    cost: Cost, soft_sizes: Tensor, amount: float, *, at_most: bool = False
-) -> Tensor:
-    """Give log(P(v) / amount)^2 on the soft sizes: no dead zone, no jump at a half-integer.
-
-    Args:
-        cost: what sizes cost.
-        soft_sizes: `(S,)`, v.
-        amount: the wanted cost, above 0.
-        at_most: whether it is 0 below the amount.
-    """
-    ratio = torch.log(cost.soft(soft_sizes) / amount)
-    return (ratio.relu() if at_most else ratio) ** 2

@@ -3,9 +3,10 @@
 import importlib
 from collections.abc import Sequence
 
-from effconv_core import __version__
 from effconv_core.endings import REFUSED, tell
 from effconv_core.io.terminal import make_outputs_total, write_output
+from effconv_core.plugins import brought, loaded
+from effconv_core.version import core_version
 
 USAGE = """usage: effconv COMMAND ... [--help]
 
@@ -27,13 +28,12 @@ exit status:
   130  stopped by Ctrl-C, 143 by SIGTERM, and 129 when its terminal was closed:
        the same command goes on with a search, a training or a preparation"""
 
-# Imported at need: a plan is shown without what draws figures, and sets may not be installed.
+# Imported at need: a plan is shown without what draws figures. Other packages bring more.
 COMMANDS = {
     "search": "effconv_core.run_commands:search_command",
     "train": "effconv_core.run_commands:train_command",
     "plan": "effconv_core.plan_commands:plan_command",
     "report": "effconv_core.plan_commands:report_command",
-    "data": "effconv_data.cli:main",
     "completion": "effconv_core.completion:completion_command",
 }
 
@@ -46,17 +46,17 @@ def run(arguments: Sequence[str]) -> int:
         write_output(USAGE + "\n")
         return 0
     if name == "--version":
-        write_output(f"effconv {__version__}\n")
+        write_output(f"effconv {core_version()}\n")
         return 0
-    if name not in COMMANDS:
-        sentence = f"command {name!r} is unknown; pass one of {', '.join(COMMANDS)}"
-        return tell("effconv", sentence, REFUSED)
-    module, _, function = COMMANDS[name].partition(":")
-    try:
-        command = getattr(importlib.import_module(module), function)
-    except ModuleNotFoundError as error:
-        if error.name != "effconv_data":
-            raise
-        sentence = "image sets are prepared by effconv-data; pip install effconv-data"
+    if name in COMMANDS:
+        module, _, function = COMMANDS[name].partition(":")
+        return getattr(importlib.import_module(module), function)(rest)
+    others = brought("effconv.commands")
+    command = loaded(others[name]) if name in others else None
+    if command is not None:
+        return command(rest)
+    if name == "data":
+        sentence = "image sets are prepared by effconv-data; pip install --upgrade effconv-data"
         return tell("effconv data", sentence, REFUSED)
-    return command(rest)
+    known = ", ".join(dict.fromkeys([*COMMANDS, "data", *others]))
+    return tell("effconv", f"command {name!r} is unknown; pass one of {known}", REFUSED)

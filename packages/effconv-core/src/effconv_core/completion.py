@@ -12,6 +12,7 @@ import tyro
 from effconv_core import plan_commands, run_commands
 from effconv_core.io.console import parsed
 from effconv_core.io.terminal import write_output
+from effconv_core.plugins import brought, loaded
 
 FILES = """
 # Where nothing of the command fits, names of files.
@@ -69,8 +70,10 @@ def words() -> Any:
         Annotated[plan_commands.Report, tyro.conf.subcommand("report")],
         Annotated[Completion, tyro.conf.subcommand("completion")],
     ]
-    with contextlib.suppress(ModuleNotFoundError):
-        commands.append(_group("data", importlib.import_module("effconv_data.cli").Command))
+    for name, entry in brought("effconv.commands").items():
+        if loaded(entry) is not None:
+            kinds = getattr(importlib.import_module(entry.module), "Command", None)
+            commands += [] if kinds is None else [_group(name, kinds)]
     return Union[tuple(commands)]  # noqa: UP007, of a list
 
 

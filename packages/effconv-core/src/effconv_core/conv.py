@@ -1,6 +1,6 @@
 """Convolutions whose kernel size may change without changing the size of their output."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -202,3 +202,11 @@ def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> 
         if bias is not None:
             resized.bias.copy_(bias)
     return nn.Sequential(*padders, resized) if padders else resized
+
+
+def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
+    """Put other modules in the place of some, wherever the model holds them, also twice."""
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child in replacements:
+                setattr(parent, name, replacements[child])

@@ -1,57 +1,18 @@
-"""Where kernels come from: GRUs that write them tap by tap (EffConv Eq. 5, 7), or a bank."""
+"""Kernels that GRUs write tap by tap (EffConv Eq. 5, 7), in two forms."""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from effconv_kernels import assemble_kernels
 from torch import Tensor, nn
 
 from effconv_core.config import SearchConfig
-from effconv_core.draws import Draws
 from effconv_core.gru import FixedInputGRUs
-from effconv_core.mask import modulation_mask, ring_mask
-from effconv_core.padded import Padding, along_axes, gaussian, rings, timesteps
+from effconv_core.kernel_bank import KernelBank
+from effconv_core.kernel_source import gaussian_mask, he_deviation
+from effconv_core.padded import Padding, along_axes, mask_rows, timesteps
 from effconv_core.space import Layer, SizeSpace
-
-
-class KernelSource(Protocol):
-    """Anything that gives masked kernels for sizes; a module, so that it can be trained."""
-
-    def __call__(self, soft_sizes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """Give L kernels `(c_out, c_in, *taps)`, differentiable in the soft sizes `(S,)`."""
-
-    def padded(
-        self, soft_sizes: Tensor, sizes: Tensor, padding: Padding, drawn: Tensor | None
-    ) -> list[Tensor]:
-        """Give the same kernels with zeros around them, up to the largest sizes.
-
-        Args:
-            soft_sizes: `(S,)`.
-            sizes: `(S,)`, allowed ones, as floating-point numbers.
-            padding: of the same space.
-            drawn: `(S,)`, uniform in [0, 1), for the ring mask.
-        """
-
-
-def he_deviation(layer: Layer) -> float:
-    """Give He's fan-out standard deviation at size 3: sqrt(2 / (9 c_out)) for a square kernel.
-
-    Of a grouped convolution c_out is that of one group.
-    """
-    return math.sqrt(2 / (3**layer.ruled * layer.channels[0] / layer.groups))
-
-
-def _gaussian(layer: Layer, soft_sizes: Tensor, sizes: Sequence[int], centre: str) -> Tensor:
-    """Give the mask of Eq. 6 for a layer's soft sizes and sizes, one a kernel or one an axis."""
-    shape = layer.shape(sizes)
-    ruled = [
-        (soft_sizes[axis], size)
-        for axis, size in zip(layer.axes, shape, strict=True)
-        if axis is not None
-    ]
-    return modulation_mask(*zip(*ruled, strict=True), centre).view(shape)
 
 
 def _padded(
@@ -77,7 +38,7 @@ def _padded(
             `(taps, c_out * c_in)`.
     """
     windows = padding.windows(sizes)
-    profiles = gaussian(soft_sizes, windows, centre)
+    profiles = mask_rows(soft_sizes, windows, centre)
     kernels = []
     for place, layer in enumerate(space.layers):
         entry, extents = space.entries(place), space.extents(place)
@@ -144,7 +105,7 @@ class ProjectedKernelPredictor(nn.Module):
                 with torch.autocast(hidden.device.type, enabled=False):
                     raw = nn.functional.linear(states[place], weights[place], biases[place])
                 entry = entries[place]
-                mask = _gaussian(layer, soft_sizes[entry], sizes[entry], self.centre)
+                mask = gaussian_mask(layer, soft_sizes[entry], sizes[entry], self.centre)
                 kernels[place] = raw.t().reshape(*layer.channels, *shape) * mask
         return kernels
 
@@ -219,7 +180,7 @@ class LiteralKernelPredictor(nn.Module):
             steps = [math.prod(shapes[place]) for place in places]
             for place, states in zip(places, grus(steps).split(steps), strict=True):
                 layer, entry = layers[place], entries[place]
-                mask = _gaussian(layer, soft_sizes[entry], sizes[entry], self.centre)
+                mask = gaussian_mask(layer, soft_sizes[entry], sizes[entry], self.centre)
                 kernels[place] = states.t().reshape(*layer.channels, *shapes[place]) * mask
         return [kernels[place] for place in range(len(layers))]
 
@@ -240,91 +201,6 @@ class LiteralKernelPredictor(nn.Module):
             centre=self.centre,
             values=lambda _, written: written,
         )
-
-
-class KernelBank(nn.Module):
-    """One kernel of the largest size a layer, learned directly and cropped to s (not in the paper).
-
-    A tap keeps its place over the image when the size changes, unlike in the row-major order of
-    Eq. 5. Values start with He's fan-out standard deviation at size 3.
-
-    Args:
-        space: the layers; c_in is that of one group.
-        config: mask and the seed of its draws.
-        generator: source of the initial values.
-    """
-
-    def __init__(self, space: SizeSpace, config: SearchConfig, generator: torch.Generator) -> None:
-        super().__init__()
-        self.space, self.centre = space, config.centre
-        self.draws = Draws(config.seed, 1) if config.mask == "ring" else None
-        self.kernels = nn.ParameterList(
-            torch.randn(*layer.channels, *space.extents(place), generator=generator)
-            * he_deviation(layer)
-            for place, layer in enumerate(space.layers)
-        )
-
-    def forward(self, soft_sizes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """Give L masked kernels `(c_out, c_in, *taps)` for soft sizes `(S,)` and sizes."""
-        masked = []
-        # In evaluation every ring that has a chance is on. Layers that share a size share a draw.
-        count = len(self.space.variable_ranges)
-        drawn = self.draws(count) if self.draws and self.training else torch.zeros(count)
-        # In bfloat16 a number near 1 would become 1.
-        drawn = self.space.expand(drawn).to(soft_sizes.device)
-        for place, (layer, kernel) in enumerate(zip(self.space.layers, self.kernels, strict=True)):
-            entry = self.space.entries(place)
-            windows = (
-                window_of(n, largest)
-                for n, largest in zip(layer.shape(sizes[entry]), kernel.shape[2:], strict=True)
-            )
-            cropped = kernel[(slice(None), slice(None), *windows)]
-            if self.draws:
-                mask = _rings(layer, soft_sizes[entry], sizes[entry], drawn[entry])
-            else:
-                mask = _gaussian(layer, soft_sizes[entry], sizes[entry], self.centre)
-            masked.append(cropped * mask)
-        return masked
-
-    def padded(
-        self, soft_sizes: Tensor, sizes: Tensor, padding: Padding, drawn: Tensor | None = None
-    ) -> list[Tensor]:
-        """Give the kernels with zeros around them, see `KernelSource`."""
-        windows, inner, masked = padding.windows(sizes), padding.inner(sizes), []
-        if drawn is None:
-            profiles = gaussian(soft_sizes, windows, self.centre)
-        else:
-            probability = (soft_sizes - inner.sizes) / padding.step
-            gates = (drawn < probability).to(soft_sizes) + probability - probability.detach()
-        for place, (layer, kernel) in enumerate(zip(self.space.layers, self.kernels, strict=True)):
-            entry, extents = self.space.entries(place), self.space.extents(place)
-            if drawn is None:
-                mask = along_axes(layer.axes, profiles[entry], extents)
-            else:
-                mask = rings(layer, gates[entry], inner.of(entry), windows.of(entry), extents)
-            masked.append(kernel * mask)
-        return masked
-
-
-def window_of(size: int, largest: int) -> slice:
-    """Give where a window of a size lies in the largest one, as "same" padding puts it."""
-    first = (largest - 1) // 2 - (size - 1) // 2
-    return slice(first, first + size)
-
-
-def _rings(layer: Layer, soft_sizes: Tensor, sizes: Sequence[int], drawn: Tensor) -> Tensor:
-    """Give the product of the rings of a layer's sizes: one, or one an axis."""
-    masks = [
-        ring_mask(
-            soft_sizes[number],
-            size,
-            drawn[number],
-            axes=[axis == number for axis in layer.axes],
-            step=layer.allowed.step,
-        )
-        for number, size in enumerate(sizes)
-    ]
-    return math.prod(masks[1:], start=masks[0])
 
 
 SOURCES = {

@@ -11,23 +11,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from effconv_core.batch_checks import explained_pass
-from effconv_core.conv import PredictedConv, resized_conv
+from effconv_core.conv import PredictedConv, replace_modules, resized_conv
+from effconv_core.cost_base import Searchable
 from effconv_core.io.atomic import write_text
 from effconv_core.io.read_json import conform, in_brief, read_json
 from effconv_core.io.schemas import LatencyFile
 from effconv_core.measured_cost import MeasuredCost
-from effconv_core.plan import replace_modules
 from effconv_core.space import Layer
-
-if TYPE_CHECKING:
-    from effconv_core.searchable import SearchableCNN
 
 SCHEMA = 1
 REMEDY = "pass anew=True to measure again and replace it, or name another table"
@@ -67,7 +64,7 @@ class Latency:
     repetitions: int = 30
     warmups: int = 5
 
-    def __call__(self, searchable: "SearchableCNN") -> MeasuredCost:
+    def __call__(self, searchable: Searchable) -> MeasuredCost:
         """Measure a searchable network, or read the table; the network is not changed.
 
         Raises:
@@ -133,7 +130,7 @@ def stopwatch(device: torch.device) -> Stopwatch:
     return Stopwatch(mark, between)
 
 
-def _identity(network: "SearchableCNN", arguments: tuple[Any, ...]) -> dict[str, Any]:
+def _identity(network: Searchable, arguments: tuple[Any, ...]) -> dict[str, Any]:
     """Tell what a table is good for: machine, versions, and what each searched layer is given."""
     seen: dict[PredictedConv, list[dict[str, Any]]] = {conv: [] for conv in network.convs}
 
@@ -199,7 +196,7 @@ def _memory_format(images: Tensor) -> torch.memory_format:
 
 
 def _measure(
-    network: "SearchableCNN", latency: Latency, watch: Stopwatch, formats: Sequence[str]
+    network: Searchable, latency: Latency, watch: Stopwatch, formats: Sequence[str]
 ) -> dict[str, Any]:
     """Time every layer at every choice, and the rest; see `Latency`."""
     choices = [_choices(layer) for layer in network.space.layers]
@@ -249,7 +246,7 @@ def _key(choice: Sequence[int]) -> str:
 
 
 def _built(
-    network: "SearchableCNN", sizes: Sequence[tuple[int, ...]], formats: Sequence[str]
+    network: Searchable, sizes: Sequence[tuple[int, ...]], formats: Sequence[str]
 ) -> tuple[nn.Module, list[nn.Module]]:
     """Build the plain CNN of some sizes, which shares all other layers' tensors, and its layers."""
     tensors = [*network.model.parameters(), *network.model.buffers()]
@@ -299,7 +296,7 @@ def _spread(nanoseconds: Sequence[float]) -> dict[str, float]:
     return {"median": median, "p20": p20, "p80": p80}
 
 
-def _read(path: Path, identity: dict[str, Any], network: "SearchableCNN") -> dict[str, Any]:
+def _read(path: Path, identity: dict[str, Any], network: Searchable) -> dict[str, Any]:
     """Read a table and refuse one that is of something else."""
     try:
         table = read_json(path, dict[str, Any])
@@ -333,7 +330,7 @@ def _check_layer(layer: Layer, table: Mapping[str, Any], now: Mapping[str, Any])
         raise ValueError(f"its layer {layer.name!r} was not measured at size(s) {missing}")
 
 
-def _cost_of(table: Mapping[str, Any], searchable: "SearchableCNN") -> MeasuredCost:
+def _cost_of(table: Mapping[str, Any], searchable: Searchable) -> MeasuredCost:
     tables = []
     for layer in searchable.space.layers:
         seconds = table["seconds"][layer.name]

@@ -2,18 +2,15 @@
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from effconv_core.batch_checks import explained_pass
-from effconv_core.budget import TapCost
 from effconv_core.conv import PredictedConv
-
-if TYPE_CHECKING:
-    from effconv_core.searchable import SearchableCNN
+from effconv_core.cost_base import Searchable, TapCost
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +33,7 @@ class Macs:
 
     example: Tensor | tuple[Any, ...]
 
-    def __call__(self, searchable: "SearchableCNN") -> TapCost:
+    def __call__(self, searchable: Searchable) -> TapCost:
         """Count for a searchable network, in evaluation mode; it is not changed.
 
         Raises:

@@ -6,6 +6,7 @@ from operator import mul
 from typing import Literal
 
 import torch
+from effconv_kernels.mask import gaussian, middle_of
 from torch import Tensor
 
 
@@ -29,8 +30,7 @@ def modulation_mask(
     profiles = []
     for v, size in zip(soft_sizes, sizes, strict=True):
         taps = torch.arange(1, size + 1, dtype=v.dtype, device=v.device)
-        middle = v / 2 if centre == "paper" else (size + 1) / 2
-        profiles.append(torch.exp(-(((taps - middle) / v) ** 2)))
+        profiles.append(gaussian([taps - middle_of(v, size, centre)], v))
     return outer(profiles)
 
 

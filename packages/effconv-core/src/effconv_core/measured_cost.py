@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 import torch
+from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from effconv_core.space import SizeSpace, flat
@@ -113,13 +114,5 @@ def isotonic(values: np.ndarray) -> np.ndarray:
         values: any number of axes.
     """
     for axis in range(values.ndim):
-        values = np.apply_along_axis(_isotonic_line, axis, values.astype(float))
+        values = np.apply_along_axis(lambda line: isotonic_regression(line).x, axis, values)
     return values
-
-
-def _isotonic_line(values: np.ndarray) -> np.ndarray:
-    # The max-min formula: of all means that end here or later the least, of all starts the most.
-    n = len(values)
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    means = [[(sums[j + 1] - sums[i]) / (j + 1 - i) for j in range(i, n)] for i in range(n)]
-    return np.array([max(min(means[i][k - i :]) for i in range(k + 1)) for k in range(n)])

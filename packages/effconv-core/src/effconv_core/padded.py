@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from effconv_kernels.mask import gaussian, middle_of
 from torch import Tensor, nn
 
 from effconv_core.conv import PredictedConv
@@ -92,11 +93,11 @@ def along_axes(axes: Sequence[int | None], rows: Tensor, extents: Sequence[int])
     )
 
 
-def gaussian(soft_sizes: Tensor, windows: Windows, centre: str) -> Tensor:
+def mask_rows(soft_sizes: Tensor, windows: Windows, centre: str) -> Tensor:
     """Give the factor of each tap in the mask of Eq. 6, `(S, K)`; 0 outside of the windows."""
     v = soft_sizes.unsqueeze(1)
-    middle = v / 2 if centre == "paper" else (windows.sizes.unsqueeze(1) + 1) / 2
-    return torch.exp(-(((windows.taps + 1 - middle) / v) ** 2)) * windows.inside
+    middle = middle_of(v, windows.sizes.unsqueeze(1), centre)
+    return gaussian([windows.taps + 1 - middle], v) * windows.inside
 
 
 def timesteps(layer: Layer, windows: Windows, extents: tuple[int, ...]) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from effconv_core.conv import CLASSES, kernel_shape_of, resized_conv
+from effconv_core.conv import CLASSES, kernel_shape_of, replace_modules, resized_conv
 from effconv_core.io import schemas
 from effconv_core.io.atomic import write_tensors, write_text
 from effconv_core.io.read_json import LIMIT, conform, decode_json, in_brief, read_limited
@@ -26,7 +26,8 @@ from effconv_core.io.schemas import (
     MOST_LAYERS,
     MOST_WEIGHTS,
 )
-from effconv_core.space import flat, nearest_size
+from effconv_core.rounding import nearest_size
+from effconv_core.space import flat
 from effconv_core.state_checks import check_weights
 
 SCHEMA = 2
@@ -247,14 +248,6 @@ def _check_allowed(allowed: Mapping[str, tuple[int, int, int]]) -> None:
 def in_words(size: float | tuple[float, ...], form: str = "d") -> str:
     """Write a size, soft or not: 3, or 3x5 where it has one for each axis."""
     return "x".join(format(n, form) for n in (size if isinstance(size, tuple) else (size,)))
-
-
-def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
-    """Put other modules in the place of some, wherever the model holds them, also twice."""
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if child in replacements:
-                setattr(parent, name, replacements[child])
 
 
 def apply_plan(

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -15,9 +15,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from effconv_core.draws import Draws
 
-if TYPE_CHECKING:
-    from effconv_core.searchable import SearchableCNN
-
 if dist.is_available():
     # DistributedDataParallel imports it when it is made, and its functions keep the default group
     # of that moment as the default of an argument: no destroy_process_group would end that group's
@@ -25,14 +22,35 @@ if dist.is_available():
     import torch.distributed.nn.functional
 
 
+class Entries(Protocol):
+    """The sizes of a search: S entries, of which each is of a layer."""
+
+    ranges: list[range]
+
+    def entry_names(self) -> list[str]:
+        """Return for each entry the name of its layer."""
+
+
+class Replica(Protocol):
+    """What ranks compare of the network that they search; `SearchableCNN` is one."""
+
+    space: Entries
+    soft_sizes: Tensor | None
+    """`(S,)`, those of the last pass."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Return all modules."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return all parameters."""
+
+
 def leads(group: dist.ProcessGroup | None) -> bool:
     """Tell whether this process writes files: rank 0 of the group, or the only process."""
     return group is None or dist.get_rank(group) == 0
 
 
-def data_parallel(
-    searchable: "SearchableCNN", group: dist.ProcessGroup | None
-) -> Callable[[Any], Any]:
+def data_parallel(searchable: Replica, group: dist.ProcessGroup | None) -> Callable[[Any], Any]:
     """Give what runs the network on a rank's inputs, so that `backward` averages the gradients.
 
     That is PyTorch's DistributedDataParallel over the predictors and the rest of the CNN. It copies
@@ -65,7 +83,7 @@ def data_parallel(
     return run
 
 
-def _leaves_some_unused(searchable: "SearchableCNN", inputs: Any) -> bool:
+def _leaves_some_unused(searchable: Replica, inputs: Any) -> bool:
     """Tell whether a pass leaves a parameter out, which is allowed in one process."""
     ends = _tensors_in(_Pass(searchable)(inputs))
     stack = [end.grad_fn for end in ends if end.grad_fn is not None]
@@ -95,7 +113,7 @@ class _Pass(nn.Module):
     of the size predictor's may have a gradient from the budget's term alone.
     """
 
-    def __init__(self, searchable: "SearchableCNN") -> None:
+    def __init__(self, searchable: Replica) -> None:
         super().__init__()
         self.searchable = searchable
 
@@ -105,7 +123,7 @@ class _Pass(nn.Module):
 
 def in_step(
     batches: Iterable[Any],
-    searchable: "SearchableCNN",
+    searchable: Replica,
     group: dist.ProcessGroup | None,
     epoch: int,
 ) -> Iterator[Any]:
@@ -136,7 +154,7 @@ def in_step(
         yield batch
 
 
-def check_ranks(searchable: "SearchableCNN", group: dist.ProcessGroup | None) -> None:
+def check_ranks(searchable: Replica, group: dist.ProcessGroup | None) -> None:
     """Raise where a rank has not the same soft sizes as rank 0, to the last bit.
 
     Sizes and plans follow from them. `search` does this at every step; call it in a loop of your
@@ -183,7 +201,7 @@ def check_same(
                 )
 
 
-def _state(searchable: "SearchableCNN") -> list[float]:
+def _state(searchable: Replica) -> list[float]:
     """Give the soft sizes of the last pass, and how often sizes and masks were drawn."""
     counts = [float(m.count) for m in searchable.modules() if isinstance(m, Draws)]
     if searchable.soft_sizes is None:
@@ -191,7 +209,7 @@ def _state(searchable: "SearchableCNN") -> list[float]:
     return counts + searchable.soft_sizes.tolist()
 
 
-def _compare(rows: Sequence[Sequence[float]], searchable: "SearchableCNN", when: str) -> None:
+def _compare(rows: Sequence[Sequence[float]], searchable: Replica, when: str) -> None:
     layers = searchable.space.entry_names()
     for rank, row in enumerate(rows):
         if row == rows[0]:
@@ -206,7 +224,7 @@ def _compare(rows: Sequence[Sequence[float]], searchable: "SearchableCNN", when:
         )
 
 
-def _device_of(searchable: "SearchableCNN") -> torch.device:
+def _device_of(searchable: Replica) -> torch.device:
     return next(searchable.parameters()).device
 
 

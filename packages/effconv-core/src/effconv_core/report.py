@@ -13,6 +13,7 @@ from effconv_core.report_parts import describe, duration, size_words
 from effconv_core.run_files import RESULT, same, settings_of
 from effconv_core.run_folder import Run, read_result, read_run
 from effconv_core.run_owner import Owner, check_place
+from effconv_core.version import core_version
 
 try:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -98,10 +99,8 @@ def report_html(runs: Sequence[Run]) -> str:
         "size": size_words,
         "duration": duration,
     }
-    from effconv_core import __version__
-
     return templates.get_template("report.html").render(
-        version=__version__,
+        version=core_version(),
         made=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         sections=[describe(run, title) for run, title in zip(runs, titles, strict=True)],
         comparison=compare(dict(zip(titles, runs, strict=True))) if len(runs) > 1 else None,

@@ -175,14 +175,14 @@ def search(
 def _as_json(searchable: SearchableCNN, budget: Budgets) -> Any:
     if isinstance(budget, int | float):
         return budget
-    return [bound.record() for bound in searchable.bounds(budget)]
+    return [c.record() for c in searchable.constraints(budget)]
 
 
 def _costs_of_some(searchable: SearchableCNN, budget: Budgets) -> list[list[int]]:
     """Give what plans from the smallest to the largest cost in each budget."""
     ranges = searchable.space.ranges
     plans = [[r[min(i, len(r) - 1)] for r in ranges] for i in range(max(map(len, ranges)))]
-    return [[bound.cost(sizes) for sizes in plans] for bound in searchable.bounds(budget)]
+    return [[c.cost(sizes) for sizes in plans] for c in searchable.constraints(budget)]
 
 
 def _resume(

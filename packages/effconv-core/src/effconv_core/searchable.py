@@ -2,34 +2,28 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
-import effconv_core
-from effconv_core import passes
-from effconv_core.budget import (
-    Bound,
-    Budgets,
-    Cost,
-    TapCost,
-    as_budgets,
-    paper_budget_loss,
-    smooth_budget_loss,
-)
+from effconv_core.accounting import Accounting
+from effconv_core.budget import Budgets, Constraint
 from effconv_core.choice import LayerFilter, Ranges, choose, size_space
 from effconv_core.config import SearchConfig
-from effconv_core.conv import PredictedConv, conv_of
+from effconv_core.conv import PredictedConv, conv_of, replace_modules
+from effconv_core.cost_base import TapCost
 from effconv_core.draws import Draws
+from effconv_core.forward import DrawnSizes, StaticForward, draw_sizes
 from effconv_core.kernel_predictor import kernel_predictor
-from effconv_core.knapsack import nearest_plan
 from effconv_core.padded import Padding, check_dilation
-from effconv_core.plan import Size, SizePlan, replace_modules
+from effconv_core.plan import Size, SizePlan
 from effconv_core.size_predictor import SizePredictor
 from effconv_core.space import flat
+from effconv_core.version import core_version
 
 
 class SearchableCNN(nn.Module):
@@ -111,7 +105,7 @@ class SearchableCNN(nn.Module):
             self.space.factors(),
             "parameters" if config.count == "model" else "parameters of searched kernels",
         )
-        self._costs: dict[Any, Cost] = {None: self.cost}
+        self.accounting = Accounting(config, self.space, self.cost)
 
         generator = torch.Generator().manual_seed(config.seed)
         example = next(iter(originals.values())).weight
@@ -122,11 +116,13 @@ class SearchableCNN(nn.Module):
         self.draws = Draws(config.seed, 0)
         self.soft_sizes: Tensor | None = None
         self._sizes: list[int] | None = None
-        self.compiled: Callable[..., tuple[Any, Tensor]] | None = None
+        self.static_forward = StaticForward(
+            config, self.size_predictor, self.kernel_predictor, self.padding, self.draws
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # The last soft sizes carry a graph, which can neither be copied nor pickled.
-        return {**super().__getstate__(), "soft_sizes": None, "compiled": None}
+        return {**super().__getstate__(), "soft_sizes": None}
 
     @property
     def sizes(self) -> list[int]:
@@ -146,39 +142,50 @@ class SearchableCNN(nn.Module):
                 padded shapes `sizes` raises it.
         """
         if self.training and self.config.shapes == "padded":
-            outputs, self.soft_sizes = passes.padded(self, args, kwargs)
+            outputs, self.soft_sizes = self.static_forward(
+                self._static_pass, args, kwargs, graph=self.config.compile
+            )
             self._sizes = None
             return outputs
         soft_sizes, sizes = self._drawn_sizes()
         if self.config.mask == "ring" and not self.training:
             return self.forward_at(self.sizes, *args, **kwargs)
         with self.kernels_of(self.kernel_predictor(soft_sizes, sizes)):
-            return passes.network(self, args, kwargs)
+            return self._run_model(args, kwargs)
 
-    def _drawn_sizes(self) -> tuple[Tensor, list[int]]:
-        """Give what a pass has kernels made for: soft sizes `(S,)`, and the sizes of the kernels.
+    def _static_pass(
+        self, noise: Tensor | None, rings: Tensor | None, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[Any, Tensor]:
+        """Return outputs and soft sizes of a pass on padded kernels, see `StaticForward`."""
+        kernels, learned = self.static_forward.kernels(noise, rings)
+        with self.kernels_of(kernels):
+            return self._run_model(args, kwargs), learned
 
-        `soft_sizes` and `sizes` become those learned so far.
-        """
+    def _drawn_sizes(self) -> DrawnSizes:
+        """Draw what a pass has kernels made for; `soft_sizes` and `sizes` become the learned."""
         self.soft_sizes = self.space.expand(self.size_predictor())
         on_host = self.soft_sizes.tolist()
         self._sizes = self._round(on_host)
-        soft_sizes, sizes = self.soft_sizes, self.sizes
-        if self.training and self.config.exploration:
-            noise = 2 * self.draws(len(self.space.variable_ranges)) - 1
-            noise = self.space.expand(noise) * self.config.exploration
-            ends = self.size_predictor.smallest, self.size_predictor.largest
-            soft_sizes = (soft_sizes + noise.to(soft_sizes)).clamp(*map(self.space.expand, ends))
-            explored = (v + n for v, n in zip(on_host, noise.tolist(), strict=True))
-            on_host = [
-                min(max(v, float(allowed[0])), float(allowed[-1]))
-                for v, allowed in zip(explored, self.space.ranges, strict=True)
-            ]
-            sizes = self._round(on_host)
-        if self.config.mask == "ring" and self.training:
-            # The ring between a size and the next is what is drawn.
-            sizes = self.space.above(on_host)
-        return soft_sizes, sizes
+        if not self.training:
+            return DrawnSizes(self.soft_sizes, self._sizes)
+        return draw_sizes(
+            self.soft_sizes,
+            on_host,
+            space=self.space,
+            padding=self.padding,
+            config=self.config,
+            draws=self.draws,
+        )
+
+    def _run_model(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Run the CNN on the kernels that its layers hold; outputs of autocast are float32."""
+        if not self.training or self.config.precision == "float32":
+            return self.model(*args, **kwargs)
+        # The kernels stay in float32 and are cast where they are used, so that masks, and the sums
+        # of their gradients, are not rounded.
+        with torch.autocast(self.size_predictor.head_bias.device.type, torch.bfloat16):
+            outputs = self.model(*args, **kwargs)
+        return tree_map_only(Tensor, _in_float32, outputs)
 
     def forward_at(self, sizes: Sequence[int | Sequence[int]], *args: Any, **kwargs: Any) -> Any:
         """Run the network on the kernels learned so far, at given sizes.
@@ -289,14 +296,9 @@ class SearchableCNN(nn.Module):
                 )
         return self.space.rounded(soft_sizes)
 
-    def bounds(self, budget: Budgets) -> list[Bound]:
-        """Give the budgets with what sizes cost in each; a counter is asked once."""
-        bounds = []
-        for one in as_budgets(budget):
-            if one.counter not in self._costs:
-                self._costs[one.counter] = one.counter(self)
-            bounds.append(Bound(self._costs[one.counter], one, self.config.tolerance))
-        return bounds
+    def constraints(self, budget: Budgets) -> list[Constraint]:
+        """Return the budgets with what sizes cost in each; a counter is asked once."""
+        return self.accounting.constraints(self, budget)
 
     def budget_loss(self, budget: Budgets) -> Tensor:
         """Give the weighted budget term for the soft sizes of the last forward pass (Eq. 4, 8).
@@ -312,16 +314,8 @@ class SearchableCNN(nn.Module):
                 "there are no soft sizes yet, because they are those of the last forward pass; run "
                 "the network on a batch before asking for the budget's loss"
             )
-        soft_sizes, terms = self.soft_sizes, []
-        for bound in self.bounds(budget):
-            wanted = {"amount": bound.budget.amount, "at_most": bound.budget.at_most}
-            if self.config.budget_form == "paper":
-                sizes = self.padding.nearest(soft_sizes)
-                term = paper_budget_loss(bound.cost, soft_sizes, sizes=sizes, **wanted)
-            else:
-                term = smooth_budget_loss(bound.cost, soft_sizes, **wanted)
-            terms.append(self.config.budget_weight * bound.budget.weight * term)
-        return sum(terms[1:], start=terms[0])
+        sizes = self.padding.nearest(self.soft_sizes)
+        return self.accounting.loss(self.constraints(budget), self.soft_sizes, sizes)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Give three groups for one optimizer: size predictor, kernel predictor, the CNN's rest."""
@@ -347,10 +341,7 @@ class SearchableCNN(nn.Module):
         Raises:
             ValueError: if the budget cannot be met; the sentence gives the feasible range.
         """
-        bounds = self.bounds(budget)
-        for bound in bounds:
-            bound.check(self.space)
-        return nearest_plan(bounds, soft_sizes, self.space)
+        return self.accounting.nearest(self.constraints(budget), soft_sizes)
 
     def plan(self, budget: Budgets | None = None) -> SizePlan:
         """Give the sizes that the size predictor has learned so far (Algorithm 1, line 9).
@@ -375,8 +366,8 @@ class SearchableCNN(nn.Module):
         budget: Budgets | None,
     ) -> SizePlan:
         """Write sizes and the soft sizes that they come from as a plan."""
-        bounds = [] if budget is None else self.bounds(budget)
-        plain = [bound.budget.amount for bound in bounds if bound.budget.counter is None]
+        constraints = [] if budget is None else self.constraints(budget)
+        plain = [c.budget.amount for c in constraints if c.budget.counter is None]
         return SizePlan(
             self.space.by_layer(sizes),
             self.space.by_layer(soft_sizes),
@@ -386,12 +377,16 @@ class SearchableCNN(nn.Module):
                 layer.name: (layer.allowed[0], layer.allowed[-1], layer.allowed.step)
                 for layer in self.space.layers
             },
-            tuple(bound.record(bound.cost(sizes)) for bound in bounds),
+            tuple(c.record(c.cost(sizes)) for c in constraints),
             type(self.model).__name__,
-            {"effconv-core": effconv_core.__version__, "torch": torch.__version__},
+            {"effconv-core": core_version(), "torch": torch.__version__},
         )
 
 
 def _in_words(allowed: range) -> str:
     steps = f" in steps of {allowed.step}" if allowed.step > 1 else ""
     return f"from {allowed[0]} to {allowed[-1]}{steps}"
+
+
+def _in_float32(output: Tensor) -> Tensor:
+    return output.float() if output.dtype == torch.bfloat16 else output

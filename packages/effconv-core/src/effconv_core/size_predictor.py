@@ -19,17 +19,6 @@ def squash(
     return k * torch.tanh(x / tau + b) + k + smallest
 
 
-def round_straight_through(soft_sizes: Tensor, sizes: Tensor | None = None) -> Tensor:
-    """Round to the nearest integer, half to even, with the gradient of the identity (Eq. 2).
-
-    Args:
-        soft_sizes: v, of any shape.
-        sizes: what they are rounded to, where not every integer is allowed.
-    """
-    sizes = torch.round(soft_sizes) if sizes is None else sizes
-    return soft_sizes + (sizes - soft_sizes).detach()
-
-
 class SizePredictor(nn.Module):
     """A GRU that runs one step for each size on a fixed input, then a linear head a size.
 

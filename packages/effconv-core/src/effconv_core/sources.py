@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from effconv_core.draws import seeded
+from effconv_core.plugins import brought, loaded
 
 OWN = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")  # package.module:function
 
@@ -51,8 +52,9 @@ def make_model(
     """Make the network that a name stands for, on the CPU.
 
     Args:
-        name: `torchvision:NAME`, `timm:NAME`, `effconv:NAME` or `package.module:function`, a
-            function that is called with nothing.
+        name: `torchvision:NAME`, `timm:NAME`, `effconv:NAME`, another word that a package brings
+            (see `plugins.py`), or `package.module:function`, a function that is called with
+            nothing.
         num_classes: of a network by name; its own default when None.
         channels: of the images, for networks of timm and effconv-models; their default when None.
         seed: of the initial values; None leaves them to chance.
@@ -67,6 +69,7 @@ def make_model(
             "package.module:function"
         )
     classes = {} if num_classes is None else {"num_classes": num_classes}
+    makers = brought("effconv.models")
 
     def make() -> Any:
         if source == "torchvision":
@@ -76,9 +79,12 @@ def make_model(
             images = {} if channels is None else {"in_chans": channels}
             package = importlib.import_module("timm")
             return package.create_model(rest, pretrained=False, **classes, **images)
-        if source == "effconv":
+        if source in makers or source == "effconv":
+            create = loaded(makers[source]) if source in makers else None
+            if create is None:
+                raise ImportError(f"models of {source!r} come with a package that is not there")
             images = {} if channels is None else {"in_channels": channels}
-            return importlib.import_module("effconv_models").create_model(rest, **classes, **images)
+            return create(rest, **classes, **images)
         return getattr(own_module(source), rest)()
 
     try:
@@ -103,11 +109,11 @@ def make_data(
 
     Args:
         name: a set that effconv-data has prepared: its folder, its name below EFFCONV_DATA, or an
-            http(s) address; no other address is read, and no command run. Or
-            `package.module:function`: that is called with `batch_size` and `seed` by keyword, and
-            gives two loaders of batches `(images, labels)`, of training and of the test; both can
-            be passed over again, and the first has a length. In several processes it is called in
-            each, and gives each its part.
+            http(s) address; no other address is read, and no command run. `WORD:NAME` where a
+            package brings the word (see `plugins.py`). Or `package.module:function`: that is called
+            with `batch_size` and `seed` by keyword, and gives two loaders of batches `(images,
+            labels)`, of training and of the test; both can be passed over again, and the first has
+            a length. In several processes it is called in each, and gives each its part.
         batch_size: of the first training batches, and of the test of a function.
         device: where batches of sets are given.
         seed: of order and augmentation.
@@ -118,34 +124,40 @@ def make_data(
         ValueError: if there are none.
         FileNotFoundError: if there is no such set.
     """
-    if OWN.fullmatch(name) and not Path(name).exists():
+    loaders = brought("effconv.data")
+    word, colon, rest = name.partition(":")
+    theirs = bool(colon) and word in loaders
+    if not theirs and OWN.fullmatch(name) and not Path(name).exists():
         return _of_a_function(name, batch_size, seed)
-    try:
-        package = importlib.import_module("effconv_data")
-    except ModuleNotFoundError as error:
-        if error.name != "effconv_data":
-            raise
+    entry = loaders.get(word if theirs else "effconv")
+    load = None if entry is None else loaded(entry)
+    if load is None:
         raise ValueError(
             f"data {name!r} is to be read by effconv-data, which is not installed; pip install "
-            "effconv-data, or pass package.module:function"
-        ) from None
-    place = Path(name).resolve() if (Path(name) / "index.json").is_file() else name
-    if place == name and "://" not in name and not os.environ.get("EFFCONV_DATA"):
+            "--upgrade effconv-data, or pass package.module:function"
+        )
+    place = rest if theirs else _place_of_a_set(name)
+    options = {"device": device, "seed": seed, "rank": rank, "world_size": world_size}
+    train = one_at_a_time(lambda size: load(place, split="train", batch_size=size, **options))
+    first = train(batch_size)
+
+    def test() -> Any:
+        return load(place, split="test", batch_size=-(-500 // world_size), **options)
+
+    kinds = first.image_shape, first.num_classes
+    return Data(train, test, f"the set {first.name}", *kinds, first.samples)
+
+
+def _place_of_a_set(name: str) -> str | Path:
+    """Return a set's folder, or its name or address as it is."""
+    if (Path(name) / "index.json").is_file():
+        return Path(name).resolve()
+    if "://" not in name and not os.environ.get("EFFCONV_DATA"):
         raise ValueError(
             f"data {name!r} is no set, since no index.json lies there; write one with effconv data "
             "prepare, or let EFFCONV_DATA name the folder of all sets"
         )
-    options = {"device": device, "seed": seed, "rank": rank, "world_size": world_size}
-    train = one_at_a_time(
-        lambda size: package.load(place, split="train", batch_size=size, **options)
-    )
-    first = train(batch_size)
-
-    def test() -> Any:
-        return package.load(place, split="test", batch_size=-(-500 // world_size), **options)
-
-    kinds = first.image_shape, first.num_classes
-    return Data(train, test, f"the set {first.name}", *kinds, first.samples)
+    return name
 
 
 def _of_a_function(name: str, batch_size: int, seed: int) -> Data:

@@ -1,23 +1,11 @@
 """Which sizes there are to choose: the layers, their ranges, and what shares a size."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-
-def nearest_size(soft_size: float, allowed: range) -> int:
-    """Round to the nearest allowed size, half to even where all integers are allowed (Eq. 2)."""
-    first, step = allowed[0], allowed.step
-    offset = first % step
-    return min(max(offset + step * round((soft_size - offset) / step), first), allowed[-1])
-
-
-def size_above(soft_size: float, allowed: range) -> int:
-    """Give the smallest allowed size above a soft size, or the largest size."""
-    steps = math.floor((soft_size - allowed[0]) / allowed.step) + 1
-    return min(allowed[0] + steps * allowed.step, allowed[-1])
+from effconv_core.rounding import nearest_size, size_above
 
 
 @dataclass(frozen=True)
@@ -55,7 +43,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Unit:
+class TiedSizes:
     """Sizes that must be chosen together: those of one layer, or of layers that share them.
 
     Args:
@@ -91,7 +79,7 @@ class SizeSpace:
         for layer in self.layers:
             self.firsts.append(self.firsts[-1] + layer.size_count)
         self.ranges = [layer.allowed for layer in self.layers for _ in range(layer.size_count)]
-        self.units: list[Unit] = []
+        self.units: list[TiedSizes] = []
         self.variables = [0] * len(self.ranges)
         self.variable_ranges: list[range] = []
         for place in sorted(set(leader)):
@@ -101,7 +89,7 @@ class SizeSpace:
                 tuple(self.firsts[member] + axis for member in members)
                 for axis in range(layer.size_count)
             )
-            self.units.append(Unit(members, entries, layer.allowed))
+            self.units.append(TiedSizes(members, entries, layer.allowed))
             for places in entries:
                 for entry in places:
                     self.variables[entry] = len(self.variable_ranges)

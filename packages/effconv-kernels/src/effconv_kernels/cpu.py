@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from effconv_kernels.mask import gaussian, middle_of
 from effconv_kernels.on_device import Table, on_device, ready
 
 
@@ -164,13 +165,11 @@ def _taps(sizes: Sequence[int], soft_sizes: Tensor, centre: str) -> tuple[Tensor
     """Layer of each tap `(sum s*s,)`, its mask value (EffConv Eq. 6) and d mask / d v."""
     layer, rows, columns, size = ready(_tap_table(tuple(sizes), soft_sizes.device))
     v = soft_sizes[layer]
-    moves = centre == "paper"
-    middle = v / 2 if moves else (size + 1).to(v.dtype) / 2
+    middle = middle_of(v, size.to(v.dtype), centre)
     offset_i, offset_j = rows - middle, columns - middle
-    distance = offset_i**2 + offset_j**2
-    mask = torch.exp(-distance / v**2)
-    slope = 2 * distance / v**3
-    if moves:
+    mask = gaussian([offset_i, offset_j], v)
+    slope = 2 * (offset_i**2 + offset_j**2) / v**3
+    if centre == "paper":  # the middle moves too
         slope = slope + (offset_i + offset_j) / v**2
     return layer, mask, mask * slope
 
