@@ -17,7 +17,7 @@ DEPENDENCIES = {
     "effconv_kernels": {"torch", "triton"},
     # The last five are of the extra `cli`; a test of effconv-core does without them.
     "effconv_core": {
-        *("torch", "numpy", "safetensors", "msgspec", "effconv_kernels"),
+        *("torch", "numpy", "safetensors", "msgspec", "filelock", "effconv_kernels"),
         *("tyro", "rich", "matplotlib", "jinja2", "PIL"),
     },
     "effconv_models": {"torch"},

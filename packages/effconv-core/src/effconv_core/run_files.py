@@ -18,8 +18,8 @@ import torch.distributed as dist
 from torch import nn
 
 from effconv_core.choice import left_alone, searched_layers
-from effconv_core.claim import CLAIMS, claim
 from effconv_core.io.atomic import append_text, write_text
+from effconv_core.runs.lock import CLAIMS, LOCK, claim
 
 REPORT = "report.md"
 RESULT = "result.json"  # written last: the run is finished
@@ -125,8 +125,8 @@ def describe(model: nn.Module) -> dict[str, Any]:
 
 
 def _contents(folder: Path) -> list[Path]:
-    """Give what lies in a folder, but for the claims on it."""
-    return [p for p in folder.iterdir() if p.name != CLAIMS] if folder.exists() else []
+    """Give what lies in a folder, but for locks on it."""
+    return [p for p in folder.iterdir() if p.name not in (CLAIMS, LOCK)] if folder.exists() else []
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:

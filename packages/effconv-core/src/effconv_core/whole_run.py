@@ -18,7 +18,6 @@ from torch import nn
 
 from effconv_core.budget import Budgets
 from effconv_core.choice import searched_layers
-from effconv_core.claim import claim
 from effconv_core.config import SearchConfig
 from effconv_core.draws import seed_generators, seeded
 from effconv_core.endings import check_device
@@ -26,6 +25,7 @@ from effconv_core.meter import progress_bar, step_meter
 from effconv_core.plan import Size, SizePlan, apply_plan, save
 from effconv_core.report import write_report as write_html
 from effconv_core.run_files import Metrics, check_run, describe, open_run, write_result
+from effconv_core.runs.lock import claim
 from effconv_core.search import search
 from effconv_core.searchable import SearchableCNN
 from effconv_core.short_report import adjustment_sentence, draw_sizes, layer_table, write_report
