@@ -4,6 +4,7 @@ Each run is one task of a library, see `engines.py`; this process hands out what
 what has ended, and writes nothing that another could not write as well.
 """
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -176,7 +177,9 @@ def _follow(
                     say(console, f"{name} is not done here: {task.result()}")
                 else:
                     again = "begun again" if tries[name] < engine.tries else "given up"
-                    why = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+                    why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                    if codes := re.search(r"\w+\(-\d+\)", str(error)):  # such as SIGKILL(-9)
+                        why = f"its process ended with {codes[0]}"
                     say(console, f"{name} came to no end, and is {again} ({why})")
             if not done:
                 time.sleep(POLL)

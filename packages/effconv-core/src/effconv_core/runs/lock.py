@@ -65,13 +65,14 @@ def claim(folder: Path, patience: float = 1.0) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Return whether a process holds a run's folder."""
-    if not was_killed(folder):
+    """Return whether a process holds a run's folder, in which nothing is changed."""
+    path = folder / LOCK
+    if not path.is_file() or path.is_symlink():
         return False
     try:
-        with claim(folder, patience=0.0):
+        with FileLock(path, blocking=False):
             return False
-    except (ClaimedError, PermissionError):  # whose file may not be opened is another's
+    except (Timeout, PermissionError):  # a file that may not be opened is somebody else's
         return True
 
 
