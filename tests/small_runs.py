@@ -12,7 +12,8 @@ from effconv_core.torchrun import Ranks
 from rich.console import Console
 from torch import nn
 
-from tools import flexnet, multi_resolution, search, sweep
+from tools import flexnet, multi_resolution, search
+from tools.queue import sweep
 
 BUDGET = 346
 PLAN = {"2": 3}

@@ -5,15 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from effconv_core.run_owner import LOCK
 
 from tests.small_runs import COMMANDS, effconv_search, sweep_search
-
-CLAIMS = ".claims"
 
 
 def promised(folder: Path) -> set[str]:
     """Name the files of a run; of TensorBoard's there is one more for each start."""
-    return {path.name for path in folder.iterdir() if path.name != CLAIMS}
+    return {path.name for path in folder.iterdir() if path.name != LOCK}
 
 
 @pytest.fixture
@@ -30,8 +29,6 @@ def killed_at(monkeypatch):
 
         def stop(self, target):
             nonlocal count
-            if self.parent.name == CLAIMS:  # is released after the run
-                return replace(self, target)
             count += 1
             if count == number:
                 raise KilledError

@@ -77,13 +77,13 @@ def prints(module: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(module):
         if not isinstance(node, ast.Call):
             continue
-        name, of = _name(node.func), getattr(node.func, "value", None)
-        if (isinstance(node.func, ast.Name) and name in ("print", "Console")) or (
-            name == "Console" and _name(of) in ("console", "rich")
-        ):
+        name, of = _name(node.func), _name(getattr(node.func, "value", None))
+        bare = isinstance(node.func, ast.Name)
+        made = name == "Console" and (bare or of in ("console", "rich"))
+        if made or (bare and name == "print"):
             yield node.lineno, name
-        elif name in ("write", "writelines") and _name(of) in ("stdout", "stderr"):
-            yield node.lineno, f"{_name(of)}.{name}"
+        elif name in ("write", "writelines") and of in ("stdout", "stderr"):
+            yield node.lineno, f"{of}.{name}"
 
 
 def _name(node: ast.AST | None) -> str:

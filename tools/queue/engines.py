@@ -17,6 +17,7 @@ from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
+from effconv_core.io.atomic import open_to_append
 from rich.console import Console
 
 from tools.queue.run_list import Run, work
@@ -110,10 +111,9 @@ def local(path: Path, workers: int) -> Engine:
 
 def _begin_worker(parent: int, log: Path) -> None:
     """Let a process write to its log, and end in order when it is told to or its parent is gone."""
-    handle = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o666)
-    for stream in (1, 2):
-        os.dup2(handle, stream)
-    os.close(handle)
+    with open_to_append(log) as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all, and the parent tells
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 

@@ -1,10 +1,12 @@
 """What a run's folder says of the code that it was made with."""
 
+import math
 import os
 import subprocess
 
 import pytest
 from effconv_core import run_files
+from effconv_core.run_files import Metrics, check_run
 
 WHO = ("-c", "user.name=a", "-c", "user.email=a@b.c")
 
@@ -61,3 +63,47 @@ def test_installed_packages_have_no_commit(clone, monkeypatch):
     installed.write_text("1\n")
     monkeypatch.setattr(run_files, "__file__", str(installed))
     assert commit() == "none, the packages are installed"
+
+
+ODD_ROWS = {
+    "deep": "[" * 100_000,
+    "no phase": '{"epoch": 0}',
+    "epoch -5": '{"phase": "train", "epoch": -5, "global_step": 1}',
+    "10^400": '{"phase": "train", "global_step": 1' + "0" * 400 + "}",
+    "half of a character": '{"phase": "\\ud800", "global_step": 1}',
+    "no mapping": "[1]",
+}
+
+
+@pytest.mark.parametrize("case", ODD_ROWS)
+def test_a_run_that_goes_on_drops_no_row_that_it_cannot_read(case, tmp_path):
+    metrics = Metrics(tmp_path)
+    metrics.log("search", 0, 1, loss=math.nan, soft_sizes=[1.5], more="kept")
+    row = metrics.rows()[0]
+    assert math.isnan(row["loss"])
+    assert row["more"] == "kept"
+    with metrics.path.open("a", encoding="utf-8") as file:
+        file.write(ODD_ROWS[case] + "\n")
+    before = metrics.path.read_bytes()
+    with pytest.raises(ValueError, match=r"metrics\.jsonl"):
+        Metrics(tmp_path).log("train", 0, 1, loss=1.0)
+    assert metrics.path.read_bytes() == before
+
+
+def test_a_row_that_was_cut_off_is_left_out(tmp_path):
+    metrics = Metrics(tmp_path)
+    metrics.log("search", 0, 1, loss=1.0)
+    with metrics.path.open("a", encoding="utf-8") as file:
+        file.write('{"phase": "sea')
+    assert len(metrics.rows()) == 1
+    Metrics(tmp_path).log("train", 0, 1, loss=1.0)
+    assert [row["phase"] for row in metrics.rows()] == ["search", "train"]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[1]", '{"settings": [1]}', "{", '{"a": "\\ud800"}']
+)
+def test_a_config_that_is_none_is_one_sentence(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        check_run(tmp_path, {"seed": 0}, overwrite=False)

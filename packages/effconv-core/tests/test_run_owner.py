@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from effconv_core.claim import claim
 from effconv_core.run_files import FAILED, Metrics, begun, check_run, open_run, write_result
-from effconv_core.run_owner import MARKER, Owner, check_place, clear, mark, owner_of, written
+from effconv_core.run_owner import LOCK, MARKER, Owner, check_place, clear, mark, owner_of, written
+from effconv_core.runs.lock import claim
 
 SETTINGS = {"device": "cpu", "seed": 0, "tuple": (1, 2)}
 HUGGING_FACE = {"architectures": ["BertModel"], "hidden_size": 768, "torch_dtype": "float32"}
@@ -91,7 +91,7 @@ def test_a_link_to_an_empty_folder_or_to_a_run_is_that_run(tmp_path):
 def test_the_marker_is_there_before_anything_else_and_each_run_has_another(tmp_path, monkeypatch):
     ids = set()
     for name in ("a", "b"):
-        with claim_sees_the_marker(monkeypatch, tmp_path / name):
+        with lock_sees_the_marker(monkeypatch, tmp_path / name):
             pass
         content = json.loads((tmp_path / name / MARKER).read_text())
         assert (content["kind"], content["schema"]) == ("run", 1)
@@ -99,7 +99,7 @@ def test_the_marker_is_there_before_anything_else_and_each_run_has_another(tmp_p
     assert len(ids) == 2
 
 
-def claim_sees_the_marker(monkeypatch, folder):
+def lock_sees_the_marker(monkeypatch, folder):
     from effconv_core import run_files
 
     def looking(place):
@@ -143,7 +143,7 @@ def test_a_run_of_an_earlier_release_goes_on_and_can_be_overwritten(tmp_path):
 )
 def test_what_a_kill_left_of_a_run_that_had_hardly_begun_is_begun_anew(files, tmp_path):
     folder = fill(tmp_path / "run", **files)
-    claim(folder)
+    (folder / LOCK).write_text("process 1 on it")
     assert not check_run(folder, SETTINGS, overwrite=False)
     assert not open_run(folder, SETTINGS, "data", overwrite=False)
     assert owner_of(folder) is Owner.RUN
@@ -199,8 +199,8 @@ def test_links_in_a_run_are_replaced_and_what_they_lead_to_stays(tmp_path):
     assert json.loads((folder / "result.json").read_text()) == {"accuracy": 1.0}
 
 
-@pytest.mark.parametrize("name", [".claims", MARKER])
-def test_claims_and_markers_that_are_links_are_refused(name, tmp_path):
+@pytest.mark.parametrize("name", [".claims", LOCK, MARKER])
+def test_locks_and_markers_that_are_links_are_refused(name, tmp_path):
     victims = fill(tmp_path / "victims", a="precious")
     folder = fill(tmp_path / "run", config__json=json.dumps(BEFORE))
     (folder / name).symlink_to(victims if name == ".claims" else victims / "a")

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 from effconv_core.endings import run_command
-from effconv_core.run_files import read_result
-from effconv_core.runs.lock import LOCK, claim
+from effconv_core.run_folder import read_result
+from effconv_core.run_owner import LOCK
+from effconv_core.runs.lock import claim
 from rich.console import Console
 
 from tests.toy_runs import at_work, check, counting, trace

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import filelock
 import pytest
-from effconv_core.runs.lock import LOCK, ClaimedError, claim, is_held, was_killed
+from effconv_core.run_owner import LOCK
+from effconv_core.runs.lock import ClaimedError, claim, is_held, was_killed
 
 pytestmark = [
     pytest.mark.faults,
