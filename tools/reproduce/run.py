@@ -19,10 +19,10 @@ from effconv_core.run_files import (
     describe,
     environment,
     open_run,
-    read_result,
     seconds_per_epoch,
     write_result,
 )
+from effconv_core.run_folder import read_result
 from effconv_core.training import evaluate, train
 from effconv_data import Batches, load
 from effconv_models import create_model
