@@ -91,12 +91,13 @@ def opened_for_appending(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 f"{path} is a link, and what it leads to is not written to; remove it"
             ) from None
         raise
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(handle)
+        raise ValueError(
+            f"{path} is no regular file of one name, so it is not written to; remove it"
+        )
     with os.fdopen(handle, "ab+") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise ValueError(
-                f"{path} is no regular file of one name, so it is not written to; remove it"
-            )
         yield file
 
 
