@@ -92,8 +92,6 @@ class Options:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; pass 0 for none, or a number below 1")
         check_device(self.device)
-        if self.name:
-            check_name(self.name)
 
 
 def make_network(options: Options, batches: Batches) -> tuple[nn.Module, dict[str, str]]:
@@ -165,6 +163,9 @@ def run(options: Options, console: Console) -> Path:
         FloatingPointError: if the loss of an epoch is not finite.
         ValueError: for what the network or the data refuse.
     """
+
+    if options.name:
+        check_name(options.name)
 
     def batches(split: str, batch_size: int, limit: int | None = None) -> Batches:
         return make_batches(

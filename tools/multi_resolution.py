@@ -110,10 +110,6 @@ class Options:
     overwrite: bool = False
     """Delete a run of this name and start again."""
 
-    def __post_init__(self) -> None:
-        if self.name:
-            check_name(self.name)
-
     @property
     def tune(self) -> TrainConfig:
         """The training of what was pruned."""
@@ -179,6 +175,8 @@ def run(options: Options, console: Console) -> Path:
         FileExistsError: if the run is finished or was made with other settings.
         ValueError: for what the networks, the training or the data refuse.
     """
+    if options.name:
+        check_name(options.name)
     check_device(options.device)
     test = _batches("test", options, 500, options.test_limit)
     whole = _batches("train", options, options.train.batch_size, options.limit)

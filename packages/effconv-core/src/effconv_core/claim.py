@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from effconv_core.io.atomic import create_file, write_text
+from effconv_core.io.atomic import create_file, renew_time, write_text
 from effconv_core.run_owner import CLAIMS
 
 HEARTBEAT = 15.0  # seconds
@@ -71,7 +71,7 @@ class Claim:
                 signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
                 return
             with contextlib.suppress(OSError):
-                os.utime(self._path)
+                renew_time(self._path)
 
 
 def claim(folder: Path, silent: Callable[[Path], bool] = lambda _: False) -> Claim:

@@ -20,7 +20,7 @@ except ModuleNotFoundError:
         "effconv_core.report needs jinja2; pip install 'effconv-core[cli]'", name="jinja2"
     ) from None
 
-__all__ = ["report_html", "reported", "write_report"]
+__all__ = ["report_html", "write_report"]
 
 HTML = "report.html"
 

@@ -14,6 +14,7 @@ A run's folder may hold, each of them optional but for one of the first three:
   `test_accuracy`, from 0 to 1.
 - `cnn.safetensors`, what `save` writes, or while it is trained `train.safetensors`, what
   `save_training_state` writes.
+- `effconv-run.json`: says that the folder is a run's, see `run_owner.py`; reading needs none.
 """
 
 import json

@@ -63,10 +63,6 @@ class RunOptions:
     overwrite: said(bool) = False
     """Delete a run of this name and start again."""
 
-    def __post_init__(self) -> None:
-        if self.name:
-            check_name(self.name)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
@@ -89,7 +85,9 @@ class SearchOptions(RunOptions, Wanted):
 
 
 def check_options(options: RunOptions) -> None:
-    """Refuse a device that is not there, and what it cannot do."""
+    """Refuse a device that is not there, and what it cannot do, and a name that is none."""
+    if options.name:
+        check_name(options.name)
     check_device(options.device)
     if options.sync_batchnorm and not options.device.startswith("cuda"):
         raise ValueError(

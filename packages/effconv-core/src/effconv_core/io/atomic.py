@@ -173,6 +173,15 @@ def append_text(path: str | os.PathLike[str], text: str) -> None:
         file.write(text)
 
 
+def renew_time(path: Path) -> None:
+    """Set the time of a file to now, of a link to a file itself and not of its end.
+
+    Raises:
+        OSError: if it is missing.
+    """
+    os.utime(path, follow_symlinks=os.utime not in os.supports_follow_symlinks)
+
+
 def rename_file(path: Path, target: Path) -> None:
     """Give a file another name; what had that name is replaced, a link itself and not its end.
 
