@@ -124,9 +124,11 @@ def run_outcome(folder: Path) -> Outcome:
         ValueError: if one cannot be read.
     """
     run = folder / "run"
-    report = [
-        line for line in (run / "report.md").read_text().splitlines() if line[:8] != "Search: "
-    ]
+    commit = json.loads((run / "config.json").read_text())["environment"]["commit"]
+    report, page = (
+        (run / name).read_text(encoding="utf-8").replace(commit, "COMMIT")
+        for name in ("report.md", "report.html")
+    )
     files = [path for path in run.rglob("*") if path.is_file() and not _is_of_no_promise(path, run)]
     last = max(files, key=lambda path: path.stat().st_mtime_ns)
     return {
@@ -137,8 +139,8 @@ def run_outcome(folder: Path) -> Outcome:
         "train": _tensors(run / "train.safetensors"),
         "metrics": [{k: v for k, v in row.items() if k != "seconds"} for row in _rows(run)],
         "figure": hashlib.sha256((run / "sizes.png").read_bytes()).hexdigest(),
-        "report": report,
-        "page": timeless((run / "report.html").read_text(encoding="utf-8")),
+        "report": [line for line in report.splitlines() if line[:8] != "Search: "],
+        "page": timeless(page),
         "files": {str(path.relative_to(run)): oct(path.stat().st_mode) for path in sorted(files)},
         "result last": last.name,
     }
