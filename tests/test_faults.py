@@ -299,8 +299,8 @@ def test_the_drill_notices_a_loss(more, done, loss, tmp_path, monkeypatch):
 
 
 def test_the_page_is_what_the_raw_rows_give():
-    rows = read_rows(ROOT / page.RESULTS)
-    assert (ROOT / page.PAGE).read_text(encoding="utf-8") == page.page(rows)
+    rows, events = read_rows(ROOT / page.RESULTS), read_rows(ROOT / page.EVENTS)
+    assert (ROOT / page.PAGE).read_text(encoding="utf-8") == page.page(rows, events)
 
 
 def test_the_raw_rows_are_of_a_committed_tree_and_lose_nothing():
@@ -317,7 +317,7 @@ def test_the_raw_rows_are_of_a_committed_tree_and_lose_nothing():
 def test_the_page_counts_kills_and_shows_losses():
     row = {"operation": "search", "seed": 7, "kills": [{"done": {"search": 1}}], "losses": []}
     header = {"environment": {"commit": "c", "device": "d", "torch": "t"}, "seconds": {}}
-    text = page.page([header, row, {**row, "losses": ["a plan"], "kills": row["kills"] * 2}])
+    text = page.page([header, row, {**row, "losses": ["a plan"], "kills": row["kills"] * 2}], [])
     assert "3 times a process" in text
     assert "something was lost: 1." in text
     assert "| 2 | 3 | 3 | 1 |" in text

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from effconv_core.checkpoint import read_training_state
+from effconv_core.claim import CLAIMS
 from PIL import Image
 from safetensors import safe_open
 
@@ -26,10 +27,12 @@ from tools.run_list import Run, write_list
 SEARCH_EPOCHS, TRAIN_EPOCHS = 3, 3
 SMALL = ["--samples=640", "--search.finalists=4"]
 SHORT = [*SMALL, f"--search.epochs={SEARCH_EPOCHS}", f"--train.epochs={TRAIN_EPOCHS}"]
+TIMES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC|\b\d+ h \d+ min|\b\d+ min \d+ s\b|\b\d+\.\d s\b")
 LIST = "list.json"
 LISTED = 3  # runs of the list
 # Imported once by the server that forks the processes, which then begin within milliseconds.
 PRELOADED = ["tools.search", "tools.worker", "effconv_data.cli", "tools.faults.operations"]
+PRELOADED += ["torch._dynamo", "matplotlib.figure"]  # imported at need, and take the longest
 
 Outcome = dict[str, Any]
 
@@ -113,11 +116,21 @@ def _tensors(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _run_outcome(folder: Path) -> Outcome:
+def run_outcome(folder: Path) -> Outcome:
+    """Return all that the run in `folder/run` promises, as far as it does not depend on the time.
+
+    Raises:
+        OSError: if a file is missing.
+        ValueError: if one cannot be read.
+    """
     run = folder / "run"
-    report = [
-        line for line in (run / "report.md").read_text().splitlines() if line[:8] != "Search: "
-    ]
+    commit = json.loads((run / "config.json").read_text())["environment"]["commit"]
+    report, page = (
+        (run / name).read_text(encoding="utf-8").replace(commit, "COMMIT")
+        for name in ("report.md", "report.html")
+    )
+    files = [path for path in run.rglob("*") if path.is_file() and not _is_of_no_promise(path, run)]
+    last = max(files, key=lambda path: path.stat().st_mtime_ns)
     return {
         "result": json.loads((run / "result.json").read_text()),
         "plan": (run / "plan.json").read_text(),
@@ -126,12 +139,25 @@ def _run_outcome(folder: Path) -> Outcome:
         "train": _tensors(run / "train.safetensors"),
         "metrics": [{k: v for k, v in row.items() if k != "seconds"} for row in _rows(run)],
         "figure": hashlib.sha256((run / "sizes.png").read_bytes()).hexdigest(),
-        "report": report,
-        "left over": sorted(p.name for p in run.iterdir() if p.suffix in (".partial", ".spare")),
+        "report": [line for line in report.splitlines() if line[:8] != "Search: "],
+        "page": timeless(page),
+        "files": {str(path.relative_to(run)): oct(path.stat().st_mode) for path in sorted(files)},
+        "result last": last.name,
     }
 
 
-def _epochs_done(folder: Path) -> dict[str, int]:
+def _is_of_no_promise(path: Path, run: Path) -> bool:
+    """Return whether a file is TensorBoard's, whose names are times, or tells who is at work."""
+    return path.relative_to(run).parts[0] in ("tensorboard", CLAIMS)
+
+
+def timeless(page: str) -> str:
+    """Return a report without the times that it was made at and took."""
+    return TIMES.sub("TIME", page)
+
+
+def epochs_done(folder: Path) -> dict[str, int]:
+    """Return the epochs of each phase of the run in `folder/run` whose state is on the disk."""
     done = {}
     for phase in ("search", "train"):
         with contextlib.suppress(FileNotFoundError):
@@ -211,9 +237,9 @@ def _runs_done(folder: Path) -> dict[str, int]:
 SEARCHED = ("config.json", "metrics.jsonl", "search.safetensors", "search.previous.safetensors")
 TRAINED = (*SEARCHED, "train.safetensors", "train.previous.safetensors")
 OPERATIONS = {
-    "search": Operation(_from(), _run_command, _run_outcome, _epochs_done),
-    "training": Operation(_from(*SEARCHED), _run_command, _run_outcome, _epochs_done),
-    "report": Operation(_from(*TRAINED), _run_command, _run_outcome, _epochs_done),
+    "search": Operation(_from(), _run_command, run_outcome, epochs_done),
+    "training": Operation(_from(*SEARCHED), _run_command, run_outcome, epochs_done),
+    "report": Operation(_from(*TRAINED), _run_command, run_outcome, epochs_done),
     "preparation": Operation(_begin_preparation, _prepare_command, _prepared, _shards_done),
     "list of runs": Operation(_begin_list, _work_commands, _list_outcome, _runs_done),
 }

@@ -7,6 +7,7 @@ from typing import Any
 from effconv_core.io.atomic import write_text
 
 from tools.faults.__main__ import RESULTS
+from tools.faults.events import RESULTS as EVENTS
 from tools.jobs import read_rows
 
 PAGE = Path("docs/faults.md")
@@ -72,18 +73,23 @@ FAULTS = {
 
 def main() -> int:
     """Write the page, or with `--check` compare it; the exit status is then 1 where it differs."""
-    text = page(read_rows(RESULTS))
+    text = page(read_rows(RESULTS), read_rows(EVENTS))
     if "--check" not in sys.argv[1:]:
         write_text(PAGE, text)
         return 0
     if PAGE.read_text(encoding="utf-8") == text:
         return 0
-    print(f"{PAGE} is not what {RESULTS} gives; run `hatch run bench:faults-page`")
+    print(f"{PAGE} is not what {RESULTS} and {EVENTS} give; run `hatch run bench:faults-page`")
     return 1
 
 
-def page(rows: list[dict[str, Any]]) -> str:
-    """Make the page."""
+def page(rows: list[dict[str, Any]], events: list[dict[str, Any]]) -> str:
+    """Return the page.
+
+    Args:
+        rows: of the kills at random moments, the header first; none where they were not made.
+        events: of the kills at file events, alike.
+    """
     parts = [
         "# What happens when something goes wrong",
         "",
@@ -96,6 +102,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
     ]
     parts += kills(rows) if rows else ["Not yet measured.", ""]
+    parts += ["## A kill at each file event", ""]
+    parts += file_events(events) if events else ["Not yet measured.", ""]
     parts += [
         "## Everything else",
         "",
@@ -138,6 +146,46 @@ def kills(rows: list[dict[str, Any]]) -> list[str]:
         f"{environment['torch']}, [raw rows](../{RESULTS}). Without kills: "
         + ", ".join(f"{name} {seconds} s" for name, seconds in header["seconds"].items())
         + " (other work ran beside it).",
+        "",
+    ]
+
+
+def file_events(rows: list[dict[str, Any]]) -> list[str]:
+    """Return what the kills at file events found."""
+    header, *killed = rows
+    counts = {recipe: len(events) for recipe, events in header["events"].items()}
+    lost = [row for row in killed if row["losses"]]
+    parts = [
+        "The smallest run, a search of two epochs and a training of two, was watched: its process "
+        "opens files in its folder for writing, writes them, changes their mode, brings them to "
+        "the disk, renames, links and deletes them in a fixed order. It was begun again for each "
+        "of these events and sent SIGKILL just before it, before a write when half of it was on "
+        "the disk, and the same command was given once more. Then all that a run promises was "
+        "compared with a run that was never killed: result, plan, weights, both states, metrics, "
+        "figure, both reports (report.html too, but for its times), which files there are and "
+        "their modes, and that the result is the last file written. "
+        f"**Kills after which something was missing or different: {len(lost)} of {len(killed)}.**",
+        "",
+        "| recipe | file events | kills | lost |",
+        "|---|---|---|---|",
+    ]
+    for recipe, count in counts.items():
+        mine = [row for row in killed if row["recipe"] == recipe]
+        failed = sum(bool(row["losses"]) for row in mine)
+        parts.append(f"| {recipe} | {count} | {len(mine)} | {failed} |")
+    parts += ["", "| event | times in a run, by recipe |", "|---|---|"]
+    kinds = dict.fromkeys(kind for events in header["events"].values() for kind, _ in events)
+    for kind in kinds:
+        each = [sum(k == kind for k, _ in events) for events in header["events"].values()]
+        parts.append(f"| {kind} | {', '.join(map(str, each))} |")
+    parts += [f"- {row['recipe']}, event {row['number']}: {row['losses']}" for row in lost]
+    environment = header["environment"]
+    source = f"[raw rows](../{EVENTS})"
+    return [
+        *parts,
+        "",
+        f"`hatch run bench:fault-events`, commit {environment['commit']}, {environment['device']}, "
+        f"torch {environment['torch']}, {source}.",
         "",
     ]
 

@@ -18,7 +18,8 @@ import torch.distributed as dist
 from torch import nn
 
 from effconv_core.choice import left_alone, searched_layers
-from effconv_core.io.atomic import append_text, remove_file, write_text
+from effconv_core.claim import claim
+from effconv_core.io.atomic import PARTIAL, append_text, remove_file, write_text
 from effconv_core.run_folder import read_config, read_rows
 from effconv_core.run_owner import (
     TENSORBOARD,
@@ -58,7 +59,9 @@ def check_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> 
         raise FileExistsError(f"run {folder} is finished, see {folder / RESULT}; {remedy}")
     before = settings_of(folder)
     if before is None:
-        if left := sorted(path.name for path in written(folder) if path.name != FAILED):
+        # A run that was killed as it began has left no more than parts of files.
+        names = (path.name for path in written(folder) if not PARTIAL.fullmatch(path.name))
+        if left := sorted(name for name in names if name != FAILED):
             raise FileExistsError(
                 f"{folder} holds {left[0]} of a run whose config.json is missing; {remedy}"
             )
