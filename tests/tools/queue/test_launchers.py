@@ -344,7 +344,7 @@ def test_jobs_of_slurm(tmp_path, monkeypatch):
     assert launch(folder / "list.json", runs, options, quiet()) == 0
     check(folder, runs[:3])
     assert read_result(folder / "sum") == {"sum": sum(range(12)) + sum(range(14))}
-    asked = [file.read_text() for file in (folder / "list.jobs").glob("*.sh")]
+    asked = [file.read_text() for file in (folder / "list.jobs").glob("[0-9]*.sh")]
     (array,) = (text for text in asked if "#SBATCH --array=0-2" in text)
     for line in ("--array=0-2%2", "--time=5", "--partition=gpu", "--mem=8G", "--job-name=list"):
         assert f"#SBATCH {line}\n" in array
