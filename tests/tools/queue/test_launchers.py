@@ -196,8 +196,8 @@ def test_local_workers_one_of_which_is_killed(tmp_path):
     assert "SIGKILL" in console.file.getvalue()
     check(tmp_path, runs)
     done_by = {pid for run in runs for pid, _ in trace(tmp_path / run.name)}
-    # The other worker was left alone, so three did it, or two where it was killed at once.
-    assert len(done_by | {killed[0]}) == 3
+    # The other worker was left alone, so there was need of one more at most.
+    assert len(done_by | {killed[0]}) <= 3
     assert not [pid for pid in done_by if alive(pid)]
     assert len(children(os.getpid())) <= len(others) + 1  # loky keeps its tracker of semaphores
 
