@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from effconv_core.claim import held_before
+from effconv_core.runs.lock import is_held
 
 from tools.faults import page
 from tools.faults.__main__ import Reference, drill, refer
@@ -159,7 +159,7 @@ def test_two_processes_on_one_run(whole, tmp_path):
     folder.mkdir()
     (command,) = RUN.commands(folder)
     first, _ = start(command, tmp_path / "first.txt")
-    while not held_before(folder / "run"):
+    while not is_held(folder / "run"):
         assert first.is_alive()
         time.sleep(0.01)
     os.kill(first.pid, signal.SIGSTOP)  # slow, but alive

@@ -7,7 +7,9 @@ compares what is left at the end with what an operation leaves that was never ki
 """
 
 import json
+import os
 import random
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -60,8 +62,8 @@ def go(
     Args:
         operation: what to do.
         folder: where.
-        moment: seconds from the beginning until one process, or all of them, are killed; None
-            kills none.
+        moment: seconds from the beginning until one process, or all of them, are killed; one is
+            one of those that do the work, where the operation has some; None kills none.
         source: draws which are killed.
     """
     output = folder / "output.txt"
@@ -70,20 +72,26 @@ def go(
     for _, begun in started:
         begun.recv()
     processes = [process for process, _ in started]
-    victims = processes if source.random() < 0.5 else [source.choice(processes)]
+    whole, workers = source.random() < 0.5, []
+    victims = processes if whole else [source.choice(processes)]
     if moment is not None:
         until = time.monotonic() + moment
         while time.monotonic() < until and any(p.is_alive() for p in victims):
             time.sleep(0.002)
+        workers = operation.workers(folder)
+        if workers and not whole:
+            victims, workers = [], [source.choice(workers)]
         for process in victims:
             process.kill()
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
     for process in processes:
         process.join(PATIENCE)
         if process.is_alive():
             process.kill()
             raise TimeoutError(f"a process in {folder} is still at work after {PATIENCE} s")
     codes = [process.exitcode for process in processes]
-    return sum(code == -9 for code in codes), output.read_text()[said:], codes
+    return sum(code == -9 for code in codes) + len(workers), output.read_text()[said:], codes
 
 
 def refer(name: str, folder: Path, whole: Path) -> Reference:

@@ -18,11 +18,14 @@ from typing import Any
 
 import numpy as np
 from effconv_core.checkpoint import read_training_state
-from effconv_core.claim import CLAIMS
+from effconv_core.run_owner import LOCK
+from effconv_core.runs.lock import is_held
 from PIL import Image
+from rich.console import Console
 from safetensors import safe_open
 
-from tools.run_list import Run, write_list
+from tools.queue.launchers import Launch, launch
+from tools.queue.run_list import Run
 
 SEARCH_EPOCHS, TRAIN_EPOCHS = 3, 3
 SMALL = ["--samples=640", "--search.finalists=4"]
@@ -31,7 +34,7 @@ TIMES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC|\b\d+ h \d+ min|\b\d+ min \d+
 LIST = "list.json"
 LISTED = 3  # runs of the list
 # Imported once by the server that forks the processes, which then begin within milliseconds.
-PRELOADED = ["tools.search", "tools.worker", "effconv_data.cli", "tools.faults.operations"]
+PRELOADED = ["tools.search", "tools.queue.launchers", "effconv_data.cli", "tools.faults.operations"]
 PRELOADED += ["torch._dynamo", "matplotlib.figure"]  # imported at need, and take the longest
 
 Outcome = dict[str, Any]
@@ -48,12 +51,14 @@ class Operation:
             process, for a folder.
         outcome: what it must leave behind, the same to the bit however often it was killed.
         done: what is complete at a kill and must not be done again.
+        workers: the processes that those of the commands have started to do the work.
     """
 
     begin: Callable[[Path, Path], None]
     commands: Callable[[Path], list[list[str]]]
     outcome: Callable[[Path], Outcome]
     done: Callable[[Path], dict[str, int]]
+    workers: Callable[[Path], list[int]] = lambda _: []
 
 
 def start(command: Sequence[str], output: Path) -> tuple[BaseProcess, Any]:
@@ -148,7 +153,7 @@ def run_outcome(folder: Path) -> Outcome:
 
 def _is_of_no_promise(path: Path, run: Path) -> bool:
     """Return whether a file is TensorBoard's, whose names are times, or tells who is at work."""
-    return path.relative_to(run).parts[0] in ("tensorboard", CLAIMS)
+    return path.relative_to(run).parts[0] in ("tensorboard", LOCK)
 
 
 def timeless(page: str) -> str:
@@ -207,17 +212,26 @@ def _shards_done(folder: Path) -> dict[str, int]:
 # A list of runs, two workers at a time.
 
 
-def _begin_list(folder: Path, _: Path) -> None:
+def _list_command(folder: Path) -> list[list[str]]:
+    return [["tools.faults.operations:do_list", str(folder / LIST)]]
+
+
+def do_list(arguments: Sequence[str]) -> int:
+    """Do a list of searches and trainings by two workers."""
     given = ["demo", *SMALL, "--search.epochs=1", "--train.epochs=1"]
     runs = [
         Run(f"run{seed}", "tools.search:run_in", {"arguments": [*given, f"--seed={seed}"]})
         for seed in range(LISTED)
     ]
-    write_list(folder / LIST, runs)
+    return launch(Path(arguments[0]), runs, Launch(workers=2), Console())
 
 
-def _work_commands(folder: Path) -> list[list[str]]:
-    return [["tools.worker", str(folder / LIST)]] * 2
+def _list_workers(folder: Path) -> list[int]:
+    """Return the processes of this user that hold a run, by their locks and by what they are."""
+    locks = [path for path in folder.glob(f"run*/{LOCK}") if is_held(path.parent)]
+    said = "".join(path.read_text() for path in locks if path.exists())
+    found = [int(number) for number in re.findall(r"process (\d+) on", said)]
+    return [pid for pid in found if "loky" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def _list_outcome(folder: Path) -> Outcome:
@@ -241,5 +255,7 @@ OPERATIONS = {
     "training": Operation(_from(*SEARCHED), _run_command, run_outcome, epochs_done),
     "report": Operation(_from(*TRAINED), _run_command, run_outcome, epochs_done),
     "preparation": Operation(_begin_preparation, _prepare_command, _prepared, _shards_done),
-    "list of runs": Operation(_begin_list, _work_commands, _list_outcome, _runs_done),
+    "list of runs": Operation(
+        lambda *_: None, _list_command, _list_outcome, _runs_done, _list_workers
+    ),
 }

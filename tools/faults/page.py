@@ -16,7 +16,7 @@ WHAT = {
     "training": "the same command where the search is done",
     "report": "the same command where search and training are done: test, figure, weights, report",
     "preparation": "`effconv-data prepare folder`, 40 shards, two processes that encode",
-    "list of runs": "three searches and trainings by two workers, of which one or both are killed",
+    "list of runs": "three searches and trainings by two workers: one is killed, or all of them",
 }
 # Each is a test; the sentence is what the test looks for.
 FAULTS = {
@@ -48,14 +48,16 @@ FAULTS = {
     ),
     "the clock goes backwards, or is years off": ("nothing: no decision rests on it"),
     "two processes take one run": (
-        "`PATH is held by process 4711 on HOST; wait for it or stop it, and if that machine "
-        "is gone, delete PATH`"
+        "`PATH is held by process 4711 on HOST; wait for it or stop it`; the lock is the "
+        "system's, so it ends with its process, and no file keeps anybody out"
     ),
     "a worker dies": (
-        "another takes its run over: at once on the same machine, after five minutes of "
-        "silence from another one"
+        "its run is begun again, three times at most, and goes on from its last checkpoint; "
+        "the other runs are done meanwhile"
     ),
-    "a worker was silent for so long that another took its run": ("it stops working on it"),
+    "the command of a list is killed": (
+        "its workers end within a second; the same command goes on"
+    ),
     "a run of a list raises": ("it is reported, and the others are done"),
     "the folder is read-only": (
         "`PATH cannot be written: Read-only file system; name a folder that can be written, ...`"

@@ -197,8 +197,8 @@ def test_local_workers_one_of_which_is_killed(tmp_path):
     assert "SIGKILL" in console.file.getvalue()
     check(tmp_path, runs)
     done_by = {pid for run in runs for pid, _ in trace(tmp_path / run.name)}
-    # The other worker was left alone, so three did it, or two where it was killed at once.
-    assert len(done_by | {killed[0]}) == 3
+    # The other worker was left alone, so there was need of one more at most.
+    assert len(done_by | {killed[0]}) <= 3
     assert not [pid for pid in done_by if alive(pid)]
     assert len(children(os.getpid())) <= len(others) + 1  # loky keeps its tracker of semaphores
 
@@ -345,7 +345,7 @@ def test_jobs_of_slurm(tmp_path, monkeypatch):
     assert launch(folder / "list.json", runs, options, quiet()) == 0
     check(folder, runs[:3])
     assert read_result(folder / "sum") == {"sum": sum(range(12)) + sum(range(14))}
-    asked = [file.read_text() for file in (folder / "list.jobs").glob("*.sh")]
+    asked = [file.read_text() for file in (folder / "list.jobs").glob("[0-9]*.sh")]
     (array,) = (text for text in asked if "#SBATCH --array=0-2" in text)
     for line in ("--array=0-2%2", "--time=5", "--partition=gpu", "--mem=8G", "--job-name=list"):
         assert f"#SBATCH {line}\n" in array

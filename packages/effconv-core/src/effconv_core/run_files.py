@@ -18,7 +18,6 @@ import torch.distributed as dist
 from torch import nn
 
 from effconv_core.choice import left_alone, searched_layers
-from effconv_core.claim import claim
 from effconv_core.io.atomic import PARTIAL, append_text, remove_file, write_text
 from effconv_core.run_folder import read_config, read_rows
 from effconv_core.run_owner import (
