@@ -27,7 +27,10 @@ DEPENDENCIES = {
         *("tyro", "rich", "matplotlib", "jinja2", "PIL"),
     },
     "effconv_models": {"torch"},
-    "effconv_data": {"torch", "numpy", "webdataset", "PIL", "tyro", "rich"},
+    "effconv_data": {
+        *("torch", "numpy", "webdataset", "PIL", "msgspec", "urllib3"),
+        *("tyro", "rich"),
+    },
 }
 STANDARD = sys.stdlib_module_names | {"typing_extensions"}  # for type checkers alone; torch has it
 ASKED_FOR = {"effconv_core": {"timm", "torchvision"}}  # by the words of a command line

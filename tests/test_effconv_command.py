@@ -67,6 +67,19 @@ def loaders(batch_size, seed):
 
 def one_loader(batch_size, seed):
     return loaders(batch_size, seed)[0]
+
+
+def as_bytes(batch_size, seed):
+    pair = loaders(batch_size, seed)
+    return tuple([(i.clamp(0, 1).mul(255).byte(), t) for i, t in loader] for loader in pair)
+
+
+def from_one(batch_size, seed):
+    return tuple([(i, t + 1) for i, t in loader] for loader in loaders(batch_size, seed))
+
+
+def narrow_labels(batch_size, seed):
+    return tuple([(i, t.int()) for i, t in loader] for loader in loaders(batch_size, seed))
 """
 # The network's parameters where both searched layers are 3x3; see `the_budget_is_that_of_3x3`.
 BUDGET = 1_042
@@ -285,11 +298,23 @@ REFUSED = {
     "plan": (["train", "own_net:network", "photos", "--plan=none.json"], "none.json"),
     "shape": (
         ["train", "own_net:grey", "photos"],
-        "model 'own_net:grey' does not take images of shape (1, 3, 8, 8) (Given groups=1",
+        "the images have 3 channel(s), but the model's first convolution '0' takes 1; build",
     ),
     "scores": (
         ["train", "own_net:pixels", "photos"],
         "model 'own_net:pixels' gives (1, 8, 8, 8) for one image; it is to give (1, classes)",
+    ),
+    "bytes": (
+        ["search", "own_net:network", "own_net:as_bytes", "--budget=1042"],
+        "the images are torch.uint8, and the network computes in torch.float32; scale them",
+    ),
+    "labels": (
+        ["train", "own_net:network", "own_net:from_one"],
+        "the loader gives the label 2, and the network gives 2 scores, for the labels 0 to 1",
+    ),
+    "narrow labels": (
+        ["search", "own_net:network", "own_net:narrow_labels", "--budget=1042"],
+        "the loader gives targets of torch.int32 and shape (16,); class indices are torch.int64",
     ),
     "few": (
         ["search", "own_net:one_class", "photos", "--budget=1042"],

@@ -1,8 +1,10 @@
 """The networks that the command `effconv` makes by their names, and as they came."""
 
+import os
+
 import pytest
 import torch
-from effconv_core.sources import make_model
+from effconv_core.sources import make_data, make_model
 from effconv_core.torchrun import Ranks
 from effconv_core.training import TrainConfig
 from effconv_core.whole_run import RunOptions, fresh_cnn, original_sizes, placed
@@ -33,3 +35,17 @@ def test_the_original_sizes_of_kernels_of_any_kind():
     options = RunOptions(train=TrainConfig())
     fresh = fresh_cnn(placed(model, options, Ranks(0, 1, None, "cpu")), sizes, options)
     assert [m.weight.shape for m in fresh] == [m.weight.shape for m in model]
+
+
+@pytest.mark.parametrize(
+    "scheme", ["pipe:touch {}", "pipe:touch {} #.tar", "sftp://{}", "gs://{}.tar"]
+)
+def test_the_word_for_the_data_runs_no_program(scheme, tmp_path, monkeypatch):
+    for name in ("curl", "gsutil"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("EFFCONV_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match="allow_commands"):
+        make_data(scheme.format(tmp_path / "ran"), batch_size=1, device="cpu")
+    assert not (tmp_path / "ran").exists()

@@ -180,7 +180,12 @@ def test_two_processes_on_one_run(whole, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "times", "status"),
-    [(signal.SIGINT, 1, 130), (signal.SIGTERM, 1, 143), (signal.SIGINT, 2, None)],
+    [
+        (signal.SIGINT, 1, 130),
+        (signal.SIGTERM, 1, 143),
+        (signal.SIGHUP, 1, 129),
+        (signal.SIGINT, 2, None),
+    ],
 )
 def test_interruptions_by_hand(number, times, status, whole, tmp_path):
     folder = tmp_path / "drill"

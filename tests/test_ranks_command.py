@@ -40,8 +40,8 @@ def started(*arguments: object, **options: object) -> subprocess.Popen:
     )
 
 
-def search(runs: Path, *options: str) -> subprocess.Popen:
-    return started("-m", "tools.search", *SHORT, "--runs", runs, *options)
+def search(runs: Path, *words: str, **options: object) -> subprocess.Popen:
+    return started("-m", "tools.search", *SHORT, "--runs", runs, *words, **options)
 
 
 def lasting(folder: Path) -> list[dict]:
@@ -121,6 +121,25 @@ def test_where_one_rank_is_killed_all_end_and_the_run_goes_on(demo, tmp_path, ph
     assert lasting(tmp_path / "run") == lasting(folder)
     for name in ("plan.json", "cnn.safetensors"):
         assert (tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_where_the_terminal_is_closed_all_ranks_end_in_order(tmp_path):
+    process = search(tmp_path, start_new_session=True)
+    checkpoint, deadline = tmp_path / "run" / "search.safetensors", time.monotonic() + 600
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = workers_of(process.pid)
+    os.killpg(process.pid, signal.SIGHUP)  # as the system does, to all of a terminal's
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    assert "stopped by SIGHUP; the same command goes on" in output + errors
+    resumed = search(tmp_path)
+    output, errors = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, errors
+    assert "going on with the interrupted run" in output
 
 
 @pytest.mark.long

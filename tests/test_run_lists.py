@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch._dynamo
 from effconv_core.claim import CLAIMS
-from effconv_core.run_files import read_result
+from effconv_core.run_folder import read_result
 from rich.console import Console
 
 from tools import run_list

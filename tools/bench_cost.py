@@ -26,6 +26,7 @@ import tyro
 from effconv_core import SearchableCNN, apply_plan, check_ranks, recipe
 from effconv_core.conv import PredictedConv
 from effconv_core.io.atomic import write_text
+from effconv_core.io.console import PlainConsole
 from effconv_core.ranks import data_parallel
 from effconv_core.run_files import environment
 from effconv_core.torchrun import joined
@@ -314,7 +315,7 @@ def imagenet(model: dict[str, float], across: dict[str, float]) -> list[dict]:
 
 def main() -> None:
     """Run the command line; under torchrun, time the rank points alone."""
-    options, console = tyro.cli(Options, prog="bench:cost"), Console()
+    options, console = tyro.cli(Options, prog="bench:cost"), PlainConsole()
     # Torch says so once for every even size: true, and no concern of who measures.
     warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
     torch.set_num_threads(1)

@@ -21,10 +21,10 @@ import torch
 import tyro
 import webdataset as wds
 from effconv_core.io.atomic import write_text
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
 from effconv_data import load
 from effconv_data.load import KNOWN
-from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
@@ -128,7 +128,7 @@ def timed(epoch: Callable[[], Iterable]) -> float:
 def main() -> None:
     """Run the command line."""
     options = tyro.cli(Options, prog="bench:data")
-    console = Console()
+    console = PlainConsole()
     # One thread a process: each side has the cores for its workers.
     torch.set_num_threads(1)
     cores = len(os.sched_getaffinity(0))
@@ -154,7 +154,6 @@ def main() -> None:
         table.add_row(
             name, f"{middle:,.0f}", f"{least:,.0f} to {most:,.0f}", f"{middle / plain:.2f}"
         )
-    console.print(table)
     if options.out is not None:
         result = {
             "form": options.form,
@@ -166,6 +165,7 @@ def main() -> None:
             "environment": environment("cpu"),
         }
         write_text(options.out, json.dumps(result, indent=1) + "\n")
+    console.print(table)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 import tyro
 from effconv_core.io.atomic import write_text
+from effconv_core.io.console import PlainConsole
 from effconv_core.latency import stopwatch
 from effconv_core.run_files import environment
 from effconv_models import FlexConv, FlexConvConfig
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -110,7 +110,7 @@ def crossover(rows: list[dict]) -> int | None:
 
 def main() -> None:
     """Run the command line."""
-    options, console = tyro.cli(Options, prog="bench:fft"), Console()
+    options, console = tyro.cli(Options, prog="bench:fft"), PlainConsole()
     torch.set_num_threads(options.threads)
     table = Table(title=f"forward and backward, batch {options.batch_size}, medians, ms")
     for column in ("channels", "size", "direct", "fft", "fft / direct"):
@@ -120,11 +120,7 @@ def main() -> None:
         ratio = f"{row['fft'] / row['direct']:.2f}"
         direct, fft = (f"{row[way] * 1e3:.1f}" for way in ("direct", "fft"))
         table.add_row(str(row["channels"]), str(row["size"]), direct, fft, ratio)
-    console.print(table)
     found = {c: crossover([r for r in rows if r["channels"] == c]) for c in options.channels}
-    for channels, taps in found.items():
-        told = f"from {taps} taps on" if taps else "at no size"
-        console.print(f"{channels} channels: FFT is faster {told}")
     if options.out is not None:
         settings = {k: v for k, v in asdict(options).items() if k != "out"}
         content = {
@@ -135,6 +131,11 @@ def main() -> None:
         }
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(options.out, json.dumps(content, indent=1) + "\n")
+    console.print(table)
+    for channels, taps in found.items():
+        told = f"from {taps} taps on" if taps else "at no size"
+        console.print(f"{channels} channels: FFT is faster {told}")
+    if options.out is not None:
         console.print(f"{options.out} written")
 
 

@@ -14,10 +14,10 @@ import torch
 import tyro
 from effconv_core import Budget, Latency, SearchableCNN, apply_plan
 from effconv_core.io.atomic import write_text
+from effconv_core.io.console import PlainConsole
 from effconv_core.latency import stopwatch
 from effconv_core.run_files import environment
 from effconv_core.sources import make_model
-from rich.console import Console
 from rich.table import Table
 
 import tools.torchvision_operators  # noqa: F401
@@ -113,7 +113,7 @@ def measure(options: Options) -> list[dict]:
 def main() -> None:
     """Run the command line."""
     options = tyro.cli(Options, prog="bench:latency")
-    rows, console = measure(options), Console()
+    rows, console = measure(options), PlainConsole()
     table = Table(title=f"{options.model}, batch {options.batch_size}, medians of rounds, ms")
     for column in ("plan", "predicted", "measured", "error", "least and greatest of a round"):
         table.add_column(column, justify="left" if column == "plan" else "right")
@@ -126,9 +126,7 @@ def main() -> None:
             f"{row['error']:+.1%}",
             f"{min(row['errors']):+.1%} to {max(row['errors']):+.1%}",
         )
-    console.print(table)
     worst = max(abs(row["error"]) for row in rows)
-    console.print(f"largest error of the medians: {worst:.1%}")
     if options.out is not None:
         settings = {k: v for k, v in asdict(options).items() if k != "out"}
         content = {
@@ -139,6 +137,9 @@ def main() -> None:
         }
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(options.out, json.dumps(content, indent=1) + "\n")
+    console.print(table)
+    console.print(f"largest error of the medians: {worst:.1%}")
+    if options.out is not None:
         console.print(f"{options.out} written")
 
 

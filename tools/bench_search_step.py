@@ -142,6 +142,11 @@ def main() -> None:
     """Run the command line."""
     options = tyro.cli(Options, prog="bench:search-step")
     result = measure(options)
+    if options.out is not None:
+        settings = {k: v for k, v in asdict(options).items() if k != "out"}
+        content = {"settings": settings, "environment": environment(options.device), **result}
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(options.out, json.dumps(content, indent=1) + "\n")
     for name, value in result["seconds"].items():
         print(
             f"{name:>6} step: median {value['median']:.4f} s, "
@@ -149,10 +154,6 @@ def main() -> None:
         )
     print(f"search / plain: {result['ratio_of_medians']:.3f} (ratio of medians)")
     if options.out is not None:
-        settings = {k: v for k, v in asdict(options).items() if k != "out"}
-        content = {"settings": settings, "environment": environment(options.device), **result}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(options.out, json.dumps(content, indent=1) + "\n")
         print(f"{options.out} written")
 
 

@@ -20,6 +20,7 @@ import torch.distributed as dist
 import tyro
 from effconv_core import recipe, search
 from effconv_core.io.atomic import write_text
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
 from effconv_core.torchrun import Ranks, joined
 from effconv_data import Batches, StreamedBatches, normalize
@@ -70,7 +71,7 @@ def stream(options: Options, ranks: Ranks) -> StreamedBatches:
     for first in range(0, options.samples, options.shard_samples):
         count = min(options.shard_samples, options.samples - first)
         program = f"pipe:{sys.executable} {generated_shard.__file__} {first} {count} {CLASSES}"
-        shards.append(Shard(program, count, None))
+        shards.append(Shard(program, count, None, allow_commands=True))
     return StreamedBatches(
         shards,
         classes=[str(label) for label in range(CLASSES)],
@@ -176,7 +177,7 @@ def main() -> None:
     """Run the command line."""
     options = tyro.cli(Options, prog="bench:stream")
     with joined("cpu") as ranks:
-        console = Console(quiet=ranks.rank > 0)
+        console = PlainConsole(quiet=ranks.rank > 0)
         torch.set_num_threads(1)
         result = measure(options, ranks, console)
         if ranks.rank == 0:

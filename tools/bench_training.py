@@ -25,6 +25,7 @@ from effconv_core import SearchableCNN, SearchConfig, SizePlan, apply_plan, reci
 from effconv_core.divergence import finite_soon
 from effconv_core.endings import check_device, run_command
 from effconv_core.io.atomic import write_text
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
 from effconv_data import load
 from effconv_models import create_model
@@ -376,7 +377,7 @@ def show(console: Console, options: Options, content: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run the command line."""
-    options, console = tyro.cli(Options, prog="bench:training"), Console()
+    options, console = tyro.cli(Options, prog="bench:training"), PlainConsole()
     check_device(options.device)
     began = time.perf_counter()
     measured = measure(options, console, began)

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 import tyro
 from effconv_core import SearchableCNN, SizePlan, apply_plan, recipe, search
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
 from effconv_core.training import TrainConfig, evaluate, train
 from effconv_data import Batches, load
 from effconv_models import create_model
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -122,7 +122,7 @@ def train_once(kind: str, plan: dict[str, int], seed: int) -> dict:
 def main() -> None:
     """Run the command line."""
     options = tyro.cli(Options, prog="bench:carry-over")
-    console = Console()
+    console = PlainConsole()
     searches, trainings = options.out / "searches.jsonl", options.out / "trainings.jsonl"
     done = {row["seed"] for row in read_rows(searches)}
     jobs = [(searches, (seed,)) for seed in range(options.seeds) if seed not in done]

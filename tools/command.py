@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from effconv_core.endings import run_command
+from effconv_core.io.console import PlainConsole
 from rich.console import Console
 
 
@@ -18,7 +19,7 @@ def run_and_report(name: str, run: Callable[[list[str], Console], Path]) -> int:
     """
 
     def function() -> None:
-        console, started = Console(), time.perf_counter()
+        console, started = PlainConsole(), time.perf_counter()
         folder = run(sys.argv[1:], console)
         seconds = time.perf_counter() - started
         console.print(f"{folder / 'report.md'} written after {seconds:.0f} s")

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 import tyro
 from effconv_core import SearchableCNN
+from effconv_core.figures import save_figure
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 
 from tools.jobs import current_rows, read_rows, run_jobs
@@ -86,13 +87,13 @@ def draw(rows: list[dict], path: Path) -> None:
     axes[1, 0].set_ylabel("|d task loss / dv|")
     axes[2, 0].set_ylabel("|d budget term / dv|")
     axes[0, 0].legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def main() -> None:
     """Run the command line."""
     options = tyro.cli(Options, prog="bench:course")
-    path, console = options.out / f"{options.space}.jsonl", Console()
+    path, console = options.out / f"{options.space}.jsonl", PlainConsole()
     done = {(r["recipe"], r["seed"]) for r in current_rows(path, "recipe", RECIPES)}
     jobs = [
         (path, (options.space, name, options.seed))

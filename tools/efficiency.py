@@ -19,10 +19,10 @@ import tyro
 from effconv_core import SearchableCNN, SearchConfig, recipe
 from effconv_core.endings import check_device, run_command
 from effconv_core.io.atomic import write_text
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
 from effconv_kernels import assemble_kernels
 from effconv_models import WideResNet, create_model
-from rich.console import Console
 from torch import Tensor, nn
 
 from tools.bench_search_step import seconds, spread, training_step
@@ -208,7 +208,7 @@ def measure(point: Point, options: Options) -> dict:
 
 def main() -> None:
     """Run the command line."""
-    options, console = tyro.cli(Options, prog="bench:efficiency"), Console()
+    options, console = tyro.cli(Options, prog="bench:efficiency"), PlainConsole()
     if not options.report:
         check_device(options.device)
         torch.set_num_threads(options.threads)

@@ -1,6 +1,5 @@
 """`hatch run train:flexnet`: train a FlexNet, whose kernel sizes are learned on the way."""
 
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -13,9 +12,11 @@ import torch
 import tyro
 from effconv_core import SizePlan, figures
 from effconv_core.endings import check_device
-from effconv_core.io.atomic import write_text
+from effconv_core.io.atomic import write_tensors, write_text
 from effconv_core.meter import progress_bar, step_meter
 from effconv_core.run_files import REPORT, Metrics, begun, seconds_per_epoch, write_result
+from effconv_core.run_folder import read_config
+from effconv_core.run_names import check_name, name_of
 from effconv_core.short_report import made_with
 from effconv_core.training import TRAIN_RECIPES, TrainConfig, TrainStep, evaluate, train
 from effconv_data import Batches
@@ -38,7 +39,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save_file
 from torch import nn
 
 from tools.command import run_and_report
@@ -164,6 +164,9 @@ def run(options: Options, console: Console) -> Path:
         ValueError: for what the network or the data refuse.
     """
 
+    if options.name:
+        check_name(options.name)
+
     def batches(split: str, batch_size: int, limit: int | None = None) -> Batches:
         return make_batches(
             options.data,
@@ -178,7 +181,7 @@ def run(options: Options, console: Console) -> Path:
     train_batches = batches("train", options.train.batch_size, options.limit)
     network, others = make_network(options, train_batches)
     network = network.to(options.device)
-    folder = options.runs / (options.name or f"{options.data}-{options.model}")
+    folder = options.runs / (options.name or name_of(options.data, options.model))
     settings = asdict(options)
     for place in ("runs", "name", "overwrite"):
         del settings[place]
@@ -231,18 +234,16 @@ def _do(
     plan.save(folder / "plan.json")
     save_weights(network, folder / "flexnet.safetensors")
     draw(folder / "sizes.png", network, plan, metrics)
-    console.print(layer_table(network))
-    console.print(f"test accuracy {accuracy:.2%}")
     write_report(folder, network, accuracy, others, metrics)
     write_result(folder, {"accuracy": accuracy, "sizes": plan.sizes})
+    console.print(layer_table(network))
+    console.print(f"test accuracy {accuracy:.2%}")
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write the weights whole or not at all."""
-    temporary = path.with_name(path.name + ".partial")
     state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(state, temporary)
-    temporary.replace(path)
+    write_tensors(path, state)
 
 
 def layer_rows(network: nn.Module) -> list[tuple[str, ...]]:
@@ -305,8 +306,8 @@ def write_report(
     metrics: Metrics,
 ) -> None:
     """Write `report.md` from what the run has measured."""
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    settings = config["settings"]
+    config = read_config(folder)
+    settings = config.settings
     parameters, plain = (
         sum(p.numel() for p in model.parameters()) for model in (network, to_plain(network))
     )
@@ -316,8 +317,7 @@ def write_report(
     lines = [
         f"# {folder.name}",
         "",
-        f"{settings['model']} on {settings['data']}{limited}. "
-        f"Data: {config['environment']['data']}.",
+        f"{settings['model']} on {settings['data']}{limited}. Data: {config.environment['data']}.",
         "",
         "| network | parameters | test accuracy |",
         "|---|---|---|",

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 import tyro
 from effconv_core import SearchableCNN
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -147,7 +147,7 @@ def main() -> None:
             for seed in range(options.seeds)
             if (name, seed) not in done
         ]
-    console = Console()
+    console = PlainConsole()
     run_jobs(console, "fixed soft sizes", record, jobs, options.workers)
 
     table = Table(title="dL/dv against the ground truth, mean over seeds")

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 import tyro
 from effconv_core import apply_plan
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
 from effconv_core.training import evaluate, train
-from rich.console import Console
 
 from tools.jobs import append_row, read_rows, run_jobs
 from tools.presets import data_note
@@ -97,7 +97,7 @@ def main() -> None:
             for plan in plans
             if (plan, seed) not in done
         ]
-    run_jobs(Console(), "trainings", train_plan, jobs, options.workers)
+    run_jobs(PlainConsole(), "trainings", train_plan, jobs, options.workers)
 
 
 if __name__ == "__main__":

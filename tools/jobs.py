@@ -3,23 +3,32 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from effconv_core.io.atomic import write_text
+from effconv_core.io.atomic import append_text, write_text
+from effconv_core.io.read_json import in_brief, read_lines
 from rich.console import Console
 
 from tools.meter import plain_bar
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Give the rows of a file; a last line cut off by an interruption is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """Return the rows of a file; a last line cut off by an interruption is left out.
+
+    Raises:
+        ValueError: if a line holds no row; the sentence names it.
+    """
+    rows = []
+    with suppress(FileNotFoundError):
+        for row in read_lines(path, dict[str, Any], finite=False):
+            if isinstance(row, ValueError):
+                raise row
+            rows.append(row)
+    return rows
 
 
 def current_rows(path: Path, key: str, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -35,11 +44,15 @@ def current_rows(path: Path, key: str, settings: Mapping[str, Any]) -> list[dict
     """
     rows = read_rows(path)
     for row in rows:
-        now = asdict(settings[row[key]]) if "config" in row else {}
+        config, name = row.get("config", {}), row.get(key)
+        if not isinstance(config, dict) or (config and name not in settings):
+            raise ValueError(
+                f"{path} holds a row of {in_brief(name)}, and knows {', '.join(settings)}; delete "
+                "that row"
+            )
+        now = asdict(settings[name]) if config else {}
         changed = [
-            field
-            for field, value in row.get("config", {}).items()
-            if field != "seed" and value != now.get(field)
+            field for field, value in config.items() if field != "seed" and value != now.get(field)
         ]
         if changed:
             raise ValueError(
@@ -51,8 +64,7 @@ def current_rows(path: Path, key: str, settings: Mapping[str, Any]) -> list[dict
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Append one row."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    append_text(path, json.dumps(row) + "\n")
 
 
 def run_jobs(

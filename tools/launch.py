@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from effconv_core.io.atomic import open_to_append
+from effconv_core.io.console import PlainConsole
 from rich.console import Console
 
 from tools.run_list import Run, failure, read_list, state, work, write_list
@@ -61,6 +63,7 @@ def launch(
     options: Launch,
     console: Console,
     on_end: Callable[[Run], None] = lambda _: None,
+    beside: Sequence[str] = (),
 ) -> int:
     """Let all runs of a list be done; give the exit status, which is 1 if some are not.
 
@@ -70,8 +73,10 @@ def launch(
         options: who does it.
         console: told what ends, and how.
         on_end: told each run that has ended.
+        beside: names of other files that the command of this list writes into its folder.
 
     Raises:
+        FileExistsError: if the folder holds files that would be replaced and are not of a list.
         ValueError: if workers that see one GPU each are to run on one of a number.
     """
     one_gpu_each = options.launcher != "local" or options.workers > 1
@@ -81,7 +86,7 @@ def launch(
             f"device is {device!r}, but each worker sees one GPU alone; pass 'cuda', and choose "
             "GPUs by CUDA_VISIBLE_DEVICES"
         )
-    write_list(path, runs)
+    write_list(path, runs, beside)
     ended = {run.name for run in runs if state(path, run) == "finished"}
     if ended:
         console.print(f"{len(ended)} of {len(runs)} runs were finished before")
@@ -92,8 +97,8 @@ def launch(
                 ended.add(run.name)
                 why = f": {failure(path, run)}" if how == "failed" else ""
                 sentence = f"{len(ended)}/{len(runs)} {run.name} {how}{why}"
-                console.print(sentence, markup=False, highlight=False, soft_wrap=True)
                 on_end(run)
+                console.print(sentence, soft_wrap=True)
 
     if len(ended) < len(runs):
         if options.launcher == "local" and options.workers == 1:
@@ -141,7 +146,7 @@ def _local(path: Path, options: Launch) -> Workers:
     processes = []
     for number in range(options.workers):
         own = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
-        with path.with_suffix(f".worker-{number + 1}.log").open("a") as log:
+        with open_to_append(path.with_suffix(f".worker-{number + 1}.log")) as log:
             processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "tools.worker", str(path.absolute())],
@@ -185,7 +190,7 @@ class Job:
 
     def __call__(self) -> None:
         """Work."""
-        work(self.path, Console())
+        work(self.path, PlainConsole())
 
     def checkpoint(self) -> Any:
         """Give what submitit queues in the place of this job."""
@@ -256,7 +261,7 @@ def _ray(path: Path, options: Launch) -> Workers:
 
 
 def _work_quietly(path: str) -> None:
-    work(Path(path), Console())
+    work(Path(path), PlainConsole())
 
 
 def table(path: Path) -> list[tuple[str, str, str]]:

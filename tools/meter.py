@@ -14,7 +14,7 @@ from rich.progress import (
 def plain_bar(console: Console) -> Progress:
     """Make the bar of a list of independent jobs."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

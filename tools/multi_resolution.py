@@ -15,8 +15,10 @@ from typing import Literal
 import torch
 import tyro
 from effconv_core.endings import check_device
+from effconv_core.io.atomic import write_tensors
 from effconv_core.meter import progress_bar, step_meter
 from effconv_core.run_files import Metrics, begun, write_result
+from effconv_core.run_names import check_name, name_of
 from effconv_core.training import TrainConfig, evaluate, train
 from effconv_data import Batches, ResidentBatches
 from effconv_models import (
@@ -33,7 +35,6 @@ from effconv_models import (
 )
 from effconv_models.multi_resolution import BlockKind
 from rich.console import Console
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tools.command import run_and_report
@@ -148,9 +149,7 @@ class Run:
             )
             checkpoint = self.folder / f"{phase}.safetensors"
             train(network, self.parts[0], config, turns=turns, checkpoint=checkpoint, on_step=meter)
-        accuracy = evaluate(network, self.test)
-        self.console.print(f"{phase}: test accuracy {accuracy:.2%}")
-        return accuracy
+        return evaluate(network, self.test)
 
     def outcome(
         self, title: str, network: nn.Module, grid: Tensor, accuracy: float, before: float | None
@@ -174,6 +173,8 @@ def run(options: Options, console: Console) -> Path:
         FileExistsError: if the run is finished or was made with other settings.
         ValueError: for what the networks, the training or the data refuse.
     """
+    if options.name:
+        check_name(options.name)
     check_device(options.device)
     test = _batches("test", options, 500, options.test_limit)
     whole = _batches("train", options, options.train.batch_size, options.limit)
@@ -187,7 +188,7 @@ def run(options: Options, console: Console) -> Path:
         predefined_resolutions(options.layers, options.resolutions)
 
     folder = options.runs / (
-        options.name or f"{options.data}-multi{options.layers}-{options.channels}"
+        options.name or name_of(options.data, f"multi{options.layers}", options.channels)
     )
     settings = asdict(options)
     for place in ("runs", "name", "overwrite"):
@@ -215,12 +216,12 @@ def _do(here: Run, network: MultiResolutionNet) -> None:
     outcomes += _pruned(here, network)
     here.metrics.close()
 
-    here.console.print(table(outcomes))
     draw_grids(folder / "mixing.png", outcomes)
     draw_learning(folder / "course.png", network, here.metrics)
     write_outcomes(folder, network, outcomes, here.metrics)
     found = {outcome.title: outcome.accuracy for outcome in outcomes}
     write_result(folder, {"accuracy": accuracy, "accuracies": found})
+    here.console.print(table(outcomes))
 
 
 def mixing_turns(network: nn.Module, batches: Batches, config: MixingConfig) -> Turns:
@@ -322,9 +323,7 @@ def save_cnn(cnn: nn.Module, resolutions: list[int], path: Path) -> None:
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in cnn.state_dict().items()
     }
-    temporary = path.with_name(path.name + ".partial")
-    save_file(tensors, temporary, metadata={"resolutions": ",".join(map(str, resolutions))})
-    temporary.replace(path)
+    write_tensors(path, tensors, {"resolutions": ",".join(map(str, resolutions))})
 
 
 def command(arguments: list[str], console: Console) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from effconv_core import figures
 from effconv_core.io.atomic import write_text
 from effconv_core.run_files import REPORT, Metrics, seconds_per_epoch
+from effconv_core.run_folder import read_config
 from effconv_core.short_report import made_with
 from effconv_models import MultiResolutionNet, learned_depth
 from matplotlib.figure import Figure
@@ -111,14 +112,14 @@ def write_outcomes(
     """
     text = json.dumps([asdict(outcome) for outcome in outcomes], indent=1)
     write_text(folder / "mixing.json", text + "\n")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    settings = config["settings"]
+    config = read_config(folder)
+    settings = config.settings
     (learned,) = [outcome for outcome in outcomes if outcome.title == "learned"]
     parts = [
         f"# {folder.name}",
         "",
         f"Multi-resolution network of {settings['layers']} layers and {settings['channels']} "
-        f"channels on {settings['data']}. Data: {config['environment']['data']}.",
+        f"channels on {settings['data']}. Data: {config.environment['data']}.",
         "",
         f"| {' | '.join(COLUMNS)} |",
         "|---" * len(COLUMNS) + "|",

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 import tyro
 from effconv_core import SearchableCNN
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
 from effconv_core.training import evaluate
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -116,7 +116,7 @@ def main() -> None:
             for plan in SPACES[space].plans()
             if (name, plan) not in done
         ]
-    console = Console()
+    console = PlainConsole()
     run_jobs(console, "fixed plans", train_predicted, jobs, options.workers)
 
     table = Table(title="Spearman's correlation with training from scratch, sizes held fixed")

@@ -7,6 +7,7 @@ so workers need know nothing of each other, and any launcher may start any numbe
 
 import importlib
 import json
+import os
 import sys
 import time
 import traceback
@@ -17,11 +18,12 @@ from typing import Any
 
 import torch
 from effconv_core.claim import ClaimedError, claim, held_before, is_held, watcher
-from effconv_core.io.atomic import write_text
-from effconv_core.run_files import RESULT
+from effconv_core.io.atomic import remove_file, write_text
+from effconv_core.run_files import FAILED, RESULT
+from effconv_core.run_names import check_name
+from effconv_core.run_owner import Owner, check_place, mark
 from rich.console import Console
 
-FAILED = "failed.json"
 POLL = 2.0  # seconds between two looks at runs that others hold
 
 
@@ -39,11 +41,18 @@ class Run:
     """Runs of the list that come before it."""
 
 
-def write_list(path: Path, runs: Sequence[Run]) -> None:
+def write_list(path: Path, runs: Sequence[Run], beside: Sequence[str] = ()) -> None:
     """Write a list, and give its failed runs another chance.
 
+    Args:
+        path: of the list.
+        runs: what is to be done.
+        beside: names of other files that the command of this list writes into its folder.
+
     Raises:
-        ValueError: if two runs have one name, or one needs a run that is not in the list.
+        ValueError: if two runs have one name, one needs a run that is not in the list, or a name
+            is none; before anything is written.
+        FileExistsError: if a file that would be replaced, or the folder of a run, is not of a list.
     """
     names = {run.name for run in runs}
     if len(names) < len(runs):
@@ -53,10 +62,33 @@ def write_list(path: Path, runs: Sequence[Run]) -> None:
     missing = sorted({need for run in runs for need in run.needs} - names)
     if missing:
         raise ValueError(f"runs of {path} need {', '.join(missing)}, which it lacks; add them")
-    path.parent.mkdir(parents=True, exist_ok=True)
     for run in runs:
-        (path.parent / run.name / FAILED).unlink(missing_ok=True)
+        check_name(run.name, f"a run of {path}")
+    check_list_place(path, beside)
+    waiting = [path.parent / run.name for run in runs if state(path, run) != "finished"]
+    ours = [folder for folder in waiting if check_place(folder) is Owner.RUN]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in ours:
+        remove_file(folder / FAILED)
     write_text(path, json.dumps([asdict(run) for run in runs], indent=1) + "\n")
+
+
+def check_list_place(path: Path, beside: Sequence[str]) -> None:
+    """Refuse to replace files that no list has made: without the list there is none of the rest.
+
+    Raises:
+        FileExistsError: if there is such a file.
+    """
+    if os.path.lexists(path):
+        try:
+            ours = path.is_file() and not path.is_symlink() and bool(read_list(path))
+        except (ValueError, TypeError, KeyError):
+            ours = False
+        found = [] if ours else [path]
+    else:
+        found = [path.parent / name for name in beside if os.path.lexists(path.parent / name)]
+    if found:
+        raise FileExistsError(f"{found[0]} is no list of runs or of one; name another folder")
 
 
 def read_list(path: Path) -> list[Run]:
@@ -94,6 +126,7 @@ def _try(run: Run, path: Path, console: Console, silent: Callable[[Path], bool])
     failed = [need.name for need in needs if (need / FAILED).exists()]
     if not failed and not all((need / RESULT).exists() for need in needs):
         return False
+    mark(folder)
     try:
         held = claim(folder, silent)
     except ClaimedError:

@@ -17,6 +17,7 @@ import optuna
 import torch
 import tyro
 from effconv_core import PlanScore, SearchableCNN, rank_plan, recipe, search
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
 from rich.console import Console
 from rich.table import Table
@@ -277,7 +278,7 @@ def main() -> None:
             first = FRESH if name.startswith("default") or name in PEERS else 0
             seeds = range(first, first + options.seeds)
             jobs += [(path, (space, name, seed)) for seed in seeds if (name, seed) not in done]
-    console = Console()
+    console = PlainConsole()
     run_jobs(console, "searches", search_once, jobs, options.workers)
     print_table(
         console,

@@ -13,6 +13,7 @@ from typing import Any
 import tyro
 from effconv_core.claim import claim
 from effconv_core.run_commands import recipe_of
+from effconv_core.run_names import check_name, name_of
 from effconv_core.sources import Data, one_at_a_time
 from effconv_core.torchrun import OtherRankError, Ranks, joined
 from effconv_core.whole_run import SearchOptions, check_options, search_and_train
@@ -51,6 +52,8 @@ def parse(arguments: list[str]) -> tuple[str, Options]:
     recipe = recipe_of(rest)
     defaults = Options(**vars(preset(data, recipe)), recipe=recipe)
     options = tyro.cli(Options, default=defaults, args=rest, prog=f"search:{data}")
+    if options.name:
+        check_name(options.name)
     return data, options
 
 
@@ -96,7 +99,7 @@ def run(
         first.num_classes,
     )
     del first
-    name = options.name or f"{data}-{options.model}-{options.budget:.0f}-{options.recipe}"
+    name = options.name or name_of(data, options.model, f"{options.budget:.0f}", options.recipe)
     folder = options.runs / name
     settings = {"data": data, **asdict(options)}
     for place in ("runs", "name", "overwrite"):

@@ -10,7 +10,10 @@ from statistics import mean, stdev
 import tyro
 from effconv_core.endings import run_command
 from effconv_core.io.atomic import write_text
-from effconv_core.run_files import RESULT, read_result
+from effconv_core.io.console import PlainConsole
+from effconv_core.run_files import RESULT
+from effconv_core.run_folder import read_result
+from effconv_core.run_names import name_of
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +22,7 @@ from tools.run_list import Run, state
 from tools.search import parse
 
 LIST = "sweep.json"
+RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +65,8 @@ def runs_of(options: Search, further: list[str]) -> list[Run]:
         given = [options.data, f"--recipe={recipe}", f"--seed={seed}", f"--search.seed={seed}"]
         given += [] if budget is None else [f"--budget={budget}"]
         _, settings = parse([*given, *further])  # before anything is started
-        name = f"{options.data}-{settings.model}-{settings.budget:.0f}-{recipe}-seed{seed}"
+        amount = f"{settings.budget:.0f}"
+        name = name_of(options.data, settings.model, amount, recipe, f"seed{seed}")
         runs.append(Run(name, "tools.search:run_in", {"arguments": [*given, *further]}))
     return runs
 
@@ -79,9 +84,9 @@ def search_command(arguments: list[str], console: Console) -> int:
             if state(path, run) == "finished"
         ]
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        write_text(options.folder / "results.jsonl", text)
+        write_text(options.folder / RESULTS, text)
 
-    status = launch(path, runs, options, console, on_end=collect)
+    status = launch(path, runs, options, console, on_end=collect, beside=(RESULTS,))
     collect()
     _summarise(options, runs, console)
     return status
@@ -120,7 +125,7 @@ def main() -> int:
     command, *rest = sys.argv[1:] or [""]
     if command not in COMMANDS:
         raise ValueError(f"command {command!r} is unknown; pass one of {', '.join(COMMANDS)}")
-    return COMMANDS[command](rest, Console())
+    return COMMANDS[command](rest, PlainConsole())
 
 
 if __name__ == "__main__":

@@ -61,6 +61,11 @@ class SavedTogether:
         """What both keep of each parameter."""
         return {**self.first.state, **self.second.state}
 
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The first's groups, and behind them the second's."""
+        return [*self.first.param_groups, *self.second.param_groups]
+
     def state_dict(self) -> dict[str, Any]:
         """Give the state of both; the second's parameters are numbered behind the first's."""
         first, second = self.first.state_dict(), self.second.state_dict()

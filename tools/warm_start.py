@@ -16,11 +16,11 @@ import numpy as np
 import torch
 import tyro
 from effconv_core import SearchableCNN, apply_plan, recipe, search
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
 from effconv_core.training import TrainConfig, TrainStep, evaluate, train
 from effconv_data import Batches, load
 from effconv_models import CifarResNet
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
@@ -124,7 +124,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 def main() -> None:
     """Run the command line."""
-    options, console = tyro.cli(Options, prog="bench:warm-start"), Console()
+    options, console = tyro.cli(Options, prog="bench:warm-start"), PlainConsole()
     path = options.out / "rows.jsonl"
     done = [(row["recipe"], row["seed"]) for row in read_rows(path)]
     jobs = [

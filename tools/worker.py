@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 from effconv_core.endings import run_command
-from rich.console import Console
+from effconv_core.io.console import PlainConsole
 
 from tools.run_list import work
 
@@ -22,7 +22,7 @@ class Options:
 def main() -> None:
     """Run the command line."""
     options = tyro.cli(Options, prog="worker")
-    work(options.list, Console())
+    work(options.list, PlainConsole())
 
 
 if __name__ == "__main__":

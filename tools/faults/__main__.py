@@ -18,8 +18,8 @@ from typing import Any
 import tyro
 from effconv_core.endings import run_command
 from effconv_core.io.atomic import write_text
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
-from rich.console import Console
 
 from tools.faults.operations import OPERATIONS, Operation, Outcome, epochs_run, start
 from tools.jobs import append_row, read_rows
@@ -136,7 +136,7 @@ def drill(name: str, seed: int, folder: Path, reference: Reference, whole: Path)
 
 def main() -> int:
     """Run the command line; the exit status is 1 if something was lost."""
-    options, console = tyro.cli(Options, prog="bench:faults"), Console()
+    options, console = tyro.cli(Options, prog="bench:faults"), PlainConsole()
     unknown = [name for name in options.operations if name not in OPERATIONS]
     if unknown:
         raise ValueError(f"operations has {unknown[0]!r}; pass some of {', '.join(OPERATIONS)}")

@@ -63,6 +63,10 @@ FAULTS = {
         "`stopped by SIGINT; the same command goes on from the last checkpoint`; the second "
         "ends the process at once, and loses nothing either"
     ),
+    "the terminal is closed": (
+        "`stopped by SIGHUP; the same command goes on from the last checkpoint`, where it can "
+        "still be told, and status 129; under `nohup` or in the background it goes on in silence"
+    ),
 }
 
 

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 import tyro
 from effconv_core.io.atomic import write_text
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
-from rich.console import Console
 
 from tools.jobs import read_rows, run_jobs
 from tools.methods.accuracy import Training, train_once
@@ -44,7 +44,7 @@ class Options:
 
 def main() -> None:
     """Run the command line."""
-    options, console = tyro.cli(Options, prog="bench:methods"), Console()
+    options, console = tyro.cli(Options, prog="bench:methods"), PlainConsole()
     kind = options.device.split(":")[0]
     if options.what == "accuracy":
         path = options.out / accuracy_file(options.data, options.size, kind)

@@ -6,7 +6,7 @@ left in `runs/release/dist`, for the release workflow to upload, and the outcome
 """
 
 import json
-import shutil
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from effconv_core.io.atomic import write_text
+from effconv_core.io.atomic import remove_file, write_text
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
 from rich.console import Console
 from rich.table import Table
@@ -38,6 +39,8 @@ from tools.release.versions import git, version_of, version_problems
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "runs" / "release"
+MADE = re.compile(r"check\.json|dist/effconv_[\w.+-]+(\.whl|\.tar\.gz)")
+"""Files that a check leaves there."""
 Step = Literal["version", "build", "contents", "metadata", "install"]
 
 
@@ -147,11 +150,25 @@ def tell(result: dict[str, Any], console: Console) -> int:
     return len(problems)
 
 
+def begin(out: Path) -> None:
+    """Make the folder of a check, without what an earlier one left.
+
+    Raises:
+        ValueError: if it holds anything else, which is not deleted.
+    """
+    paths = sorted(path for path in out.rglob("*") if not path.is_dir() or path.is_symlink())
+    for path in paths:
+        if path.is_symlink() or not MADE.fullmatch(path.relative_to(out).as_posix()):
+            raise ValueError(f"{path} is nothing that a check has made; move it elsewhere")
+    for path in paths:
+        remove_file(path)
+    (out / "dist").mkdir(parents=True, exist_ok=True)
+
+
 def main() -> int:
     """Run the command line; the status is 1 where something is wrong."""
-    options, console = tyro.cli(Options, prog="release:check"), Console()
-    shutil.rmtree(OUT, ignore_errors=True)
-    OUT.mkdir(parents=True)
+    options, console = tyro.cli(Options, prog="release:check"), PlainConsole()
+    begin(OUT)
     versions = {name: version(name) for name in ("hatchling", "twine")}
     result: dict[str, Any] = {"environment": environment("cpu") | versions, "installs": []}
     result["packages"] = check(ROOT, OUT, options.only, console)

@@ -11,9 +11,11 @@ import torch
 import tyro
 from effconv_core import figures
 from effconv_core.endings import check_device, run_command
-from effconv_core.io.atomic import write_text, written_whole
-from effconv_core.run_files import RESULT, read_result, write_result
-from rich.console import Console
+from effconv_core.io.atomic import write_bytes, write_text
+from effconv_core.io.console import PlainConsole
+from effconv_core.run_files import RESULT, write_result
+from effconv_core.run_folder import read_result
+from effconv_core.run_owner import mark
 
 from tools.jobs import read_rows
 from tools.launch import Launch, launch
@@ -44,7 +46,7 @@ class Options(Launch):
 
 def main() -> int:
     """Run the command line; the exit status is 1 if a run failed."""
-    options, console = tyro.cli(Options, prog="reproduce"), Console()
+    options, console = tyro.cli(Options, prog="reproduce"), PlainConsole()
     pairs, folder = runs_of(options.name, options.scale), options.runs / options.scale
     if options.dry_run:
         for number, (row, seed) in enumerate(pairs, 1):
@@ -59,7 +61,7 @@ def main() -> int:
         if name in results:
             check_settings(results[name], row, seed, options.scale, out)
             if not (folder / name / RESULT).exists():
-                (folder / name).mkdir(parents=True, exist_ok=True)
+                mark(folder / name)
                 write_result(folder / name, results[name])
 
     def keep(ended: Run) -> None:
@@ -67,15 +69,14 @@ def main() -> int:
         if not (folder / ended.name / RESULT).exists():
             return
         result = results[ended.name] = read_result(folder / ended.name)
-        sizes = " ".join(map(str, result["sizes"].values()))
-        console.print(f"    test accuracy {result['accuracy']:.2%}, sizes {sizes}")
         # Before the row, which says that nothing is left to collect.
         if (kernels := folder / ended.name / KERNELS).exists():
             place = out.parent / "kernels" / out.stem / f"{ended.name}.safetensors"
             place.parent.mkdir(parents=True, exist_ok=True)
-            with written_whole(place) as temporary:
-                temporary.write_bytes(kernels.read_bytes())
+            write_bytes(place, kernels.read_bytes())
         _write(out, results)
+        sizes = " ".join(map(str, result["sizes"].values()))
+        console.print(f"    test accuracy {result['accuracy']:.2%}, sizes {sizes}")
 
     given = {"scale": options.scale, "device": options.device}
     runs = [
@@ -93,7 +94,8 @@ def main() -> int:
             check_settings(read_result(place), row, seed, options.scale, place)
             keep(run)
     path = folder / f"{options.name}.json"
-    status = launch(path, runs, options, console, on_end=keep)
+    beside = [path.with_suffix(".md").name]
+    status = launch(path, runs, options, console, on_end=keep, beside=beside)
     page = _table(options, path, runs, results, out)
     console.print(f"{page} written", soft_wrap=True)
     return status

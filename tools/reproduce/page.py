@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from effconv_core import figures
-from effconv_core.io.atomic import write_text
+from effconv_core.io.atomic import remove_file, write_text
 
 from tools import cost_page, efficiency_page
 from tools.faults import page as faults_page
 from tools.jobs import read_rows
 from tools.methods import page as methods_page
 from tools.reproduce.answer import Results, answer
-from tools.reproduce.pictures import Picture, pictures_of, shown
+from tools.reproduce.pictures import NAMED, Picture, pictures_of, shown
 from tools.reproduce.rows import FIGURES, TABLES, Row, runs_of
 from tools.reproduce.run import run_name
 from tools.reproduce.sections import without_results
@@ -46,7 +46,8 @@ def main() -> int:
         return check(text, pictures)
     PICTURES.mkdir(parents=True, exist_ok=True)
     for old in {path.name for path in PICTURES.iterdir()} - {name for name, _, _ in pictures}:
-        (PICTURES / old).unlink()
+        if NAMED.fullmatch(old):  # nothing that somebody else has put there
+            remove_file(PICTURES / old)
     for name, _, draw in pictures:
         if not (PICTURES / name).exists():
             figures.save_figure(draw(), PICTURES / name)

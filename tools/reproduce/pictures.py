@@ -19,6 +19,10 @@ Picture = tuple[str, str, Callable[[], Figure]]
 """File name, caption, and what draws it."""
 
 
+NAMED = re.compile(r"(kernels|accuracy-over)-[\w -]+-[0-9a-f]{12}\.png")
+"""Names that `named` gives."""
+
+
 def named(title: str, source: object) -> str:
     """Name a picture by what it is drawn from, so that a page cannot show one of older results."""
     source = source if isinstance(source, bytes) else repr(source).encode()

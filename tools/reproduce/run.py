@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from effconv_core import SearchableCNN, SearchConfig, apply_plan, figures, recipe, search
-from effconv_core.io.atomic import written_whole
+from effconv_core.io.atomic import write_tensors
 from effconv_core.meter import progress_bar, step_meter
 from effconv_core.run_files import (
     Metrics,
@@ -23,11 +23,11 @@ from effconv_core.run_files import (
     seconds_per_epoch,
     write_result,
 )
+from effconv_core.run_names import name_of
 from effconv_core.training import evaluate, train
 from effconv_data import Batches, load
 from effconv_models import create_model
 from rich.console import Console
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tools.presets import data_note
@@ -41,7 +41,7 @@ KERNELS_KEPT = 10  # of each layer, as many as Figure 2 shows
 def run_name(row: Row, seed: int) -> str:
     """Give the name of a run's folder."""
     parts = row.data, row.model, f"{row.budget / 1e6:.2f}M", row.sizes.replace(" ", "-")
-    return "-".join([*parts, f"seed{seed}"])
+    return name_of(*parts, f"seed{seed}")
 
 
 def made_with(row: Row, seed: int, scale: str) -> dict[str, Any]:
@@ -169,8 +169,7 @@ def run_row(
     if config is not None:
         kernels = figures.kernels_of(cnn, plan).items()
         drawn = {name: kernel[:KERNELS_KEPT, :1].contiguous() for name, kernel in kernels}
-        with written_whole(folder / KERNELS) as temporary:
-            save_file(drawn, temporary)
+        write_tensors(folder / KERNELS, drawn)
     result = {
         **made_with(row, seed, scale),
         "sizes": plan,

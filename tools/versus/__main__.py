@@ -13,9 +13,10 @@ from typing import Any, Literal
 import torch
 import tyro
 from effconv_core.io.atomic import write_text
+from effconv_core.io.console import PlainConsole
 from rich.console import Console
 
-from tools.jobs import append_row, read_rows, run_jobs
+from tools.jobs import read_rows, run_jobs
 from tools.versus.page import RESULTS, print_table
 from tools.versus.runs import given_plans, search_once, train_once
 from tools.versus.scales import SCALES
@@ -53,7 +54,7 @@ def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 def main() -> None:
     """Run the command line."""
-    options, console = tyro.cli(Options, prog="bench:versus"), Console()
+    options, console = tyro.cli(Options, prog="bench:versus"), PlainConsole()
     path = options.out / f"{options.scale}.jsonl"
     if not options.report:
         open_results(path, options.scale)
@@ -72,8 +73,7 @@ def open_results(path: Path, scale: str) -> None:
     rows = read_rows(path)
     if not rows:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # of an interrupted first line
-        append_row(path, settings)
+        write_text(path, json.dumps(settings) + "\n")
     elif changed := changed_since(rows[0], settings):
         raise ValueError(
             f"{path} was made with another {', '.join(changed)}; delete it or pass another --out"

@@ -107,7 +107,8 @@ def print_table(console: Console, path: Path) -> None:
         table.add_row(*line.cells())
     console.print(table)
     for part in (highest(rows), *outcome(rows), *sizes(rows), *failures(rows)):
-        console.print(part, markup=False, soft_wrap=True)
+        for text in part.splitlines() or [""]:
+            console.print(text, soft_wrap=True)
 
 
 def outcome(rows: Sequence[Row]) -> list[str]:

@@ -1,5 +1,6 @@
 """Training states: whole or not at all, the last two, and those of every released version."""
 
+import contextlib
 import errno
 import importlib.util
 import json
@@ -18,11 +19,14 @@ from effconv_core import (
     checkpoint,
     load,
     load_training_state,
+    recipe,
     save_training_state,
     search,
 )
+from effconv_core.io import atomic
+from effconv_core.training import TrainConfig, train
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 RELEASED = Path(__file__).parent / "released"
@@ -246,7 +250,7 @@ def test_a_state_of_another_network_is_refused(tmp_path):
     model, optimizer = one_step()
     save_training_state(path, model, optimizer, {})
     other = nn.Linear(4, 2)
-    with pytest.raises(ValueError, match="does not fit this model"):
+    with pytest.raises(ValueError, match="does not fit the model"):
         load_training_state(path, other, torch.optim.AdamW(other.parameters()))
 
 
@@ -276,7 +280,7 @@ def test_an_interruption_at_any_step_of_writing_leaves_a_whole_state(tmp_path, m
         raise KilledError
 
     if step == "save_file":
-        monkeypatch.setattr(checkpoint, "save_file", stop)
+        monkeypatch.setattr(atomic, "save_file", stop)
     elif step == "fsync":
         monkeypatch.setattr(os, "fsync", stop)
     elif step == "link":
@@ -309,3 +313,76 @@ def test_a_state_that_cannot_be_written_is_one_sentence_and_leaves_the_old_ones(
         save_training_state(path, model, optimizer, {"epoch": 1})
     for whole in tmp_path.iterdir():
         assert load_training_state(whole, model, optimizer) == {"epoch": 0}
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [
+        {"epoch": -5},
+        {"epoch": 10**6},
+        {"epoch": "1"},
+        {"epoch": 1.5},
+        {},
+        {"epoch": 1, "config": [1]},
+        {"epoch": 1, "layers": 7},
+    ],
+)
+def test_forged_progress_is_refused_by_searches_and_trainings(tmp_path, progress):
+    torch.manual_seed(0)
+    path = tmp_path / "s.safetensors"
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    loader = [(torch.randn(2, 1, 8, 8), torch.tensor([0, 1]))]
+    config = TrainConfig(epochs=1)
+    train(model, loader, config, checkpoint=path)
+    state = checkpoint.read_training_state(path)
+    forged = {"config": state.progress["config"], **progress}
+    save_training_state(path, model, torch.optim.SGD(model.parameters(), 0.1), forged)
+    with pytest.raises(ValueError, match=r"s\.safetensors"):
+        train(model, loader, config, checkpoint=path)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.AdaptiveAvgPool2d(1))
+    with pytest.raises(ValueError, match=r"s\.safetensors"):
+        search(
+            net.append(nn.Flatten()), loader, budget=58, config=recipe("default"), checkpoint=path
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("param_groups", "[" * 100_000),
+        ("param_groups", '[{"params": [0], "lr": 1e999}]'),
+        ("param_groups", '[{"params": ["a"]}]'),
+        ("param_groups", "[7]"),
+        ("param_groups", "{}"),
+        ("progress", '{"epoch": 1' + "0" * 400 + "}"),
+        ("progress", "[1]"),
+        ("progress", '{"\\ud800": 1}'),
+    ],
+)
+def test_a_forged_header_is_one_sentence(tmp_path, name, text):
+    path = tmp_path / "s.safetensors"
+    model, optimizer = one_step()
+    save_training_state(path, model, optimizer, {})
+    with safe_open(path, "pt") as file:
+        header = file.metadata() | {name: text}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    header["sha256"] = checkpoint._digest(tensors, header)
+    save_file(tensors, path, metadata=header)
+    with pytest.raises(ValueError, match=r"s\.safetensors .* delete it"):
+        load_training_state(path, model, optimizer)
+
+
+@pytest.mark.parametrize("name", ["optimizer.x", "optimizer.-1.step", "optimizer.9.exp_avg"])
+def test_a_forged_slot_is_one_sentence(tmp_path, name):
+    path = tmp_path / "s.safetensors"
+    model, optimizer = one_step()
+    save_training_state(path, model, optimizer, {})
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    tensors = {k: v for k, v in tensors.items() if not k.startswith("optimizer.0.")}
+    tensors[name] = torch.zeros(1)
+    header["sha256"] = checkpoint._digest(tensors, header)
+    save_file(tensors, path, metadata=header)
+    with contextlib.suppress(ValueError):  # what PyTorch takes is its own affair
+        load_training_state(path, model, optimizer)

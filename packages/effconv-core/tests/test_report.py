@@ -193,7 +193,7 @@ def test_what_is_missing_is_said(tmp_path, gone, told):
 def test_what_is_damaged_is_said_and_the_rest_is_told(tmp_path, name):
     folder = make_run(tmp_path / "run")
     path = folder / name
-    path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2] + b"\xff")
+    path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2] + b"\xff\n")
     text, page = page_of([folder], tmp_path / "r.html")
     check_page(text, page)
     assert name in page.text

@@ -223,7 +223,7 @@ def test_other_files_are_left_out_and_counted(source, out):
 def test_names_of_any_bytes(source, out):
     picture(source / "train" / os.fsdecode(b"caf\xe9") / os.fsdecode(b"\xff.png"))
     run(source, out, splits=["train"])
-    assert read_split(out, "train").classes == (os.fsdecode(b"caf\xe9"),)
+    assert read_split(out, "train").classes == ("caf\\xe9",)
 
 
 def test_index_names_the_sum_of_a_listing_of_sums(source, out):

@@ -288,12 +288,12 @@ def test_malformed_index_is_refused(small_set, damage):
 def test_index_that_is_no_object_is_refused(small_set, text):
     folder = small_set().write()
     (folder / "index.json").write_text(text)
-    with pytest.raises(ValueError, match=r"index.json is not"):
+    with pytest.raises(ValueError, match=r"index.json"):
         read_split(folder, "train")
 
 
 def test_index_of_other_bytes_is_refused(small_set):
     folder = small_set().write()
     (folder / "index.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match=r"index.json is not JSON"):
+    with pytest.raises(ValueError, match=r"index.json"):
         read_split(folder, "train")

@@ -27,7 +27,7 @@ def epoch_batches(
         device: what is no tensor is left as it is.
 
     Raises:
-        ValueError: if the loader gives no batch.
+        ValueError: if the loader gives no batch, or one with no image.
         TypeError: if a batch is no pair.
     """
     if hasattr(loader, "set_epoch"):
@@ -42,6 +42,11 @@ def epoch_batches(
                 raise TypeError(
                     f"the loader gave a {type(batch).__name__}{count}; batches are pairs of inputs "
                     "and targets, so wrap the loader, or write the loop yourself with SearchableCNN"
+                )
+            if isinstance(batch[0], Tensor) and batch[0].dim() and not len(batch[0]):
+                raise ValueError(
+                    f"batch {step} of epoch {epoch + 1} has no image; let the loader leave out "
+                    "batches that are empty"
                 )
             inputs, targets = (
                 value.to(device, non_blocking=True) if isinstance(value, Tensor) else value

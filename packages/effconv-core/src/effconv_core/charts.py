@@ -5,6 +5,7 @@ A chart is 360 units wide, which is a phone's width, so that its letters keep th
 
 import base64
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -123,7 +124,8 @@ def small_course(points: Points, largest: float) -> dict[str, Any]:
     points = averaged(points)
     last = points[-1][0]
     places = [
-        (round(2 + 92 * x / max(last, 1), 1), round(46 - 44 * y / largest, 1)) for x, y in points
+        (round(2 + 92 * x / max(last, 1), 1), round(46 - 44 * max(y, 0) / (largest or 1), 1))
+        for x, y in points
     ]
     return {"points": places, "end": places[-1]}
 
@@ -153,7 +155,8 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float, *, count: int, whole: bool = False) -> list[float]:
-    if high <= low:
+    # Ticks of values that differ in their last digits alone would fall together.
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
         low, high = low - abs(low) / 20 - 1e-9, high + abs(high) / 20 + 1e-9
     ticks = MaxNLocator(count, integer=whole).tick_values(low, high)
     return [float(tick) for tick in ticks]
@@ -172,10 +175,10 @@ def kernel_pictures(weight: Tensor) -> dict[str, Any]:
         `height` and `width` in taps, `mean`, the picture of the mean absolute values over all
         kernels, `some`, those of the first `PICTURES` outputs, `count`, how many kernels there are,
         `rim_taps`, the share of the taps at the outermost places, and `rim_weight`, their share of
-        the squared weights; None where all are zero.
+        the squared weights; None where all are zero, or one is not finite.
     """
     mean = plane_of(weight.abs().mean(dim=(0, 1)))
-    squares = weight.square().sum(dim=(0, 1)).numpy()
+    squares = weight.double().square().sum(dim=(0, 1)).numpy()
     rim = np.zeros(squares.shape, dtype=bool)
     for axis, taps in enumerate(squares.shape):
         if taps > 1:
@@ -189,7 +192,7 @@ def kernel_pictures(weight: Tensor) -> dict[str, Any]:
         "some": [_png(plane_of(kernel[0]), (NEGATIVE, POSITIVE)) for kernel in weight[:PICTURES]],
         "count": weight.shape[0] * weight.shape[1],
         "rim_taps": float(rim.mean()),
-        "rim_weight": float(squares[rim].sum()) / total if total else None,
+        "rim_weight": float(squares[rim].sum()) / total if 0 < total < math.inf else None,
     }
 
 

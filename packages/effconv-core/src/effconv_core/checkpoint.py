@@ -5,27 +5,39 @@ import hashlib
 import json
 import logging
 import os
-import shutil
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from effconv_core.io.atomic import written_whole
+from effconv_core.io import schemas
+from effconv_core.io.atomic import rename_file, write_tensors
+from effconv_core.io.read_json import conform, decode_json
+from effconv_core.io.read_tensors import opened_tensors
+from effconv_core.io.terminal import printable
+from effconv_core.state_checks import check_slots, check_weights
+
+T = TypeVar("T")
 
 SCHEMA = 2
 READ = (1, SCHEMA)
 REMEDY = "delete it to start again, or name another file"
+SLOT = re.compile(r"optimizer\.(\d{1,9})\.(.+)")
+LARGEST = 2**128
+"""Integers of a progress, which may be states of NumPy's generators."""
 
 logger = logging.getLogger("effconv_core")
 
 
 class DamagedError(ValueError):
     """A file is no whole training state."""
+
+
+class LaterError(ValueError):
+    """A file is a training state of a later version."""
 
 
 class TrainingState(NamedTuple):
@@ -73,25 +85,7 @@ def save_training_state(
         "progress": json.dumps(progress),
     }
     metadata["sha256"] = _digest(contiguous, metadata)
-    with written_whole(path) as temporary:
-        save_file(contiguous, temporary, metadata=metadata)
-        _keep(path)
-
-
-def _keep(path: Path) -> None:
-    """Let the newest file be the one before, too, so that there is a newest one at any moment."""
-    before = _previous(path)
-    if not path.exists():
-        before.unlink(missing_ok=True)  # of another run, whose newest was deleted
-        return
-    second = before.with_name(before.name + ".partial")
-    second.unlink(missing_ok=True)
-    try:
-        second.hardlink_to(path)
-    except OSError:  # some file systems have no such links
-        shutil.copyfile(path, second)
-    second.replace(before)
-    second.unlink(missing_ok=True)  # still there where both were links to one file
+    write_tensors(path, contiguous, metadata, previous=_previous(path))
 
 
 def load_training_state(
@@ -104,7 +98,9 @@ def load_training_state(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if neither is whole, or the state belongs to another model or optimizer.
+        ValueError: if neither is whole, or the state belongs to another model or optimizer, or
+            holds what they never have, such as int8 weights; the sentence names the tensor. Model
+            and optimizer are as before then.
     """
     state = read_training_state(path)
     put_training_state(state, model, optimizer)
@@ -129,9 +125,9 @@ def read_training_state(path: str | os.PathLike[str]) -> TrainingState:
         if why is not None:
             # So that the next state does not push it out and keep the damaged one.
             with contextlib.suppress(FileNotFoundError):
-                before.replace(path)
+                rename_file(before, path)
             told = str(why).removesuffix(f"; {REMEDY}")
-            logger.warning("%s; going on from the state before it", told)
+            logger.warning("%s; going on from the state before it", printable(told))
         return state._replace(path=path)
     raise why
 
@@ -150,15 +146,20 @@ def put_training_state(
     slots: dict[int, dict[str, torch.Tensor]] = {}
     weights = {}
     for name, tensor in state.tensors.items():
-        if name.startswith("optimizer."):
-            _, index, slot = name.split(".", 2)
-            slots.setdefault(int(index), {})[slot] = tensor
-        else:
+        if slot := SLOT.fullmatch(name):
+            slots.setdefault(int(slot[1]), {})[slot[2]] = tensor
+        elif name.startswith("model."):
             weights[name.removeprefix("model.")] = tensor
+        else:
+            raise ValueError(f"{state.path} holds {name!r}, which is no training's; {REMEDY}")
+    check_weights(state.path, weights, model, REMEDY)
+    check_slots(state.path, slots, state.param_groups, optimizer, REMEDY)
+    own_groups = optimizer.state_dict()["param_groups"]  # a file may lack what a later torch has
+    groups = [{**o, **s} for o, s in zip(own_groups, state.param_groups, strict=True)]
     try:
         model.load_state_dict(weights)
-        optimizer.load_state_dict({"state": slots, "param_groups": state.param_groups})
-    except (RuntimeError, ValueError) as error:
+        optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{state.path} does not fit this model ({error}); {REMEDY}") from None
     for parameter, own in optimizer.state.items():
         for slot, value in own.items():
@@ -169,28 +170,65 @@ def put_training_state(
                 own[slot] = torch.empty_like(parameter, **like, requires_grad=False).copy_(value)
 
 
+def check_progress(path: Path, progress: Any) -> None:
+    """Raise unless a progress has the form of what `search` and `train` write.
+
+    Raises:
+        ValueError: if an entry is missing or of another kind.
+    """
+    try:
+        conform(progress, schemas.Progress, what="its progress")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} was not written by a search or a training ({error}); {REMEDY}"
+        ) from None
+
+
+def check_epoch(path: Path, progress: Mapping[str, Any], epochs: int) -> None:
+    """Raise if a progress of `check_progress` is beyond the end of the search or training.
+
+    Raises:
+        ValueError: if more epochs are done than there are, or a plan was found before the last.
+    """
+    epoch, ended = progress["epoch"], progress.get("plan") is not None
+    if epoch > epochs or (ended and epoch < epochs):
+        found = " with a plan found" if ended else ""
+        raise ValueError(f"{path} is of {epoch} epochs{found}, and there are {epochs}; {REMEDY}")
+
+
 def _previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def _read(path: Path) -> TrainingState:
     try:
-        with safe_open(path, framework="pt") as file:
+        with opened_tensors(path) as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         # Schema 1 has no sum; later ones keep this one, so that damage is told from a later schema.
         if metadata.keys() & {"schema", "sha256"}:
-            if metadata["sha256"] != _digest(tensors, metadata):
-                raise SafetensorError("its content has another sha256 than was written")
-            if int(metadata["schema"]) not in READ:
-                raise ValueError(
-                    f"{path} has schema {metadata['schema']}; this version reads "
+            if metadata.get("sha256") != _digest(tensors, metadata):
+                raise ValueError("its content has another sha256 than was written")
+            if metadata.get("schema") not in map(str, READ):
+                raise LaterError(
+                    f"{path} has schema {metadata.get('schema', '')[:40]}; this version reads "
                     f"{' and '.join(map(str, READ))}, so update effconv-core"
                 )
-        groups, progress = json.loads(metadata["param_groups"]), json.loads(metadata["progress"])
-    except (SafetensorError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        groups = _part(metadata, "param_groups", list[dict[str, Any]])
+        conform(groups, schemas.ParameterGroups, what="its param_groups")
+        progress = _part(metadata, "progress", dict[str, Any])
+    except LaterError:
+        raise
+    except ValueError as error:
         raise DamagedError(f"{path} is no readable training state ({error}); {REMEDY}") from None
     return TrainingState(path, tensors, groups, progress)
+
+
+def _part(metadata: Mapping[str, str], name: str, kind: type[T]) -> T:
+    """Return a part of a header."""
+    if name not in metadata:
+        raise ValueError(f"it holds no {name}")
+    return decode_json(metadata[name], kind, what=f"its {name}", finite=False, largest=LARGEST)
 
 
 def _digest(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:

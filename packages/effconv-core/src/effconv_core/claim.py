@@ -24,7 +24,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-CLAIMS = ".claims"
+from effconv_core.io.atomic import create_file, renew_time, write_text
+from effconv_core.run_owner import CLAIMS
+
 HEARTBEAT = 15.0  # seconds
 STALE = 300.0  # seconds; twenty beats, and longer than a network disk remembers a file's time
 
@@ -58,7 +60,7 @@ class Claim:
     ) -> None:
         self._over.set()
         with contextlib.suppress(OSError):
-            self._path.with_suffix(".released").touch()
+            write_text(self._path.with_suffix(".released"), "")
 
     def _beat(self) -> None:
         while not self._over.wait(HEARTBEAT):
@@ -69,7 +71,7 @@ class Claim:
                 signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
                 return
             with contextlib.suppress(OSError):
-                os.utime(self._path)
+                renew_time(self._path)
 
 
 def claim(folder: Path, silent: Callable[[Path], bool] = lambda _: False) -> Claim:
@@ -93,16 +95,9 @@ def claim(folder: Path, silent: Callable[[Path], bool] = lambda _: False) -> Cla
     # Made before the file is: who is killed between the two keeps everybody out until it is stale.
     path, text = _path(claims, number + 1), json.dumps(_this_process()).encode()
     try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        create_file(path, text)
     except FileExistsError:
         raise ClaimedError(f"{folder} was taken by another process in this moment") from None
-    try:
-        os.write(handle, text)
-    except OSError:  # such as a full disk; a claim without a name would keep everybody out
-        path.unlink()
-        raise
-    finally:
-        os.close(handle)
     return Claim(path)
 
 

@@ -1,10 +1,10 @@
 """What the command `effconv` does with its first word."""
 
 import importlib
-import sys
 from collections.abc import Sequence
 
 from effconv_core.endings import REFUSED, tell
+from effconv_core.io.terminal import make_outputs_total, write_output
 from effconv_core.plugins import brought, loaded
 from effconv_core.version import core_version
 
@@ -25,8 +25,8 @@ exit status:
        set is not right)
   2    refused, with one sentence that says why and what to do
   3    the loss was not finite; the sentence says where that began
-  130  stopped by Ctrl-C, and 143 by SIGTERM: the same command goes on with a
-       search, a training or a preparation"""
+  130  stopped by Ctrl-C, 143 by SIGTERM, and 129 when its terminal was closed:
+       the same command goes on with a search, a training or a preparation"""
 
 # Imported at need: a plan is shown without what draws figures. Other packages bring more.
 COMMANDS = {
@@ -40,12 +40,13 @@ COMMANDS = {
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and give the exit status, see `USAGE`."""
+    make_outputs_total()
     name, *rest = arguments or ["--help"]
     if name in ("--help", "-h"):
-        sys.stdout.write(USAGE + "\n")
+        write_output(USAGE + "\n")
         return 0
     if name == "--version":
-        sys.stdout.write(f"effconv {core_version()}\n")
+        write_output(f"effconv {core_version()}\n")
         return 0
     if name in COMMANDS:
         module, _, function = COMMANDS[name].partition(":")

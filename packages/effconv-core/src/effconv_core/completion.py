@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import io
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
 from typing import Annotated, Any, Literal, Union
@@ -11,6 +10,8 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from effconv_core import plan_commands, run_commands
+from effconv_core.io.console import parsed
+from effconv_core.io.terminal import write_output
 from effconv_core.plugins import brought, loaded
 
 FILES = """
@@ -39,7 +40,7 @@ class Completion:
 
 def completion_command(arguments: Sequence[str]) -> int:
     """Print the script of a shell; give the exit status."""
-    shell = tyro.cli(Completion, args=arguments, prog="effconv completion").shell
+    shell = parsed(Completion, arguments, prog="effconv completion").shell
     script = io.StringIO()
     # tyro prints the script and exits.
     with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
@@ -54,7 +55,7 @@ def completion_command(arguments: Sequence[str]) -> int:
         line.replace("\\n", " ") if line.startswith("COMPLETION_SPEC") else line
         for line in script.getvalue().splitlines(keepends=True)
     ]
-    sys.stdout.write("".join(lines) + (FILES + "\n" if shell == "bash" else ""))
+    write_output("".join(lines) + (FILES + "\n" if shell == "bash" else ""))
     return 0
 
 

@@ -36,7 +36,15 @@ class Draws(nn.Module):
         return torch.tensor(self.count)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the count over from a `state_dict`."""
+        """Take the count over from a `state_dict`.
+
+        Raises:
+            ValueError: if it is no count.
+        """
+        if state.numel() != 1 or state.is_floating_point() or not state.item() >= 0:
+            raise ValueError(
+                f"the count of draws is {state.tolist()}; it must be an integer from 0"
+            )
         self.count = int(state)
 
 

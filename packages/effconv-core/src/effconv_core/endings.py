@@ -1,8 +1,9 @@
 """How a command begins, and ends: with a sentence and a status, whatever ends it."""
 
+import contextlib
 import errno
+import re
 import signal
-import sys
 import sysconfig
 import threading
 import traceback
@@ -11,7 +12,10 @@ from collections.abc import Callable
 from types import FrameType
 
 import torch
-from rich.console import Console
+
+from effconv_core.io.console import PlainConsole
+from effconv_core.io.lost_terminal import drop_lost_outputs, outlive_terminal
+from effconv_core.io.terminal import make_outputs_total
 
 ROOM = {errno.ENOSPC: "free some room", errno.EDQUOT: "free some of the quota"}
 RIGHTS = dict.fromkeys(
@@ -20,14 +24,21 @@ RIGHTS = dict.fromkeys(
 
 OURS = ("effconv_core", "effconv_data", "effconv_kernels", "effconv_models", "tools", "__main__")
 
+LONGEST = 3000  # characters of a sentence that are shown
+
 # Exit statuses, beside 0; 1 is an error that nobody has foreseen, with a traceback, and 128 and a
 # signal's number is that signal.
 REFUSED = 2
 DIVERGED = 3
 
 
+# The terminal was closed, where there are terminals; SIGQUIT stays what it is, an end with a core.
+CLOSED = getattr(signal, "SIGHUP", None)
+ENDS = [signal.SIGINT, signal.SIGTERM, *([] if CLOSED is None else [CLOSED])]
+
+
 class StoppedError(KeyboardInterrupt):
-    """SIGINT or SIGTERM; what was running may release what it holds."""
+    """SIGINT, SIGTERM or SIGHUP; what was running may release what it holds."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -56,37 +67,63 @@ def run_command(name: str, function: Callable[[], int | None]) -> int:
     """Run a command line, and give its exit status.
 
     A refusal is one line and status 2, and a loss that is not finite one line and status 3. The
-    first SIGINT or SIGTERM ends what runs in order; the second ends the process at once, which
-    loses nothing either, since files appear whole.
+    first SIGINT, SIGTERM or SIGHUP ends what runs in order; a second SIGINT or SIGTERM ends the
+    process at once, which loses nothing either, since files appear whole. SIGHUP stays ignored
+    where the process began so, as under nohup. What runs in the background goes on in silence when
+    its terminal is closed.
 
     Args:
         name: stands before the sentence.
         function: gives the exit status, None for 0.
     """
+    make_outputs_total()
     # Torch says so once for every even size: true, and no concern of who runs a command.
     warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    immune = CLOSED is not None and signal.getsignal(CLOSED) is signal.SIG_IGN
+    numbers = [number for number in ENDS if not (number == CLOSED and immune)]
+    before = {number: signal.signal(number, _stop) for number in numbers}
     threading.excepthook = _in_thread
+    outlive_terminal()
     try:
         return function() or 0
     except FloatingPointError as error:
         return tell(name, str(error), DIVERGED)
     except (ValueError, TypeError) as error:
         return tell(name, f"{error}{_raised_by(error)}", REFUSED)
-    except OSError as error:
+    except (OSError, SystemExit) as error:
+        # Where the outputs are gone, what is shown at a stop is refused, too, or ends the process.
+        if stopped := _stop_before(error):
+            return _told(name, stopped)
+        if isinstance(error, SystemExit):
+            raise
         return tell(name, os_sentence(error), REFUSED)
     except StoppedError as stopped:
-        kind = signal.Signals(stopped.number).name
-        sentence = f"stopped by {kind}; the same command goes on from the last checkpoint"
-        return tell(name, sentence, 128 + stopped.number)
+        return _told(name, stopped)
     finally:
+        drop_lost_outputs()
         for number, handler in before.items():
             if signal.getsignal(number) is _stop:
                 signal.signal(number, handler or signal.SIG_DFL)
 
 
+def _told(name: str, stopped: StoppedError) -> int:
+    kind = signal.Signals(stopped.number).name
+    sentence = f"stopped by {kind}; the same command goes on from the last checkpoint"
+    return tell(name, sentence, 128 + stopped.number)
+
+
+def _stop_before(error: BaseException) -> StoppedError | None:
+    """Return the stop in whose course an error was raised, None where there was none."""
+    before = error.__context__
+    while before is not None and not isinstance(before, StoppedError):
+        before = before.__context__
+    return before
+
+
 def os_sentence(error: OSError) -> str:
     """Say what the system refused, and what can be done."""
+    if error.errno == errno.EPIPE:
+        return "what it writes to was closed; the same command goes on from the last checkpoint"
     remedy = (ROOM | RIGHTS).get(error.errno)
     if remedy is None:
         return str(error)
@@ -115,15 +152,18 @@ def _in_thread(what: threading.ExceptHookArgs) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_DFL)
+    for each in ENDS:
+        # When a terminal closes, its shell may send a second SIGHUP, and torchrun another.
+        signal.signal(each, signal.SIG_IGN if each == CLOSED else signal.SIG_DFL)
     raise StoppedError(number)
 
 
 def tell(name: str, sentence: str, status: int) -> int:
-    """Write a sentence to the standard error, and give the exit status."""
-    # Neither wrapped nor marked up, because names of files stand in it.
-    errors = Console(stderr=True, highlight=False)
-    errors.print(f"{name}: {sentence}", style="red", markup=False, soft_wrap=True)
-    sys.stderr.flush()
+    """Write a sentence to the standard error, on one line, and return the exit status."""
+    # What libraries say may have several lines; what a file holds may be of any length.
+    words = re.sub(r"\s*[\r\n\t]\s*", " ", sentence)
+    if len(words) > LONGEST:
+        words = f"{words[:LONGEST]}... (cut off, of {len(words):,} characters)"
+    with contextlib.suppress(OSError):  # where it is gone, the status is all that is left to say
+        PlainConsole(stderr=True).print(f"{name}: {words}", style="red", soft_wrap=True)
     return status

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from effconv_core.conv import CLASSES
 from effconv_core.io.atomic import written_whole
+from effconv_core.io.terminal import printable
 from effconv_core.plan import SizePlan
 from effconv_core.search import SearchStep
 
@@ -29,12 +30,16 @@ __all__ = ["draw_course", "draw_kernels", "draw_sizes", "kernels_of", "save_figu
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 FORMATS = (".png", ".svg")
+MOST_NAMES, MOST_BARS = 200, 1000  # of a picture of sizes
+WIDEST = 65.0  # inches
+LONGEST = 60  # characters of a name
 
 
 def draw_sizes(plans: Mapping[str, SizePlan], axes: "Axes | None" = None) -> Figure:
     """Draw the sizes of one plan along the network, or of several side by side.
 
-    Soft sizes are dots. A layer with a size for each axis has a bar for each.
+    Soft sizes are dots. A layer with a size for each axis has a bar for each. Of more than 200
+    bars some are named, and of more than 1,000 the tops are one line, so that it stays a picture.
 
     Args:
         plans: title to plan. Layers are those of the first, then others in their order.
@@ -47,22 +52,39 @@ def draw_sizes(plans: Mapping[str, SizePlan], axes: "Axes | None" = None) -> Fig
         raise ValueError("there is no plan to draw; pass at least one")
     bars = {title: _by_bar(plan, plan.sizes) for title, plan in plans.items()}
     places = {name: i for i, name in enumerate(dict.fromkeys(n for b in bars.values() for n in b))}
-    axes = _axes(axes, width=max(6.0, 0.25 * len(places) * (1 + 0.3 * len(plans))))
+    axes = _axes(axes, width=min(max(6.0, 0.25 * len(places) * (1 + 0.3 * len(plans))), WIDEST))
     width = 0.8 / len(plans)
     for number, (title, plan) in enumerate(plans.items()):
         shift = (number - (len(plans) - 1) / 2) * width
         own = [places[name] + shift for name in bars[title]]
         colour = COLOURS[number % len(COLOURS)]
-        axes.bar(own, list(bars[title].values()), width, color=colour, label=title)
+        sizes = list(bars[title].values())
+        label = _short(title)
+        if len(places) > MOST_BARS:
+            axes.plot(own, sizes, color=colour, linewidth=0.5, label=label)
+        else:
+            axes.bar(own, sizes, width, color=colour, label=label)
         if plan.soft_sizes:
             soft = list(_by_bar(plan, plan.soft_sizes).values())
             label = "soft size" if number == len(plans) - 1 else None
             axes.plot(own, soft, "k.", markersize=4, label=label)
-    axes.set_xticks(range(len(places)), list(places), rotation=90, fontsize=7)
+    every = -(-len(places) // MOST_NAMES)
+    names = [_short(name) for name in list(places)[::every]]
+    axes.set_xticks(range(0, len(places), every), names, rotation=90, fontsize=7, parse_math=False)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(title="kernel sizes", ylabel="size (pixels)")
-    axes.legend(fontsize=8)
+    _add_legend(axes, fontsize=8, loc="best" if len(places) <= MOST_BARS else "upper right")
     return axes.figure
+
+
+def _add_legend(axes: "Axes", **options: Any) -> None:
+    for text in axes.legend(**options).get_texts():
+        text.set_parse_math(False)  # names are no formulas
+
+
+def _short(name: str) -> str:
+    name = printable(name)
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}...{name[-LONGEST // 2 :]}"
 
 
 def _by_bar(plan: SizePlan, sizes: Mapping[str, Any]) -> dict[str, float]:
@@ -103,9 +125,10 @@ def draw_course(
         )
     axes = _axes(axes, width=7.0)
     for name, course in zip(names, rows.T, strict=True):
-        axes.plot(np.arange(1, len(rows) + 1), course, label=name, linewidth=1)
+        axes.plot(np.arange(1, len(rows) + 1), course, label=_short(name), linewidth=1)
     axes.set(title="soft sizes during the search", xlabel="step", ylabel="soft size (pixels)")
-    axes.legend(fontsize=5, ncols=2)
+    if len(names) <= MOST_NAMES:
+        _add_legend(axes, fontsize=5, ncols=2)
     return axes.figure
 
 
@@ -167,8 +190,9 @@ def draw_kernels(kernels: Mapping[str, Tensor], *, columns: int = 10) -> Figure:
             cell.set_xlim(middle_x - largest / 2, middle_x + largest / 2)
             cell.set_ylim(middle_y + largest / 2, middle_y - largest / 2)
         size = "x".join(map(str, kernels[name].shape[2:]))
-        label = f"{name}\n{size}"
-        row[0].text(-0.1, 0.5, label, ha="right", va="center", transform=row[0].transAxes)
+        label = f"{_short(name)}\n{size}"
+        beside = {"ha": "right", "va": "center", "transform": row[0].transAxes}
+        row[0].text(-0.1, 0.5, label, parse_math=False, **beside)
     return figure
 
 

@@ -17,9 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from effconv_core.batch_checks import explained_pass
 from effconv_core.conv import PredictedConv, replace_modules, resized_conv
 from effconv_core.cost_base import Searchable
-from effconv_core.io.atomic import written_whole
+from effconv_core.io.atomic import write_text
+from effconv_core.io.read_json import conform, in_brief, read_json
+from effconv_core.io.schemas import LatencyFile
 from effconv_core.measured_cost import MeasuredCost
 from effconv_core.space import Layer
 
@@ -65,9 +68,10 @@ class Latency:
         """Measure a searchable network, or read the table; the network is not changed.
 
         Raises:
-            ValueError: if the table is damaged or of another machine, version, number of threads
-                or network, if the network's device has no clock here, or if a searched layer is
-                not run on the example.
+            TypeError: if the example has another dtype than the network's parameters.
+            ValueError: if the table is damaged, holds times that nothing takes, or is of another
+                machine, version, number of threads or network, if the network's device has no clock
+                here, or if a searched layer is not run on the example.
         """
         network = copy.deepcopy(searchable).eval()
         watch = stopwatch(next(network.parameters()).device)
@@ -82,8 +86,7 @@ class Latency:
             table = _measure(network, self, watch, formats)
             table = {"schema": SCHEMA, **identity, **table, "repetitions": self.repetitions}
             if path is not None:
-                with written_whole(path) as temporary:
-                    temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+                write_text(path, json.dumps(table, indent=1) + "\n")
         return _cost_of(table, searchable)
 
     @property
@@ -142,7 +145,7 @@ def _identity(network: Searchable, arguments: tuple[Any, ...]) -> dict[str, Any]
         )
 
     hooks = [conv.register_forward_hook(note) for conv in network.convs]
-    with torch.no_grad():
+    with torch.no_grad(), explained_pass(network.model, arguments[0] if arguments else None):
         network.forward_at(network.space.smallest(), *arguments)
     for hook in hooks:
         hook.remove()
@@ -296,15 +299,15 @@ def _spread(nanoseconds: Sequence[float]) -> dict[str, float]:
 def _read(path: Path, identity: dict[str, Any], network: Searchable) -> dict[str, Any]:
     """Read a table and refuse one that is of something else."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        if table["schema"] != SCHEMA:
-            raise ValueError(f"its schema is {table['schema']!r}, and {SCHEMA} is read")
+        table = read_json(path, dict[str, Any])
+        if table.get("schema") != SCHEMA:
+            raise ValueError(f"its schema is {in_brief(table.get('schema'))}, and {SCHEMA} is read")
+        conform(table, LatencyFile, what="the table")
         for name, now in identity.items():
             if name != "layers" and table[name] != now:
-                raise ValueError(f"its {name} is {table[name]!r}, and now it is {now!r}")
+                raise ValueError(f"its {name} is {in_brief(table[name])}, and now it is {now!r}")
         for layer in network.space.layers:
             _check_layer(layer, table, identity["layers"][layer.name])
-        table["seconds of the rest"]["median"] + 0.0
     except (ValueError, KeyError, TypeError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"latency table {path} does not serve: {reason}; {REMEDY}") from None
@@ -316,11 +319,13 @@ def _check_layer(layer: Layer, table: Mapping[str, Any], now: Mapping[str, Any])
     if then is None:
         raise ValueError(f"it has no layer {layer.name!r}")
     for name, value in now.items():
-        if then[name] != value:
+        if then.get(name) != value:
             raise ValueError(
-                f"the {name} of its layer {layer.name!r} are {then[name]}, and now {value}"
+                f"the {name} of its layer {layer.name!r} are {in_brief(then.get(name))}, and now "
+                f"{value}"
             )
-    missing = [key for c in _choices(layer) if (key := _key(c)) not in table["seconds"][layer.name]]
+    seconds = table["seconds"].get(layer.name, {})
+    missing = [key for c in _choices(layer) if (key := _key(c)) not in seconds]
     if missing:
         raise ValueError(f"its layer {layer.name!r} was not measured at size(s) {missing}")
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from effconv_core.batch_checks import explained_pass
 from effconv_core.conv import PredictedConv
 from effconv_core.cost_base import Searchable, TapCost
 
@@ -33,7 +34,12 @@ class Macs:
     example: Tensor | tuple[Any, ...]
 
     def __call__(self, searchable: Searchable) -> TapCost:
-        """Count for a searchable network, in evaluation mode; it is not changed."""
+        """Count for a searchable network, in evaluation mode; it is not changed.
+
+        Raises:
+            TypeError: if the example has another dtype than the network's parameters.
+            ValueError: if it is on another device or has another number of channels.
+        """
         network = copy.deepcopy(searchable).eval()
         positions: dict[PredictedConv, int] = {}
 
@@ -45,7 +51,7 @@ class Macs:
             conv.register_forward_hook(note_output)
         sizes = network.space.smallest()
         arguments = self.example if isinstance(self.example, tuple) else (self.example,)
-        with torch.no_grad():
+        with torch.no_grad(), explained_pass(network.model, arguments[0] if arguments else None):
             kernels = network.kernels_at(sizes)  # what the predictors compute is no part of it
             with network.kernels_of(kernels), FlopCounterMode(display=False) as counter:
                 network.model(*arguments)

@@ -29,9 +29,9 @@ def progress_bar(console: Console) -> Progress:
     In a pipe or a file there is none; `step_meter` writes its lines all the same.
     """
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}% {task.fields[status]}"),
+        TextColumn("{task.percentage:>3.0f}% {task.fields[status]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -92,10 +92,11 @@ def step_meter(
             now = time.perf_counter()
             values["seconds"] = round(now - started, 3)
             started = now
-            line = f"{phase} epoch {step.epoch + 1}/{epochs}: {status}"
-            progress.console.print(line, soft_wrap=True)
         if metrics is not None:
             metrics.log(phase, step.epoch, global_step, **values)
+        if ends_epoch:
+            line = f"{phase} epoch {step.epoch + 1}/{epochs}: {status}"
+            progress.console.print(line, soft_wrap=True)
         progress.update(task, completed=global_step, status=status)
 
     return on_step

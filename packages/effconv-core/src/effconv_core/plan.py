@@ -5,19 +5,30 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import nn
 
 from effconv_core.conv import CLASSES, kernel_shape_of, replace_modules, resized_conv
-from effconv_core.io.atomic import written_whole
+from effconv_core.io import schemas
+from effconv_core.io.atomic import write_tensors, write_text
+from effconv_core.io.read_json import LIMIT, conform, decode_json, in_brief, read_limited
+from effconv_core.io.read_tensors import opened_tensors
+from effconv_core.io.schemas import (
+    LARGEST_NUMBER,
+    LARGEST_SIZE,
+    LONGEST_NAME,
+    MOST_AXES,
+    MOST_LAYERS,
+    MOST_WEIGHTS,
+)
 from effconv_core.rounding import nearest_size
 from effconv_core.space import flat
+from effconv_core.state_checks import check_weights
 
 SCHEMA = 2
 READ = (1, SCHEMA)
@@ -44,7 +55,8 @@ class SizePlan(Mapping[str, Size]):
 
     Raises:
         TypeError: if a size is no integer, or a soft size, the cost or the budget no number.
-        ValueError: if there is no layer, a size is below 1, or the soft sizes are of other layers.
+        ValueError: if there is no layer or more than 10,000, a size is not from 1 to 1,000, a
+            number is not finite or out of its range, or the soft sizes are of other layers.
     """
 
     sizes: dict[str, Size]
@@ -57,55 +69,25 @@ class SizePlan(Mapping[str, Size]):
     versions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.sizes:
-            raise ValueError("the plan holds no layer; pass at least one layer name with its size")
-        for name, size in self.sizes.items():
-            for number in size if isinstance(size, tuple) and size else (size,):
-                if isinstance(number, bool) or not isinstance(number, int):
-                    raise TypeError(
-                        f"size of layer {name!r} is {size!r}; sizes are integers, so pass one, or "
-                        "a tuple of one for each axis"
-                    )
-                if number < 1:
-                    raise ValueError(
-                        f"size of layer {name!r} is {size}; sizes start at 1, so pass 1 or more"
-                    )
-        numbers = [
-            (f"soft size of layer {name!r}", v)
-            for name, soft in self.soft_sizes.items()
-            for v in (soft if isinstance(soft, tuple) else (soft,))
-        ]
-        numbers += [
-            (name, value)
-            for name, value in (("cost", self.cost), ("budget", self.budget))
-            if value is not None
-        ]
-        for name, value in numbers:
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"{name} of the plan is {value!r}; it must be a number")
-            if not math.isfinite(value):
-                raise ValueError(f"{name} of the plan is {value}; it must be a finite number")
-        for name, numbers in self.allowed.items():
-            if not isinstance(numbers, tuple) or [type(n) for n in numbers] != [int] * 3:
-                raise TypeError(
-                    f"allowed sizes of layer {name!r} are {numbers!r}; pass three integers, the "
-                    "smallest, the largest and the step"
-                )
-            if not (1 <= numbers[0] <= numbers[1] and numbers[2] >= 1):
-                raise ValueError(
-                    f"allowed sizes of layer {name!r} are {numbers}; they start at 1 and rise, so "
-                    "pass the smallest, the largest and a step of at least 1"
-                )
+        _check_sizes(self.sizes)
+        _check_numbers(self)
+        _check_allowed(self.allowed)
         for record in self.budgets:
             if not isinstance(record, Mapping) or not record.keys() >= RECORD:
                 raise TypeError(
-                    f"a budget of the plan is {record!r}; it must be a mapping with "
+                    f"a budget of the plan is {in_brief(record)}; it must be a mapping with "
                     f"{', '.join(sorted(RECORD))}"
                 )
+        what = "what the plan says beside its sizes"
+        conform(list(map(dict, self.budgets)), schemas.BudgetRecords, what=what)
+        conform(self.versions, schemas.Versions, what=what)
+        conform(self.model, schemas.Name | None, what=what)
         for mapping, title in ((self.soft_sizes, "soft sizes"), (self.allowed, "allowed sizes")):
             if mapping and mapping.keys() != self.sizes.keys():
                 odd = sorted(mapping.keys() ^ self.sizes.keys())
-                raise ValueError(f"sizes and {title} must name the same layers; {odd} are in one")
+                raise ValueError(
+                    f"sizes and {title} must name the same layers; {in_brief(odd)} are in one"
+                )
         for name, soft in self.soft_sizes.items():
             if len(flat([soft])) != len(flat([self.sizes[name]])):
                 raise ValueError(
@@ -141,43 +123,35 @@ class SizePlan(Mapping[str, Size]):
         return nearest_size(soft, range(smallest, largest + 1, step))
 
     def to_json(self) -> str:
-        """Write the plan as JSON with a schema version."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2) + "\n"
+        """Return the plan as JSON with a schema version.
+
+        Raises:
+            ValueError: if it is longer than what `from_json` reads, by the names of its layers.
+        """
+        text = json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2) + "\n"
+        if len(text) > LIMIT:
+            raise ValueError(
+                f"the plan has {len(text):,} characters as JSON, and {LIMIT:,} are read; give its "
+                "layers shorter names"
+            )
+        return text
 
     @classmethod
-    def from_json(cls, text: str) -> "SizePlan":
+    def from_json(cls, text: str | bytes) -> "SizePlan":
         """Read a plan that `to_json` wrote.
 
         Raises:
             ValueError: if the text is no such plan; the sentence says what is wrong.
             TypeError: if a size is no integer or another entry no number.
         """
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"the plan is no JSON ({error}); pass a file that save wrote"
-            ) from None
+        content = decode_json(text, Any, what="the plan")
         if not isinstance(content, dict) or content.get("schema") not in READ:
             found = content.get("schema") if isinstance(content, dict) else type(content).__name__
             raise ValueError(
-                f"the plan has schema {found!r}; this version reads schema "
+                f"the plan has schema {in_brief(found)}; this version reads schema "
                 f"{' and '.join(map(str, READ))}, so write the plan again"
             )
-        known = {entry.name for entry in fields(cls)}
-        unknown = sorted(content.keys() - known - {"schema"})
-        if unknown:
-            raise ValueError(f"the plan has unknown fields {unknown}; it may hold {sorted(known)}")
-        for name, kind in (
-            ("sizes", dict),
-            ("soft_sizes", dict),
-            ("allowed", dict),
-            ("versions", dict),
-            ("budgets", list),
-        ):
-            if not isinstance(content.get(name, kind()), kind):
-                what = "list" if kind is list else "mapping of layer name to number"
-                raise ValueError(f"{name} of the plan is no {what}")
+        conform(content, schemas.PlanFile, what="the plan")
         content = {name: value for name, value in content.items() if name != "schema"}
         for name in ("sizes", "soft_sizes", "allowed"):
             content[name] = {
@@ -189,8 +163,7 @@ class SizePlan(Mapping[str, Size]):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan to a JSON file, whole or not at all."""
-        with written_whole(path) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
+        write_text(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "SizePlan":
@@ -203,11 +176,73 @@ class SizePlan(Mapping[str, Size]):
         if Path(path).is_dir():
             raise ValueError(f"{path} is a folder; pass a plan's file, such as plan.json of a run")
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except UnicodeDecodeError:
-            raise ValueError(f"{path}: the plan is no text; pass a file that save wrote") from None
+            return cls.from_json(read_limited(path, LIMIT))
         except (ValueError, TypeError) as error:
             raise type(error)(f"{path}: {error}") from None
+
+
+def _check_sizes(sizes: Mapping[str, Size]) -> None:
+    if not sizes:
+        raise ValueError("the plan holds no layer; pass at least one layer name with its size")
+    if len(sizes) > MOST_LAYERS:
+        raise ValueError(
+            f"the plan holds {len(sizes):,} layers; the most is {MOST_LAYERS:,}, so pass fewer"
+        )
+    for name, size in sizes.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{in_brief(name)} names a layer of the plan; names are text")
+        if len(name) > LONGEST_NAME:
+            raise ValueError(
+                f"the name of layer {in_brief(name)} has {len(name):,} characters; the most is "
+                f"{LONGEST_NAME}, so shorten it"
+            )
+        numbers = size if isinstance(size, tuple) and 0 < len(size) <= MOST_AXES else (size,)
+        for number in numbers:
+            if isinstance(number, bool) or not isinstance(number, int):
+                raise TypeError(
+                    f"size of layer {name!r} is {in_brief(size)}; sizes are integers, so pass one, "
+                    f"or a tuple of one for each axis, of which there are up to {MOST_AXES}"
+                )
+            if not 1 <= number <= LARGEST_SIZE:
+                raise ValueError(
+                    f"size of layer {name!r} is {in_brief(size)}; sizes start at 1 and end at "
+                    f"{LARGEST_SIZE:,}, so pass one between"
+                )
+
+
+def _check_numbers(plan: SizePlan) -> None:
+    numbers = [
+        (f"soft size of layer {name!r}", v, LARGEST_SIZE)
+        for name, soft in plan.soft_sizes.items()
+        for v in (soft if isinstance(soft, tuple) else (soft,))
+    ]
+    for name, value in (("cost", plan.cost), ("budget", plan.budget)):
+        if value is not None:
+            numbers.append((name, value, LARGEST_NUMBER))
+    for name, value, largest in numbers:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{name} of the plan is {in_brief(value)}; it must be a number")
+        if not 0 <= value <= largest:
+            raise ValueError(
+                f"{name} of the plan is {in_brief(value)}; it must be a finite number from 0 to "
+                f"{largest:,}"
+            )
+
+
+def _check_allowed(allowed: Mapping[str, tuple[int, int, int]]) -> None:
+    for name, numbers in allowed.items():
+        if not isinstance(numbers, tuple) or [type(n) for n in numbers] != [int] * 3:
+            raise TypeError(
+                f"allowed sizes of layer {name!r} are {in_brief(numbers)}; pass three integers, "
+                "the smallest, the largest and the step"
+            )
+        smallest, largest, step = numbers
+        if not (1 <= smallest <= largest <= LARGEST_SIZE and 1 <= step <= LARGEST_SIZE):
+            raise ValueError(
+                f"allowed sizes of layer {name!r} are {in_brief(numbers)}; they start at 1 and "
+                f"rise, to {LARGEST_SIZE:,} at most, so pass the smallest, the largest and a step "
+                "of at least 1"
+            )
 
 
 def in_words(size: float | tuple[float, ...], form: str = "d") -> str:
@@ -230,30 +265,45 @@ def apply_plan(
         generator: source of the initial values; the global one when None.
 
     Raises:
-        ValueError: if a layer is unknown or no convolution of `torch.nn`, or a size is below 1.
+        ValueError: if a layer is unknown or no convolution of `torch.nn`, a size is not from 1 to
+            1,000, or a layer would have more than 2**28 weights.
         TypeError: if a size is no integer.
     """
     sizes = SizePlan(dict(plan)).sizes
+    shapes = _kernel_shapes(model, sizes)
     cnn = copy.deepcopy(model)
     modules = dict(cnn.named_modules())
+    replace_modules(
+        cnn,
+        {
+            modules[name]: resized_conv(modules[name], shape, generator)
+            for name, shape in shapes.items()
+        },
+    )
+    return cnn
+
+
+def _kernel_shapes(model: nn.Module, sizes: Mapping[str, Size]) -> dict[str, tuple[int, ...]]:
+    """Return the taps of each layer's kernels, and refuse what cannot be built."""
+    modules = dict(model.named_modules())
     convs = [n for n, module in modules.items() if type(module) in CLASSES.values()]
-    for name in sizes:
-        if name not in convs:
+    known, shapes = set(convs), {}
+    for name, size in sizes.items():
+        if name not in known:
             kind = type(modules[name]).__name__ if name in modules else None
             raise ValueError(
                 f"layer {name!r} of the plan is {f'a {kind}' if kind else 'not in the model'}; "
                 f"a plan names convolutions of the model, which are {convs}"
             )
-    replace_modules(
-        cnn,
-        {
-            modules[name]: resized_conv(
-                modules[name], kernel_shape_of(modules[name], size), generator
+        conv = modules[name]
+        shapes[name] = kernel_shape_of(conv, size)
+        weights = conv.out_channels * (conv.in_channels // conv.groups) * math.prod(shapes[name])
+        if weights > MOST_WEIGHTS:
+            raise ValueError(
+                f"layer {name!r} would have {weights:,} weights at size {in_words(size)}; the most "
+                f"is {MOST_WEIGHTS:,}, so pass a smaller size"
             )
-            for name, size in sizes.items()
-        },
-    )
-    return cnn
+    return shapes
 
 
 def save(cnn: nn.Module, plan: SizePlan, path: str | os.PathLike[str]) -> None:
@@ -277,8 +327,7 @@ def save(cnn: nn.Module, plan: SizePlan, path: str | os.PathLike[str]) -> None:
             )
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     try:
-        with written_whole(path) as temporary:
-            save_file(tensors, temporary, metadata={"plan": plan.to_json()})
+        write_tensors(path, tensors, {"plan": plan.to_json()})
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written ({error}); name a file in a folder") from None
 
@@ -291,24 +340,26 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         path: a file of `save`.
 
     Raises:
-        ValueError: if the file holds no plan, or the plan or the weights do not fit the model.
+        ValueError: if the file holds no plan, the plan or the weights do not fit the model, or a
+            tensor is of another kind than the model's (such as int8) or not finite.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is no readable safetensors file ({error}); pass one that save wrote"
-        ) from None
-    if "plan" not in metadata:
-        raise ValueError(f"{path} holds no plan; pass a file that effconv_core.save wrote")
+    with opened_tensors(path) as file:
+        metadata = file.metadata() or {}
+        if "plan" not in metadata:
+            raise ValueError(f"{path} holds no plan; pass a file that effconv_core.save wrote")
+        try:
+            plan = SizePlan.from_json(metadata["plan"])
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"{path}: {error}") from None
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     # What is drawn is overwritten, so it is no business of the global generator.
     generator = torch.Generator()
-    cnn = apply_plan(model, SizePlan.from_json(metadata["plan"]), generator=generator)
+    cnn = apply_plan(model, plan, generator=generator)
+    remedy = "pass a file that save wrote after a training of this model"
+    check_weights(path, tensors, cnn, remedy)
     try:
         cnn.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             f"{path} does not fit the model ({error}); pass the model searched"
         ) from None

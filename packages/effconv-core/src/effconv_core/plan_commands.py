@@ -2,17 +2,17 @@
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from effconv_core.endings import REFUSED, tell
+from effconv_core.io.console import PlainConsole, parsed
+from effconv_core.io.terminal import write_output
 from effconv_core.plan import SizePlan, apply_plan, in_words, save
 from effconv_core.sources import make_model
 
@@ -27,6 +27,8 @@ class Show:
     """Figure of the sizes along the network: a .png or .svg file."""
     json: bool = False
     """Print the plan as JSON instead."""
+    overwrite: bool = False
+    """Replace the figure where it exists."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Diff:
     """Figure of all plans: a .png or .svg file."""
     json: bool = False
     """Print the sizes and what differs as JSON instead."""
+    overwrite: bool = False
+    """Replace the figure where it exists."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,8 @@ def report_command(arguments: Sequence[str]) -> int:
 
 
 def _run(prog: str, kind: Any, arguments: Sequence[str]) -> int:
-    console = Console(highlight=False)
-    command = tyro.cli(kind, args=arguments, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+    console = PlainConsole()
+    command = parsed(kind, arguments, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
     try:
         {Show: show, Diff: diff, Apply: apply, Report: report}[type(command)](command, console)
     except (OSError, ValueError, TypeError) as error:
@@ -95,29 +99,29 @@ def _run(prog: str, kind: Any, arguments: Sequence[str]) -> int:
     return 0
 
 
-def show(command: Show, console: Console) -> None:
+def show(command: Show, console: PlainConsole) -> None:
     """Print a plan, or draw it."""
     plan = SizePlan.load(command.plan)
     if command.out is not None:
-        _draw({command.plan.stem: plan}, command.out)
+        _draw({command.plan.stem: plan}, command.out, command.overwrite)
     if command.json:
-        sys.stdout.write(plan.to_json())
+        write_output(plan.to_json())
         return
-    table = Table(title=_escaped(command.plan.name))
+    table = Table(title=command.plan.name)
     for column in ("layer", "size", "soft size", "allowed", ""):
         table.add_column(column, justify="left" if column in ("layer", "") else "right")
     for name, size in plan.items():
         soft = in_words(plan.soft_sizes[name], ".2f") if plan.soft_sizes else ""
         bar = "█" * (max(size) if isinstance(size, tuple) else size)
-        table.add_row(_escaped(name), in_words(size), soft, _range(plan.allowed.get(name)), bar)
+        table.add_row(name, in_words(size), soft, _range(plan.allowed.get(name)), bar)
     console.print(table)
     for sentence in _sentences(plan):
-        console.print(sentence, markup=False, soft_wrap=True)
+        console.print(sentence, soft_wrap=True)
     if command.out is not None:
-        console.print(f"drew {command.out}", markup=False, soft_wrap=True)
+        console.print(f"drew {command.out}", soft_wrap=True)
 
 
-def diff(command: Diff, console: Console) -> None:
+def diff(command: Diff, console: PlainConsole) -> None:
     """Print plans side by side, or draw them."""
     if len(command.plans) < 2:
         raise ValueError(f"diff has {len(command.plans)} plan(s); pass the files of two or more")
@@ -128,7 +132,7 @@ def diff(command: Diff, console: Console) -> None:
     loaded = [SizePlan.load(path) for path in command.plans]
     plans = dict(zip(titles, loaded, strict=True))
     if command.out is not None:
-        _draw(plans, command.out)
+        _draw(plans, command.out, command.overwrite)
     layers = dict.fromkeys(name for plan in plans.values() for name in plan)
     sizes_of = {name: [plan.get(name) for plan in plans.values()] for name in layers}
     different = [name for name, sizes in sizes_of.items() if len(set(sizes)) > 1]
@@ -138,63 +142,65 @@ def diff(command: Diff, console: Console) -> None:
             "parameters": {title: plan.cost for title, plan in plans.items()},
             "different": different,
         }
-        sys.stdout.write(json.dumps(told) + "\n")
+        write_output(json.dumps(told) + "\n")
         return
     table = Table(title="kernel sizes")
     table.add_column("layer")
     for title in titles:
-        table.add_column(_escaped(title), justify="right")
+        table.add_column(title, justify="right")
     table.add_column("differs")
     for name, sizes in sizes_of.items():
         words = ["-" if size is None else in_words(size) for size in sizes]
-        table.add_row(_escaped(name), *words, "yes" if name in different else "")
+        table.add_row(name, *words, "yes" if name in different else "")
     costs = ["" if plan.cost is None else f"{plan.cost:,}" for plan in plans.values()]
     table.add_section()
     table.add_row("parameters", *costs, "")
     console.print(table)
     console.print(f"{len(different)} of {len(layers)} layers differ")
     if command.out is not None:
-        console.print(f"drew {command.out}", markup=False, soft_wrap=True)
+        console.print(f"drew {command.out}", soft_wrap=True)
 
 
-def apply(command: Apply, console: Console) -> None:
+def apply(command: Apply, console: PlainConsole) -> None:
     """Build the plain CNN of a plan, with weights drawn anew each time."""
     plan = SizePlan.load(command.plan)
-    if command.out.exists() and not command.overwrite:
-        raise ValueError(f"{command.out} exists; pass --overwrite to replace it or another --out")
+    _check_out(command.out, command.overwrite)
     cnn = apply_plan(make_model(command.model), plan)
     save(cnn, plan, command.out)
     count = sum(parameter.numel() for parameter in cnn.parameters())
-    console.print(f"{command.model}: {count:,} parameters", markup=False, soft_wrap=True)
+    console.print(f"{command.model}: {count:,} parameters", soft_wrap=True)
     if plan.cost is not None and plan.cost != count:
         console.print(f"the plan says {plan.cost:,}: its network, or what it counts, is another")
-    console.print(f"wrote {command.out}", markup=False, soft_wrap=True)
+    console.print(f"wrote {command.out}", soft_wrap=True)
 
 
-def report(command: Report, console: Console) -> None:
+def report(command: Report, console: PlainConsole) -> None:
     """Write the report of a run, or of several compared."""
     # Here, so that the other commands need no matplotlib.
-    from effconv_core.report import write_report
+    from effconv_core.report import is_report, write_report
 
     out = command.out
     if out is None:
         folders = [str(folder.resolve()) for folder in command.runs]
         out = Path(os.path.commonpath(folders)) / "report.html" if folders else Path("report.html")
-    if out.exists() and not command.overwrite:
-        raise ValueError(f"{out} exists; pass --overwrite to replace it or another --out")
+        if command.overwrite and os.path.lexists(out) and not is_report(out):
+            raise ValueError(f"{out} is no report of effconv, so it stays; pass another --out")
+    _check_out(out, command.overwrite)
     write_report(command.runs, out)
-    console.print(f"wrote {out}", markup=False, soft_wrap=True)
+    console.print(f"wrote {out}", soft_wrap=True)
 
 
-def _draw(plans: Mapping[str, SizePlan], out: Path) -> None:
+def _draw(plans: Mapping[str, SizePlan], out: Path, overwrite: bool) -> None:
+    _check_out(out, overwrite)
     # Here, so that tables need no matplotlib.
     from effconv_core.figures import draw_sizes, save_figure
 
     save_figure(draw_sizes(plans), out)
 
 
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
+def _check_out(out: Path, overwrite: bool) -> None:
+    if os.path.lexists(out) and not overwrite:
+        raise ValueError(f"{out} exists; pass --overwrite to replace it or another --out")
 
 
 def _range(allowed: tuple[int, int, int] | None) -> str:

@@ -2,13 +2,17 @@
 
 import datetime
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from effconv_core.comparison import compare
 from effconv_core.io.atomic import write_text
+from effconv_core.io.terminal import printable
 from effconv_core.report_parts import describe, duration, size_words
-from effconv_core.run_folder import Run, read_run
+from effconv_core.run_files import RESULT, same, settings_of
+from effconv_core.run_folder import Run, read_result, read_run
+from effconv_core.run_owner import Owner, check_place
 from effconv_core.version import core_version
 
 try:
@@ -18,7 +22,9 @@ except ModuleNotFoundError:
         "effconv_core.report needs jinja2; pip install 'effconv-core[cli]'", name="jinja2"
     ) from None
 
-__all__ = ["report_html", "write_report"]
+__all__ = ["report_html", "reported", "write_report"]
+
+HTML = "report.html"
 
 
 def write_report(folders: Sequence[str | os.PathLike[str]], path: str | os.PathLike[str]) -> None:
@@ -40,6 +46,37 @@ def write_report(folders: Sequence[str | os.PathLike[str]], path: str | os.PathL
     write_text(path, text)
 
 
+def is_report(path: Path) -> bool:
+    """Return whether a file, and no link, is a report that `write_report` has written."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b'<meta name="generator" content="effconv-core ' in file.read(4096)
+
+
+def reported(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the result of a finished run whose report was missing, after writing that.
+
+    Earlier releases wrote the report last, so that a kill could leave a finished run without it.
+
+    Args:
+        folder: of the run.
+        settings: of the command; a run of others is left as it is.
+
+    Returns:
+        The result; None where there is no such run.
+
+    Raises:
+        FileExistsError: if the folder holds something and is no run's.
+    """
+    if check_place(folder) is not Owner.RUN or settings_of(folder) != same(settings):
+        return None
+    if (folder / HTML).exists() or not (folder / RESULT).exists():
+        return None
+    write_report([folder], folder / HTML)
+    return read_result(folder)
+
+
 def report_html(runs: Sequence[Run]) -> str:
     """Give the report as HTML: no script, no address but those within the page."""
     names = [run.name for run in runs]
@@ -50,6 +87,8 @@ def report_html(runs: Sequence[Run]) -> str:
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
+        # Markup is text that the templates have made.
+        finalize=lambda value: printable(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,6 +1,8 @@
 """What the report shows of one run, as plain values for its template."""
 
 from collections.abc import Mapping
+from itertools import islice
+from math import prod
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,12 +11,14 @@ from effconv_core.conv import kernel_shape_of
 from effconv_core.plan import Size
 from effconv_core.run_folder import Run, is_number
 
+MOST_PICTURES = 200  # of layers
+MOST_LINES = 1000  # of a table that no plan limits
 PHASES = {"search": "search", "train": "found CNN", "baseline": "original sizes"}
 
 
 def describe(run: Run, title: str) -> dict[str, Any]:
     """Give what the template shows of one run; each part is empty where it is not known."""
-    layers = layer_rows(run)
+    layers, settings = layer_rows(run), flat(run.settings)
     search_seconds = [seconds for _, seconds in run.course("search", "seconds")]
     return {
         "title": title,
@@ -26,13 +30,33 @@ def describe(run: Run, title: str) -> dict[str, Any]:
         "layers": layers,
         "track": max((n for row in layers for n in (*row["taps"], *row["original"])), default=1),
         "courses": courses(run),
-        "kernels": {name: kernel_pictures(weight) for name, weight in run.kernels.items()},
+        "kernels": {
+            name: kernel_pictures(weight)
+            for name, weight in islice(run.kernels.items(), MOST_PICTURES)
+        },
         "budgets": budget_rows(run),
         "cost": cost_chart(run),
         "curves": curves(run),
         "epochs": epoch_rows(run),
-        "settings": flat(run.settings),
+        "settings": settings,
+        "left_out": left_out(run, settings),
     }
+
+
+def left_out(run: Run, settings: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each list of which the report shows a part, so that it stays short."""
+    soft = max((len(row.get("soft_sizes", ())) for row in run.rows), default=0)
+    counts = (
+        ("layers", len(run.kernels), "kernels", MOST_PICTURES),
+        ("soft sizes", soft, "course", MOST_PICTURES),
+        ("epochs", len(_by_epoch(run)), "numbers", MOST_LINES),
+        ("settings", len(settings), "values", MOST_LINES),
+    )
+    return [
+        f"Of {count:,} {what} the {part} of the first {most:,} are shown."
+        for what, count, part, most in counts
+        if count > most
+    ]
 
 
 def about(run: Run) -> str:
@@ -51,7 +75,7 @@ def layer_rows(run: Run) -> list[dict[str, Any]]:
     """Give of each layer of the plan its sizes, and its parameters where channels are known."""
     if run.plan is None:
         return []
-    rows = []
+    rows, adjusted = [], run.plan.adjusted
     for name, size in run.plan.items():
         layer = run.network.get("layers", {}).get(name, {})
         weight = run.kernels.get(name)
@@ -65,7 +89,7 @@ def layer_rows(run: Run) -> list[dict[str, Any]]:
                 "original": tuple(layer.get("kernel_size", ())),
                 "channels": layer.get("channels"),
                 "parameters": parameters_of(layer, size) if weight is None else weight.numel(),
-                "adjusted": run.plan.adjusted.get(name),
+                "adjusted": adjusted.get(name),
             }
         )
     return rows
@@ -75,10 +99,10 @@ def parameters_of(layer: Mapping[str, Any], size: Size) -> int | None:
     """Give how many weights a layer's kernels have at a size, None where it is not known."""
     if not layer:
         return None
-    count = layer["channels"][0] // layer["groups"] * layer["channels"][1]
-    for taps in kernel_shape_of(SimpleNamespace(kernel_size=layer["kernel_size"]), size):
-        count *= taps
-    return count
+    if isinstance(size, tuple) and len(size) != len(layer["kernel_size"]):
+        return None  # of another network than the plan
+    taps = kernel_shape_of(SimpleNamespace(kernel_size=layer["kernel_size"]), size)
+    return layer["channels"][0] // layer["groups"] * layer["channels"][1] * prod(taps)
 
 
 def courses(run: Run) -> list[dict[str, Any]]:
@@ -87,7 +111,7 @@ def courses(run: Run) -> list[dict[str, Any]]:
         (row["global_step"], row["soft_sizes"])
         for row in run.rows
         if row["phase"] == "search"
-        and isinstance(row.get("soft_sizes"), list)
+        and "soft_sizes" in row
         and all(is_number(v) for v in row["soft_sizes"])
     ]
     # Of one length, whatever a run that was gone on with another version has left.
@@ -95,7 +119,7 @@ def courses(run: Run) -> list[dict[str, Any]]:
     if not rows or not rows[-1][1]:
         return []
     labels = _labels(run, len(rows[-1][1]))
-    largest = max(max(values) for _, values in rows)
+    largest = max(max(map(abs, values)) for _, values in rows)
     every = max(1, -(-len(rows) // 6))
     shown = [*rows[0:-1:every], rows[-1]]
     return [
@@ -108,7 +132,7 @@ def courses(run: Run) -> list[dict[str, Any]]:
             "line": small_course([(step, values[i]) for step, values in rows], largest),
             "some": [(step, values[i]) for step, values in shown],
         }
-        for i, (label, final) in enumerate(labels)
+        for i, (label, final) in enumerate(labels[:MOST_PICTURES])
     ]
 
 
@@ -205,9 +229,6 @@ def curves(run: Run) -> list[Chart]:
 
 def epoch_rows(run: Run) -> list[dict[str, Any]]:
     """Give of each epoch the mean loss and accuracy of its readings, and its time."""
-    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for row in run.rows:
-        groups.setdefault((row["phase"], row.get("epoch", 0)), []).append(row)
 
     def mean(rows: list[dict[str, Any]], value: str) -> float | None:
         values = [row[value] for row in rows if is_number(row.get(value))]
@@ -224,8 +245,15 @@ def epoch_rows(run: Run) -> list[dict[str, Any]]:
                 (r["parameters"] for r in reversed(rows) if is_number(r.get("parameters"))), None
             ),
         }
-        for (phase, epoch), rows in groups.items()
+        for (phase, epoch), rows in islice(_by_epoch(run).items(), MOST_LINES)
     ]
+
+
+def _by_epoch(run: Run) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in run.rows:
+        groups.setdefault((row["phase"], row.get("epoch", 0)), []).append(row)
+    return groups
 
 
 def flat(settings: Mapping[str, Any], before: str = "") -> dict[str, str]:

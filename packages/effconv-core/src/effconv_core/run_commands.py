@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import re
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,14 +10,17 @@ from typing import Any, Literal, TypeVar
 
 import torch
 import tyro
-from rich.console import Console
 from torch import nn
 
+from effconv_core.batch_checks import check_targets, explained_pass
 from effconv_core.budget import Budget
 from effconv_core.config import RECIPES, SearchConfig
 from effconv_core.endings import REFUSED, run_command
+from effconv_core.io.console import PlainConsole, parsed
+from effconv_core.io.terminal import write_output
 from effconv_core.macs import Macs
 from effconv_core.plan import SizePlan
+from effconv_core.run_names import name_of
 from effconv_core.sources import OWN, Data, make_data, make_model
 from effconv_core.torchrun import OtherRankError, Ranks, joined
 from effconv_core.training import TrainConfig, training_of
@@ -46,7 +47,7 @@ class Subject:
     """torchvision:NAME, timm:NAME, effconv:NAME, or
     package.module:function, called with nothing."""
     data: tyro.conf.Positional[said(str, metavar="DATA")]
-    """Folder that `effconv data prepare` wrote, or
+    """Set of `effconv data prepare`: folder or http(s); or
     package.module:function, called with batch_size and
     seed, for the loaders of training and of the test."""
     num_classes: said(int | None, metavar="INT") = None
@@ -156,21 +157,21 @@ def _parse(
         arguments = ["--help"]
     elif {"--help", "-h"} & set(arguments):
         kind, arguments = short, ["--help"]
-    return tyro.cli(
+    return parsed(
         kind,
+        arguments,
         default=kind(**given),
-        args=arguments,
         prog=prog,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
 
 
 def _run(
-    options: Search | Train, do: Callable[[Any, Console, Ranks], tuple[Path, dict[str, Any]]]
+    options: Search | Train, do: Callable[[Any, PlainConsole, Ranks], tuple[Path, dict[str, Any]]]
 ) -> int:
     """Do a run, in several processes where torchrun has started this one; give the exit status."""
     check_options(options)
-    console, started = Console(stderr=options.json), time.perf_counter()
+    console, started = PlainConsole(stderr=options.json), time.perf_counter()
     with joined(options.device) as ranks:
         console.quiet = ranks.rank > 0
         try:
@@ -181,11 +182,11 @@ def _run(
     seconds = time.perf_counter() - started
     console.print(f"{folder / 'report.html'} written after {seconds:.0f} s", soft_wrap=True)
     if options.json and leads:
-        sys.stdout.write(json.dumps({"run": str(folder), **result}) + "\n")
+        write_output(json.dumps({"run": str(folder), **result}) + "\n")
     return 0
 
 
-def _search(options: Search, console: Console, ranks: Ranks) -> tuple[Path, dict[str, Any]]:
+def _search(options: Search, console: PlainConsole, ranks: Ranks) -> tuple[Path, dict[str, Any]]:
     data = _images(options, options.batch_size, ranks)
     model = _network(options, data)
     budget = None
@@ -208,7 +209,7 @@ def _search(options: Search, console: Console, ranks: Ranks) -> tuple[Path, dict
     return folder, result
 
 
-def _train(options: Train, console: Console, ranks: Ranks) -> tuple[Path, dict[str, Any]]:
+def _train(options: Train, console: PlainConsole, ranks: Ranks) -> tuple[Path, dict[str, Any]]:
     plan = None if options.plan is None else SizePlan.load(options.plan)
     data = _images(options, options.train.batch_size, ranks)
     model = _network(options, data)
@@ -246,10 +247,12 @@ def _network(options: Search | Train, data: Data) -> nn.Module:
 
 @torch.no_grad()
 def _check_fit(model: nn.Module, options: Search | Train, data: Data) -> None:
-    """Refuse a network that does not take the images, or gives something else than scores."""
+    """Refuse a network that does not take the images, or gives no score for each of the classes."""
     what, shape = f"model {options.model!r}", (1, *data.image_shape)
+    images = torch.zeros(shape) if data.first is None else data.first[0][:1].cpu()
     try:
-        scores = model.eval()(torch.zeros(shape))
+        with explained_pass(model.eval(), images):
+            scores = model(images)
     except RuntimeError as error:
         raise ValueError(
             f"{what} does not take images of shape {shape} ({error}); name another, or prepare the "
@@ -266,12 +269,14 @@ def _check_fit(model: nn.Module, options: Search | Train, data: Data) -> None:
             f"{what} gives {scores.shape[1]} scores, and the set has {data.num_classes} classes; "
             "name one that tells them all apart"
         )
+    if data.first is not None:
+        batch, labels = data.first
+        check_targets(scores.expand(len(batch), -1), labels)
 
 
 def _folder(options: Search | Train, *more: str) -> Path:
     data = options.data if OWN.fullmatch(options.data) else Path(options.data).name
-    words = "-".join([data, options.model, *more])
-    return options.runs / (options.name or re.sub(r"[^\w.-]+", "-", words))
+    return options.runs / (options.name or name_of(data, options.model, *more))
 
 
 def _settings(options: Search | Train) -> dict[str, Any]:

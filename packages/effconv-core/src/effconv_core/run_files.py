@@ -5,7 +5,7 @@ What such a folder may hold stands in `run_folder.py`, which reads it.
 
 import json
 import platform
-import shutil
+import secrets
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,42 +18,69 @@ import torch.distributed as dist
 from torch import nn
 
 from effconv_core.choice import left_alone, searched_layers
-from effconv_core.claim import CLAIMS, claim
-from effconv_core.io.atomic import append_text, write_text
+from effconv_core.claim import claim
+from effconv_core.io.atomic import append_text, remove_file, write_text
+from effconv_core.run_folder import read_config, read_rows
+from effconv_core.run_owner import (
+    TENSORBOARD,
+    Owner,
+    check_place,
+    clear,
+    mark,
+    remove_leftovers_of_run,
+    written,
+)
 
 REPORT = "report.md"
-RESULT = "result.json"  # written last: the run is finished
+RESULT = "result.json"  # the last file that a run writes: it is finished
+FAILED = "failed.json"
+ROWS_LIMIT = 1 << 30  # bytes of the metrics of a run that goes on
 PACKAGES = ("effconv-core", "effconv-kernels", "effconv-models", "effconv-data")
 
 
 def check_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
-    """Tell whether a run of these settings was interrupted in a folder.
+    """Return whether a run of these settings was interrupted in a folder; nothing is changed.
 
     Args:
         folder: where the run is kept.
         settings: what decides the run's outcome.
-        overwrite: whether what is there is to be deleted.
+        overwrite: whether a run that is there is to be deleted.
 
     Raises:
-        FileExistsError: if the run is finished, or was made with other settings, and is not to be
-            deleted; or if what is to be deleted is no run.
+        FileExistsError: if the folder holds something and is no run's; or if its run is finished,
+            or was made with other settings, and is not to be deleted.
     """
-    remedy = "pass --overwrite to delete it and run again, or another --name"
-    config = folder / "config.json"
-    if overwrite:
-        if not config.exists() and _contents(folder):
-            raise FileExistsError(f"{folder} is no run folder, so it is not deleted; pass --name")
+    owner = check_place(folder)
+    if overwrite or owner is Owner.NOBODY:
         return False
+    remedy = "pass --overwrite to delete it and run again, or another --name"
     if (folder / RESULT).exists():
         raise FileExistsError(f"run {folder} is finished, see {folder / RESULT}; {remedy}")
-    if not config.exists():
+    before = settings_of(folder)
+    if before is None:
+        if left := sorted(path.name for path in written(folder) if path.name != FAILED):
+            raise FileExistsError(
+                f"{folder} holds {left[0]} of a run whose config.json is missing; {remedy}"
+            )
         return False
-    before = json.loads(config.read_text(encoding="utf-8")).get("settings", {})
-    now = json.loads(json.dumps(settings))
+    now = same(settings)
     if before != now:
         changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
         raise FileExistsError(f"run {folder} was begun with another {', '.join(changed)}; {remedy}")
     return True
+
+
+def same(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as they come back from a JSON file, where a tuple is a list."""
+    return json.loads(json.dumps(settings))
+
+
+def settings_of(folder: Path) -> dict[str, Any] | None:
+    """Return the settings that a run was begun with, None where there is no `config.json`."""
+    try:
+        return read_config(folder).settings
+    except FileNotFoundError:
+        return None
 
 
 def open_run(
@@ -71,7 +98,7 @@ def open_run(
         settings: what decides the run's outcome; written to `config.json`.
         data: what the data are, written beside the device and the versions.
         network: what `describe` gives, written there too where there is a search.
-        overwrite: delete what is there and start again.
+        overwrite: delete what an earlier run has written there and start again.
 
     Returns:
         Whether an interrupted run goes on.
@@ -79,11 +106,12 @@ def open_run(
     Raises:
         FileExistsError: as `check_run` does.
     """
-    if check_run(folder, settings, overwrite=overwrite):
+    goes_on = check_run(folder, settings, overwrite=overwrite)
+    mark(folder)
+    if goes_on:
+        remove_leftovers_of_run(folder)
         return True
-    for path in _contents(folder):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
+    clear(folder)
     content = {
         "settings": settings,
         "environment": {"data": data, **environment(settings["device"])},
@@ -103,6 +131,7 @@ def begun(
         FileExistsError: as `check_run` does, or if another process is at work in the folder.
     """
     check_run(folder, settings, overwrite=overwrite)
+    mark(folder)
     with claim(folder):
         yield open_run(folder, settings, data, overwrite=overwrite)
 
@@ -124,19 +153,14 @@ def describe(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _contents(folder: Path) -> list[Path]:
-    """Give what lies in a folder, but for the claims on it."""
-    return [p for p in folder.iterdir() if p.name != CLAIMS] if folder.exists() else []
-
-
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """Write a run's result, which finishes it; `networks` are those that it trained."""
+    """Write a run's result, after all else that it writes: this marks it as finished.
+
+    Args:
+        folder: of the run.
+        result: what JSON can hold; `networks` are those that it trained.
+    """
     write_text(folder / RESULT, json.dumps(result) + "\n")
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """Read a finished run's result."""
-    return json.loads((folder / RESULT).read_text(encoding="utf-8"))
 
 
 def environment(device: str) -> dict[str, str]:
@@ -192,13 +216,13 @@ class Metrics:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "metrics.jsonl"
         self.begun: set[str] = set()
-        self.writer = _tensorboard(folder / "tensorboard")
+        self.writer = _tensorboard(folder / TENSORBOARD)
 
     def log(self, phase: str, epoch: int, global_step: int, **values: Any) -> None:
         """Append one row; numbers become curves named `phase/value` in TensorBoard."""
         if phase not in self.begun:
             self.begun.add(phase)
-            kept = [r for r in self.rows() if r["phase"] != phase or r["epoch"] < epoch]
+            kept = [r for r in self.rows() if r["phase"] != phase or r.get("epoch", 0) < epoch]
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         row = {"phase": phase, "epoch": epoch, "global_step": global_step, **values}
         append_text(self.path, json.dumps(row) + "\n")
@@ -207,11 +231,18 @@ class Metrics:
                 self.writer.add_scalar(f"{phase}/{name}", value, global_step)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Give all rows written so far; a last line cut off by an interruption is left out."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """Return all rows written so far; a last line cut off by an interruption is left out.
+
+        Raises:
+            ValueError: if a line holds no reading; the sentence names it.
+        """
+        rows = []
+        with suppress(FileNotFoundError):
+            for row in read_rows(self.path, limit=ROWS_LIMIT):
+                if isinstance(row, ValueError):
+                    raise row
+                rows.append(row)
+        return rows
 
     def close(self) -> None:
         """Finish the TensorBoard file."""
@@ -225,7 +256,10 @@ def _tensorboard(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder))
+    if folder.is_symlink():
+        remove_file(folder)  # it could lead anywhere
+    # TensorBoard's own name is one that somebody can guess, and lay a link there.
+    return SummaryWriter(str(folder), filename_suffix=f".{secrets.token_hex(8)}")
 
 
 def seconds_per_epoch(metrics: Metrics, *phases: str) -> float | None:

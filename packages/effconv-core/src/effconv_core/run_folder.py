@@ -14,24 +14,33 @@ A run's folder may hold, each of them optional but for one of the first three:
   `test_accuracy`, from 0 to 1.
 - `cnn.safetensors`, what `save` writes, or while it is trained `train.safetensors`, what
   `save_training_state` writes.
+- `effconv-run.json`: says that the folder is a run's, see `run_owner.py`; reading needs none.
 """
 
 import json
 import math
 import os
-from collections.abc import Mapping
+from array import array
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from effconv_core.io import schemas
+from effconv_core.io.read_json import LINES, conform, read_json, read_lines
+from effconv_core.io.read_tensors import opened_tensors
+from effconv_core.io.schemas import LARGEST_SIZE, LARGEST_VALUE, MOST_AXES, MOST_WEIGHTS
+from effconv_core.io.terminal import printable
 from effconv_core.plan import SizePlan
 
 __all__ = ["Run", "read_run"]
 
 BEGINNINGS = ("config.json", "plan.json", "metrics.jsonl")
+MOST_ROWS = 200_000
+SHOWN = schemas.Reading.__annotations__.keys() | schemas.Moment.__annotations__.keys()
+FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
@@ -72,12 +81,18 @@ class Run:
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether a value is a finite number that float32 can hold, so that sums of it are."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and -LARGEST_VALUE <= value <= LARGEST_VALUE
 
 
-def read_run(folder: str | os.PathLike[str]) -> Run:
+def read_run(folder: str | os.PathLike[str], *, result: Mapping[str, Any] | None = None) -> Run:
     """Read a run's folder, finished or not.
+
+    Args:
+        folder: of the run.
+        result: what `result.json` is to hold, for the report of a run that is about to finish;
+            read from that file when None.
 
     Raises:
         ValueError: if it is no run's folder.
@@ -89,103 +104,139 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
             "that a search wrote"
         )
     missing: list[str] = []
-    config = _read_json(folder / "config.json", missing, "settings and versions are not known")
-    results = _read_json(
-        folder / "result.json",
-        missing,
-        "test accuracies are not known: the run is not finished, or an older version wrote it",
+    config = _read(read_config, folder, "config.json", missing, "settings and versions")
+    results = (
+        _read(
+            read_result,
+            folder,
+            "result.json",
+            missing,
+            "test accuracies",
+            "the run is not finished, or an older version wrote it",
+        )
+        if result is None
+        else json.loads(json.dumps(result))
     )
     rows = _read_rows(folder / "metrics.jsonl", missing)
     plan = _read_plan(folder / "plan.json", missing)
     kernels, kernels_from = _read_kernels(folder, plan, missing)
+    config = schemas.ConfigFile() if config is None else config
     return Run(
-        folder.resolve().name,
-        _mapping(config, "settings"),
-        _mapping(config, "environment"),
-        _network(_mapping(config, "network")),
+        printable(folder.resolve().name),
+        config.settings,
+        config.environment,
+        _network(config.network, missing),
         rows,
         plan,
-        {k: v for k, v in _mapping(results, "networks").items() if isinstance(v, dict)},
+        (results or {}).get("networks", {}),
         kernels,
         kernels_from,
         missing,
     )
 
 
-def _mapping(content: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = content.get(name)
-    return value if isinstance(value, dict) else {}
+def read_config(folder: Path) -> schemas.ConfigFile:
+    """Read a run's `config.json`.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        OSError: if it cannot be read.
+        ValueError: if it is none that a run writes.
+    """
+    return read_json(folder / "config.json", schemas.ConfigFile, finite=False)
 
 
-def _network(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what is as it should be of the description of a network."""
-    layers = {
-        name: layer
-        for name, layer in _mapping(content, "layers").items()
-        if isinstance(layer, dict)
-        and len(_counts(layer.get("channels"))) == 2
-        and _counts([layer.get("groups")])
-        and _counts(layer.get("kernel_size"))
-    }
-    return {**content, "layers": layers, "left_alone": _mapping(content, "left_alone")}
+def read_result(folder: Path) -> dict[str, Any]:
+    """Read a finished run's `result.json`, which holds what its command has written.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        OSError: if it cannot be read.
+        ValueError: if it is none that a run writes.
+    """
+    path = folder / "result.json"
+    content = read_json(path, dict[str, Any], finite=False)
+    conform(content, schemas.ResultFile, what=str(path))
+    return content
 
 
-def _counts(values: object) -> list[int]:
-    whole = isinstance(values, list) and all(type(n) is int and n > 0 for n in values)
-    return values if whole else []
+def read_rows(path: Path, *, limit: int = LINES) -> Iterator[dict[str, Any] | ValueError]:
+    """Read a run's `metrics.jsonl`: see `read_lines`; a row is what `schemas.Reading` says.
+
+    What else a row holds is left as it is.
+    """
+    for row in read_lines(path, dict[str, Any], limit=limit, finite=False):
+        try:
+            if not isinstance(row, ValueError):
+                conform(row, schemas.Reading, what=str(path))
+            yield row
+        except ValueError as error:
+            yield error
 
 
-def _read_json(path: Path, missing: list[str], so: str) -> dict[str, Any]:
+def _read(
+    read: Callable[[Path], Any],
+    folder: Path,
+    name: str,
+    missing: list[str],
+    what: str,
+    why: str = "",
+) -> Any:
+    """Read one of a run's files, or return None and say so."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read(folder)
     except FileNotFoundError:
-        missing.append(f"There is no {path.name}, so {so}.")
-        return {}
+        missing.append(f"There is no {name}, so {what} are not known{why and f': {why}'}.")
     except (OSError, ValueError) as error:
-        missing.append(f"{path.name} cannot be read ({error}), so {so}.")
-        return {}
-    if isinstance(content, dict):
-        return content
-    missing.append(f"{path.name} holds no mapping, so {so}.")
-    return {}
+        missing.append(f"{name} cannot be read ({_brief(error)}), so {what} are not known.")
+    return None
+
+
+def _brief(error: Exception) -> str:
+    return printable(str(error)[:500])
+
+
+def _network(content: dict[str, Any], missing: list[str]) -> dict[str, Any]:
+    nothing = {"layers": {}, "left_alone": {}}
+    try:
+        return {**nothing, **content, **conform(content, schemas.Network, what="network")}
+    except ValueError as error:
+        missing.append(f"The network in config.json is not known: {_brief(error)}.")
+        return nothing
 
 
 def _read_rows(path: Path, missing: list[str]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    unread: list[ValueError] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        for row in read_rows(path):
+            if isinstance(row, ValueError):
+                unread.append(row)
+            elif len(rows) == MOST_ROWS:
+                missing.append(f"Of {path.name} the first {MOST_ROWS:,} readings are shown.")
+                break
+            else:
+                # What the report shows, and a search's many numbers without an object for each.
+                kept = {name: value for name, value in row.items() if name in SHOWN}
+                if "soft_sizes" in kept:
+                    kept["soft_sizes"] = array("d", kept["soft_sizes"])
+                rows.append(kept)
     except FileNotFoundError:
         missing.append(f"There is no {path.name}, so the course of the run is not known.")
-        return []
     except (OSError, ValueError) as error:
-        missing.append(f"{path.name} cannot be read ({error}), so the run's course is not known.")
-        return []
-    rows, unread = [], 0
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            # An interruption cuts off the last line, and nothing else.
-            unread += line.endswith("\n") and bool(line.strip())
-            continue
-        if (
-            isinstance(row, dict)
-            and isinstance(row.get("phase"), str)
-            and is_number(row.get("global_step"))
-            and is_number(row.get("epoch", 0))
-        ):
-            rows.append(row)
-        else:
-            unread += 1
+        missing.append(f"{path.name} cannot be read ({_brief(error)}): the course is not known.")
     if unread:
-        missing.append(f"{unread} of {len(lines)} lines of {path.name} are no readings: left out.")
-    for phase in dict.fromkeys(row["phase"] for row in rows):
-        steps = [
-            row["global_step"]
-            for row in rows
-            if row["phase"] == phase and "loss" in row and not is_number(row["loss"])
-        ]
-        if steps:
-            missing.append(f"The loss of phase {phase} is not finite from step {steps[0]} on.")
+        count = len(unread) + len(rows)
+        missing.append(
+            f"{len(unread)} of {count} lines of {path.name} are no readings: left out. The first: "
+            f"{_brief(unread[0])}."
+        )
+    first: dict[str, int] = {}
+    for row in rows:
+        if "loss" in row and not is_number(row["loss"]):
+            first.setdefault(row["phase"], row["global_step"])
+    for phase, step in first.items():
+        missing.append(f"The loss of phase {printable(phase)} is not finite from step {step} on.")
     return rows
 
 
@@ -195,7 +246,7 @@ def _read_plan(path: Path, missing: list[str]) -> SizePlan | None:
     except FileNotFoundError:
         missing.append(f"There is no {path.name}: the search has not ended.")
     except (OSError, ValueError, TypeError) as error:
-        missing.append(f"{path.name} cannot be read ({error}), so the sizes are not known.")
+        missing.append(f"{path.name} cannot be read ({_brief(error)}): the sizes are not known.")
     return None
 
 
@@ -210,23 +261,40 @@ def _read_kernels(
         if not path.exists():
             continue
         try:
-            with safe_open(path, framework="pt") as file:
+            with opened_tensors(path) as file:
                 keys = set(file.keys())
                 found = {layer: _weight_of(prefix + layer, keys) for layer in plan}
+                slices = {layer: file.get_slice(key) for layer, key in found.items() if key}
                 kernels = {
-                    layer: file.get_tensor(key).float() for layer, key in found.items() if key
+                    layer: file.get_tensor(found[layer]).float()
+                    for layer, part in slices.items()
+                    if _is_kernel(part)
                 }
-        except (OSError, SafetensorError) as error:
-            missing.append(f"{name} cannot be read ({error}), so the kernels are not shown.")
+        except (OSError, ValueError, TypeError) as error:
+            missing.append(f"{name} cannot be read ({_brief(error)}): the kernels are not shown.")
             return {}, ""
-        if len(kernels) < len(plan):
-            missing.append(f"{name} lacks the kernels of {len(plan) - len(kernels)} layers.")
+        if odd := len(slices) - len(kernels):
+            missing.append(f"{name} holds weights of {odd} layers that are no kernels: left out.")
+        if lacking := len(plan) - len(slices):
+            missing.append(f"{name} lacks the kernels of {lacking} layers.")
         return kernels, name
     missing.append(
         "There are no weights (cnn.safetensors), so the kernels are not shown: the found CNN was "
         "not trained, or its weights were not kept."
     )
     return {}, ""
+
+
+def _is_kernel(part: Any) -> bool:
+    """Return whether a stored tensor can be the kernels of a convolution: floats, with taps."""
+    shape = part.get_shape()
+    return (
+        2 < len(shape) <= 2 + MOST_AXES
+        and all(shape)
+        and max(shape[2:]) <= LARGEST_SIZE
+        and math.prod(shape) <= MOST_WEIGHTS
+        and part.get_dtype() in FLOATS
+    )
 
 
 def _weight_of(layer: str, keys: set[str]) -> str | None:

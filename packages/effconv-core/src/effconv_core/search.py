@@ -11,11 +11,13 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
+from effconv_core.batch_checks import checked_loss, explained_pass
 from effconv_core.batches import epoch_batches
 from effconv_core.budget import Budgets
 from effconv_core.checkpoint import (
+    check_epoch,
+    check_progress,
     last_state,
     put_training_state,
     read_training_state,
@@ -23,11 +25,11 @@ from effconv_core.checkpoint import (
 )
 from effconv_core.choice import LayerFilter, Ranges
 from effconv_core.config import SearchConfig, recipe
-from effconv_core.conv import PredictedConv
 from effconv_core.divergence import check_parameters, finite_soon, no_finite_loss
 from effconv_core.plan import SizePlan
 from effconv_core.ranks import check_same, data_parallel, in_step, leads
 from effconv_core.searchable import SearchableCNN
+from effconv_core.space import flat
 from effconv_core.tournament import tournament
 
 
@@ -107,10 +109,11 @@ def search(
         The plan, whose cost is within the config's tolerance of the budget.
 
     Raises:
-        TypeError: if the model, the budget or the config is of the wrong kind.
+        TypeError: if the model, the budget or the config is of the wrong kind, or inputs or targets
+            have a dtype that the network or cross entropy does not take.
         ValueError: if no layer can be searched, the budget cannot be met, the loader is empty, the
-            inputs have another channel count than the network takes, a layer is not run, or the
-            checkpoint belongs to another search.
+            inputs have another channel count than the network takes, a label is none of the
+            network's classes, a layer is not run, or the checkpoint belongs to another search.
         FloatingPointError: if the loss or a soft size is not finite; the sentence names the step,
             the layer and the last good checkpoint.
         RuntimeError: if a rank went another way than the others; the sentence names it.
@@ -146,7 +149,7 @@ def search(
     costs = {"cost of plans": _costs_of_some(searchable, budget)}
     check_same({**identity, **beginning, **costs}, next(searchable.parameters()).device, group)
     if "plan" in progress:
-        return SizePlan.from_json(progress["plan"])
+        return _plan_found(checkpoint, progress["plan"], searchable, budget)
     network = data_parallel(searchable.train(), group)
     for epoch in range(progress["epoch"], config.epochs):
         try:
@@ -189,26 +192,59 @@ def _resume(
     identity: dict[str, Any],
 ) -> dict[str, Any]:
     state = read_training_state(checkpoint)
-    progress = _of_this_version(state.progress)
+    check_progress(state.path, state.progress)
+    progress = _of_this_version(state.progress, identity)
     for name, value in identity.items():
         if progress.get(name) != value:
             raise ValueError(
                 f"{state.path} was written by a search whose {name} was {progress.get(name)}, not "
                 f"{value}; search with the same {name}, or delete it to start again"
             )
+    check_epoch(state.path, progress, identity["config"]["epochs"])
     counts = {f"model.{n}": v for n, v in searchable.state_dict().items() if n.endswith("_state")}
     # Before 0.2.0 nothing was drawn, so nothing was counted.
     put_training_state(state._replace(tensors={**counts, **state.tensors}), searchable, optimizer)
     return progress
 
 
-def _of_this_version(progress: dict[str, Any]) -> dict[str, Any]:
+def _plan_found(
+    checkpoint: str | os.PathLike[str] | None,
+    text: str,
+    searchable: SearchableCNN,
+    budget: Budgets,
+) -> SizePlan:
+    """Return the plan that a state holds, if this search can have found it."""
+    try:
+        plan = SizePlan.from_json(text)
+        if plan.keys() != set(searchable.layers):
+            raise ValueError(
+                f"it has the layers {list(plan)}, and searched are {searchable.layers}"
+            )
+        sizes = flat(plan[name] for name in searchable.layers)
+        ranges = searchable.space.ranges
+        fits = len(sizes) == len(ranges)
+        if not fits or not all(s in allowed for s, allowed in zip(sizes, ranges, strict=True)):
+            raise ValueError(f"its sizes are {sizes}, and not all of them are allowed")
+        cost = searchable.cost(sizes)
+        if plan.cost != cost:
+            raise ValueError(f"its cost is {plan.cost}, and its sizes cost {cost}")
+        for bound in searchable.bounds(budget):
+            # What is measured may have another cost each time.
+            if bound.budget.counter is None and not bound.low <= cost <= bound.high:
+                raise ValueError(f"its cost is {cost}, and the budget is {bound}")
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{checkpoint} holds a plan that this search cannot have found: {error}; delete it to "
+            "start again, or name another file"
+        ) from None
+    return plan
+
+
+def _of_this_version(progress: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
     """Give the progress that another version wrote with what it took for granted."""
-    if "config" not in progress:
-        return progress
     config = {**asdict(SearchConfig()), **progress["config"]}
     L = len(progress.get("layers", ()))
-    granted = {"allowed": [[1, 2 * config["k"] + 1, 1]] * L, "tie": list(range(L))}
+    granted = {"allowed": [[1, 2 * identity["config"]["k"] + 1, 1]] * L, "tie": list(range(L))}
     return {**granted, **progress, "config": config}
 
 
@@ -228,13 +264,11 @@ def _run_epoch(
     for step, (inputs, targets) in enumerate(batches):
         # Before the pass, so that the gradients' memory is free for it, and for a CUDA graph's.
         optimizer.zero_grad()
-        try:
+        with explained_pass(searchable.model, inputs):
             outputs = network(inputs)
-        except RuntimeError as error:
-            raise _channel_error(searchable, inputs) or error from None
         if epoch == step == 0:
             _check_that_all_run(searchable)
-        task_loss = criterion(outputs, targets)
+        task_loss = checked_loss(criterion, outputs, targets, first=step == 0)
         budget_loss = searchable.budget_loss(budget)
         loss = task_loss + budget_loss
         is_finite = finite_soon(loss)
@@ -265,21 +299,3 @@ def _check_that_all_run(searchable: SearchableCNN) -> None:
             f"the network did not run its layer(s) {idle} in the first step, so nothing can be "
             "learned of their sizes; leave them out with `searched`"
         )
-
-
-def _channel_error(searchable: SearchableCNN, inputs: Any) -> ValueError | None:
-    """Give a plain sentence where a convolution failed for the images' channel count."""
-    named = searchable.model.named_modules()
-    kinds = (PredictedConv, _ConvNd)
-    name, conv = next(((n, m) for n, m in named if isinstance(m, kinds)), ("", None))
-    if conv is None or not isinstance(inputs, Tensor):
-        return None
-    if inputs.dim() != 2 + len(conv.kernel_size):
-        return None
-    if inputs.shape[1] != conv.in_channels:
-        return ValueError(
-            f"the images have {inputs.shape[1]} channel(s), but the model's first convolution "
-            f"{name!r} takes {conv.in_channels}; build the model for {inputs.shape[1]} or convert "
-            "the images"
-        )
-    return None

@@ -14,8 +14,10 @@ from effconv_core import figures
 from effconv_core.choice import left_alone
 from effconv_core.conv import kernel_shape_of
 from effconv_core.io.atomic import write_text
+from effconv_core.io.schemas import ConfigFile
 from effconv_core.plan import Size, SizePlan, in_words
 from effconv_core.run_files import REPORT, Metrics, seconds_per_epoch
+from effconv_core.run_folder import read_config
 
 PHASES = {"search": "Search", "train": "Training", "baseline": "Training with original sizes"}
 
@@ -58,7 +60,12 @@ def draw_sizes(path: Path, plan: SizePlan, metrics: Metrics) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     figures.draw_sizes({"size": plan}, left)
-    courses = [row["soft_sizes"] for row in metrics.rows() if row["phase"] == "search"]
+    courses = [
+        row["soft_sizes"]
+        for row in metrics.rows()
+        if row["phase"] == "search"
+        if "soft_sizes" in row
+    ]
     figures.draw_course(courses, plan, right)
     figures.save_figure(figure, path)
 
@@ -80,14 +87,14 @@ def write_report(
             for of the `original` one; none where nothing was trained.
         metrics: the run's metrics.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    settings = config["settings"]
+    config = read_config(folder)
+    settings = config.settings
     recipe = f", recipe `{settings['recipe']}`" if "recipe" in settings else ""
     parts = [
         f"# {folder.name}",
         "",
         f"{settings['model']} on {settings['data']}{recipe}. "
-        f"Data: {config['environment']['data']}.",
+        f"Data: {config.environment.get('data', 'not known')}.",
         "",
     ]
     if networks:
@@ -134,11 +141,11 @@ def _times(settings: Mapping[str, Any], metrics: Metrics) -> str:
     return " ".join(said)
 
 
-def made_with(config: dict[str, Any]) -> list[str]:
+def made_with(config: ConfigFile) -> list[str]:
     """Give the last lines of a report: device, versions and settings, from `config.json`."""
     lines = ["", "## Made with", "", "| what | value |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in config["environment"].items()]
-    settings = json.dumps(config["settings"], indent=2)
+    lines += [f"| {name} | {value} |" for name, value in config.environment.items()]
+    settings = json.dumps(config.settings, indent=2)
     return [*lines, "", "## Settings", "", "```json", settings, "```", ""]
 
 

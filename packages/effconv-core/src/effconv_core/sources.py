@@ -30,6 +30,7 @@ class Data:
         image_shape: `(C, H, W)`.
         num_classes: how many there are; None where nothing tells.
         samples: of the training split; None where nothing tells.
+        first: the first training batch of a user's own loader; None of a set.
     """
 
     train: Callable[[int], Iterable[tuple[Any, Any]]]
@@ -38,6 +39,7 @@ class Data:
     image_shape: tuple[int, ...]
     num_classes: int | None = None
     samples: int | None = None
+    first: tuple[Any, Any] | None = None
 
 
 def make_model(
@@ -107,11 +109,11 @@ def make_data(
 
     Args:
         name: a set that effconv-data has prepared: its folder, its name below EFFCONV_DATA, or an
-            http(s) address. `WORD:NAME` where a package brings the word (see `plugins.py`). Or
-            `package.module:function`: that is called with `batch_size` and `seed` by keyword, and
-            gives two loaders of batches `(images, labels)`, of training and
-            of the test; both can be passed over again, and the first has a length. In several
-            processes it is called in each, and gives each its part.
+            http(s) address; no other address is read, and no command run. `WORD:NAME` where a
+            package brings the word (see `plugins.py`). Or `package.module:function`: that is called
+            with `batch_size` and `seed` by keyword, and gives two loaders of batches `(images,
+            labels)`, of training and of the test; both can be passed over again, and the first has
+            a length. In several processes it is called in each, and gives each its part.
         batch_size: of the first training batches, and of the test of a function.
         device: where batches of sets are given.
         seed: of order and augmentation.
@@ -183,8 +185,9 @@ def _of_a_function(name: str, batch_size: int, seed: int) -> Data:
         return tuple(pair)
 
     pairs = one_at_a_time(loaders)
-    images = next((batch[0] for batch in pairs(batch_size)[0]), None)
-    if not isinstance(images, torch.Tensor):
+    first = next(iter(pairs(batch_size)[0]), None)
+    pair = isinstance(first, list | tuple) and len(first) == 2
+    if not pair or not isinstance(first[0], torch.Tensor) or not len(first[0]):
         raise ValueError(
             f"data {name!r} gave batches that do not begin with a tensor of images; {contract}, of "
             "batches (images, labels)"
@@ -193,7 +196,8 @@ def _of_a_function(name: str, batch_size: int, seed: int) -> Data:
         lambda size: pairs(size)[0],
         lambda: pairs(batch_size)[1],
         f"what {name} gives",
-        tuple(images.shape[1:]),
+        tuple(first[0].shape[1:]),
+        first=tuple(first),
     )
 
 

@@ -60,6 +60,19 @@ class Ranks(NamedTuple):
             raise error
         return result
 
+    def from_first(self, function: Callable[[], T]) -> T:
+        """Return on all ranks what a function gives on rank 0, where alone it is called.
+
+        Raises:
+            OtherRankError: on the others, where rank 0 raised whatever it raised.
+        """
+        result = [self.on_first(function)]
+        if self.group is not None:
+            dist.broadcast_object_list(
+                result, src=0, group=self.group, device=torch.device(self.device)
+            )
+        return result[0]
+
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from effconv_core.batch_checks import checked_loss, explained_pass
 from effconv_core.batches import epoch_batches
 from effconv_core.budget import Budgets
 from effconv_core.plan import SizePlan
@@ -50,8 +51,10 @@ def tournament(
             `search`; losses are averaged over them, so that all choose the same plan.
 
     Raises:
-        ValueError: if the config has one finalist, no plan meets the budget, or the loader is
-            empty.
+        TypeError: if inputs or targets have a dtype that the network or cross entropy does not
+            take.
+        ValueError: if the config has one finalist, no plan meets the budget, the loader is empty,
+            or a label is none of the network's classes.
         FloatingPointError: if no plan has a finite loss.
     """
     plan, config = searchable.plan(budget), searchable.config
@@ -72,10 +75,13 @@ def tournament(
             if on_round is not None:
                 on_round(round_number, len(totals))
             losses = torch.zeros(len(totals), device=device)
-            for _ in range(2**round_number):
+            for number in range(2**round_number):
                 inputs, targets = next(batches)
                 for place, sizes in enumerate(totals):
-                    losses[place] += criterion(network.forward_at(sizes, inputs), targets).sum()
+                    with explained_pass(network.model, inputs):
+                        outputs = network.forward_at(sizes, inputs)
+                    first = round_number == 1 and number == place == 0
+                    losses[place] += checked_loss(criterion, outputs, targets, first=first).sum()
             average(losses, group)
             for sizes, loss in zip(totals, losses.tolist(), strict=True):
                 totals[sizes] += loss if math.isfinite(loss) else math.inf

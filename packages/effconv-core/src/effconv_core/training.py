@@ -12,8 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from effconv_core.batch_checks import IGNORED, check_targets, checked_loss, explained_pass
 from effconv_core.batches import epoch_batches
-from effconv_core.checkpoint import last_state, load_training_state, save_training_state
+from effconv_core.checkpoint import (
+    check_epoch,
+    check_progress,
+    last_state,
+    put_training_state,
+    read_training_state,
+    save_training_state,
+)
 from effconv_core.divergence import check_parameters, finite_soon, no_finite_loss
 from effconv_core.draws import seeded
 from effconv_core.ranks import check_same, leads
@@ -149,7 +157,9 @@ def train(
     Raises:
         FloatingPointError: if a loss is not finite; the sentence names the step, the layer and the
             last good checkpoint.
-        ValueError: if the checkpoint belongs to another training.
+        TypeError: if images or labels have a dtype that the network or cross entropy does not take.
+        ValueError: if the checkpoint belongs to another training, the images do not fit the
+            network, or a label is none of its classes.
         RuntimeError: if a rank would begin at another epoch.
     """
     others = set() if turns is None else set(turns.parameters)
@@ -158,12 +168,16 @@ def train(
     saved = optimizer if turns is None else turns.saved_with(optimizer)
     first_epoch = 0
     if checkpoint is not None and checkpoint.exists():
-        progress = load_training_state(checkpoint, model, saved)
+        state = read_training_state(checkpoint)
+        progress = state.progress
+        check_progress(checkpoint, progress)
         if progress["config"] != asdict(config):
             raise ValueError(
-                f"{checkpoint} was written with other training settings, {progress['config']}; "
+                f"{checkpoint} was written with other training settings, {progress.get('config')}; "
                 "train with the same, or delete it to start again"
             )
+        check_epoch(checkpoint, progress, config.epochs)
+        put_training_state(state, model, saved)
         first_epoch = progress["epoch"]
     device = next(model.parameters()).device
     check_same({"epoch": first_epoch}, device, group)
@@ -177,11 +191,12 @@ def train(
                 rate = config.lr * rate_factor(config, epoch + step / len(loader))
                 for settings in optimizer.param_groups:
                     settings["lr"] = rate * settings.get("factor", 1.0)
-                with torch.autocast(images.device.type, torch.bfloat16, lower):
+                autocast = torch.autocast(device.type, torch.bfloat16, lower)
+                with explained_pass(model, images), autocast:
                     outputs = forward(images)
                 if lower:
                     outputs = outputs.float()
-                loss = F.cross_entropy(outputs, labels)
+                loss = checked_loss(F.cross_entropy, outputs, labels, first=step == 0)
                 is_finite = finite_soon(loss)
                 optimizer.zero_grad()
                 (loss if penalty is None else loss + penalty()).backward()
@@ -215,19 +230,63 @@ def evaluate(
 
     Of several ranks, all parts count together.
 
+    Args:
+        model: gives scores `(B, classes)`; it stays in evaluation mode.
+        loader: gives images and class indices `(B,)`.
+        group: the ranks, each of which tests its own part.
+        top: how many of the likeliest classes count.
+
     Raises:
-        ValueError: if the loader gives nothing.
+        FloatingPointError: if the images of the first batch are not finite.
+        TypeError: if images or labels have a dtype that the network or class indices do not have.
+        ValueError: if the loader gives nothing, the images do not fit the network, it gives fewer
+            than `top` scores, or a label is none of its classes.
     """
     model.eval()
     device = next(model.parameters(), torch.empty(0)).device
-    counts = torch.zeros(2, dtype=torch.int64, device=device)
-    for images, labels in loader:
-        labels = labels.to(device)
-        hits = model(images.to(device)).topk(top).indices == labels[:, None]
-        counts += torch.stack([hits.sum(), torch.tensor(len(labels), device=device)])
+    counts = torch.zeros(3, dtype=torch.int64, device=device)
+    classes = 0
+    for step, (images, labels) in enumerate(loader):
+        images, labels = images.to(device), labels.to(device)
+        if not labels.is_floating_point():
+            labels = labels.long()  # here any integers do
+        with explained_pass(model, images):
+            outputs = model(images)
+        if step == 0:
+            _check_test(outputs, images, labels, top)
+            classes = outputs.shape[1]
+        hits = outputs.topk(top).indices == labels[:, None]
+        outside = (labels < 0) | (labels >= classes)
+        samples = torch.tensor(len(labels), device=device)
+        counts += torch.stack([hits.sum(), samples, (outside & (labels != IGNORED)).sum()])
     if group is not None:
         dist.all_reduce(counts, group=group)
-    correct, samples = counts.tolist()
+    correct, samples, outside = counts.tolist()
+    if outside:
+        raise ValueError(
+            f"the loader of the test gave {outside} label(s) that are none of the network's "
+            f"classes, 0 to {classes - 1}; number the classes from 0, or build the network for more"
+        )
     if not samples:
         raise ValueError("the loader of the test gave no sample; it must give at least one")
     return correct / samples
+
+
+def _check_test(outputs: Any, images: Any, labels: Tensor, top: int) -> None:
+    """Refuse what `evaluate` would count as wrong answers of the network in silence."""
+    check_targets(outputs, labels)
+    if labels.dim() != 1 or outputs.dim() != 2:
+        raise ValueError(
+            f"the test has outputs of shape {tuple(outputs.shape)} and labels of shape "
+            f"{tuple(labels.shape)}; accuracy is counted over scores (B, classes) and class "
+            "indices (B,), so give those"
+        )
+    if not 1 <= top <= outputs.shape[1]:
+        raise ValueError(
+            f"top is {top}, and the network gives {outputs.shape[1]} scores; pass 1 to "
+            f"{outputs.shape[1]}"
+        )
+    if isinstance(images, Tensor) and not images.isfinite().all():
+        raise FloatingPointError(
+            "the loader of the test gave images that are not finite, so check the data"
+        )

@@ -22,10 +22,14 @@ from effconv_core.claim import claim
 from effconv_core.config import SearchConfig
 from effconv_core.draws import seed_generators, seeded
 from effconv_core.endings import check_device
+from effconv_core.io.atomic import write_text
 from effconv_core.meter import progress_bar, step_meter
 from effconv_core.plan import Size, SizePlan, apply_plan, save
-from effconv_core.report import write_report as write_html
+from effconv_core.report import HTML, report_html, reported
 from effconv_core.run_files import Metrics, check_run, describe, open_run, write_result
+from effconv_core.run_folder import read_run
+from effconv_core.run_names import check_name
+from effconv_core.run_owner import mark
 from effconv_core.search import search
 from effconv_core.searchable import SearchableCNN
 from effconv_core.short_report import adjustment_sentence, draw_sizes, layer_table, write_report
@@ -81,7 +85,9 @@ class SearchOptions(RunOptions, Wanted):
 
 
 def check_options(options: RunOptions) -> None:
-    """Refuse a device that is not there, and what it cannot do."""
+    """Refuse a device that is not there, and what it cannot do, and a name that is none."""
+    if options.name:
+        check_name(options.name)
     check_device(options.device)
     if options.sync_batchnorm and not options.device.startswith("cuda"):
         raise ValueError(
@@ -122,6 +128,9 @@ def search_and_train(
             another process.
         ValueError: for what `search`, `train` or the data refuse.
     """
+    done = None if options.overwrite else ranks.from_first(partial(reported, folder, settings))
+    if done is not None:
+        return done
     budget = options.budget if budget is None else budget
     search_batch = ranks.share(options.batch_size, "batch_size")
     train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
@@ -179,6 +188,9 @@ def train_alone(
         FileExistsError: as `search_and_train` does.
         ValueError: for what `apply_plan`, `train` or the data refuse.
     """
+    done = None if options.overwrite else ranks.from_first(partial(reported, folder, settings))
+    if done is not None:
+        return done
     train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
     model = placed(model, options, ranks)
     kind, phase = ("learned", "train") if plan is not None else ("original", "baseline")
@@ -215,6 +227,7 @@ def begun(
     with ExitStack() as held:
 
         def begin() -> bool:
+            mark(folder)
             held.enter_context(hold(folder))
             network, overwrite = describe(model), options.overwrite
             return open_run(folder, settings, data.note, network, overwrite=overwrite)
@@ -242,7 +255,7 @@ class _Work:
 
         def say(number: int, left: int) -> None:
             told = f"comparing {left} plans near the soft sizes, round {number}"
-            self.console.print(told, highlight=False)
+            self.console.print(told)
 
         with progress_bar(self.console) as progress, seeded(options.seed, device):
             plan = search(
@@ -263,14 +276,14 @@ class _Work:
                 on_round=say,
                 group=self.ranks.group,
             )
+        if self.metrics is not None:
+            plan.save(self.folder / "plan.json")
+            draw_sizes(self.folder / "sizes.png", plan, self.metrics)
         self.console.print(layer_table(model, plan))
         for bound in plan.budgets:
             amounts = f"plan {bound['cost']:,} {bound['counts']}, budget {bound['amount']:,.0f}."
             sentence = f"{amounts} {adjustment_sentence(plan)}"
-            self.console.print(sentence, markup=False, soft_wrap=True)
-        if self.metrics is not None:
-            plan.save(self.folder / "plan.json")
-            draw_sizes(self.folder / "sizes.png", plan, self.metrics)
+            self.console.print(sentence, soft_wrap=True)
         return plan
 
     def train_and_test(
@@ -296,8 +309,6 @@ class _Work:
                 group=group,
             )
         accuracy = evaluate(cnn, test, group)
-        sizes = {"train": "learned", "baseline": "original"}[phase]
-        self.console.print(f"{sizes} sizes: test accuracy {accuracy:.2%}")
         parameters = sum(parameter.numel() for parameter in cnn.parameters())
         return {"parameters": parameters, "test_accuracy": accuracy}
 
@@ -315,8 +326,11 @@ class _Work:
         if self.metrics is not None:
             self.metrics.close()
             write_report(self.folder, model, plan, networks, self.metrics)
+            run = read_run(self.folder, result=result)
+            write_text(self.folder / HTML, report_html([run]))
             write_result(self.folder, result)
-            write_html([self.folder], self.folder / "report.html")
+        for sizes, outcome in networks.items():
+            self.console.print(f"{sizes} sizes: test accuracy {outcome['test_accuracy']:.2%}")
         return dict(result)
 
 

@@ -158,6 +158,7 @@ class Batches(ABC):
                 )
         check_integer("epoch of the state", state["epoch"], 0)
         check_integer("batch of the state", state["batch"], 0)
+        check_integer("skipped of the state", state.get("skipped", 0), 0)
         if state["batch"] >= len(self):
             raise ValueError(
                 f"the state is at batch {state['batch']}; an epoch has {len(self)}, so pass what "

@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from effconv_data.index import read_index
+from effconv_data.io.terminal import make_outputs_total, printable
 from effconv_data.prepare import OnProgress, Prepared, Progress, prepare, prepare_folder
-from effconv_data.sheet import draw_sheet
+from effconv_data.sheet import draw_sheet, is_sheet, save_sheet
 from effconv_data.verify import verify
 
 __all__ = ["main"]
@@ -141,23 +142,26 @@ def show_command(arguments: Sequence[str], console: Console) -> int:
     """Print a set's index and draw a sheet of samples."""
     options = tyro.cli(Show, args=arguments, prog="effconv-data show")
     index = read_index(options.folder)
-    table = Table(title=Text(index.name))
+    # The name may come from elsewhere, and must not lead out of this folder, nor to a file of it.
+    name = re.sub(r"[^\w.-]", "_", index.name)[:100]
+    split = re.sub(r"[^\w.-]", "_", options.split)
+    out = options.out or Path(f"{name}-{split}.png")
+    if options.out is None and out.exists() and not is_sheet(out):
+        raise FileExistsError(f"{out} is there already and no sheet of samples; name another --out")
+    save_sheet(draw_sheet(index, options.split, columns=options.columns), out)
+    table = Table(title=Text(printable(index.name)))
     for heading in ("split", "samples", "shards", "with sha256"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for split, shards in index.splits.items():
         signed = sum(shard.sha256 is not None for shard in shards)
         samples = sum(shard.samples for shard in shards)
-        table.add_row(Text(split), f"{samples:,}", f"{len(shards):,}", f"{signed:,}")
+        table.add_row(Text(printable(split)), f"{samples:,}", f"{len(shards):,}", f"{signed:,}")
     console.print(table)
-    console.print(f"classes: {', '.join(index.classes)}", markup=False)
+    console.print(f"classes: {', '.join(map(printable, index.classes))}", markup=False)
     for what, values in (("shape", index.image_shape), ("mean", index.mean), ("std", index.std)):
         if values is not None:
             console.print(f"{what}: {', '.join(f'{value:.4g}' for value in values)}")
-    # The name may come from elsewhere, and must not lead out of this folder.
-    name = re.sub(r"[^\w.-]", "_", index.name)
-    out = options.out or Path(f"{name}-{options.split}.png")
-    draw_sheet(index, options.split, columns=options.columns).save(out)
-    console.print(f"drew {out}", markup=False, soft_wrap=True)
+    console.print(f"drew {printable(out)}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -177,14 +181,16 @@ def verify_command(arguments: Sequence[str], console: Console) -> int:
             options.folder,
             on_shard=lambda split, done, total: on_progress(Progress(split, done, total, "shards")),
         )
+    index = read_index(options.folder)
     wrong = 0
     for split, report in reports.items():
         wrong += len(report.problems)
         classes = f"{min(report.class_counts):,} to {max(report.class_counts):,} a class"
-        console.print(f"{split}: {report.samples:,} good samples, {classes}", markup=False)
+        console.print(
+            f"{printable(split)}: {report.samples:,} good samples, {classes}", markup=False
+        )
         for problem in report.problems:
-            console.print(problem.sentence, markup=False, soft_wrap=True)
-    index = read_index(options.folder)
+            console.print(printable(problem.sentence), markup=False, soft_wrap=True)
     unsigned = sum(s.sha256 is None for shards in index.splits.values() for s in shards)
     if unsigned:
         console.print(f"shards whose sum the index does not give: {unsigned:,}")
@@ -220,6 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 is success, 1 is a set that is not right, 2 is an error of the user's, told in a sentence, and
     130 is Ctrl-C.
     """
+    make_outputs_total()
     command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
     if command in ("--help", "-h"):
@@ -246,7 +253,7 @@ def _usage() -> str:
 
 def _complain(errors: Console, sentence: str) -> None:
     # Neither wrapped nor coloured, because names of files stand in it.
-    errors.print(f"effconv-data: {sentence}", markup=False, soft_wrap=True)
+    errors.print(f"effconv-data: {printable(sentence)}", markup=False, soft_wrap=True)
 
 
 def _summarise(made: Prepared, console: Console) -> None:
@@ -255,8 +262,8 @@ def _summarise(made: Prepared, console: Console) -> None:
     if made.kept:
         console.print(f"{made.kept:,} shards of an interrupted run were kept")
     for note in made.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
-    console.print(f"wrote {made.folder}", markup=False, soft_wrap=True)
+        console.print(f"note: {printable(note)}", markup=False, soft_wrap=True)
+    console.print(f"wrote {printable(made.folder)}", markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -266,7 +273,8 @@ def _bars(console: Console) -> Iterator[OnProgress]:
 
         def line(progress: Progress) -> None:
             if progress.done == progress.total:
-                console.print(f"{progress.what}: {_amount(progress)}", markup=False, soft_wrap=True)
+                what = printable(progress.what)
+                console.print(f"{what}: {_amount(progress)}", markup=False, soft_wrap=True)
 
         yield line
         return
@@ -284,7 +292,7 @@ def _bars(console: Console) -> Iterator[OnProgress]:
 
     def draw(progress: Progress) -> None:
         if progress.what not in tasks:
-            tasks[progress.what] = bars.add_task(progress.what, amount="")
+            tasks[progress.what] = bars.add_task(printable(progress.what), amount="")
         bars.update(
             tasks[progress.what],
             completed=progress.done,

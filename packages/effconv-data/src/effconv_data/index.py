@@ -1,31 +1,45 @@
 """What a set consists of: its classes, its splits and their shards."""
 
-import http.client
-import json
-import math
 import re
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
-__all__ = ["Index", "Shard", "read_index"]
+import msgspec
+from msgspec import Meta
 
-TIMEOUT = 60
-"""Seconds that a server may stay silent."""
+from effconv_data.io.addresses import check_address, is_remote
+from effconv_data.io.read_json import decode_json, read_limited
+from effconv_data.io.web import WebError, get
+
+__all__ = ["LARGEST_IMAGE", "MOST_CLASSES", "MOST_SAMPLES", "Index", "Shard", "read_index"]
+
+LARGEST_INDEX = 1 << 24
+"""Bytes of an index.json."""
+LARGEST_IMAGE = 1 << 24
+"""Pixels of an image; one that has more hardly fits into a member of a shard."""
+MOST_SAMPLES = 10_000_000
+"""Of one shard."""
+MOST_SAMPLES_OF_A_SPLIT = 1 << 31
+MOST_CLASSES = 1_000_000
+HALF_CHARACTER = re.compile(rb"(?<!\\)(?<!\\ud[89ab][0-9a-f][0-9a-f])\\udc([89a-f][0-9a-f])")
+"""How version 0.2 wrote a byte of a folder's name that was no UTF-8; it is read as `\\xNN`."""
 
 
 class Shard(NamedTuple):
     """One tar of a split."""
 
     url: str
-    """A path, or an address such as `https://...` or `pipe:...`."""
+    """A path or an http(s) address; with `allow_commands` also `pipe:...` or another address."""
     samples: int
     """How many samples it holds."""
     sha256: str | None
     """Of the file as it lies there; None where the index gives none."""
+    size: int | None = None
+    """Bytes of the file, which no server may exceed; None where the index does not say."""
+    allow_commands: bool = False
+    """Whether a program may be run to read `url`."""
 
 
 class Index(NamedTuple):
@@ -45,124 +59,104 @@ class Index(NamedTuple):
     """As `mean`."""
 
 
-def is_remote(place: str) -> bool:
-    """Tell an address, such as `https://...` or `pipe:...`, from a path."""
-    return re.match(r"pipe:|[a-z][a-z0-9+.-]+://", place, re.IGNORECASE) is not None
+# The schema of an index.json; what else it holds is not read. A name with a folder in it could
+# point out of the set.
+_Name = Annotated[str, Meta(max_length=1000)]
+_File = Annotated[str, Meta(max_length=255, pattern=r"^[^/\x00-\x1f\x7f]+\.tar(\.gz)?\Z")]
+_Side = Annotated[int, Meta(ge=1, le=LARGEST_IMAGE)]
+_Statistic = Annotated[list[Annotated[float, Meta(ge=0, le=1)]], Meta(min_length=1, max_length=4)]
+
+
+class _Row(msgspec.Struct):
+    file: _File
+    samples: Annotated[int, Meta(ge=1, le=MOST_SAMPLES)]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")] | None = None
+    bytes: Annotated[int, Meta(ge=1)] | None = None
+
+
+class _Split(msgspec.Struct):
+    samples: Annotated[int, Meta(ge=1, le=MOST_SAMPLES_OF_A_SPLIT)]
+    shards: Annotated[list[_Row], Meta(min_length=1)]
+
+
+class _Content(msgspec.Struct):
+    classes: Annotated[list[_Name], Meta(min_length=1, max_length=MOST_CLASSES)]
+    splits: Annotated[dict[_Name, _Split], Meta(min_length=1, max_length=100)]
+    name: _Name | None = None
+    image_shape: tuple[Annotated[int, Meta(ge=1, le=4)], _Side, _Side] | None = None
+    mean: _Statistic | None = None
+    std: _Statistic | None = None
 
 
 def read_index(folder: str | Path) -> Index:
     """Read a set's `index.json`.
 
+    What it claims is checked before anything is done for it: at most 16 MiB, 1,000,000 classes,
+    10,000,000 samples a shard, 16,777,216 pixels an image.
+
     Args:
         folder: a folder, or the `http(s)://` address of one.
 
     Raises:
+        ConnectionError: if a server does not give it.
         FileNotFoundError: if there is no index.
-        ValueError: if it is malformed; the sentence says where.
+        ValueError: if it is malformed, the sentence says where; or if the address is no http(s).
     """
     folder = str(folder).rstrip("/")
+    check_address(folder)
     path = f"{folder}/index.json"
+    text = HALF_CHARACTER.sub(rb"\\\\x\1", _read(path))
+    content = decode_json(text, _Content, what=path)
 
-    def check(holds: object, problem: str) -> None:
+    def check(holds: bool, problem: str) -> None:
         if not holds:
             raise ValueError(f"{path} {problem}; write the index anew from the shards")
 
-    try:
-        index = json.loads(_read_text(path))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not JSON ({error}); write the index anew from the shards"
-        ) from error
-    check(isinstance(index, dict), "is not an object with 'classes' and 'splits'")
-    classes, splits = index.get("classes"), index.get("splits")
-    check(
-        isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes),
-        "has no list of class names under 'classes'",
-    )
-    check(len(set(classes)) == len(classes), "names a class twice")
-    check(isinstance(splits, dict) and splits, "has no splits under 'splits'")
-    usual = folder.rsplit("/", 1)[-1] if is_remote(folder) else Path(folder).resolve().name
-    name = index.get("name", usual)
-    check(isinstance(name, str), f"has the name {name!r}, which is no text")
-    shape = index.get("image_shape")
-    check(
-        shape is None or (_are(int, shape) and len(shape) == 3 and min(shape) > 0),
-        f"has the image shape {shape!r}, which is not three positive integers (C, H, W)",
-    )
-    mean, std = index.get("mean"), index.get("std")
-    for key, values in (("mean", mean), ("std", std)):
+    check(len(set(content.classes)) == len(content.classes), "names a class twice")
+    if content.image_shape is not None:
+        C, H, W = content.image_shape
         check(
-            values is None or (_are(int | float, values) and all(map(math.isfinite, values))),
-            f"has {key} {values!r}, which is no list of finite numbers",
+            H * W <= LARGEST_IMAGE,
+            f"has the image shape {(C, H, W)}, more than {LARGEST_IMAGE} pixels",
         )
-    check((mean is None) == (std is None), "has only one of 'mean' and 'std'")
+    check((content.mean is None) == (content.std is None), "has only one of 'mean' and 'std'")
+    for split, entry in content.splits.items():
+        files = {row.file for row in entry.shards}
+        counted = sum(row.samples for row in entry.shards)
+        check(len(files) == len(entry.shards), f"names a shard of split {split!r} twice")
+        check(
+            entry.samples == counted,
+            f"gives split {split!r} {entry.samples} samples but its shards {counted}",
+        )
+    usual = folder.rsplit("/", 1)[-1] if is_remote(folder) else Path(folder).resolve().name
     return Index(
-        name,
-        tuple(classes),
-        {split: _shards(folder, split, entry, check) for split, entry in splits.items()},
-        None if shape is None else tuple(shape),
-        None if mean is None else tuple(map(float, mean)),
-        None if std is None else tuple(map(float, std)),
+        usual if content.name is None else content.name,
+        tuple(content.classes),
+        {
+            split: tuple(_shard(folder, row) for row in entry.shards)
+            for split, entry in content.splits.items()
+        },
+        content.image_shape,
+        None if content.mean is None else tuple(content.mean),
+        None if content.std is None else tuple(content.std),
     )
 
 
-def _read_text(path: str) -> str:
+def _shard(folder: str, row: _Row) -> Shard:
+    file = urllib.parse.quote(row.file) if is_remote(folder) else row.file
+    return Shard(f"{folder}/{file}", row.samples, row.sha256, row.bytes)
+
+
+def _read(path: str) -> bytes:
     missing = f"{path} does not exist; pass a folder of shards with an index.json, or put one there"
     if not is_remote(path):
-        if not Path(path).is_file():
-            raise FileNotFoundError(missing)
-        return Path(path).read_text(encoding="utf-8")
+        try:
+            return read_limited(path, LARGEST_INDEX)
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(missing) from None
     try:
-        with urllib.request.urlopen(path, timeout=TIMEOUT) as response:
-            return response.read().decode("utf-8")
-    except urllib.error.HTTPError as error:
-        if error.code in (404, 410):
+        return get(path, LARGEST_INDEX)
+    except WebError as error:
+        if error.status in (404, 410):
             raise FileNotFoundError(f"{missing} ({error})") from error
         raise ConnectionError(f"{path} cannot be read ({error}); try again later") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise ConnectionError(f"{path} cannot be read ({error}); try again later") from error
-
-
-def _are(kind: Any, values: object) -> bool:
-    return isinstance(values, list) and all(
-        isinstance(value, kind) and not isinstance(value, bool) for value in values
-    )
-
-
-def _shards(
-    folder: str, split: str, entry: Any, check: Callable[[object, str], None]
-) -> tuple[Shard, ...]:
-    rows = entry.get("shards") if isinstance(entry, dict) else None
-    check(isinstance(rows, list) and rows, f"has no list of shards for split {split!r}")
-    shards = tuple(_shard(folder, row, check) for row in rows)
-    check(
-        len({shard.url for shard in shards}) == len(shards),
-        f"names a shard of split {split!r} twice",
-    )
-    counted = sum(shard.samples for shard in shards)
-    check(
-        entry.get("samples") == counted,
-        f"gives split {split!r} {entry.get('samples')!r} samples but its shards {counted}",
-    )
-    return shards
-
-
-def _shard(folder: str, row: Any, check: Callable[[object, str], None]) -> Shard:
-    check(isinstance(row, dict), f"describes a shard by {row!r}, which is not an object")
-    file, samples, sha256 = row.get("file"), row.get("samples"), row.get("sha256")
-    # A name with a folder in it could point out of the set.
-    check(
-        isinstance(file, str) and Path(file).name == file and file.endswith((".tar", ".tar.gz")),
-        f"names the shard {file!r}, which is no plain name ending in .tar or .tar.gz",
-    )
-    check(
-        isinstance(samples, int) and not isinstance(samples, bool) and samples > 0,
-        f"gives shard {file} {samples!r} samples, which is no positive integer",
-    )
-    check(
-        sha256 is None
-        or (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256) is not None),
-        f"gives shard {file} the sha256 {sha256!r}, which is not 64 hexadecimal digits",
-    )
-    place = urllib.parse.quote(file) if is_remote(folder) else file
-    return Shard(f"{folder}/{place}", samples, sha256)

@@ -14,10 +14,10 @@ from webdataset.shardlists import expand_urls
 from effconv_data._checks import check_integer
 from effconv_data.augment import horizontal_flip, pad_crop
 from effconv_data.batches import Augment, Batches
-from effconv_data.index import Index, is_remote, read_index
+from effconv_data.index import Index, read_index
+from effconv_data.io.addresses import check_address, is_remote
 from effconv_data.memory import available_memory
 from effconv_data.resident import ResidentBatches
-from effconv_data.samples import ShardError
 from effconv_data.scan import scan_shards
 from effconv_data.split import decode_shards, first_shape, shards_of, split_statistics
 from effconv_data.stream import StreamedBatches, first_counts, usual_workers
@@ -63,6 +63,7 @@ def load(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     limit: int | None = None,
+    allow_commands: bool = False,
 ) -> Batches:
     """Load a split of a set of shards and give its batches.
 
@@ -72,9 +73,9 @@ def load(
 
     Args:
         name: a set's folder below `root`, or its absolute path or `http(s)://` address; or shards
-            without an index: a path, address or `pipe:` command ending in .tar, .tar.gz or .tgz, a
-            pattern such as `"data/train-{000..099}.tar"` or `"data/*.tar"`, or a list of these.
-            Shards without an index are read once for their number of samples.
+            without an index: a path or http(s) address ending in .tar, .tar.gz or .tgz, a pattern
+            such as `"data/train-{000..099}.tar"` or `"data/*.tar"`, or a list of these. Shards
+            without an index are read once for their number of samples.
         split: a split that the set's index names; for shards without an index, what they are.
         batch_size: samples in a batch of this rank.
         root: the folder of all sets; None takes the environment variable EFFCONV_DATA.
@@ -97,15 +98,20 @@ def load(
             for it.
         std: `(C,)`, as `mean`.
         limit: take only the first samples of the split, at most this many; None takes all.
+        allow_commands: whether a name of shards may run a program: `"pipe:COMMAND"` runs a shell
+            command, and for `s3:`, `gs:`, `sftp:` and others webdataset runs aws, gsutil, curl and
+            so on. Set it only where the name is your own.
 
     Returns:
         The split's batches.
 
     Raises:
+        ConnectionError: if a server does not give the index.
         FileNotFoundError: if there is no such set, or a shard of it is missing.
         TypeError: if a number is not an integer.
         ValueError: if neither `root` nor EFFCONV_DATA is given, the set's index or a shard is
-            malformed, there is no such split, or a number is out of its range.
+            malformed, there is no such split, a number is out of its range, an address is neither
+            a file nor http(s) and `allow_commands` is not set, or the memory does not suffice.
     """
     # Before minutes of reading, not after.
     check_integer("batch_size", batch_size, 1)
@@ -117,7 +123,7 @@ def load(
         raise ValueError("only one of mean and std is given; pass both, or neither")
 
     skip = on_error == "skip"
-    index = _find(name, split, root, skip=skip)
+    index = _find(name, split, root, skip=skip, allow_commands=allow_commands)
     shards = shards_of(index, split, check=not skip)
     counts = first_counts(shards, limit)
     shape = first_shape(index, shards)
@@ -154,9 +160,7 @@ def load(
             on_error=on_error,
             **common,
         )
-    images, labels, missing = decode_shards(shards, counts, shape, len(index.classes))
-    if missing and not skip:
-        raise ShardError(next(iter(missing.values())))
+    images, labels, missing = decode_shards(shards, counts, shape, len(index.classes), skip=skip)
     return ResidentBatches(images, labels, shards=counts, missing=missing, **common)
 
 
@@ -165,13 +169,20 @@ def _pad_crop_flip(padding: int, images: Tensor, generator: torch.Generator) -> 
 
 
 def _find(
-    name: str | Path | Sequence[str], split: str, root: str | Path | None, *, skip: bool
+    name: str | Path | Sequence[str],
+    split: str,
+    root: str | Path | None,
+    *,
+    skip: bool,
+    allow_commands: bool,
 ) -> Index:
     """Give the index of a set, or one made of shards that have none."""
     sources = [name] if isinstance(name, str | Path) else list(name)
     if not isinstance(name, str | Path) or _names_shards(str(name)):
         urls = [url for source in sources for url in _expanded(str(source))]
-        return scan_shards(urls, split, skip=skip)
+        for url in urls:
+            check_address(url, allow_commands=allow_commands)
+        return scan_shards(urls, split, skip=skip, allow_commands=allow_commands)
     place = str(name)
     if not is_remote(place) and not Path(place).is_absolute():
         root = root if root is not None else os.environ.get("EFFCONV_DATA")
@@ -187,13 +198,14 @@ def _find(
 def _names_shards(place: str) -> bool:
     if (Path(place) / "index.json").is_file():
         return False
+    command = place.lower().startswith("pipe:")
     pattern = any(mark in place for mark in "*?{")
-    return place.startswith("pipe:") or pattern or place.endswith((".tar", ".tar.gz", ".tgz"))
+    return command or pattern or place.endswith((".tar", ".tar.gz", ".tgz"))
 
 
 def _expanded(source: str) -> list[str]:
     """Give the addresses of a pattern: braces and `::` as WebDataset has them, then a glob."""
-    if source.startswith("pipe:"):
+    if source.lower().startswith("pipe:"):
         return [source]
     urls: list[str] = []
     for url in expand_urls(source):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["available_memory"]
+__all__ = ["available_memory", "free_memory"]
 
 UNKNOWN = 4 << 30
 """Bytes taken for available where the system does not say."""
@@ -20,7 +20,12 @@ def available_memory(device: str | torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    return min(_free_of_machine(), _free_of_container()) // ranks
+    return free_memory() // ranks
+
+
+def free_memory() -> int:
+    """Give the bytes of memory that all processes of this machine or container may still fill."""
+    return min(_free_of_machine(), _free_of_container())
 
 
 def _free_of_machine() -> int:

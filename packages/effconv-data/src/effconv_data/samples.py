@@ -2,15 +2,10 @@
 
 import gzip
 import hashlib
-import http.client
 import io
 import math
 import re
-import shutil
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,21 +15,41 @@ import numpy as np
 from PIL import Image
 from webdataset import gopen
 
-from effconv_data.index import TIMEOUT, Shard, is_remote
-from effconv_data.tar import tar_members
+from effconv_data.index import LARGEST_IMAGE, Shard
+from effconv_data.io.addresses import check_address, is_http, is_remote
+from effconv_data.io.web import copy_from
+from effconv_data.tar import BLOCK, LARGEST_MEMBER, tar_members
 
-__all__ = ["Problem", "Sample", "ShardError", "check_size", "decode", "read_run", "read_samples"]
+__all__ = [
+    "Problem",
+    "Sample",
+    "ShardError",
+    "check_size",
+    "counted_samples",
+    "decode",
+    "read_run",
+    "read_samples",
+    "slim",
+]
 
 IMAGE_PARTS = ("jpg", "jpeg", "png")
 OTHER_PARTS = ("cls", "txt", "json", "npy", "npz")
 """What else a sample may have; none of it can run code when it is read."""
+NEEDED_PARTS = (*IMAGE_PARTS, "cls")
 CHANNELS = {"L": 1, "RGB": 3}
-LARGEST_IMAGE = 1 << 24
-"""Pixels of an image where the index gives no shape; a damaged header may ask for any number."""
 IMAGE_EXTRA = 1 << 18
 """Bytes that an image file may have besides its pixels, such as a colour profile."""
-ATTEMPTS = 3
-"""Times that a server is asked for a shard."""
+SLIM_EXTRA = 1 << 14
+"""As `IMAGE_EXTRA`, of samples that wait to be decoded."""
+GZIP = b"\x1f\x8b"
+DEFLATE = 1032
+"""Times that gzip can shrink what it packs, at most."""
+MOST_PARTS = 64
+"""Of a sample."""
+LARGEST_SAMPLE = 4 * LARGEST_MEMBER
+"""Bytes of all parts of a sample."""
+LARGEST_SHARD = 8 << 30
+"""Bytes of a remote shard whose size the index does not give."""
 IN_MEMORY = 1 << 24
 """Bytes of a remote shard that are kept in memory; a larger one lies in a temporary file."""
 
@@ -68,11 +83,6 @@ class Sample(NamedTuple):
     parts: dict[str, bytes]
     """Bytes by the name's ending in small letters, such as `jpg` and `cls`."""
 
-    def without_others(self) -> "Sample":
-        """Leave out the bytes of what is neither an image nor a label, but not its name."""
-        kept = {k: d if k in (*IMAGE_PARTS, "cls") else b"" for k, d in self.parts.items()}
-        return Sample(self.key, kept)
-
 
 def read_samples(shard: Shard) -> Iterator[Sample]:
     """Give the samples of a shard in order, undecoded.
@@ -87,6 +97,7 @@ def read_samples(shard: Shard) -> Iterator[Sample]:
     try:
         with _opened(shard) as stream:
             sample: Sample | None = None
+            size = 0
             for name, data in tar_members(stream):
                 match = re.fullmatch(r"((?:.*/)?[^./]+)\.([^/]+)", name, re.DOTALL)
                 if match is None:
@@ -100,9 +111,17 @@ def read_samples(shard: Shard) -> Iterator[Sample]:
                     if sample is not None:
                         yield sample
                     sample = Sample(key, {})
+                    size = 0
                 if part in sample.parts:
                     raise _unreadable(shard, f"has the member {name!r} twice; write the shard anew")
                 sample.parts[part] = data
+                size += len(data)
+                if len(sample.parts) > MOST_PARTS or size > LARGEST_SAMPLE:
+                    raise _unreadable(
+                        shard,
+                        f"has the sample {key!r:.100} of more than {MOST_PARTS} parts or "
+                        f"{LARGEST_SAMPLE} bytes, which none may have; write the shard anew",
+                    )
             if sample is not None:
                 yield sample
     except ShardError:
@@ -110,6 +129,28 @@ def read_samples(shard: Shard) -> Iterator[Sample]:
     except Exception as error:  # tar, gzip and the network each raise kinds of their own
         reason = str(error) or type(error).__name__
         raise _unreadable(shard, f"cannot be read ({reason}); copy the set again") from error
+
+
+def counted_samples(shard: Shard, stop: int | None = None) -> Iterator[Sample]:
+    """Give the first samples of a shard, which must be as many as its index says.
+
+    Args:
+        shard: the shard; it is not read on when there are more samples than it may have.
+        stop: how many; None gives all.
+
+    Raises:
+        ShardError: as `read_samples` does, or if there are fewer, or more than there may be.
+    """
+    stop = shard.samples if stop is None else stop
+    at, samples = 0, read_samples(shard)
+    for at, sample in enumerate(samples, 1):
+        if at == stop == shard.samples and next(samples, None) is not None:
+            raise _unreadable(shard, _miscounted(shard, f"more than {shard.samples}"))
+        yield sample
+        if at == stop:
+            samples.close()
+            return
+    raise _unreadable(shard, _miscounted(shard, f"only {at}"))
 
 
 def read_run(runs: Iterable[tuple[Shard, int, int]]) -> Iterator[tuple[Shard, Sample | Problem]]:
@@ -122,22 +163,18 @@ def read_run(runs: Iterable[tuple[Shard, int, int]]) -> Iterator[tuple[Shard, Sa
         The shard, and the sample or what is wrong with it.
     """
     for shard, first, stop in runs:
-        at, samples = 0, read_samples(shard)
+        at, problem = 0, None
         try:
-            for sample in samples:
-                if at == stop - 1 == shard.samples - 1 and next(samples, None) is not None:
-                    raise _unreadable(shard, _miscounted(shard, f"more than {shard.samples}"))
+            for sample in counted_samples(shard, stop):
                 if at >= first:
                     yield shard, sample
                 at += 1
-                if at == stop:
-                    break
-            else:
-                raise _unreadable(shard, _miscounted(shard, f"only {at}"))
         except ShardError as error:
+            problem = error.problem
+        # Behind the error, whose frames hold the bytes of the sample at which it came.
+        if problem is not None:
             for _ in range(max(at, first), stop):
-                yield shard, error.problem
-        samples.close()
+                yield shard, problem
 
 
 def decode(
@@ -155,6 +192,32 @@ def decode(
         ShardError: if a part may not be there, the image is missing, cannot be decoded or has
             another shape, or the label is missing or out of range.
     """
+    _check_parts(shard, sample)
+    if shape is not None:
+        check_size(shard, sample, shape)
+    return _image(shard, sample, shape), _label(shard, sample, num_classes)
+
+
+def slim(shard: Shard, sample: Sample, shape: tuple[int, int, int], num_classes: int) -> Sample:
+    """Give a sample without what is not needed, in at most about twice the bytes of its pixels.
+
+    Thousands of samples wait undecoded, so a small shard that unpacks to large ones could otherwise
+    fill the memory.
+
+    Raises:
+        ShardError: as `decode` does, where a part may not be there or the sample is large.
+    """
+    _check_parts(shard, sample)
+    needed = Sample(sample.key, {k: d for k, d in sample.parts.items() if k in NEEDED_PARTS})
+    if sum(map(len, needed.parts.values())) <= 2 * math.prod(shape) + SLIM_EXTRA:
+        return needed
+    image, label = decode(shard, needed, shape, num_classes)
+    pixels, png = image.transpose(1, 2, 0), io.BytesIO()
+    Image.fromarray(pixels[..., 0] if shape[0] == 1 else pixels).save(png, "PNG")
+    return Sample(sample.key, {"png": png.getvalue(), "cls": str(label).encode()})
+
+
+def _check_parts(shard: Shard, sample: Sample) -> None:
     for part in sample.parts:
         if part.rsplit(".", 1)[-1] not in IMAGE_PARTS + OTHER_PARTS:
             raise _unusable(
@@ -163,9 +226,6 @@ def decode(
                 f"has the member {sample.key}.{part}; only {', '.join(IMAGE_PARTS + OTHER_PARTS)} "
                 "are read, because others may run code, so write the shard without it",
             )
-    if shape is not None:
-        check_size(shard, sample, shape)
-    return _image(shard, sample, shape), _label(shard, sample, num_classes)
 
 
 def check_size(shard: Shard, sample: Sample, shape: tuple[int, int, int]) -> None:
@@ -174,7 +234,7 @@ def check_size(shard: Shard, sample: Sample, shape: tuple[int, int, int]) -> Non
     Raises:
         ShardError: if it is so large.
     """
-    size = sum(len(data) for part, data in sample.parts.items() if part in (*IMAGE_PARTS, "cls"))
+    size = sum(len(data) for part, data in sample.parts.items() if part in NEEDED_PARTS)
     if size > 4 * math.prod(shape) + IMAGE_EXTRA:
         raise _unusable(
             shard,
@@ -185,14 +245,19 @@ def check_size(shard: Shard, sample: Sample, shape: tuple[int, int, int]) -> Non
 
 @contextmanager
 def _opened(shard: Shard) -> Iterator[BinaryIO]:
-    """Open a shard after a check of its sum, decompressed."""
-    with _local_copy(shard.url) as file:
+    """Open a shard after a check of its sum and of what the index claims of it, decompressed."""
+    with _local_copy(shard) as file:
         if shard.sha256 is not None and _sha256(file) != shard.sha256:
             raise _unreadable(
                 shard, "does not have the sha256 that the index gives; copy the set again"
             )
-        compressed = file.read(2) == b"\x1f\x8b"
+        compressed = file.read(2) == GZIP
+        size = file.seek(0, io.SEEK_END)
         file.seek(0)
+        room = size * (DEFLATE if compressed else 1) // BLOCK
+        if shard.samples > room >= 2:  # what is too short for a tar is told when it is read
+            found = f"at most {room} (it has {size} bytes)"
+            raise _unreadable(shard, _miscounted(shard, found))
         yield (
             io.BufferedReader(gzip.GzipFile(fileobj=file, mode="rb"), 1 << 20)
             if compressed
@@ -201,40 +266,29 @@ def _opened(shard: Shard) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _local_copy(url: str) -> Iterator[BinaryIO]:
+def _local_copy(shard: Shard) -> Iterator[BinaryIO]:
     """Give a file that can be read from the start again, whatever the source."""
-    if not is_remote(url):
-        with Path(url).open("rb") as file:
+    check_address(shard.url, allow_commands=shard.allow_commands)
+    if not is_remote(shard.url):
+        path = Path(shard.url)
+        if path.exists() and not path.is_file():  # the opening of a pipe would wait for a writer
+            raise OSError("it is no regular file")
+        with path.open("rb") as file:
             yield file
         return
+    limit = LARGEST_SHARD if shard.size is None else shard.size
     with tempfile.SpooledTemporaryFile(IN_MEMORY) as copy:
-        if url.lower().startswith(("http://", "https://")):
-            _fetch(url, copy)
+        # Not with WebDataset, whose curl hands on a server's error page as if it were the shard.
+        if is_http(shard.url):
+            copy_from(shard.url, copy, limit)
         else:
-            with gopen(url) as source:
-                shutil.copyfileobj(source, copy, 1 << 20)
+            with gopen(shard.url) as source:
+                while block := source.read(1 << 20):
+                    copy.write(block)
+                    if copy.tell() > limit:
+                        raise OSError(f"its program gives more than {limit} bytes")
         copy.seek(0)
         yield copy
-
-
-def _fetch(url: str, copy: BinaryIO) -> None:
-    """Copy what a server gives, which is asked again where it may have failed by chance."""
-    # Not with WebDataset, whose curl hands on a server's error page as if it were the shard.
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            copy.seek(0)
-            copy.truncate()
-            with urllib.request.urlopen(url, timeout=TIMEOUT) as source:
-                shutil.copyfileobj(source, copy, 1 << 20)
-                missing = int(source.headers.get("Content-Length") or copy.tell()) - copy.tell()
-            if missing:
-                raise ConnectionError(f"the connection broke off {missing} bytes before the end")
-            return
-        except (OSError, http.client.HTTPException) as error:
-            lasting = isinstance(error, urllib.error.HTTPError) and error.code < 500
-            if lasting or attempt == ATTEMPTS:
-                raise
-            time.sleep(attempt)
 
 
 def _sha256(file: BinaryIO) -> str:

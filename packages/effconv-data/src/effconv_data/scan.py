@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from effconv_data.index import Index, Shard
+from effconv_data.index import MOST_CLASSES, Index, Shard
 from effconv_data.processes import in_order
 from effconv_data.samples import ShardError, decode, read_samples
 from effconv_data.statistics import statistics_of_counts
@@ -13,10 +13,9 @@ from effconv_data.statistics import statistics_of_counts
 __all__ = ["scan_shards"]
 
 
-LARGEST_LABEL = 1_000_000
-
-
-def scan_shards(urls: Sequence[str], split: str, *, skip: bool = False) -> Index:
+def scan_shards(
+    urls: Sequence[str], split: str, *, skip: bool = False, allow_commands: bool = False
+) -> Index:
     """Read shards once and give an index of them as one split.
 
     Classes are named by their numbers, from 0 to the largest label.
@@ -25,6 +24,7 @@ def scan_shards(urls: Sequence[str], split: str, *, skip: bool = False) -> Index
         urls: paths or addresses.
         split: what the split is called.
         skip: leave out what cannot be read: samples, and all of a shard behind a damage.
+        allow_commands: whether programs may be run to read them.
 
     Raises:
         ShardError: for what cannot be read.
@@ -33,7 +33,7 @@ def scan_shards(urls: Sequence[str], split: str, *, skip: bool = False) -> Index
     urls = list(urls)
     if not urls or len(set(urls)) < len(urls):
         raise ValueError(f"the shards are {urls}; name at least one, and none twice")
-    rows = list(in_order(_scan_shard, [(url, skip) for url in urls]))
+    rows = list(in_order(_scan_shard, [(url, skip, allow_commands) for url in urls]))
     if skip and any(row[0] for row in rows):
         urls = [url for url, row in zip(urls, rows, strict=True) if row[0]]
         rows = [row for row in rows if row[0]]
@@ -46,19 +46,25 @@ def scan_shards(urls: Sequence[str], split: str, *, skip: bool = False) -> Index
                 "make all images (C, H, W) alike"
             )
     mean, std = statistics_of_counts(torch.from_numpy(counts) for *_, counts in rows)
-    shards = tuple(Shard(url, row[0], None) for url, row in zip(urls, rows, strict=True))
+    shards = tuple(
+        Shard(url, row[0], None, allow_commands=allow_commands)
+        for url, row in zip(urls, rows, strict=True)
+    )
     classes = tuple(map(str, range(max(largest for _, _, largest, _ in rows) + 1)))
     return Index("shards", classes, {split: shards}, rows[0][1], mean, std)
 
 
-def _scan_shard(url: str, skip: bool) -> tuple[int, tuple[int, ...] | None, int, np.ndarray]:
+def _scan_shard(
+    url: str, skip: bool, allow_commands: bool
+) -> tuple[int, tuple[int, ...] | None, int, np.ndarray]:
     """Give a shard's number of samples, image shape, largest label and counts of pixel values."""
-    shard, shape, largest, samples, counts = Shard(url, 0, None), None, 0, 0, np.zeros((0, 256))
+    shard = Shard(url, 0, None, allow_commands=allow_commands)
+    shape, largest, samples, counts = None, 0, 0, np.zeros((0, 256))
     try:
         for sample in read_samples(shard):
             samples += 1
             try:
-                image, label = decode(shard, sample, shape, LARGEST_LABEL + 1)
+                image, label = decode(shard, sample, shape, MOST_CLASSES)
             except ShardError:
                 if not skip:
                     raise

@@ -1,5 +1,6 @@
 """A split decoded into memory."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effconv_data.index import Index, Shard, is_remote, read_index
+from effconv_data.index import Index, Shard, read_index
+from effconv_data.io.addresses import is_remote
+from effconv_data.memory import free_memory
 from effconv_data.processes import in_order
-from effconv_data.samples import Problem, ShardError, decode, read_run
+from effconv_data.samples import Problem, ShardError, counted_samples, decode, read_run
 from effconv_data.statistics import statistics_of_counts
 from effconv_data.stream import first_counts
 
@@ -22,6 +25,9 @@ __all__ = [
     "shards_of",
     "split_statistics",
 ]
+
+
+SHARDS_TRIED = 16
 
 
 class Split(NamedTuple):
@@ -58,9 +64,7 @@ def read_split(folder: str | Path, split: str, *, limit: int | None = None) -> S
     shards = shards_of(index, split)
     counts = first_counts(shards, limit)
     shape = first_shape(index, shards)
-    images, labels, missing = decode_shards(shards, counts, shape, len(index.classes))
-    if missing:
-        raise ShardError(next(iter(missing.values())))
+    images, labels, _ = decode_shards(shards, counts, shape, len(index.classes))
     return Split(images, labels, index.classes)
 
 
@@ -78,7 +82,8 @@ def shards_of(index: Index, split: str, *, check: bool = True) -> tuple[Shard, .
     """
     if split not in index.splits:
         raise ValueError(
-            f"split {split!r} is not in the set {index.name!r}; pass one of {sorted(index.splits)}"
+            f"split {split!r} is not in the set {index.name!r:.100}; pass one of "
+            f"{sorted(index.splits)!r:.300}"
         )
     shards = index.splits[split]
     files = [Path(shard.url) for shard in shards if not is_remote(shard.url)]
@@ -92,19 +97,24 @@ def shards_of(index: Index, split: str, *, check: bool = True) -> tuple[Shard, .
 
 
 def first_shape(index: Index, shards: Sequence[Shard]) -> tuple[int, int, int]:
-    """Give the shape `(C, H, W)` that the index names, or else that of the first image."""
+    """Give the shape `(C, H, W)` that the index names, or else that of the first image.
+
+    Raises:
+        ShardError: if the first 16 shards hold no image that can be read.
+    """
     if index.image_shape is not None:
         return index.image_shape
-    runs = read_run((shard, 0, shard.samples) for shard in shards)
-    problem = None
-    for shard, sample in runs:
+    problems = []
+    for shard in shards[:SHARDS_TRIED]:
         try:
-            if isinstance(sample, Problem):
-                raise ShardError(sample)
-            return decode(shard, sample, None, len(index.classes))[0].shape
+            for sample in counted_samples(shard):
+                try:
+                    return decode(shard, sample, None, len(index.classes))[0].shape
+                except ShardError as error:
+                    problems = problems or [error]
         except ShardError as error:
-            problem = problem or error
-    raise problem
+            problems = problems or [error]
+    raise problems[0]
 
 
 def decode_shards(
@@ -112,6 +122,8 @@ def decode_shards(
     counts: Sequence[int],
     shape: tuple[int, int, int],
     num_classes: int,
+    *,
+    skip: bool = False,
 ) -> tuple[Tensor, Tensor, dict[int, Problem]]:
     """Decode the first samples of shards, in several processes.
 
@@ -120,17 +132,29 @@ def decode_shards(
         counts: how many samples of each; shards behind the last count are left out.
         shape: `(C, H, W)` of every image.
         num_classes: labels run from 0 to one less.
+        skip: go on behind what cannot be read.
 
     Returns:
         Images `(N, C, H, W)` uint8, labels `(N,)` int64, and what is wrong with those that could
         not be read, by their number; their pixels and labels are 0.
+
+    Raises:
+        ShardError: unless `skip` is set, for the first sample that cannot be read.
+        ValueError: if there is less memory than the images take.
     """
     total = sum(counts)
+    needed, free = total * math.prod(shape), free_memory()
+    if needed > free:
+        raise ValueError(
+            f"{total} images of shape {shape} take {needed} bytes, and {free} are free; stream the "
+            "split (resident=False), or take fewer samples (limit)"
+        )
     images = torch.zeros(total, *shape, dtype=torch.uint8)
     labels = torch.zeros(total, dtype=torch.int64)
     missing: dict[int, Problem] = {}
     tasks = [
-        (shard, count, shape, num_classes) for shard, count in zip(shards, counts, strict=False)
+        (shard, count, shape, num_classes, skip)
+        for shard, count in zip(shards, counts, strict=False)
     ]
     start = 0
     for pixels, indices, problems in in_order(_decode_shard, tasks):
@@ -163,18 +187,19 @@ def split_statistics(
 
 
 def _decode_shard(
-    shard: Shard, count: int, shape: tuple[int, int, int], num_classes: int
+    shard: Shard, count: int, shape: tuple[int, int, int], num_classes: int, skip: bool
 ) -> tuple[np.ndarray, np.ndarray, dict[int, Problem]]:
     images = np.zeros((count, *shape), dtype=np.uint8)
     labels = np.zeros(count, dtype=np.int64)
     problems = {}
     for number, (_, sample) in enumerate(read_run([(shard, 0, count)])):
-        if isinstance(sample, Problem):
-            problems[number] = sample
-            continue
         try:
+            if isinstance(sample, Problem):
+                raise ShardError(sample)
             images[number], labels[number] = decode(shard, sample, shape, num_classes)
         except ShardError as error:
+            if not skip:
+                raise
             problems[number] = error.problem
     return images, labels, problems
 
@@ -184,14 +209,15 @@ def _count_shard(
 ) -> tuple[np.ndarray, Problem | None]:
     """Count the values of each channel `(C, 256)`, and give the first problem there is."""
     counts, problem = np.zeros((shape[0], 256), dtype=np.int64), None
-    for _, sample in read_run([(shard, 0, shard.samples)]):
-        try:
-            if isinstance(sample, Problem):
-                raise ShardError(sample)
-            image, _ = decode(shard, sample, shape, num_classes)
-        except ShardError as error:
-            problem = problem or error.problem
-            continue
-        # Not torch, whose threads do not survive a fork.
-        counts += np.stack([np.bincount(channel.ravel(), minlength=256) for channel in image])
+    try:
+        for sample in counted_samples(shard):
+            try:
+                image, _ = decode(shard, sample, shape, num_classes)
+            except ShardError as error:
+                problem = problem or error.problem
+                continue
+            # Not torch, whose threads do not survive a fork.
+            counts += np.stack([np.bincount(channel.ravel(), minlength=256) for channel in image])
+    except ShardError as error:
+        problem = problem or error.problem
     return counts, problem

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from effconv_data._checks import check_integer
 from effconv_data.batches import Augment, Batches
 from effconv_data.index import Shard
 from effconv_data.order import LANES, Order, Piece
-from effconv_data.samples import Problem, Sample, ShardError, check_size, decode, read_run
+from effconv_data.samples import Problem, Sample, ShardError, check_size, decode, read_run, slim
 
 __all__ = ["StreamedBatches", "usual_workers"]
 
@@ -143,10 +144,11 @@ def first_counts(shards: Sequence[Shard], limit: int | None) -> tuple[int, ...]:
     if limit is None:
         return tuple(shard.samples for shard in shards)
     check_integer("limit", limit, 1)
-    counts = []
+    counts, left = [], limit
     for shard in shards:
-        counts.append(min(shard.samples, limit - sum(counts)))
-        if sum(counts) == limit:
+        counts.append(min(shard.samples, left))
+        left -= counts[-1]
+        if not left:
             break
     return tuple(counts)
 
@@ -215,7 +217,8 @@ class _Rows(IterableDataset):
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         first, stop = (len(self.pieces) * part // workers for part in (number, number + 1))
         pieces = self.pieces[first:stop]
-        streams = [_stream(piece, self.shards, self.batches, self.image_shape) for piece in pieces]
+        kind = (self.image_shape, self.num_classes)
+        streams = [_stream(piece, self.shards, self.batches, *kind) for piece in pieces]
         for batch in self.batches:
             items = [
                 next(stream)
@@ -248,17 +251,22 @@ class _Rows(IterableDataset):
 
 
 def _stream(
-    piece: Piece, shards: list[Shard], batches: range, shape: tuple[int, int, int]
+    piece: Piece,
+    shards: list[Shard],
+    batches: range,
+    shape: tuple[int, int, int],
+    num_classes: int,
 ) -> Iterator[tuple[Shard, Sample | Problem]]:
     """Give the undecoded samples of a piece's slots, in order."""
     lane = piece.lane
-    start, numbers = piece.slots(batches.start)[0], range(lane.windows)
-    numbers = [number for number in numbers if lane.window(number)[1] > start]
+    start = piece.slots(batches.start)[0]
+    first = bisect_right(range(lane.windows), start, key=lambda number: lane.window(number)[1])
+    numbers = range(first, lane.windows)
     if not numbers:
         return
     runs = lane.runs(lane.window(numbers[0])[0], lane.length)
     neighbours = _small(
-        read_run((shards[shard], first, stop) for shard, first, stop in runs), shape
+        read_run((shards[shard], first, stop) for shard, first, stop in runs), shape, num_classes
     )
     ahead: list[tuple[Shard, Sample | Problem]] = []
     for number in numbers:
@@ -276,20 +284,16 @@ def _stream(
 
 
 def _small(
-    items: Iterator[tuple[Shard, Sample | Problem]], shape: tuple[int, int, int]
+    items: Iterator[tuple[Shard, Sample | Problem]], shape: tuple[int, int, int], num_classes: int
 ) -> Iterator[tuple[Shard, Sample | Problem]]:
-    """Keep of each sample what is needed, and nothing that is too large for an image of a shape.
-
-    Thousands of samples wait undecoded, so a small shard that unpacks to large ones could otherwise
-    fill the memory.
-    """
+    """Keep of each sample what is needed, and nothing that is too large for an image of a shape."""
     for shard, sample in items:
         if isinstance(sample, Problem):
             yield shard, sample
             continue
         try:
             check_size(shard, sample, shape)
-            yield shard, sample.without_others()
+            yield shard, slim(shard, sample, shape, num_classes)
         except ShardError as error:
             yield shard, error.problem
 

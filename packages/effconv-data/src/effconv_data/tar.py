@@ -5,7 +5,7 @@ pictures is as long as their decoding (`hatch run bench:data`). Nothing here wri
 follows a link, so a member's name can do no harm.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 __all__ = ["LARGEST_MEMBER", "TarError", "tar_members"]
@@ -14,10 +14,16 @@ BLOCK = 512
 LARGEST_MEMBER = 1 << 24
 """Bytes; a header that declares more is taken for damaged before anything is reserved for it."""
 LARGEST_HEADER = 1 << 20
+LONGEST_NAME = 4096
+"""Characters, as a path of Linux."""
+MOST_HEADERS = 16
+"""Extended headers before one member."""
 LARGEST_PADDING = 1 << 26
 """Bytes of zeros behind the end mark; tar writes thousands."""
 
 REGULAR = (b"0", b"\0", b"7")
+EMPTY = (b"1", b"2", b"3", b"4", b"6")
+"""Links, devices and pipes, behind whose header there is no data."""
 LEFT_OUT = (b"5", b"g", b"K")
 """Folders, global headers and long link names: nothing of a sample."""
 
@@ -26,7 +32,12 @@ class TarError(ValueError):
     """The stream is no whole tar; the sentence says where it stops being one."""
 
 
-def tar_members(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
+def tar_members(
+    stream: BinaryIO,
+    *,
+    largest: int = LARGEST_MEMBER,
+    wanted: Callable[[str], bool] | None = None,
+) -> Iterator[tuple[str, bytes]]:
     """Give the name and the bytes of every regular file of a tar, in order.
 
     POSIX ustar, pax and GNU headers are read. The stream is read to its end, so that a compressed
@@ -34,13 +45,18 @@ def tar_members(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
 
     Args:
         stream: opened for reading bytes; need not be seekable.
+        largest: bytes that a member may have.
+        wanted: takes a regular file's name, and tells whether it is given; others, links and
+            devices are read over a piece at a time, whatever their size. None gives all files, and
+            admits nothing else.
 
     Raises:
-        TarError: if a header or a member is cut off, a header's sum is wrong, a size is no size, a
-            member is a link or a device, or the end mark is missing or has data behind it.
+        TarError: if a header or a member is cut off, a header's sum is wrong, a size is no size or
+            too large, a member is a link or a device, a name is longer than 4,096 characters, more
+            than 16 headers precede a member, or the end mark is missing or has data behind it.
     """
     longer: dict[str, str] = {}
-    at = 0
+    at = headers = 0
     while True:
         header = stream.read(BLOCK)
         if len(header) < BLOCK:
@@ -51,17 +67,31 @@ def tar_members(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
         if kind in (b"x", b"L", *LEFT_OUT):
             if size > LARGEST_HEADER:
                 raise TarError(f"the header at byte {at} is {size} bytes long, which none is")
-        elif kind not in REGULAR:
+            headers += 1
+            if headers > MOST_HEADERS:
+                raise TarError(f"more than {MOST_HEADERS} headers precede the member at byte {at}")
+        elif kind not in REGULAR and wanted is None:
             raise TarError(f"member {name!r} is a link, a device or sparse, which no sample needs")
         elif "size" in longer:
             size = _decimal(longer["size"], at)
         name = longer.get("path", name)
-        if size > LARGEST_MEMBER:
+        if len(name) > LONGEST_NAME:
             raise TarError(
-                f"member {name!r} is declared to be {size} bytes long; {LARGEST_MEMBER} are allowed"
+                f"a name before byte {at} has {len(name)} characters; {LONGEST_NAME} are allowed"
+            )
+        padding = -size % BLOCK
+        left_out = kind not in REGULAR and kind not in (b"x", b"L", *LEFT_OUT)
+        if wanted is not None and (left_out or (kind in REGULAR and not wanted(name))):
+            data_size = 0 if kind in EMPTY else size + padding
+            _read_over(stream, data_size, name)
+            at += BLOCK + data_size
+            longer, headers = {}, 0
+            continue
+        if size > largest:
+            raise TarError(
+                f"member {name!r:.200} is declared to be {size} bytes long; {largest} are allowed"
             )
         data = stream.read(size)
-        padding = -size % BLOCK
         if len(data) < size or len(stream.read(padding)) < padding:
             raise TarError(f"member {name!r} is cut off")
         at += BLOCK + size + padding
@@ -72,12 +102,20 @@ def tar_members(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
         elif kind in REGULAR:
             yield name, data
         if kind not in (b"x", b"L", b"K", b"g"):
-            longer = {}
+            longer, headers = {}, 0
     padding = 0
     while block := stream.read(1 << 16):
         padding += len(block)
         if block.strip(b"\0") or padding > LARGEST_PADDING:
             raise TarError(f"its end mark at byte {at} has data behind it")
+
+
+def _read_over(stream: BinaryIO, size: int, name: str) -> None:
+    while size > 0:
+        piece = stream.read(min(size, 1 << 16))
+        if not piece:
+            raise TarError(f"member {name!r:.200} is cut off")
+        size -= len(piece)
 
 
 def _header(header: bytes, at: int) -> tuple[str, int, bytes]:
@@ -111,18 +149,19 @@ def _text(field: bytes) -> str:
 
 def _pax_records(data: bytes, at: int) -> dict[str, str]:
     """Read records "LENGTH KEY=VALUE\\n", where LENGTH counts the whole record."""
-    records = {}
-    while data:
-        digits, _, _ = data.partition(b" ")
+    records, start = {}, 0
+    while start < len(data):
+        digits = data[start : start + 10].partition(b" ")[0]
         length = int(digits) if digits.isdigit() and len(digits) < 10 else 0
-        record = data[len(digits) + 1 : length]
+        record = data[start + len(digits) + 1 : start + length]
         if (
-            not len(digits) < length <= len(data)
+            not len(digits) < length <= len(data) - start
             or not record.endswith(b"\n")
             or b"=" not in record
         ):
             raise TarError(f"the extended header before byte {at} is malformed")
         key, _, value = record[:-1].partition(b"=")
-        records[key.decode("utf-8", "replace")] = value.decode("utf-8", "backslashreplace")
-        data = data[length:]
+        if key in (b"path", b"size"):
+            records[key.decode()] = value.decode("utf-8", "backslashreplace")
+        start += length
     return records

@@ -12,10 +12,14 @@ import numpy as np
 
 from effconv_data.index import Shard, read_index
 from effconv_data.processes import in_order
-from effconv_data.samples import Problem, Sample, ShardError, decode, read_run
+from effconv_data.samples import Problem, Sample, ShardError, counted_samples, decode
 from effconv_data.split import first_shape
 
 __all__ = ["SplitReport", "verify"]
+
+
+MOST_PROBLEMS = 1000
+"""Of one shard's samples, that are told one by one."""
 
 
 class SplitReport(NamedTuple):
@@ -28,7 +32,7 @@ class SplitReport(NamedTuple):
     image_shape: tuple[int, int, int] | None
     """`(C, H, W)`; None where no image can be read."""
     problems: list[Problem]
-    """What is wrong, one for each sample or shard."""
+    """What is wrong, one for each sample or shard; of a shard's samples the first 1,000."""
 
 
 def verify(
@@ -60,7 +64,8 @@ def verify(
         tasks = [(shard, shape, len(index.classes)) for shard in shards]
         counts, problems = np.zeros(len(index.classes), dtype=int), []
         for done, (found, wrong) in enumerate(in_order(_verify_shard, tasks), 1):
-            counts += found
+            for label, samples in found.items():
+                counts[label] += samples
             problems += wrong
             if on_shard is not None:
                 on_shard(split, done, len(shards))
@@ -70,20 +75,28 @@ def verify(
 
 def _verify_shard(
     shard: Shard, shape: tuple[int, int, int], num_classes: int
-) -> tuple[np.ndarray, list[Problem]]:
+) -> tuple[Counter[int], list[Problem]]:
     """Give the number of good samples of each class and what is wrong with the others."""
     counts: Counter[int] = Counter()
-    problems: dict[Problem, None] = {}  # one for a shard, however many of its samples are lost
-    for _, sample in read_run([(shard, 0, shard.samples)]):
-        try:
-            if isinstance(sample, Problem):
-                raise ShardError(sample)
-            _, label = decode(shard, sample, shape, num_classes)
-            _decode_other_parts(shard, sample)
-            counts[label] += 1
-        except ShardError as error:
-            problems[error.problem] = None
-    return np.array([counts[label] for label in range(num_classes)]), list(problems)
+    problems: list[Problem] = []
+    more = 0
+    try:
+        for sample in counted_samples(shard):
+            try:
+                _, label = decode(shard, sample, shape, num_classes)
+                _decode_other_parts(shard, sample)
+                counts[label] += 1
+            except ShardError as error:
+                if len(problems) < MOST_PROBLEMS:
+                    problems.append(error.problem)
+                else:
+                    more += 1
+    except ShardError as error:
+        problems.append(error.problem)
+    if more:
+        sentence = f"shard {shard.url} has {more} more samples that cannot be used"
+        problems.append(Problem(shard.url, None, f"{sentence}; write it anew"))
+    return counts, problems
 
 
 LARGEST_ARRAYS = 1 << 28

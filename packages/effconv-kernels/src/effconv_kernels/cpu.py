@@ -72,17 +72,23 @@ def gru_unroll(
     ragged = _ragged(tuple(steps), weight_hh.device)
     gates_in, weight, bias = map(ragged.sort, _long(input_gates, weight_hh, bias_hh))
     # The reset gate multiplies the recurrent half of the candidate, so only r and z can be folded.
-    constant = torch.cat([(gates_in + bias)[:, : 2 * H], bias[:, 2 * H :]], 1).unsqueeze(-1)
+    constant = torch.cat([(gates_in + bias)[:, : 2 * H], bias[:, 2 * H :]], 1)
+    # States as rows: on a CPU the batched product with columns takes about twice as long. One GRU
+    # alone is a matrix and a vector, whose product has a call of its own.
+    constant_rows, transposed = constant.unsqueeze(1), weight.transpose(1, 2)
     candidate_in = gates_in[:, 2 * H :]
-    states = weight.new_zeros(max(steps), layers, H)
+    states = weight.new_empty(max(steps), layers, H)
     hidden = weight.new_zeros(layers, H)
     for t, n in enumerate(ragged.active):
         hidden = hidden[:n]
-        gates = torch.baddbmm(constant[:n], weight[:n], hidden.unsqueeze(-1)).squeeze(-1)
-        reset, update = torch.sigmoid(gates[:, : 2 * H]).chunk(2, dim=1)
+        if layers == 1:
+            gates = torch.addmv(constant[0], weight[0], hidden[0]).unsqueeze(0)
+        else:
+            product = torch.baddbmm(constant_rows[:n], hidden.unsqueeze(1), transposed[:n])
+            gates = product.squeeze(1)
+        reset, update = gates[:, : 2 * H].sigmoid_().chunk(2, dim=1)
         candidate = torch.addcmul(candidate_in[:n], reset, gates[:, 2 * H :]).tanh_()
-        hidden = torch.lerp(candidate, hidden, update)
-        states[t, :n] = hidden
+        hidden = torch.lerp(candidate, hidden, update, out=states[t, :n])
     return states.view(-1, H)[ready(ragged.by_step)].to(dtype)
 
 

@@ -8,11 +8,15 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # as safetensors reports what the system refused
 PARTIAL = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.partial")
@@ -76,15 +80,130 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         file.write(text)
 
 
-def append_text(path: str | os.PathLike[str], text: str) -> None:
-    """Append to a text file (UTF-8), which is made where it is missing.
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OSError: as `written_whole` does.
+    """
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
+
+
+def write_tensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    previous: Path | None = None,
+) -> None:
+    """Write a safetensors file whole or not at all.
+
+    Args:
+        path: the file; a link there is replaced, not followed.
+        tensors: contiguous, by name.
+        metadata: of the file; none when None.
+        previous: gets what the file held before, so that there is a newest one at any moment; None
+            keeps nothing.
+
+    Raises:
+        OSError: as `written_whole` does.
+        SafetensorError: if safetensors cannot hold the tensors.
+    """
+    path = Path(path)
+    with written_whole(path) as temporary:
+        save_file(dict(tensors), temporary, metadata=None if metadata is None else dict(metadata))
+        if previous is not None:
+            _keep(path, previous)
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Let a file have a second name, which replaces what had that name before."""
+    if path.is_symlink() or not path.exists():
+        previous.unlink(missing_ok=True)  # of another run, whose newest was deleted
+        return
+    second = previous.with_name(f".{previous.name}.{secrets.token_hex(8)}.partial")
+    try:
+        try:
+            second.hardlink_to(path)
+        except OSError:  # some file systems have no such links
+            with path.open("rb") as source, second.open("xb") as copy:
+                shutil.copyfileobj(source, copy)
+        second.replace(previous)
+    finally:
+        second.unlink(missing_ok=True)  # still there where both were links to one file
+
+
+def create_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file that must be new; of several processes that want to, one does.
+
+    Where writing fails, such as on a full disk, the file is removed.
+
+    Raises:
+        FileExistsError: if there is anything of that name, a link included.
+        OSError: if it cannot be written.
+    """
+    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | NO_LINKS, 0o666)
+    try:
+        os.write(handle, content)
+    except OSError:
+        Path(path).unlink()
+        raise
+    finally:
+        os.close(handle)
+
+
+def open_to_append(path: str | os.PathLike[str]) -> TextIO:
+    """Return a text file (UTF-8) open at its end; it is made where it is missing.
 
     Raises:
         OSError: if it cannot be written, or is a link, which could lead to any file.
     """
     handle = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | NO_LINKS, 0o666)
-    with os.fdopen(handle, "a", encoding="utf-8") as file:
+    return os.fdopen(handle, "a", encoding="utf-8")
+
+
+def append_text(path: str | os.PathLike[str], text: str) -> None:
+    """Append to a text file (UTF-8), which is made where it is missing.
+
+    Raises:
+        OSError: as `open_to_append` does.
+    """
+    with open_to_append(path) as file:
         file.write(text)
+
+
+def renew_time(path: Path) -> None:
+    """Set the time of a file to now, of a link to a file itself and not of its end.
+
+    Raises:
+        OSError: if it is missing.
+    """
+    os.utime(path, follow_symlinks=os.utime not in os.supports_follow_symlinks)
+
+
+def rename_file(path: Path, target: Path) -> None:
+    """Give a file another name; what had that name is replaced, a link itself and not its end.
+
+    Raises:
+        OSError: if it cannot be renamed.
+    """
+    path.replace(target)
+
+
+def remove_file(path: Path) -> None:
+    """Delete a file, or a link and not what it leads to; one that is missing is no error.
+
+    Raises:
+        OSError: if it cannot be deleted, or is a folder.
+    """
+    path.unlink(missing_ok=True)
+
+
+def remove_empty_folder(path: Path) -> None:
+    """Delete a folder if nothing is in it; one that holds anything, or is a link, stays."""
+    with contextlib.suppress(OSError):
+        path.rmdir()
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,30 +1,16 @@
 """Downloading a file that is known by its sum, going on where an earlier attempt broke off."""
 
-import http.client
-import ssl
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
+from effconv_data.io.atomic import opened_for_appending
+from effconv_data.io.web import RETRY, WebError, asked, retried
 from effconv_data.prepare.files import Published, sums
 from effconv_data.prepare.parts import OnProgress, Progress
 
 __all__ = ["download"]
 
-CHUNK = 1 << 16
 ATTEMPTS = 5
-TIMEOUT = 30.0  # seconds without a byte
-# What a later attempt may mend; any other answer is final.
-PASSING = {408, 425, 429, 500, 502, 503, 504}
-
-PASSING_ERRORS = (
-    urllib.error.URLError,
-    ConnectionError,
-    TimeoutError,
-    ssl.SSLError,
-    http.client.HTTPException,
-)
+"""Requests in a row that may bring nothing."""
 
 
 def download(
@@ -33,18 +19,20 @@ def download(
     """Give a published file in a folder, downloaded unless it is there already.
 
     What has arrived lies in `FILE.partial` until its sum is right; the next attempt, of this call
-    or of a later one, asks only for the rest. A server that sends everything again is obeyed.
+    or of a later one, asks only for the rest. A server that sends everything again is obeyed; one
+    that sends more than the file may have is not.
 
     Args:
         published: the file's name, address and md5.
         folder: made if it does not exist.
         on_progress: told the bytes that are there.
-        pause: seconds before an attempt after one that brought something, doubled for each in a
-            row that brought nothing.
+        pause: seconds before the third attempt in a row that follows one that brought nothing, half
+            of those before the fourth, and so on.
 
     Raises:
         ConnectionError: if the server refuses, or several attempts in a row bring nothing.
-        ValueError: if the file has another md5 than the published one.
+        ValueError: if the file has another md5 than the published one, or `FILE.partial` is a link
+            or no regular file.
     """
     path = folder / published.file
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,29 +45,19 @@ def download(
         return path
 
     partial = folder / f"{published.file}.partial"
-    failures = 0
-    while True:
-        before = partial.stat().st_size if partial.exists() else 0
-        try:
-            _fetch(published, partial, on_progress)
-            break
-        except urllib.error.HTTPError as error:
-            if error.code not in PASSING:
-                raise ConnectionError(
-                    f"{published.url} cannot be downloaded (the server answers {error.code} "
-                    f"{error.reason}); get the file yourself and pass its folder as the source"
-                ) from error
-            failure: Exception = error
-        except PASSING_ERRORS as error:
-            failure = error
-        arrived = partial.exists() and partial.stat().st_size > before
-        failures = 0 if arrived else failures + 1
-        if failures == ATTEMPTS:
-            raise ConnectionError(
-                f"{published.url} cannot be downloaded ({failure}); run the same again, which goes "
-                f"on from {partial}, or get the file yourself and pass its folder as the source"
-            ) from failure
-        time.sleep(pause * 2**failures)
+    try:
+        retried(
+            lambda: _fetch(published, partial, on_progress),
+            published.url,
+            RETRY.new(total=ATTEMPTS - 1, backoff_factor=pause),
+            lambda: partial.stat().st_size if partial.exists() else 0,
+        )
+    except WebError as error:
+        going_on = f"run the same again, which goes on from {partial}, or "
+        raise ConnectionError(
+            f"{published.url} cannot be downloaded ({error}); {'' if error.lasting else going_on}"
+            "get the file yourself and pass its folder as the source"
+        ) from error
 
     found, _ = sums(partial, on_progress)
     if found != published.md5:
@@ -96,29 +74,19 @@ def download(
 def _fetch(published: Published, partial: Path, on_progress: OnProgress) -> None:
     """Bring the partial file to its full length, or raise what went wrong."""
     start = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(published.url, headers={"User-Agent": "effconv-data"})
-    if start:
-        request.add_header("Range", f"bytes={start}-")
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
+        with asked(published.url, limit=published.largest, start=start) as answer:
+            done = start if answer.partial else 0
+            total = None if answer.length is None else done + answer.length
+            with opened_for_appending(partial) as file:
+                file.truncate(done)
+                for piece in answer.pieces:
+                    if done + len(piece) > published.largest:
+                        raise WebError(f"it has more than {published.largest} bytes", lasting=True)
+                    file.write(piece)
+                    done += len(piece)
+                    on_progress(Progress(f"downloading {published.file}", done, total, "bytes"))
+    except WebError as error:
         # Nothing follows what is there: it is complete, or its sum will show that it is not.
-        if start and error.code == 416:
-            return
-        raise
-    with response:
-        if start and not (
-            response.status == 206
-            and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-        ):
-            start = 0
-        length = response.headers.get("Content-Length")
-        total = None if length is None else start + int(length)
-        done = start
-        with partial.open("ab" if start else "wb") as file:
-            while chunk := response.read(CHUNK):
-                file.write(chunk)
-                done += len(chunk)
-                on_progress(Progress(f"downloading {published.file}", done, total, "bytes"))
-    if total is not None and done < total:
-        raise ConnectionError(f"the connection broke off after {done} of {total} bytes")
+        if not (start and error.status == 416):
+            raise

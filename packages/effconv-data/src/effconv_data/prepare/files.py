@@ -1,7 +1,8 @@
 """Finding, checking and reading the files of official archives, packed or unpacked."""
 
+import gzip
 import hashlib
-import tarfile
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,10 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from effconv_data.prepare.parts import OnProgress, Progress
+from effconv_data.tar import tar_members
 
 __all__ = ["Layout", "Published", "check_labels", "find", "read_files", "record", "sums"]
 
 CHUNK = 1 << 20
+LARGEST_FILE = 1 << 28
+"""Bytes of a file in an archive; the largest that is read, of STL-10, has 221 million."""
 
 
 class Published(NamedTuple):
@@ -21,6 +25,8 @@ class Published(NamedTuple):
     file: str
     url: str
     md5: str
+    largest: int = 1 << 28
+    """Bytes that a server may send for it."""
 
 
 class Layout(NamedTuple):
@@ -146,20 +152,23 @@ def _read_members(
     wanted = {f"{folder}/{name}": name for name in names}
     contents: dict[str, bytes] = {}
     total = path.stat().st_size
+
+    def is_wanted(member: str) -> bool:
+        on_progress(Progress(f"reading {path.name}", file.tell(), total, "bytes"))
+        return member.removeprefix("./") in wanted
+
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|*") as archive:
-            for member in archive:
-                name = wanted.get(member.name.removeprefix("./"))
-                if name is not None and member.isfile():
-                    contents[name] = archive.extractfile(member).read()
-                    if len(contents[name]) < member.size:
-                        raise EOFError(f"{member.name} is cut short")
-                on_progress(Progress(f"reading {path.name}", file.tell(), total, "bytes"))
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            stream = io.BufferedReader(gzip.GzipFile(fileobj=file), CHUNK) if packed else file
+            for member, data in tar_members(stream, largest=LARGEST_FILE, wanted=is_wanted):
+                contents[wanted[member.removeprefix("./")]] = data
                 if len(contents) == len(wanted):
                     # The rest is not needed.
                     on_progress(Progress(f"reading {path.name}", total, total, "bytes"))
                     break
-    except Exception as error:  # tarfile and the decompressors each raise kinds of their own
+    except Exception as error:  # tar, gzip and zlib each raise kinds of their own
         raise ValueError(f"archive {path} cannot be read ({error}); get it anew") from error
     missing = [member for member, name in wanted.items() if name not in contents]
     if missing:

@@ -95,13 +95,24 @@ def read(
     if ignored:
         notes.append(f"{ignored} files without the suffix of an image were left out")
     return Archive(
-        name,
-        classes,
+        _text(name),
+        tuple(map(_text, classes)),
         (1 if mode == "L" else 3, height, width),
         {split: [block(paths, labels)] for split, (paths, labels) in files.items()},
-        [{"folder": source.resolve().name, "files": len(every), "sha256": listing.hexdigest()}],
+        [
+            {
+                "folder": _text(source.resolve().name),
+                "files": len(every),
+                "sha256": listing.hexdigest(),
+            }
+        ],
         tuple(notes),
     )
+
+
+def _text(name: str) -> str:
+    """Give a file's name as text; bytes of it that are no UTF-8 are escaped."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _list_files(

@@ -6,11 +6,13 @@ batches, mixed by their authors. One batch is held in memory at a time; the samp
 within it.
 """
 
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from effconv_data.io.read_json import read_limited
 from effconv_data.prepare.files import Published, check_labels, find, record
 from effconv_data.prepare.parts import Archive, Block, OnProgress
 from effconv_data.prepare.pickles import read_pickle
@@ -27,6 +29,8 @@ FILES = {
 }
 NAMES = "map_clsloc.txt"
 NUM_CLASSES = 1000
+MOST_IMAGES = 200_000
+"""In one file; the largest has 128,117."""
 
 
 def downloads(splits: Sequence[str]) -> list[Published]:
@@ -91,7 +95,7 @@ def _opener(path: Path, size: int) -> Callable[[], Callable[[np.ndarray], np.nda
 def _read(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Read a batch: pixels `(N, 3 * size * size)` uint8, labels `(N,)` int64 from 0."""
     if path.suffix == ".npz":
-        parts = _read_npz(path)
+        parts = _read_npz(path, size)
     else:
         with path.open("rb") as file:
             parts = read_pickle(file, str(path))
@@ -109,8 +113,13 @@ def _read(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
     return pixels, check_labels(labels, len(pixels), str(path), 1, NUM_CLASSES)
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path, size: int) -> dict[str, np.ndarray]:
     try:
+        with zipfile.ZipFile(path) as archive:
+            sizes = {member.filename: member.file_size for member in archive.infolist()}
+        for name, each in (("data.npy", 3 * size * size), ("labels.npy", 8)):
+            if sizes.get(name, 0) > MOST_IMAGES * each:
+                raise ValueError(f"{name} unpacks to {sizes[name]} bytes, more than it may")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in ("data", "labels") if name in arrays}
     except Exception as error:  # NumPy, zipfile and zlib each raise kinds of their own
@@ -120,7 +129,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 def _classes(path: Path) -> tuple[str, ...]:
     """Read the class names, lines such as `n02119789 1 kit_fox`: WordNet's number and a name."""
     names: dict[int, str] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_limited(path, 1 << 20).decode("utf-8", errors="replace").splitlines():
         words = line.split()
         if len(words) == 3 and words[1].isdecimal():
             # Two pairs of classes share a name, but not a number.

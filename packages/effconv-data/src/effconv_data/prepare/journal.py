@@ -5,25 +5,71 @@ for each finished shard. A finished set has an `index.json` and no such file.
 """
 
 import hashlib
+import itertools
 import json
+import math
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 try:
     import fcntl
 except ImportError:  # not on Windows, where two runs into one folder are not kept apart
     fcntl = None
 
-__all__ = ["Journal", "begin", "check_place", "claimed", "write_whole"]
+from effconv_data.index import LARGEST_INDEX
+from effconv_data.io.atomic import (
+    PARTIAL,
+    append_text,
+    opened_for_appending,
+    remove_leftovers,
+    write_bytes,
+)
+from effconv_data.io.read_json import decode_json, read_json
+
+__all__ = ["Journal", "begin", "check_place", "claimed"]
 
 INDEX, PROGRESS, LOCK = "index.json", ".progress.jsonl", ".lock"
-SHARD = re.compile(r"[a-z]+-[0-9]{5,}\.tar(\.gz)?")
-PARTIAL = ".partial"
+SHARD = re.compile(r"(train|val|test)-[0-9]{5,}\.tar")
+EARLIER_PARTIAL = ".partial"
+"""Behind the names of what runs of version 0.2 and before left unfinished."""
+LONGEST_LINE = 1 << 24
+"""Bytes of a line of the progress."""
 Row = dict[str, Any]
+
+
+class _Settings(msgspec.Struct):
+    """The first line of a progress of ours; the rest of it is compared, not used."""
+
+    made_by: Annotated[str, Meta(pattern="^effconv-data ")]
+    splits: dict[str, list[int]]
+
+
+class _Made(msgspec.Struct):
+    """An index of ours."""
+
+    made_by: Annotated[str, Meta(pattern="^effconv-data ")]
+    classes: list[str]
+    splits: dict[str, dict[str, Any]]
+
+
+_Count = Annotated[int, Meta(ge=0)]
+
+
+class _Row(msgspec.Struct):
+    file: str
+    samples: Annotated[int, Meta(ge=1)]
+    bytes: _Count
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    class_counts: list[_Count]
+    histogram: list[Annotated[list[_Count], Meta(min_length=256, max_length=256)]]
 
 
 class Journal:
@@ -40,24 +86,11 @@ class Journal:
     def add(self, row: Row) -> None:
         """Note a shard that is complete on disk."""
         self.rows[row["file"]] = row
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_text(self._path, json.dumps(row) + "\n")
 
     def close(self) -> None:
         """Remove the file, once the index is there."""
         self._path.unlink()
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name and give it its own when all is on the disk."""
-    partial = path.with_name(path.name + PARTIAL)
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def check_place(folder: Path, *, overwrite: bool) -> None:
@@ -70,19 +103,25 @@ def check_place(folder: Path, *, overwrite: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; pass a folder that is new or empty")
-    if (folder / INDEX).exists():
+    if os.path.lexists(folder / INDEX):
         if not _is_index(folder / INDEX):
             raise FileExistsError(
-                f"{folder / INDEX} is no index of shards; pass a folder that is new or empty"
+                f"{folder / INDEX} is no index of shards that effconv-data wrote; pass a folder "
+                "that is new or empty"
             )
         if not overwrite:
             raise FileExistsError(
                 f"{folder} holds a finished set; pass another folder, or overwrite=True "
                 "(--overwrite) to replace it"
             )
-    elif folder.exists() and not (folder / PROGRESS).exists():
-        # What a run leaves that is killed before its first line is written.
-        foreign = {path.name for path in folder.iterdir()} - {LOCK, PROGRESS + PARTIAL}
+    elif os.path.lexists(folder / PROGRESS):
+        if _settings(folder / PROGRESS) is None:
+            raise FileExistsError(
+                f"{folder / PROGRESS} was not written by effconv-data; pass a folder that is new "
+                "or empty"
+            )
+    elif folder.exists():
+        foreign = {path.name for path in folder.iterdir() if not _of_a_killed_run(path)}
         if foreign:
             raise FileExistsError(
                 f"{folder} holds {min(foreign)}, which is no part of an interrupted run; pass a "
@@ -99,11 +138,13 @@ def claimed(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
-    with path.open("a") as file:
+    with opened_for_appending(path) as file:
         try:
             if fcntl is not None:
                 # This kind of lock ends with the process and does not pass to forked children.
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:  # noqa: PTH116
+                    raise OSError("the process that had it has just removed it")
         except OSError as error:
             raise FileExistsError(
                 f"{folder} is being written by another process; wait for it or stop it"
@@ -114,11 +155,17 @@ def claimed(folder: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def begin(folder: Path, settings: Row, *, overwrite: bool) -> Journal:
+def begin(folder: Path, settings: Row, planned: Mapping[str, int], *, overwrite: bool) -> Journal:
     """Take up the interrupted run of a folder, or start afresh.
 
-    A row is trusted if its shard still has the size and sum that it says; every other shard is
-    to be written again.
+    A row is trusted if it is of a shard that is planned and that still has the size and sum that
+    the row says; every other shard is to be written again.
+
+    Args:
+        folder: where.
+        settings: all that decides what is written.
+        planned: the samples of each shard to be written, by its file.
+        overwrite: whether a finished set, or a run with other settings, is replaced.
 
     Raises:
         FileExistsError: if `check_place` raises it, or if the interrupted run had other settings
@@ -127,8 +174,9 @@ def begin(folder: Path, settings: Row, *, overwrite: bool) -> Journal:
     check_place(folder, overwrite=overwrite)
     trusted: dict[str, Row] = {}
     if (folder / PROGRESS).exists() and not (folder / INDEX).exists():
-        before, rows = _read(folder / PROGRESS)
+        before = _settings(folder / PROGRESS) or {}
         if before == settings:
+            rows = _rows(folder / PROGRESS, settings, planned)
             trusted = {row["file"]: row for row in rows if _complete(folder, row)}
         elif not overwrite:
             other = ", ".join(key for key in settings if before.get(key) != settings[key])
@@ -138,37 +186,88 @@ def begin(folder: Path, settings: Row, *, overwrite: bool) -> Journal:
             )
     # In this order a kill leaves a set, or a run to take up: never shards that nothing claims.
     lines = [json.dumps(line) for line in (settings, *trusted.values())]
-    write_whole(folder / PROGRESS, ("\n".join(lines) + "\n").encode())
+    write_bytes(folder / PROGRESS, ("\n".join(lines) + "\n").encode())
     (folder / INDEX).unlink(missing_ok=True)
+    remove_leftovers(folder)
     for path in folder.iterdir():
-        name = path.name.removesuffix(PARTIAL)
-        if (SHARD.fullmatch(name) and path.name not in trusted) or path.name == INDEX + PARTIAL:
+        name = path.name.removesuffix(EARLIER_PARTIAL)
+        ours = SHARD.fullmatch(name) or path.name == INDEX + EARLIER_PARTIAL
+        if ours and path.name not in trusted and not path.is_dir():
             path.unlink()
     return Journal(folder, trusted)
 
 
-def _read(path: Path) -> tuple[Row, list[Row]]:
-    """Give the settings and the rows; the line that a killed run left unfinished is dropped."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+def _lines(path: Path) -> Iterator[bytes]:
+    """Give the whole lines of a file, one at a time, up to one that is too long."""
+    with opened_for_appending(path) as file:  # which follows no link, and waits for no pipe
+        file.seek(0)
+        while (line := file.readline(LONGEST_LINE)).endswith(b"\n"):
+            yield line
+
+
+def _settings(path: Path) -> Row | None:
+    """Read the first line of a progress; None if it is none of ours."""
+    try:
+        line = next(_lines(path), b"")
+        decode_json(line, _Settings)
+        return decode_json(line, Row)
+    except ValueError:
+        return None
+
+
+def _rows(path: Path, settings: Row, planned: Mapping[str, int]) -> Iterator[Row]:
+    """Give the rows of shards that are planned; what a killed run left unfinished ends them.
+
+    What is read is limited by the plan, not by the file, whoever wrote it.
+    """
+    C, H, W = settings["image_shape"]
+    for line in itertools.islice(_lines(path), 1, 1 + len(planned)):
         try:
-            rows.append(json.loads(line))
+            row = decode_json(line, _Row)
         except ValueError:
-            break
-    settings, *rows = rows or [{}]
-    return settings, rows
+            return
+        samples = planned.get(row.file)
+        pixels = [sum(values) for values in row.histogram]
+        if (
+            row.samples != samples
+            or len(row.class_counts) != len(settings["classes"])
+            or sum(row.class_counts) != samples
+            or pixels != [samples * H * W] * C
+            # Headers, label, and a PNG that is hardly larger than its pixels.
+            or row.bytes > (1 << 16) + samples * (8192 + 2 * math.prod((C, H, W)))
+        ):
+            return
+        yield msgspec.to_builtins(row)
 
 
 def _complete(folder: Path, row: Row) -> bool:
     path = folder / row["file"]
-    if not path.is_file() or path.stat().st_size != row["bytes"]:
+    if not path.exists() or not stat.S_ISREG(path.lstat().st_mode):
         return False
-    return hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size != row["bytes"]:
+            return False
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest() == row["sha256"]
 
 
 def _is_index(path: Path) -> bool:
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        read_json(path, _Made, limit=LARGEST_INDEX)
+    except (OSError, ValueError):
         return False
-    return isinstance(index, dict) and {"classes", "splits"} <= index.keys()
+    return True
+
+
+def _of_a_killed_run(path: Path) -> bool:
+    """Return whether a run left a file that was killed before its first line was written."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return False
+    partial = PARTIAL.fullmatch(path.name)
+    return (
+        (path.name == LOCK and not path.lstat().st_size)
+        or path.name == PROGRESS + EARLIER_PARTIAL
+        or (partial is not None and partial["name"] == PROGRESS)
+    )

@@ -30,6 +30,8 @@ MD5 = {
     "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
 }
 SIDE = 28
+LARGEST_UNPACKED = 1 << 28
+"""Bytes; the images of MNIST are 47 million."""
 OTHER = {"train": "test", "test": "train"}
 
 
@@ -70,12 +72,19 @@ def _published(stem: str) -> Published:
 
 def _read_idx(path: Path, sizes: tuple[int, ...]) -> np.ndarray:
     """Read an idx file of bytes whose items have the given sizes: `(N, *sizes)` uint8."""
-    data = path.read_bytes()
     if path.suffix == ".gz":
         try:
-            data = gzip.decompress(data)
+            with gzip.open(path) as file:
+                data = file.read(LARGEST_UNPACKED + 1)
         except Exception as error:  # gzip and zlib each raise kinds of their own
             raise ValueError(f"{path} cannot be decompressed ({error}); get it anew") from error
+        if len(data) > LARGEST_UNPACKED:
+            raise ValueError(
+                f"{path} unpacks to more than {LARGEST_UNPACKED} bytes; get the official file, or "
+                "unpack it yourself"
+            )
+    else:
+        data = path.read_bytes()
     dimensions = 1 + len(sizes)
     # 8 is the code of unsigned bytes.
     magic, header = 8 << 8 | dimensions, 4 + 4 * dimensions

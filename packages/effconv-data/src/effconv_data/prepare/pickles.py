@@ -8,6 +8,7 @@ builds the arrays itself after checking what was noted.
 
 import math
 import pickle
+from collections.abc import Callable
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
@@ -102,6 +103,23 @@ ADMITTED = {
 }
 
 
+def _check_hashed(values: list[Any]) -> None:
+    for value in values:
+        members = value if type(value) is tuple else (value,)
+        if not all(type(member) in PLAIN for member in members):
+            raise pickle.UnpicklingError(f"a key is a {type(value).__name__} of no plain values")
+
+
+def _at_mark(method: Callable[[Any], None], step: int) -> Callable[[Any], None]:
+    """Give a method of the unpickler that looks at every `step`-th value behind the mark first."""
+
+    def checked(self: Any) -> None:
+        _check_hashed(self.stack[::step])
+        method(self)
+
+    return checked
+
+
 # The one in Python, because the one in C makes room for as many values as a pickle numbers, which
 # can be more than there is memory.
 class _Unpickler(pickle._Unpickler):
@@ -115,7 +133,21 @@ class _Unpickler(pickle._Unpickler):
         # Python's own makes room for the length that the pickle declares before it reads.
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
-    dispatch: ClassVar = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _bytearray8}
+    # The hash of a tuple that holds another twice, which holds another twice, takes time without
+    # end; so keys and members of sets are plain, or tuples of what is plain.
+    def _setitem(self) -> None:
+        _check_hashed(self.stack[-2:-1])
+        self.load_setitem()
+
+    dispatch: ClassVar = {
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: _bytearray8,
+        pickle.SETITEM[0]: _setitem,
+        pickle.SETITEMS[0]: _at_mark(pickle._Unpickler.load_setitems, 2),
+        pickle.DICT[0]: _at_mark(pickle._Unpickler.load_dict, 2),
+        pickle.ADDITEMS[0]: _at_mark(pickle._Unpickler.load_additems, 1),
+        pickle.FROZENSET[0]: _at_mark(pickle._Unpickler.load_frozenset, 1),
+    }
 
 
 def _finished(value: Any, seen: dict[int, Any]) -> Any:

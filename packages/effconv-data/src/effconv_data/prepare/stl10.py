@@ -19,6 +19,7 @@ LAYOUT = Layout(
         "stl10_binary.tar.gz",
         "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
         "91f7769df0f17e558f3565bffb0c7dfb",
+        largest=1 << 32,
     ),
     "stl10_binary",
 )

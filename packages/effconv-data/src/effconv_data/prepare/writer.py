@@ -14,8 +14,10 @@ from PIL import features
 
 import effconv_data
 from effconv_data._checks import check_integer
+from effconv_data.index import LARGEST_IMAGE, MOST_SAMPLES
+from effconv_data.io.atomic import write_bytes
 from effconv_data.prepare.encode import encode_shard
-from effconv_data.prepare.journal import INDEX, begin, check_place, claimed, write_whole
+from effconv_data.prepare.journal import INDEX, begin, check_place, claimed
 from effconv_data.prepare.parts import Archive, OnProgress, Prepared, Progress
 from effconv_data.processes import in_order
 
@@ -45,6 +47,11 @@ def check_writing(
     check_integer("seed", seed, 0)
     if shard_samples is not None:
         check_integer("shard_samples", shard_samples, 1)
+        if shard_samples > MOST_SAMPLES:
+            raise ValueError(
+                f"shard_samples is {shard_samples}; a shard holds at most {MOST_SAMPLES}, so lower "
+                "it"
+            )
     if workers is not None:
         check_integer("workers", workers, 1)
     check_place(out, overwrite=overwrite)
@@ -61,6 +68,12 @@ def write_set(
     on_progress: OnProgress,
 ) -> Prepared:
     """Write a set as shards with an index; see `prepare` for the options and errors."""
+    _, H, W = archive.image_shape
+    if H * W > LARGEST_IMAGE:
+        raise ValueError(
+            f"the images have {H} x {W} pixels; a set has images of at most {LARGEST_IMAGE}, so "
+            "make them smaller (image_size)"
+        )
     settings = {
         "name": archive.name,
         "classes": list(archive.classes),
@@ -81,7 +94,8 @@ def write_set(
         for split in archive.splits
     }
     with claimed(out):
-        journal = begin(out, settings, overwrite=overwrite)
+        planned = {shard.file: len(shard.indices) for shards in plan.values() for shard in shards}
+        journal = begin(out, settings, planned, overwrite=overwrite)
         kept = len(journal.rows)
         for split, shards in plan.items():
             done, total = 0, sum(len(shard.indices) for shard in shards)
@@ -96,7 +110,7 @@ def write_set(
             # Closed, so that the processes end with this loop also where it ends in an error.
             with closing(in_order(encode_shard, tasks, workers)) as encoded:
                 for shard, (tar, class_counts, histogram) in zip(missing, encoded, strict=True):
-                    write_whole(out / shard.file, tar)
+                    write_bytes(out / shard.file, tar)
                     row = {
                         "file": shard.file,
                         "samples": len(shard.indices),
@@ -110,7 +124,7 @@ def write_set(
                     on_progress(Progress(f"writing {split}", done, total, "samples"))
         rows = {split: [journal.rows[shard.file] for shard in plan[split]] for split in plan}
         index = _index(archive, rows, seed)
-        write_whole(out / INDEX, (json.dumps(index, indent=1) + "\n").encode())
+        write_bytes(out / INDEX, (json.dumps(index, indent=1) + "\n").encode())
         journal.close()
     return Prepared(
         out,

@@ -1,0 +1,162 @@
+"""What the files of a run may hold: one schema for each, with the limits of every value.
+
+Each is read through `read_json.py`. Whatever a program makes itself is held to the same limits
+where that is cheap, so that what is written can be read.
+"""
+
+from typing import Annotated, Any, TypedDict
+
+from msgspec import Meta, Struct, field
+
+LARGEST_SIZE = 1000
+"""Taps of a kernel along an axis."""
+MOST_AXES = 3
+"""Axes of a kernel: `torch.nn` has convolutions of up to three."""
+MOST_LAYERS = 10_000
+"""Layers of a network whose sizes are learned."""
+LONGEST_NAME = 500
+"""Characters of the name of a layer, or of anything else that is named."""
+MOST_WEIGHTS = 2**28
+"""Weights of one layer: 1 GiB in float32."""
+LARGEST_NUMBER = 2**63 - 1
+"""Of costs and budgets."""
+LARGEST_VALUE = 1e39
+"""Of what is measured in float32, such as a loss."""
+
+Name = Annotated[str, Meta(max_length=LONGEST_NAME)]
+Count = Annotated[int, Meta(ge=0, le=LARGEST_NUMBER)]
+Amount = Annotated[float, Meta(ge=0, le=LARGEST_NUMBER)]
+Taps = Annotated[int, Meta(ge=1, le=LARGEST_SIZE)]
+Channels = Annotated[int, Meta(ge=1, le=10**7)]
+Axes = Meta(min_length=1, max_length=MOST_AXES)
+Layers = Meta(max_length=MOST_LAYERS)
+Epoch = Annotated[int, Meta(ge=0, le=10**9)]
+Seconds = Annotated[float, Meta(gt=0, le=10**6)]
+
+
+class PlanFile(Struct, forbid_unknown_fields=True):
+    """A plan; `SizePlan` looks at what is in the mappings, and names the layer."""
+
+    schema: int
+    sizes: dict[str, Any]
+    soft_sizes: dict[str, Any] = {}
+    cost: Any = None
+    budget: Any = None
+    allowed: dict[str, Any] = {}
+    budgets: list[Any] = []
+    model: Any = None
+    versions: Any = {}
+
+
+class BudgetRecord(TypedDict):
+    """What a plan keeps of a budget."""
+
+    counts: Name
+    amount: Amount
+    at_most: bool
+    weight: Annotated[float, Meta(ge=0, le=LARGEST_VALUE)]
+    cost: Amount
+
+
+BudgetRecords = Annotated[list[BudgetRecord], Meta(max_length=100)]
+Versions = Annotated[dict[Name, Name], Meta(max_length=100)]
+
+
+class ConfigFile(Struct):
+    """`config.json` of a run; commands have settings of their own."""
+
+    settings: dict[str, Any] = {}
+    environment: Annotated[dict[Name, Any], Meta(max_length=1000)] = {}
+    network: dict[str, Any] = {}
+
+
+class LayerShape(TypedDict):
+    """A layer that was searched."""
+
+    channels: tuple[Channels, Channels]
+    groups: Channels
+    kernel_size: Annotated[list[Taps], Axes]
+
+
+class Network(TypedDict, total=False):
+    """The network of a search, in `config.json`, beside its `class`."""
+
+    parameters: Count
+    layers: Annotated[dict[Name, LayerShape], Layers]
+    left_alone: Annotated[dict[Name, Annotated[str, Meta(max_length=2000)]], Layers]
+
+
+class Moment(TypedDict):
+    """When a reading was taken."""
+
+    phase: Name
+    global_step: Annotated[int, Meta(ge=0, le=10**12)]
+
+
+class Reading(Moment, total=False):
+    """A row of `metrics.jsonl`; NaN and infinity are what a run that diverges measures."""
+
+    epoch: Epoch
+    loss: float | None
+    accuracy: float | None
+    seconds: float | None
+    parameters: float | None
+    soft_sizes: Annotated[list[float], Meta(max_length=MOST_AXES * MOST_LAYERS)]
+
+
+class Outcome(TypedDict, total=False):
+    """A network that was trained."""
+
+    parameters: Count
+    test_accuracy: Annotated[float, Meta(ge=0, le=1)]
+
+
+class ResultFile(TypedDict, total=False):
+    """`result.json` of a run; what else is there is the command's own."""
+
+    accuracy: float
+    networks: Annotated[dict[Name, Outcome], Meta(max_length=100)]
+
+
+class Spread(TypedDict):
+    """Seconds that something took."""
+
+    median: Seconds
+
+
+class SpreadOfTheRest(TypedDict):
+    """Seconds of a pass without its layers, which noise can take below zero."""
+
+    median: Annotated[float, Meta(ge=-(10**6), le=10**6)]
+
+
+class LatencyFile(Struct):
+    """A latency table; its identity is compared, word for word, with that of today."""
+
+    schema: int
+    layers: Annotated[dict[Name, dict[str, Any]], Layers]
+    seconds: Annotated[dict[Name, dict[Name, Spread]], Layers]
+    rest: SpreadOfTheRest = field(name="seconds of the rest")
+
+
+class Begun(TypedDict):
+    """What every search and training keeps of itself in its state."""
+
+    config: dict[str, Any]
+    epoch: Epoch
+
+
+class Progress(Begun, total=False):
+    """How far a training state has come; a search compares the rest with its own."""
+
+    plan: str | None
+    layers: Annotated[list[Name], Layers]
+
+
+class ParameterGroup(TypedDict):
+    """A group of an optimizer; what else is there belongs to the optimizer."""
+
+    params: list[Annotated[int, Meta(ge=0, le=10**7)]]
+
+
+ParameterGroups = Annotated[list[ParameterGroup], Meta(min_length=1, max_length=1000)]

@@ -1,0 +1,62 @@
+"""Names of runs: what may become the name of a folder, and how one is made of other words."""
+
+import hashlib
+import re
+
+LONGEST = 200
+"""Bytes of UTF-8; file systems take 255, and what is written beside a folder has a longer name."""
+RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])", re.IGNORECASE)
+"""Names that Windows keeps for devices, with any suffix."""
+
+
+def check_name(name: str, what: str = "--name") -> str:
+    """Return a name of a run after a look at whether it is one.
+
+    Args:
+        name: becomes the name of a folder, within the folder of all runs and never elsewhere.
+        what: says in errors where it is from.
+
+    Raises:
+        ValueError: if it is empty, `.`, `..`, a path, too long, begins with a dash or with a
+            space, ends with a dot or a space, holds a control character, or is a device of Windows.
+    """
+    problem = _problem(name)
+    if problem:
+        raise ValueError(
+            f"{what} is {ascii(name)[:100]}, which {problem}; pass a plain name, such as run-1"
+        )
+    return name
+
+
+def _problem(name: str) -> str:
+    if not name.strip():
+        return "is empty"
+    if not name.isprintable():
+        return "holds a control character"
+    if "/" in name or "\\" in name:
+        return "is a path"
+    if name.startswith("-"):
+        return "begins with a dash"
+    if name != name.strip() or name.endswith("."):
+        return "begins or ends with a space, or ends with a dot"
+    if len(name.encode()) > LONGEST:
+        return f"has more than {LONGEST} bytes"
+    if RESERVED.fullmatch(name.partition(".")[0].strip()):
+        return "Windows keeps for a device"
+    return ""
+
+
+def name_of(*words: object) -> str:
+    """Return a name made of words such as those of data and model, joined by dashes.
+
+    What is neither a letter, a digit, nor one of `_.-` becomes a dash. A name that would be too
+    long is cut, and ends with a hash of the whole.
+
+    Args:
+        words: at least one of them not empty.
+    """
+    text = re.sub(r"[^\w.-]+", "-", "-".join(map(str, words))).lstrip("-").rstrip(".")
+    if len(text.encode()) > LONGEST:
+        kept = text.encode()[: LONGEST - 13].decode(errors="ignore")
+        text = f"{kept}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"run-{text}" if _problem(text) else text

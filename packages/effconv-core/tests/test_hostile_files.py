@@ -1,0 +1,57 @@
+"""Whatever a file holds, reading it ends with a result or one sentence, soon, in little memory."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).parent / "hostile_program.py"
+
+
+def run(folder, seed, count):
+    """Work through mutated files in another process; return what went wrong, and the end."""
+    process = subprocess.run(
+        [sys.executable, str(PROGRAM), str(folder), str(seed), str(count)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    *wrong, end = [json.loads(x) for x in process.stdout.splitlines() if x.startswith("{")]
+    assert end["cases"] == count
+    return wrong
+
+
+def test_some_mutated_files(tmp_path):
+    assert not run(tmp_path, 0, 250)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_two_thousand_mutated_files(tmp_path, seed):
+    assert not run(tmp_path, seed, 500)
+
+
+def test_a_case_that_ends_otherwise_is_seen(tmp_path):
+    """Let the program meet a reader that does what it must not."""
+    broken = PROGRAM.read_text(encoding="utf-8").replace(
+        '    lambda: call(SizePlan.load, "plan.json"),\n',
+        "    lambda: call(SIZE, 'plan.json'),\n" * 40,
+    )
+    assert broken.count("SIZE") == 40
+    size = 'json.loads(Path(path).read_bytes())["sizes"]["1"] + 1'
+    broken = broken.replace("PLAN = [", f"SIZE = lambda path: {size}  # noqa: E731\nPLAN = [")
+    program = tmp_path / "hostile_program.py"
+    program.write_text(broken, encoding="utf-8")
+    process = subprocess.run(
+        [sys.executable, str(program), str(tmp_path), "0", "60"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    *wrong, _ = [json.loads(x) for x in process.stdout.splitlines() if x.startswith("{")]
+    assert {"plan.json"} == {case["file"] for case in wrong}
