@@ -23,7 +23,7 @@ DEPENDENCIES = {
     "effconv_kernels": {"torch", "triton"},
     # The last five are of the extra `cli`; a test of effconv-core does without them.
     "effconv_core": {
-        *("torch", "numpy", "scipy", "safetensors", "msgspec", "effconv_kernels"),
+        *("torch", "numpy", "scipy", "safetensors", "msgspec", "filelock", "effconv_kernels"),
         *("tyro", "rich", "matplotlib", "jinja2", "PIL"),
     },
     "effconv_models": {"torch"},

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from effconv_core.claim import claim
 from effconv_core.run_commands import recipe_of
 from effconv_core.run_names import check_name, name_of
+from effconv_core.runs.lock import claim
 from effconv_core.sources import Data, one_at_a_time
 from effconv_core.torchrun import OtherRankError, Ranks, joined
 from effconv_core.whole_run import SearchOptions, check_options, search_and_train
@@ -111,7 +111,7 @@ def run(
 
 
 def run_in(folder: Path, console: Console, *, arguments: list[str]) -> None:
-    """Do a run of a list in its folder, which the worker holds; see `tools.run_list`."""
+    """Do a run of a list in its folder, which the worker holds; see `tools.queue.run_list`."""
     data, options = parse([*arguments, "--runs", str(folder.parent), "--name", folder.name])
     alone = Ranks(0, 1, None, options.device)
     run(data, options, console, alone, hold=nullcontext)

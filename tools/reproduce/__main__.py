@@ -18,12 +18,12 @@ from effconv_core.run_folder import read_result
 from effconv_core.run_owner import mark
 
 from tools.jobs import read_rows
-from tools.launch import Launch, launch
+from tools.queue.launchers import Launch, launch
+from tools.queue.run_list import Run, failure, state
 from tools.reproduce.pictures import pictures_of, shown
 from tools.reproduce.rows import Row, runs_of
 from tools.reproduce.run import KERNELS, check_settings, needed_by, run_name
 from tools.reproduce.tables import results_of, section
-from tools.run_list import Run, failure, state
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,7 +91,7 @@ def needed_by(row: Row, seed: int) -> list[str]:
 def run_row(
     folder: Path, console: Console, *, row: dict[str, Any], seed: int, scale: str, device: str
 ) -> None:
-    """Do one run of a list, or what is left of it, and write its result; see `tools.run_list`.
+    """Do one run of a list, or what is left of it, and write its result; see `tools.queue`.
 
     Args:
         folder: where the run is kept.

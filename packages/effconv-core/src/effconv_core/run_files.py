@@ -18,7 +18,6 @@ import torch.distributed as dist
 from torch import nn
 
 from effconv_core.choice import left_alone, searched_layers
-from effconv_core.claim import claim
 from effconv_core.io.atomic import append_text, remove_file, write_text
 from effconv_core.run_folder import read_config, read_rows
 from effconv_core.run_owner import (
@@ -30,6 +29,7 @@ from effconv_core.run_owner import (
     remove_leftovers_of_run,
     written,
 )
+from effconv_core.runs.lock import claim
 
 REPORT = "report.md"
 RESULT = "result.json"  # the last file that a run writes: it is finished

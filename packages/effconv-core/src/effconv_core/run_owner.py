@@ -19,7 +19,8 @@ import msgspec
 from effconv_core.io.atomic import PARTIAL, remove_empty_folder, remove_file, write_text
 from effconv_core.io.read_json import read_json
 
-CLAIMS = ".claims"
+CLAIMS = ".claims"  # of releases before 0.4.0; nothing reads it
+LOCK = ".effconv-run.lock"
 MARKER = "effconv-run.json"
 SCHEMA = 1
 TENSORBOARD = "tensorboard"
@@ -87,7 +88,7 @@ def check_place(folder: Path) -> Owner:
     owner = owner_of(folder)
     if owner is Owner.OTHER:
         raise FileExistsError(f"{folder} {_what_is_there(folder)}; pass another name or place")
-    for name in (CLAIMS, MARKER):
+    for name in (CLAIMS, LOCK, MARKER):
         if (folder / name).is_symlink():
             raise FileExistsError(
                 f"{folder / name} is a link, which no run makes; delete it, or pass another name"
@@ -208,6 +209,8 @@ def _has(path: Path, kind: type) -> bool:
 
 def _is_trace(path: Path) -> bool:
     """Return whether a path is what a process leaves that was killed while it began a run."""
+    if path.name == LOCK:
+        return not (_is_folder(path) or path.is_symlink())
     if path.name == CLAIMS:
         return _is_folder(path) and all(
             _is_written(claim, WITHIN[CLAIMS]) for claim in path.iterdir()

@@ -18,7 +18,6 @@ from torch import nn
 
 from effconv_core.budget import Budgets
 from effconv_core.choice import searched_layers
-from effconv_core.claim import claim
 from effconv_core.config import SearchConfig
 from effconv_core.draws import seed_generators, seeded
 from effconv_core.endings import check_device
@@ -30,6 +29,7 @@ from effconv_core.run_files import Metrics, check_run, describe, open_run, write
 from effconv_core.run_folder import read_run
 from effconv_core.run_names import check_name
 from effconv_core.run_owner import mark
+from effconv_core.runs.lock import claim
 from effconv_core.search import search
 from effconv_core.searchable import SearchableCNN
 from effconv_core.short_report import adjustment_sentence, draw_sizes, layer_table, write_report

@@ -11,14 +11,16 @@ import tyro
 from effconv_core.endings import run_command
 from effconv_core.io.atomic import write_text
 from effconv_core.io.console import PlainConsole
+from effconv_core.io.terminal import printable
 from effconv_core.run_files import RESULT
 from effconv_core.run_folder import read_result
 from effconv_core.run_names import name_of
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from tools.launch import Launch, launch, table
-from tools.run_list import Run, state
+from tools.queue.launchers import Launch, launch
+from tools.queue.run_list import Run, end, failure, read_list, state
 from tools.search import parse
 
 LIST = "sweep.json"
@@ -81,7 +83,7 @@ def search_command(arguments: list[str], console: Console) -> int:
         rows = [
             {"run": run.name, **run.arguments, **read_result(options.folder / run.name)}
             for run in runs
-            if state(path, run) == "finished"
+            if end(options.folder / run.name) == "finished"
         ]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         write_text(options.folder / RESULTS, text)
@@ -111,8 +113,10 @@ def status_command(arguments: list[str], console: Console) -> int:
     options = tyro.cli(Status, args=arguments, prog="sweep:status")
     path = options.list / LIST if options.list.is_dir() else options.list
     shown = Table("run", "state", "")
-    for row in table(path):
-        shown.add_row(*row)
+    for run in read_list(path):
+        how = state(path, run)
+        why = failure(path, run) if how == "failed" else ""
+        shown.add_row(escape(printable(run.name)), how, escape(printable(why)))
     console.print(shown)
     return 0
 

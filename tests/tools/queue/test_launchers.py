@@ -1,0 +1,379 @@
+"""Lists of runs: nothing twice, nothing lost, whoever does them and whoever is killed."""
+
+import importlib.util
+import io
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from effconv_core.endings import run_command
+from effconv_core.run_files import read_result
+from effconv_core.runs.lock import LOCK, claim
+from rich.console import Console
+
+from tests.toy_runs import at_work, check, counting, trace
+from tools.queue import run_list
+from tools.queue.engines import TRIES, SlurmJob
+from tools.queue.launchers import Launch, launch
+from tools.queue.run_list import Run, end, failure
+
+FORK = multiprocessing.get_context("fork") if sys.platform != "win32" else None
+linux = pytest.mark.skipif(sys.platform != "linux", reason="kills and /proc are of Linux")
+
+
+def quiet():
+    return Console(file=io.StringIO(), width=1000)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def alive(pid):
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
+def children(pid):
+    """Return the processes below a process, on Linux."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == pid and fields[0] not in "ZX":
+                found += [int(path.parent.name), *children(int(path.parent.name))]
+    return found
+
+
+@contextmanager
+def command(path, runs, options):
+    """Start the command of a list in a process of its own; what is left of it is killed."""
+    log = path.parent.parent / "command.txt"
+
+    def run():
+        sys.stdout = sys.stderr = file = log.open("a", buffering=1)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        os.setpgid(0, 0)
+        code = run_command("toys", lambda: launch(path, runs, options, Console()))
+        sys.exit(code)
+
+    process = FORK.Process(target=run)
+    process.start()
+    try:
+        yield process, log
+    finally:
+        for pid in [process.pid, *children(process.pid)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.join()
+
+
+# In this process, where one worker is enough.
+
+
+def test_a_failed_run_is_told_and_does_not_stop_the_rest(tmp_path):
+    path, runs = tmp_path / "list.json", counting(3, seconds=0)
+    runs[1] = Run("run1", "tests.toy_runs:count", {"steps": 5, "bad": True})
+    runs += [
+        Run("after the next", "tests.toy_runs:sums", {"names": ["after"]}, ("after",)),
+        Run("after", "tests.toy_runs:sums", {"names": ["run1"]}, ("run1",)),
+        Run("lies", "tests.toy_runs:lies"),
+        Run("unknown", "tests.toy_runs:no_such"),
+    ]
+    console, ended = quiet(), []
+    assert launch(path, runs, Launch(), console, on_end=lambda run: ended.append(run.name)) == 1
+    ends = [end(tmp_path / run.name) for run in runs]
+    assert ends == ["finished", "failed", "finished", *["failed"] * 4]
+    assert sorted(ended) == sorted(run.name for run in runs)
+    assert "ValueError: the third step cannot be done" in failure(path, runs[1])
+    assert failure(path, runs[1]) in console.file.getvalue()
+    assert "run1" in failure(path, runs[4])
+    assert "5 of 7 runs failed" in console.file.getvalue()
+    # Once the cause is gone, the same command tries again what failed, and that alone.
+    runs[1] = Run("run1", "tests.toy_runs:count", {"steps": 5, "seconds": 0})
+    before = trace(tmp_path / "run0")
+    assert launch(path, runs[:5], Launch(), quiet()) == 0
+    assert read_result(tmp_path / "after the next") == {"sum": 10}
+    assert trace(tmp_path / "run0") == before
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_comes_after_those_that_it_needs(workers, tmp_path):
+    runs = [Run("sum", "tests.toy_runs:sums", {"names": ["run0", "run1"]}, ("run0", "run1"))]
+    runs += counting(2, seconds=0)
+    assert launch(tmp_path / "list.json", runs, Launch(workers=workers), quiet()) == 0
+    assert read_result(tmp_path / "sum") == {"sum": sum(range(12)) + sum(range(13))}
+
+
+@linux
+def test_a_run_that_killed_the_command_comes_last_when_it_is_given_again(tmp_path):
+    path, good = tmp_path / "toys" / "list.json", tmp_path / "good"
+    runs = [Run("bad", "tests.toy_runs:kills", {"unless": str(good)}), *counting(2, seconds=0)]
+    for finished in (0, 2):
+        with command(path, runs, Launch()) as (process, _):
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
+        assert sum(end(path.parent / run.name) is not None for run in runs) == finished
+    good.touch()
+    assert launch(path, runs, Launch(), quiet()) == 0
+    assert (path.parent / "bad" / "tries").read_text() == "xxx"
+
+
+def test_a_run_that_another_command_does_is_left_to_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_list, "PATIENCE", 0.1)
+    runs, console = counting(3, seconds=0), quiet()
+    with claim(tmp_path / "run1"):
+        assert launch(tmp_path / "list.json", runs, Launch(), console) == 1
+    assert [end(tmp_path / run.name) for run in runs] == ["finished", None, "finished"]
+    assert f"process {os.getpid()}" in console.file.getvalue()
+    assert "1 of 3 runs are left: run1" in console.file.getvalue()
+    assert launch(tmp_path / "list.json", runs, Launch(), quiet()) == 0
+    check(tmp_path, runs)
+
+
+@pytest.mark.parametrize(
+    "options", [Launch(workers=2), Launch(launcher="slurm"), Launch(launcher="ray")]
+)
+def test_workers_of_one_gpu_each_take_no_numbered_one(tmp_path, options):
+    runs = counting(1, device="cuda:1")
+    with pytest.raises(ValueError, match="cuda:1"):
+        launch(tmp_path / "list.json", runs, options, quiet())
+    assert not (tmp_path / "list.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [({"workers": 0}, "workers is 0"), ({"slurm": ("gpu",)}, "'gpu'")]
+)
+def test_a_launch_that_cannot_be_is_refused(options, named):
+    with pytest.raises(ValueError, match=named):
+        Launch(**options)
+
+
+# In processes here.
+
+
+@pytest.mark.slow
+def test_workers_have_a_gpu_and_a_log_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    names = ["first", "second"]
+    runs = [Run(name, "tests.toy_runs:tells", {"names": names}) for name in names]
+    assert launch(tmp_path / "list.json", runs, Launch(workers=2), quiet()) == 0
+    told = [read_result(tmp_path / name) for name in names]
+    assert sorted(each["CUDA_VISIBLE_DEVICES"] for each in told) == ["3", "5"]
+    assert {each["OMP_NUM_THREADS"] for each in told} == {"7"}
+    logs = [(tmp_path / f"list.worker-{number}.log").read_text() for number in (1, 2)]
+    assert all("a word to the log" in log for log in logs)
+
+
+@pytest.mark.slow
+@linux
+def test_local_workers_one_of_which_is_killed(tmp_path):
+    path, runs, console = tmp_path / "list.json", counting(4, seconds=0.2), quiet()
+    killed, others = [], children(os.getpid())
+
+    def kill_one():
+        wait_until(lambda: list(tmp_path.glob("*/done")))
+        killed.append(at_work(tmp_path)[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    assert launch(path, runs, Launch(workers=2), console) == 0
+    killer.join()
+    assert "SIGKILL" in console.file.getvalue()
+    check(tmp_path, runs)
+    done_by = {pid for run in runs for pid, _ in trace(tmp_path / run.name)}
+    # The other worker was left alone, so three did it, or two where it was killed at once.
+    assert len(done_by | {killed[0]}) == 3
+    assert not [pid for pid in done_by if alive(pid)]
+    assert len(children(os.getpid())) <= len(others) + 1  # loky keeps its tracker of semaphores
+
+
+@pytest.mark.slow
+@linux
+def test_a_run_that_kills_its_workers_is_given_up_after_some_and_the_rest_is_done(tmp_path):
+    path, good = tmp_path / "list.json", tmp_path / "good"
+    bad = Run("bad", "tests.toy_runs:kills", {"unless": str(good)})
+    after = Run("after", "tests.toy_runs:sums", {"names": ["bad"]}, ("bad",))
+    runs, console = [bad, after, *counting(4, seconds=0.01)], quiet()
+    assert launch(path, runs, Launch(workers=2), console) == 1
+    assert (tmp_path / "bad" / "tries").read_text() == "x" * TRIES
+    check(tmp_path, runs[2:])
+    assert [end(tmp_path / run.name) for run in runs[:2]] == [None, None]
+    assert "2 of 6 runs are left: bad, after" in console.file.getvalue()
+    assert console.file.getvalue().count("SIGKILL") == TRIES
+    good.touch()
+    assert launch(path, runs, Launch(workers=2), quiet()) == 0
+    assert read_result(tmp_path / "after") == {"sum": 0}
+
+
+@pytest.mark.slow
+@linux
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_signals_end_all_in_order_with_nothing_left_running(number, workers, tmp_path):
+    path = tmp_path / "toys" / "list.json"
+    runs = [Run(f"run{i}", "tests.toy_runs:waits") for i in range(3)]
+    with command(path, runs, Launch(workers=workers)) as (process, log):
+        wait_until(lambda: len(list(path.parent.glob("*/begun"))) == workers)
+        begun = [int(file.read_text()) for file in path.parent.glob("*/begun")]
+        below = children(process.pid)
+        assert set(begun) <= {process.pid, *below}
+        if number == signal.SIGINT:  # Ctrl-C reaches all processes of the terminal
+            os.killpg(process.pid, number)
+        else:
+            os.kill(process.pid, number)
+        process.join(60)
+        assert process.exitcode == 128 + number
+        wait_until(lambda: not any(alive(pid) for pid in below))
+        assert f"stopped by {number.name}" in log.read_text()
+        assert "Traceback" not in log.read_text()
+    assert len(list(path.parent.glob("*/in order"))) == workers
+    assert not list(path.parent.glob(f"*/{LOCK}"))
+
+
+@pytest.mark.slow
+@linux
+def test_workers_end_with_a_command_that_is_killed_and_the_same_command_goes_on(tmp_path):
+    path, runs = tmp_path / "toys" / "list.json", counting(4, seconds=0.3)
+    with command(path, runs, Launch(workers=2)) as (process, _):
+        wait_until(lambda: len(at_work(path.parent)) == 2)
+        workers = at_work(path.parent)
+        assert process.pid not in workers
+        process.kill()
+        process.join()
+        wait_until(lambda: not any(alive(pid) for pid in workers))
+    assert launch(path, runs, Launch(workers=2), quiet()) == 0
+    check(path.parent, runs)
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+@linux
+def test_kills_at_random_lose_nothing_and_do_nothing_twice(tmp_path):
+    path, runs = tmp_path / "toys" / "list.json", counting(8, seconds=0.2)
+    source, kills, commands = random.Random(0), {"worker": 0, "command": 0}, 0
+    while any(end(path.parent / run.name) is None for run in runs):
+        commands += 1
+        assert commands < 40
+        with command(path, runs, Launch(workers=3)) as (process, log):
+            while process.is_alive():
+                process.join(source.uniform(0.05, 0.6))
+                below = set(children(process.pid))
+                workers = sorted(below & set(at_work(path.parent)))
+                if kills["command"] < 4 and workers and source.random() < 0.15:
+                    process.kill()
+                    kills["command"] += 1
+                elif kills["worker"] < 16 and workers:
+                    os.kill(source.choice(workers), signal.SIGKILL)
+                    kills["worker"] += 1
+            wait_until(lambda: not any(alive(pid) for pid in below))  # noqa: B023
+            assert process.exitcode in (0, 1, -signal.SIGKILL), log.read_text()
+    assert kills["worker"] >= 8
+    assert kills["command"] >= 1
+    check(path.parent, runs)
+
+
+@pytest.mark.slow
+@linux
+def test_two_commands_on_one_list_do_nothing_twice(tmp_path):
+    path, runs = tmp_path / "toys" / "list.json", counting(6, seconds=0.05)
+    options = Launch(workers=2)
+    with command(path, runs, options) as (first, _), command(path, runs, options) as (second, _):
+        first.join()
+        second.join()
+        assert first.exitcode == second.exitcode == 0
+    check(path.parent, runs)
+    assert all(len({pid for pid, _ in trace(path.parent / run.name)}) == 1 for run in runs)
+
+
+# A SLURM of one machine that runs each task of a job array in the background.
+SBATCH = """#!/bin/bash
+script="${@: -1}"
+id=$(($(cat "$0.ids" 2>/dev/null || echo 99) + 100))
+echo $id > "$0.ids"
+export SLURM_LOCALID=0 SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_JOB_NODELIST=here SLURM_NODEID=0
+export SLURM_JOB_NUM_NODES=1 SLURM_JOB_ID=$id
+last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
+if [ -z "$last" ]; then
+  bash "$script" > /dev/null 2>&1 < /dev/null &
+else
+  export SLURM_ARRAY_JOB_ID=$id SLURM_ARRAY_TASK_COUNT=$((last + 1))
+  for task in $(seq 0 "$last"); do
+    SLURM_JOB_ID=$((id + task)) SLURM_ARRAY_TASK_ID=$task \\
+      bash "$script" > /dev/null 2>&1 < /dev/null &
+  done
+fi
+echo "Submitted batch job $id"
+"""
+SRUN = """#!/bin/bash
+while [[ "$1" == -* ]]; do
+  case "$1" in --output|--error) shift 2;; *) shift;; esac
+done
+exec "$@"
+"""
+SACCT = "#!/bin/bash\necho 'JobID|State|NodeList'\n"
+
+
+@pytest.mark.slow
+@linux
+def test_jobs_of_slurm(tmp_path, monkeypatch):
+    commands = tmp_path / "slurm"
+    commands.mkdir()
+    for name, text in {"sbatch": SBATCH, "srun": SRUN, "sacct": SACCT}.items():
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    folder = tmp_path / "toys"
+    runs = counting(3)
+    runs.append(Run("sum", "tests.toy_runs:sums", {"names": ["run0", "run2"]}, ("run0", "run2")))
+    options = Launch(launcher="slurm", workers=2, minutes=5, slurm=("partition=gpu", "mem=8G"))
+    assert launch(folder / "list.json", runs, options, quiet()) == 0
+    check(folder, runs[:3])
+    assert read_result(folder / "sum") == {"sum": sum(range(12)) + sum(range(14))}
+    asked = [file.read_text() for file in (folder / "list.jobs").glob("*.sh")]
+    (array,) = (text for text in asked if "#SBATCH --array=0-2" in text)
+    for line in ("--array=0-2%2", "--time=5", "--partition=gpu", "--mem=8G", "--job-name=list"):
+        assert f"#SBATCH {line}\n" in array
+
+
+def test_a_job_that_slurm_ends_early_is_queued_again(tmp_path):
+    (run,) = counting(1, seconds=0)
+    job = SlurmJob(tmp_path / "run0", run)
+    again = job.checkpoint().function
+    assert again() is None
+    check(tmp_path, [run])
+
+
+@pytest.mark.slow
+@linux
+def test_tasks_of_a_local_ray_one_of_which_is_killed(tmp_path):
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed; hatch run ray:test installs it and runs this")
+    runs, killed = counting(5, seconds=0.2), []
+
+    def kill_one():
+        wait_until(lambda: list(tmp_path.glob("*/done")))
+        killed.append(at_work(tmp_path)[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    options = Launch(launcher="ray", workers=2)
+    assert launch(tmp_path / "list.json", runs, options, quiet()) == 0
+    killer.join()
+    assert killed
+    check(tmp_path, runs)
