@@ -91,8 +91,8 @@ def test_a_model_whose_package_is_gone(package, monkeypatch, word):
 
 def test_data_and_the_command_data_where_no_package_brings_them(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for module in ("commands", "sources"):
-        monkeypatch.setattr(f"effconv_core.{module}.brought", lambda group: {})
+    monkeypatch.setattr("effconv_core.commands.brought", lambda group: {})
+    monkeypatch.setattr("effconv_core.sources.brought", lambda group: {})
     with pytest.raises(ValueError, match="pip install --upgrade effconv-data"):
         make_data("photos", batch_size=3, device="cpu")
     assert run(["data", "show"]) == 2

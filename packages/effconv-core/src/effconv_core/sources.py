@@ -109,11 +109,11 @@ def make_data(
 
     Args:
         name: a set that effconv-data has prepared: its folder, its name below EFFCONV_DATA, or an
-            http(s) address; no other address is read, and no command run. `WORD:NAME` where a
-            package brings the word (see `plugins.py`). Or `package.module:function`: that is called
-            with `batch_size` and `seed` by keyword, and gives two loaders of batches `(images,
-            labels)`, of training and of the test; both can be passed over again, and the first has
-            a length. In several processes it is called in each, and gives each its part.
+            http(s) address; no other address is read, and no command run. `WORD:NAME` where an
+            installed package brings the word (see `plugins.py`). Or `package.module:function`:
+            that is called with `batch_size` and `seed` by keyword, and gives two loaders of batches
+            `(images, labels)`, of training and of the test; both can be passed over again, and the
+            first has a length. In several processes it is called in each, and gives each its part.
         batch_size: of the first training batches, and of the test of a function.
         device: where batches of sets are given.
         seed: of order and augmentation.
