@@ -11,6 +11,7 @@ from effconv_models import create_model
 from safetensors.torch import save_file
 
 from tests.made_up_result import measured
+from tools.docs.sections import without_results
 from tools.reproduce import page, pictures, tables
 from tools.reproduce.answer import answer
 from tools.reproduce.rows import FIGURES, SCALES, TABLES, Row, name_of, rows_of, runs_of
@@ -21,7 +22,6 @@ from tools.reproduce.run import (
     needed_by,
     run_name,
 )
-from tools.reproduce.sections import without_results
 
 ROOT = Path(__file__).parents[1]
 

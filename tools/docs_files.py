@@ -20,6 +20,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add results, a list of each of their folders, and READMEs."""
     for path in sorted((ROOT / "results").rglob("*")):
         name = path.relative_to(ROOT).as_posix()
+        if path.name == "README.md":
+            continue
         if path.is_file():
             files.append(File.generated(config, name, abs_src_path=str(path)))
         else:
@@ -37,8 +39,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def _listing(config: MkDocsConfig, folder: Path, name: str) -> File:
-    lines = [f"# {name}", ""]
-    for path in sorted(p for p in folder.iterdir() if not p.name.startswith("__")):
+    """Make the page of a folder: its README, if it has one, or its name; and what lies in it."""
+    readme = folder / "README.md"
+    if readme.exists():
+        text = readme.read_text(encoding="utf-8").replace("../docs/", "../")
+        lines = [re.sub(r"\]\(([\w-]+)(/README\.md)?\)", r"](\1/index.md)", text)]
+    else:
+        lines = [f"# {name}", ""]
+    for path in sorted(p for p in folder.iterdir() if p != readme and p.name[:2] != "__"):
         target = f"{path.name}/index.md" if path.is_dir() else path.name
         lines.append(f"- [{path.name}]({target})")
     return File.generated(config, f"{name}/index.md", content="\n".join(lines) + "\n")
@@ -53,8 +61,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         _, kind, rest, anchor = match.groups()
         path = ROOT / kind / (rest or "").strip("/")
         target = path.relative_to(ROOT).as_posix()
-        if kind in KINDS and path.name == "README.md":
-            target = f"{path.parent.relative_to(ROOT).as_posix()}.md"
+        if path.name == "README.md":
+            target = path.parent.relative_to(ROOT).as_posix()
+            target += ".md" if kind in KINDS else "/index.md"
         elif path.is_dir():
             target += "/index.md"
         return f"]({'../' * depth}{target}{anchor or ''})"

@@ -13,6 +13,8 @@ from effconv_core import figures
 from effconv_core.io.atomic import write_text
 
 from tools import cost_page, efficiency_page
+from tools.docs.commands import commands_without_code
+from tools.docs.sections import without_results
 from tools.faults import page as faults_page
 from tools.jobs import read_rows
 from tools.methods import page as methods_page
@@ -20,7 +22,6 @@ from tools.reproduce.answer import Results, answer
 from tools.reproduce.pictures import Picture, pictures_of, shown
 from tools.reproduce.rows import FIGURES, TABLES, Row, runs_of
 from tools.reproduce.run import run_name
-from tools.reproduce.sections import without_results
 from tools.reproduce.tables import TITLES, results_of, section
 from tools.versus import page as versus_page
 
@@ -73,6 +74,11 @@ def check(text: str, pictures: Sequence[Picture]) -> int:
                 f"{document}, section {heading!r}, states figures and links to no file of raw "
                 "results that exists; link to it, or take the figures out"
             )
+        for command in commands_without_code(document):
+            problems.append(
+                f"{document} names `hatch run {command}`, which is no command; name one, or write "
+                "'of commit `...`' behind it, with a commit that has it"
+            )
     print("\n".join(problems))
     return 1 if problems else 0
 
@@ -82,6 +88,7 @@ def documents() -> list[Path]:
     return [
         Path("README.md"),
         *sorted(Path("docs").rglob("*.md")),
+        *sorted(Path("results").rglob("README.md")),
         *sorted(
             path for kind in ("packages", "examples") for path in Path(kind).glob("*/README.md")
         ),
