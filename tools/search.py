@@ -18,8 +18,8 @@ from effconv_core.torchrun import OtherRankError, Ranks, joined
 from effconv_core.whole_run import SearchOptions, check_options, search_and_train
 from rich.console import Console
 
-from tools.command import run_and_report
 from tools.presets import data_note, make_batches, make_network, preset
+from tools.support.console import run_and_report
 
 DATA = ("cifar10", "mnist", "demo")
 

@@ -1,13 +1,10 @@
 """`hatch run bench:faults-page` writes docs/faults.md from the raw results of the fault drill."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from effconv_core.io.atomic import write_text
-
-from tools.faults.__main__ import RESULTS
-from tools.jobs import read_rows
+from tools.faults.drill import RESULTS
+from tools.support.rows import read_rows
 
 PAGE = Path("docs/faults.md")
 WHAT = {
@@ -66,20 +63,9 @@ FAULTS = {
 }
 
 
-def main() -> int:
-    """Write the page, or with `--check` compare it; the exit status is then 1 where it differs."""
-    text = page(read_rows(RESULTS))
-    if "--check" not in sys.argv[1:]:
-        write_text(PAGE, text)
-        return 0
-    if PAGE.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{PAGE} is not what {RESULTS} gives; run `hatch run bench:faults-page`")
-    return 1
-
-
-def page(rows: list[dict[str, Any]]) -> str:
-    """Make the page."""
+def faults_page(rows: list[dict[str, Any]] | None = None) -> str:
+    """Make the page; rows are those of the drill, by default the committed ones."""
+    rows = read_rows(RESULTS) if rows is None else rows
     parts = [
         "# What happens when something goes wrong",
         "",
@@ -136,7 +122,3 @@ def kills(rows: list[dict[str, Any]]) -> list[str]:
         + " (other work ran beside it).",
         "",
     ]
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -11,11 +11,11 @@ from effconv_core.io.atomic import write_text
 from effconv_core.run_files import environment
 from rich.console import Console
 
-from tools.jobs import read_rows, run_jobs
 from tools.methods.accuracy import Training, train_once
 from tools.methods.cost import measure
 from tools.methods.networks import METHODS
-from tools.methods.page import COST, PAGE, accuracy_file, page
+from tools.methods.page import COST, PAGE, accuracy_file, methods_page
+from tools.support.rows import read_rows, run_jobs
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def main() -> None:
         path = options.out / COST.format(kind=kind)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(content, indent=1) + "\n")
-    write_text(PAGE, page())
+    write_text(PAGE, methods_page())
     console.print(f"{PAGE} written")
 
 

@@ -12,11 +12,11 @@ from effconv_data import Batches, load, synthetic
 from effconv_models import effective_sizes
 from torch import nn
 
-from tools.flexnet import parameter_groups
 from tools.methods.networks import SIZES, TRAIN, macs, make, parameters
-from tools.multi_resolution import MixingConfig, mixing_turns
 from tools.presets import data_note
-from tools.reproduce.run import measure_peak, peak_memory
+from tools.support.memory import measure_peak, peak_memory
+from tools.train.flexnet import parameter_groups
+from tools.train.multi_resolution import MixingConfig, mixing_turns
 
 MIXING = MixingConfig(lr=0.04)
 """The paper's rate of 1e-4 would move nothing in so few steps."""

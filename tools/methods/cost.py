@@ -12,9 +12,9 @@ from effconv_core import SearchableCNN, recipe
 from effconv_models import mixing_parameters
 from torch import Tensor, nn
 
-from tools.bench_search_step import spread, training_step
+from tools.bench.search_step import spread, training_step
 from tools.methods.networks import METHODS, SIZES, Size, at_budget, macs, make, parameters
-from tools.reproduce.run import measure_peak, peak_memory
+from tools.support.memory import measure_peak, peak_memory
 
 Step = Callable[[], None]
 

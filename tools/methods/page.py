@@ -5,8 +5,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from tools.jobs import read_rows
 from tools.methods.networks import METHODS
+from tools.support.rows import read_rows
 
 PAGE = Path("docs/methods.md")
 RESULTS = Path("results/methods")
@@ -25,7 +25,7 @@ def accuracy_file(data: str, size: str, kind: str) -> str:
     return "-".join(["accuracy", *([] if data == "cifar10" else [data]), size, kind]) + ".jsonl"
 
 
-def page() -> str:
+def methods_page() -> str:
     """Make the page from the results that there are."""
     parts = [
         "# Three ways to learn kernel sizes",

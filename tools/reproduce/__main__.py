@@ -15,13 +15,13 @@ from effconv_core.io.atomic import write_text, written_whole
 from effconv_core.run_files import RESULT, read_result, write_result
 from rich.console import Console
 
-from tools.jobs import read_rows
 from tools.launch import Launch, launch
 from tools.reproduce.pictures import pictures_of, shown
 from tools.reproduce.rows import Row, runs_of
 from tools.reproduce.run import KERNELS, check_settings, needed_by, run_name
 from tools.reproduce.tables import results_of, section
 from tools.run_list import Run, failure, state
+from tools.support.rows import read_rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import tyro
 from effconv_core.io.atomic import write_text
 from rich.console import Console
 
-from tools.jobs import append_row, read_rows, run_jobs
+from tools.support.rows import append_row, read_rows, run_jobs
 from tools.versus.page import RESULTS, print_table
 from tools.versus.runs import given_plans, search_once, train_once
 from tools.versus.scales import SCALES

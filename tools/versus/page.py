@@ -1,22 +1,17 @@
-"""The table of the comparison; `hatch run bench:versus-page` writes docs/versus.md, which holds it.
-
-With `--check` it writes nothing, and fails where the page differs from what the results give.
-"""
+"""The table of the comparison, and docs/versus.md, which holds it."""
 
 import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effconv_core.io.atomic import write_text
 from rich.console import Console
 from rich.table import Table
 
-from tools.jobs import read_rows
-from tools.reproduce.answer import half_width
+from tools.support.rows import read_rows
+from tools.support.stats import half_width
 
 PAGE = Path("docs/versus.md")
 RESULTS = Path("results/versus")
@@ -181,7 +176,7 @@ def failures(rows: Sequence[Row]) -> list[str]:
     )
 
 
-def page() -> str:
+def versus_page() -> str:
     """Make the page from the results that there are."""
     parts = [
         "# Beside other ways to kernel sizes",
@@ -316,19 +311,3 @@ METHOD_NOTES = [
     "- How the methods compare where a training is long, on wide networks, or on a GPU, and what "
     "AutoNAS finds with its own 5,000 iterations where the table says fewer.",
 ]
-
-
-def main() -> int:
-    """Write the page, or with `--check` compare it; the exit status is then 1 where it differs."""
-    text = page()
-    if "--check" not in sys.argv[1:]:
-        write_text(PAGE, text)
-        return 0
-    if PAGE.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{PAGE} is not what the results in {RESULTS} give; run `hatch run bench:versus-page`")
-    return 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -12,9 +12,9 @@ from effconv_core import SearchableCNN, apply_plan, search
 from effconv_core.run_files import environment
 from effconv_core.training import evaluate, train
 
-from tools.peers import tpe
 from tools.presets import data_note
-from tools.spaces import Space, random_plan
+from tools.studies.baselines import tpe
+from tools.studies.small_spaces import Space, random_plan
 from tools.versus.autonas import autonas, import_modelopt
 from tools.versus.count import Count
 from tools.versus.scales import SCALES

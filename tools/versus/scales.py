@@ -8,7 +8,7 @@ from effconv_core import SearchConfig, recipe
 from effconv_core.training import TRAIN_RECIPES, TrainConfig
 from effconv_data import Batches, load
 
-from tools.spaces import ADAM, Space
+from tools.studies.small_spaces import ADAM, Space
 
 
 @dataclass(frozen=True)

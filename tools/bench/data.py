@@ -1,0 +1,172 @@
+"""`hatch run bench:data`: images per second a core, by streaming, from memory and by others.
+
+All sides give the same: shuffled batches of CIFAR-10's train split, padded, cropped, flipped and
+normalised, or, with `--form uint8`, as they are. Rounds are interleaved; a round of a side is one
+epoch from the loop's first line to its last batch, worker processes started within it.
+"""
+
+import io
+import json
+import os
+import statistics
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+import webdataset as wds
+from effconv_core.io.atomic import write_text
+from effconv_core.run_files import environment
+from effconv_data import load
+from effconv_data.load import KNOWN
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader
+
+import tools.support.compat  # noqa: F401, before torchvision
+from tools.support.console import plain_bar
+
+import torchvision  # isort: skip
+from torchvision.transforms import v2  # isort: skip
+
+MEAN, STD, PADDING = KNOWN["cifar10"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Time epochs of CIFAR-10's train split."""
+
+    root: Path = Path(os.environ.get("EFFCONV_DATA", "data"))
+    """The folder of all sets."""
+    form: Literal["train", "uint8"] = "train"
+    """Batches as a training takes them, or of 8-bit images as they are."""
+    batch_size: int = 128
+    workers: int = 2
+    """Processes of each side that has any; give as many as there are cores."""
+    rounds: int = 5
+    out: Path | None = None
+    """JSON file of the raw results; None writes none."""
+
+
+def sides(options: Options, pictures: Path) -> dict[str, Callable[[], Iterable]]:
+    """Give, for each side's name, what makes an epoch of it; what takes no epoch is done here."""
+    training = options.form == "train"
+    common = {
+        "root": options.root,
+        "batch_size": options.batch_size,
+        "normalized": training,
+        "augment": None if training else lambda images, generator: images,
+    }
+    streamed = load("cifar10", resident=False, workers=options.workers, **common)
+    resident = load("cifar10", resident=True, **common)
+    augment = v2.Compose(
+        [
+            v2.RandomCrop(32, PADDING),
+            v2.RandomHorizontalFlip(),
+            v2.ToTensor(),
+            v2.Normalize(MEAN, STD),
+        ]
+        if training
+        else [v2.PILToTensor()]
+    )
+    shards = sorted(map(str, (options.root / "cifar10").glob("train-*.tar.gz")))
+
+    def webdataset() -> Iterable:
+        # As its documentation writes it: shards and a buffer shuffled, decoded, mapped, batched.
+        dataset = (
+            wds.WebDataset(shards, shardshuffle=100)
+            .shuffle(1000)
+            .decode("pil")
+            .to_tuple("jpg", "cls")
+            .map_tuple(augment, int)
+            .batched(options.batch_size)
+        )
+        return wds.WebLoader(dataset, batch_size=None, num_workers=options.workers)
+
+    folder = torchvision.datasets.ImageFolder(str(pictures), augment)
+
+    def image_folder() -> Iterable:
+        return DataLoader(
+            folder, options.batch_size, shuffle=True, num_workers=options.workers, drop_last=True
+        )
+
+    return {
+        "effconv-data, streamed": lambda: streamed,
+        "effconv-data, resident": lambda: resident,
+        "webdataset": webdataset,
+        "torchvision ImageFolder": image_folder,
+    }
+
+
+def unpack(root: Path, pictures: Path) -> None:
+    """Write CIFAR-10's train pictures as an image folder."""
+    for path in sorted((root / "cifar10").glob("train-*.tar.gz")):
+        labels, images = {}, {}
+        with tarfile.open(fileobj=io.BytesIO(path.read_bytes())) as file:
+            for member in file:
+                key, _, kind = member.name.partition(".")
+                (labels if kind == "cls" else images)[key] = file.extractfile(member).read()
+        for key, image in images.items():
+            place = pictures / labels[key].decode().strip()
+            place.mkdir(exist_ok=True)
+            (place / f"{path.name}-{Path(key).name}.jpg").write_bytes(image)
+
+
+def timed(epoch: Callable[[], Iterable]) -> float:
+    """Give the images per second of one epoch."""
+    started, images = time.perf_counter(), 0
+    for batch in epoch():
+        images += len(batch[1])
+    return images / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Run the command line."""
+    options = tyro.cli(Options, prog="bench:data")
+    console = Console()
+    # One thread a process: each side has the cores for its workers.
+    torch.set_num_threads(1)
+    cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as pictures:
+        unpack(options.root, Path(pictures))
+        epochs = sides(options, Path(pictures))
+        rates: dict[str, list[float]] = {name: [] for name in epochs}
+        with plain_bar(console) as progress:
+            task = progress.add_task("epochs", total=options.rounds * len(epochs))
+            for _ in range(options.rounds):
+                for name, epoch in epochs.items():
+                    rates[name].append(timed(epoch))
+                    progress.advance(task)
+
+    table = Table(title=f"CIFAR-10, {options.form} batches of {options.batch_size}, {cores} cores")
+    for heading in ("side", "images/s a core, median", "least to most", "times webdataset's"):
+        table.add_column(heading)
+    # The resident side works in this process alone, which is one core.
+    used = {name: 1 if "resident" in name else min(cores, options.workers) for name in rates}
+    plain = statistics.median(rates["webdataset"]) / used["webdataset"]
+    for name, values in rates.items():
+        least, middle, most = (f(values) / used[name] for f in (min, statistics.median, max))
+        table.add_row(
+            name, f"{middle:,.0f}", f"{least:,.0f} to {most:,.0f}", f"{middle / plain:.2f}"
+        )
+    console.print(table)
+    if options.out is not None:
+        result = {
+            "form": options.form,
+            "batch_size": options.batch_size,
+            "workers": options.workers,
+            "cores": cores,
+            "images_per_second": rates,
+            "versions": {"webdataset": wds.__version__, "torchvision": torchvision.__version__},
+            "environment": environment("cpu"),
+        }
+        write_text(options.out, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""`hatch run bench:ground-truth`: train every plan of the small spaces from scratch, alike.
+
+One row a training is appended to `results/ground-truth/TABLE.jsonl`; rows that are there are not
+trained again, so an interrupted command goes on where it stopped.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from effconv_core import apply_plan
+from effconv_core.run_files import environment
+from effconv_core.training import evaluate, train
+from rich.console import Console
+
+from tools.presets import data_note
+from tools.studies.small_spaces import TABLES
+from tools.support.rows import append_row, read_rows, run_jobs
+
+FOLDER = Path("results/ground-truth")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train every plan near the budget of each small space from scratch."""
+
+    tables: tuple[str, ...] = tuple(TABLES)
+    """Which tables."""
+    seeds: int = 3
+    """Trainings of each plan."""
+    workers: int = 2
+    """Processes, of one thread each."""
+    out: Path = FOLDER
+    """Folder of the tables."""
+
+
+def train_plan(table: str, plan: dict[str, int], seed: int) -> dict:
+    """Train one plan once; give its row."""
+    torch.set_num_threads(1)
+    settings = TABLES[table]
+    batches = settings.batches("train", seed)  # reading or drawing the data is no part of the cost
+    started = time.process_time()
+    network = settings.network(seed)
+    cnn = apply_plan(network, plan, generator=torch.Generator().manual_seed(seed))
+    cnn = cnn.to(memory_format=torch.channels_last)
+    train(cnn, batches, settings.train)
+    seconds = time.process_time() - started
+    return {
+        "plan": plan,
+        "parameters": sum(parameter.numel() for parameter in cnn.parameters()),
+        "seed": seed,
+        "accuracy": evaluate(cnn, settings.batches("test", seed)),
+        "cpu_seconds": round(seconds, 2),
+    }
+
+
+def open_table(path: Path, table: str) -> list[dict]:
+    """Make a table with its header, or give the rows that it holds.
+
+    Raises:
+        ValueError: if the table was made with other settings.
+    """
+    space = TABLES[table]
+    settings = {"samples": space.samples, "train": asdict(space.train)}
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        real = table.split("-")[0]
+        data = data_note(real if real in ("cifar10", "mnist") else "demo")
+        header = {
+            "table": table,
+            "settings": settings,
+            "environment": {"data": data, **environment("cpu"), "threads of a training": 1},
+        }
+        append_row(path, header)
+        return []
+    header, *rows = read_rows(path)
+    if header["settings"] != settings:
+        raise ValueError(
+            f"{path} was made with {header['settings']}, not {settings}; delete it to train anew"
+        )
+    return rows
+
+
+def main() -> None:
+    """Run the command line."""
+    options = tyro.cli(Options, prog="bench:ground-truth")
+    jobs = []
+    for table in options.tables:
+        path = options.out / f"{table}.jsonl"
+        done = [(row["plan"], row["seed"]) for row in open_table(path, table)]
+        plans = TABLES[table].table_plans()
+        jobs += [
+            (path, (table, plan, seed))
+            for seed in range(options.seeds)
+            for plan in plans
+            if (plan, seed) not in done
+        ]
+    run_jobs(Console(), "trainings", train_plan, jobs, options.workers)
+
+
+if __name__ == "__main__":
+    main()
