@@ -17,7 +17,7 @@ from effconv_core.training import evaluate
 from effconv_core.whole_run import check_options
 from safetensors.torch import load_file
 
-from tests import train_program
+from tests.whole import train_program
 from tools.presets import demo_network, make_batches
 from tools.search import parse
 

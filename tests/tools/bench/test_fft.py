@@ -2,13 +2,12 @@
 
 import pytest
 
-from tools.bench.fft import Options as FftOptions
-from tools.bench.fft import crossover, measure
+from tools.bench.fft import FftOptions, crossover, time_kernel
 
 
 def test_the_benchmark_times_both_ways_and_finds_where_they_cross():
     options = FftOptions(sizes=(3, 5), batch_size=2, image_size=8, repetitions=2, device="cpu")
-    row = measure(options, channels=4, size=5)
+    row = time_kernel(options, channels=4, size=5)
     assert row["taps"] == 25
     for way in ("direct", "fft"):
         least, greatest = row["spread"][way]
