@@ -1,30 +1,19 @@
-"""`hatch run bench:search-step`: a search step against a plain training step of the same CNN.
+"""`hatch run bench:search-step`: a search step against a plain training step of the same CNN."""
 
-Both networks have the same sizes, batch and optimizer; the steps are interleaved, so that whatever
-else the machine does falls on both alike.
-"""
-
-import dataclasses
-import json
 import statistics
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
-import tyro
-from effconv_core import SearchableCNN, recipe
-from effconv_core.io.atomic import write_text
-from effconv_core.run_files import environment
 from effconv_models import create_model
-from torch import Tensor, nn
+from rich.console import Console
+
+from tools.bench.core import BenchOptions, interleave, quantiles, result, run_bench, write
+from tools.bench.steps import check_held, held_at, plain_and_search, random_batch
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class SearchStepOptions(BenchOptions):
     """Time a search step against a plain training step of the same CNN with the same sizes."""
 
     model: str = "cifar_resnet20"
@@ -38,123 +27,51 @@ class Options:
     """Pairs of steps that are not counted."""
     pairs: int = 30
     """Pairs of steps that are counted."""
-    threads: int = torch.get_num_threads()
-    """Threads of the CPU."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    out: Path | None = None
-    """File for the result as JSON."""
 
 
-def training_step(
-    model: nn.Module,
-    groups: list[dict],
-    images: Tensor,
-    labels: Tensor,
-    budget_loss: Callable[[], Tensor | float] = lambda: 0.0,
-) -> Callable[[], None]:
-    """Give a function that makes one whole step with AdamW."""
-    optimizer = torch.optim.AdamW(groups)
-
-    def step() -> None:
-        loss = F.cross_entropy(model(images), labels) + budget_loss()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return step
-
-
-def seconds(step: Callable[[], None], device: str) -> float:
-    """Time one step, with the device's work done."""
-    started = time.perf_counter()
-    step()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
-def spread(times: list[float]) -> dict[str, float]:
-    """Give median and 20th and 80th percentile, in seconds."""
-    deciles = statistics.quantiles(times, n=10)
-    return {"median": statistics.median(times), "p20": deciles[1], "p80": deciles[7]}
-
-
-def measure(options: Options) -> dict:
-    """Time both steps in pairs.
+def time_pairs(options: SearchStepOptions) -> dict:
+    """Time both steps in pairs; return what the raw result holds of it.
 
     Raises:
         ValueError: if the size is not one that a search can have.
+        RuntimeError: if the sizes did not stay where they were put.
     """
-    torch.set_num_threads(options.threads)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(options.batch_size, 3, 32, 32, generator=generator)
-    images = images.to(options.device, memory_format=torch.channels_last)
-    labels = torch.arange(options.batch_size, device=options.device) % 10
-
-    # The soft sizes start at the wanted size, and this rate keeps them there.
-    config = recipe(options.recipe, size_lr=1e-9)
-    offset = (options.size - config.k - 1) / config.k
-    if not -1 < offset < 1:
-        raise ValueError(
-            f"size is {options.size}; a search at k = {config.k} runs from 1 to {config.largest} "
-            "and starts at neither end, so pass a size between them"
-        )
-    plain = create_model(options.model, kernel_sizes=options.size, generator=generator)
-    b = float(torch.atanh(torch.tensor(offset, dtype=torch.float64)))
-    config = dataclasses.replace(config, b=b)
-    searchable = SearchableCNN(create_model(options.model, generator=generator), config)
-    budget = searchable.cost([options.size] * len(searchable.layers))
-    networks = {"plain": plain, "search": searchable}
-    for network in networks.values():
-        network.to(options.device, memory_format=torch.channels_last).train()
-    steps = {
-        "plain": training_step(
-            plain, [{"params": plain.parameters(), "lr": config.cnn_lr}], images, labels
-        ),
-        "search": training_step(
-            searchable,
-            searchable.parameter_groups(),
-            images,
-            labels,
-            lambda: searchable.budget_loss(budget),
-        ),
-    }
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for pair in range(options.warmups + options.pairs):
-        order = list(steps) if pair % 2 else list(steps)[::-1]
-        for name in order:
-            times[name].append(seconds(steps[name], options.device))
-        if searchable.sizes != [options.size] * len(searchable.sizes):
-            raise RuntimeError(f"the sizes left {options.size}: {searchable.sizes}")
-    counted = {name: all_times[options.warmups :] for name, all_times in times.items()}
-    ratios = [s / p for s, p in zip(counted["search"], counted["plain"], strict=True)]
+    batch = random_batch(options.batch_size, 32, options.device)
+    steps, searchable = plain_and_search(
+        lambda size: create_model(options.model, kernel_sizes=size),
+        options.size,
+        held_at(options.size, options.recipe),
+        batch,
+    )
+    times = interleave(
+        steps,
+        options.pairs,
+        device=options.device,
+        warmups=options.warmups,
+        after=partial(check_held, searchable, options.size),
+    )
+    ratios = [s / p for s, p in zip(times["search"], times["plain"], strict=True)]
+    plain, search = (statistics.median(times[name]) for name in ("plain", "search"))
     return {
-        "parameters": sum(p.numel() for p in plain.parameters()),
-        "seconds": {name: spread(list_) for name, list_ in counted.items()},
-        "ratio_of_medians": statistics.median(counted["search"])
-        / statistics.median(counted["plain"]),
-        "ratio_of_pairs": spread(ratios),
-        "all_seconds": counted,
+        "parameters": int(searchable.cost([options.size] * len(searchable.layers))),
+        "seconds": {name: quantiles(own) for name, own in times.items()},
+        "ratio_of_medians": search / plain,
+        "ratio_of_pairs": quantiles(ratios),
+        "all_seconds": times,
     }
 
 
-def main() -> None:
-    """Run the command line."""
-    options = tyro.cli(Options, prog="bench:search-step")
-    result = measure(options)
-    for name, value in result["seconds"].items():
-        print(
+def run(options: SearchStepOptions, console: Console) -> None:
+    """Time both steps, say how they compare, and write the result."""
+    found = time_pairs(options)
+    for name, value in found["seconds"].items():
+        console.print(
             f"{name:>6} step: median {value['median']:.4f} s, "
             f"20th to 80th percentile {value['p20']:.4f} to {value['p80']:.4f} s"
         )
-    print(f"search / plain: {result['ratio_of_medians']:.3f} (ratio of medians)")
-    if options.out is not None:
-        settings = {k: v for k, v in asdict(options).items() if k != "out"}
-        content = {"settings": settings, "environment": environment(options.device), **result}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(options.out, json.dumps(content, indent=1) + "\n")
-        print(f"{options.out} written")
+    console.print(f"search / plain: {found['ratio_of_medians']:.3f} (ratio of medians)")
+    write(result(options, **found), options.out, console)
 
 
 if __name__ == "__main__":
-    main()
+    run_bench("bench:search-step", SearchStepOptions, run)

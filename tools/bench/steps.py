@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from effconv_core import SearchableCNN, SearchConfig, SizePlan, recipe
 from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def random_batch(batch_size: int, image_size: int, device: str) -> tuple[Tensor, Tensor]:
@@ -18,7 +20,7 @@ def random_batch(batch_size: int, image_size: int, device: str) -> tuple[Tensor,
     return images.to(device, memory_format=torch.channels_last), labels
 
 
-def to_device(network: nn.Module, device: str) -> nn.Module:
+def to_device(network: Network, device: torch.device | str) -> Network:
     """Move a network that is to be trained, and lay it channels last."""
     return network.to(device, memory_format=torch.channels_last).train()
 
@@ -85,6 +87,38 @@ def held_at(size: float, name: str, **changes: Any) -> SearchConfig:
             "and starts at neither end, so pass a size between them"
         )
     return recipe(name, size_lr=1e-9, b=math.atanh(offset), **changes)
+
+
+def plain_and_search(
+    make: Callable[[int], nn.Module],
+    size: int,
+    config: SearchConfig,
+    batch: tuple[Tensor, Tensor],
+) -> tuple[dict[str, Callable[[], None]], SearchableCNN]:
+    """Return the steps `plain` and `search` of one CNN, and the searchable network.
+
+    Args:
+        make: returns the CNN, with the kernel size that it is given.
+        size: of the plain network.
+        config: of the search, which holds that size.
+        batch: pictures and labels of both.
+    """
+    device = batch[0].device
+    plain = to_device(make(size), device)
+    searchable = to_device(SearchableCNN(make(3), config), device)
+    budget = searchable.cost([size] * len(searchable.layers))
+    groups = [{"params": plain.parameters(), "lr": config.cnn_lr}]
+    steps = {
+        "plain": training_step(plain, groups, batch),
+        "search": search_step(searchable, batch, budget),
+    }
+    return steps, searchable
+
+
+def check_held(searchable: SearchableCNN, size: int) -> None:
+    """Raise RuntimeError if a size did not stay where it was put."""
+    if set(searchable.sizes) != {size}:
+        raise RuntimeError(f"the sizes left {size}: {searchable.sizes}")
 
 
 def equal_plan(model: nn.Module, budget: float) -> tuple[SizePlan, float]:
