@@ -12,7 +12,7 @@ from effconv_core.run_files import environment
 from rich.console import Console
 
 from tools.methods.accuracy import Training, train_once
-from tools.methods.cost import measure
+from tools.methods.cost import time_methods
 from tools.methods.networks import METHODS
 from tools.methods.page import COST, PAGE, accuracy_file, methods_page
 from tools.support.rows import read_rows, run_jobs
@@ -62,7 +62,7 @@ def main() -> None:
         rows = []
         for image_size, batch_size in zip((32, 96), options.batch_sizes, strict=True):
             arguments = "paper", image_size, batch_size, options.rounds
-            rows += measure(*arguments, options.device, options.threads)
+            rows += time_methods(*arguments, options.device, options.threads)
         content = {
             "rounds": options.rounds,
             "environment": environment(options.device),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from effconv_core import SizePlan
 
+from tools.bench.steps import random_batch
 from tools.methods import cost, page
 from tools.methods.accuracy import DRAWN, Training, train_once
 from tools.methods.networks import METHODS, SIZES, TRAIN, at_budget, macs, make, parameters
@@ -49,7 +50,7 @@ def test_every_step_of_a_method_moves_what_it_trains(method):
 def test_a_mixing_step_moves_the_mixing_alone():
     network = make("multi-resolution", SIZES["small"], 32, 0)
     before = {name: value.clone() for name, value in network.named_parameters()}
-    cost._mixing_step(network, *cost.inputs(2, 8, "cpu"))()
+    cost._mixing_step(network, *random_batch(2, 8, "cpu"))()
     moved = {n for n, value in network.named_parameters() if not torch.equal(value, before[n])}
     assert moved
     assert all(before[name].numel() == 4 for name in moved)
