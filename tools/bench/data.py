@@ -6,30 +6,28 @@ epoch from the loop's first line to its last batch, worker processes started wit
 """
 
 import io
-import json
 import os
 import statistics
 import tarfile
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 import tyro
 import webdataset as wds
-from effconv_core.io.atomic import write_text
 from effconv_core.run_files import environment
 from effconv_data import load
 from effconv_data.load import KNOWN
 from rich.console import Console
-from rich.table import Table
 from torch.utils.data import DataLoader
 
 import tools.support.compat  # noqa: F401, before torchvision
-from tools.support.console import plain_bar
+from tools.bench.core import interleave, write
+from tools.support.console import plain_bar, show
 
 import torchvision  # isort: skip
 from torchvision.transforms import v2  # isort: skip
@@ -38,7 +36,7 @@ MEAN, STD, PADDING = KNOWN["cifar10"]
 
 
 @dataclass(frozen=True)
-class Options:
+class DataOptions:
     """Time epochs of CIFAR-10's train split."""
 
     root: Path = Path(os.environ.get("EFFCONV_DATA", "data"))
@@ -53,8 +51,8 @@ class Options:
     """JSON file of the raw results; None writes none."""
 
 
-def sides(options: Options, pictures: Path) -> dict[str, Callable[[], Iterable]]:
-    """Give, for each side's name, what makes an epoch of it; what takes no epoch is done here."""
+def sides(options: DataOptions, pictures: Path) -> dict[str, Callable[[], Iterable]]:
+    """Return what makes an epoch of each side, by name; what takes no epoch is done here."""
     training = options.form == "train"
     common = {
         "root": options.root,
@@ -117,56 +115,62 @@ def unpack(root: Path, pictures: Path) -> None:
             (place / f"{path.name}-{Path(key).name}.jpg").write_bytes(image)
 
 
-def timed(epoch: Callable[[], Iterable]) -> float:
-    """Give the images per second of one epoch."""
-    started, images = time.perf_counter(), 0
-    for batch in epoch():
-        images += len(batch[1])
-    return images / (time.perf_counter() - started)
+def time_epochs(
+    epochs: dict[str, Callable[[], Iterable]], rounds: int, console: Console
+) -> dict[str, list[float]]:
+    """Return the images per second of each epoch, by side."""
+    images: dict[str, list[int]] = {name: [] for name in epochs}
+
+    def counted(name: str) -> None:
+        images[name].append(sum(len(labels) for _, labels in epochs[name]()))
+
+    with plain_bar(console) as progress:
+        task = progress.add_task("rounds", total=rounds)
+        times = interleave(
+            {name: partial(counted, name) for name in epochs},
+            rounds,
+            device="cpu",
+            after=lambda: progress.advance(task),
+        )
+    return {
+        name: [count / seconds for count, seconds in zip(images[name], own, strict=True)]
+        for name, own in times.items()
+    }
 
 
-def main() -> None:
-    """Run the command line."""
-    options = tyro.cli(Options, prog="bench:data")
-    console = Console()
+def run(options: DataOptions, console: Console) -> None:
+    """Time all sides, show what a core loads, and write the result."""
     # One thread a process: each side has the cores for its workers.
     torch.set_num_threads(1)
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as pictures:
         unpack(options.root, Path(pictures))
-        epochs = sides(options, Path(pictures))
-        rates: dict[str, list[float]] = {name: [] for name in epochs}
-        with plain_bar(console) as progress:
-            task = progress.add_task("epochs", total=options.rounds * len(epochs))
-            for _ in range(options.rounds):
-                for name, epoch in epochs.items():
-                    rates[name].append(timed(epoch))
-                    progress.advance(task)
-
-    table = Table(title=f"CIFAR-10, {options.form} batches of {options.batch_size}, {cores} cores")
-    for heading in ("side", "images/s a core, median", "least to most", "times webdataset's"):
-        table.add_column(heading)
+        rates = time_epochs(sides(options, Path(pictures)), options.rounds, console)
     # The resident side works in this process alone, which is one core.
     used = {name: 1 if "resident" in name else min(cores, options.workers) for name in rates}
     plain = statistics.median(rates["webdataset"]) / used["webdataset"]
+    rows = []
     for name, values in rates.items():
         least, middle, most = (f(values) / used[name] for f in (min, statistics.median, max))
-        table.add_row(
-            name, f"{middle:,.0f}", f"{least:,.0f} to {most:,.0f}", f"{middle / plain:.2f}"
-        )
-    console.print(table)
-    if options.out is not None:
-        result = {
-            "form": options.form,
-            "batch_size": options.batch_size,
-            "workers": options.workers,
-            "cores": cores,
-            "images_per_second": rates,
-            "versions": {"webdataset": wds.__version__, "torchvision": torchvision.__version__},
-            "environment": environment("cpu"),
-        }
-        write_text(options.out, json.dumps(result, indent=1) + "\n")
+        told = f"{middle:,.0f}", f"{least:,.0f} to {most:,.0f}", f"{middle / plain:.2f}"
+        rows.append((name, *told))
+    show(
+        console,
+        f"CIFAR-10, {options.form} batches of {options.batch_size}, {cores} cores",
+        ("side", "images/s a core, median", "least to most", "times webdataset's"),
+        rows,
+    )
+    content = {
+        "form": options.form,
+        "batch_size": options.batch_size,
+        "workers": options.workers,
+        "cores": cores,
+        "images_per_second": rates,
+        "versions": {"webdataset": wds.__version__, "torchvision": torchvision.__version__},
+        "environment": environment("cpu"),
+    }
+    write(content, options.out, console)
 
 
 if __name__ == "__main__":
-    main()
+    run(tyro.cli(DataOptions, prog="bench:data"), Console())
