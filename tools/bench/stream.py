@@ -4,7 +4,6 @@ The images are made as they are read, by programs behind `pipe:` addresses, and 
 The memory of each rank and of its workers is taken along the way, and every image is counted.
 """
 
-import json
 import resource
 import statistics
 import sys
@@ -19,7 +18,7 @@ import torch
 import torch.distributed as dist
 import tyro
 from effconv_core import recipe, search
-from effconv_core.io.atomic import write_text
+from effconv_core.endings import run_command
 from effconv_core.run_files import environment
 from effconv_core.torchrun import Ranks, joined
 from effconv_data import Batches, StreamedBatches, normalize
@@ -28,13 +27,14 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from tools.bench import generated_shard
+from tools.bench.core import write
 
 CLASSES = 10
 BUDGET = 5_000
 
 
 @dataclass(frozen=True)
-class Options:
+class StreamOptions:
     """Search over a stream of generated images, and watch the memory."""
 
     samples: int = 1_280_000
@@ -64,7 +64,7 @@ def network() -> nn.Module:
     )
 
 
-def stream(options: Options, ranks: Ranks) -> StreamedBatches:
+def stream(options: StreamOptions, ranks: Ranks) -> StreamedBatches:
     """Give this rank's part of the set, as 8-bit images."""
     shards = []
     for first in range(0, options.samples, options.shard_samples):
@@ -126,8 +126,8 @@ def memory_of_this_and_its_workers() -> int:
     return memory
 
 
-def measure(options: Options, ranks: Ranks, console: Console) -> dict:
-    """Search for one epoch, and give memory and counts of all ranks."""
+def search_stream(options: StreamOptions, ranks: Ranks, console: Console) -> dict:
+    """Search for one epoch; return memory and counts of all ranks."""
     batches = stream(options, ranks)
     watched = Watched(batches, options.samples, options.every)
     started = time.perf_counter()
@@ -173,22 +173,21 @@ def tenths(memory: list[int]) -> list[float]:
 
 
 def main() -> None:
-    """Run the command line."""
-    options = tyro.cli(Options, prog="bench:stream")
+    """Run the command line, in every rank."""
+    options = tyro.cli(StreamOptions, prog="bench:stream")
     with joined("cpu") as ranks:
         console = Console(quiet=ranks.rank > 0)
         torch.set_num_threads(1)
-        result = measure(options, ranks, console)
+        found = search_stream(options, ranks, console)
+        for rank, parts in enumerate(found["tenths_mib"]):
+            console.print(f"rank {rank}, MiB in each tenth of the epoch: {parts}")
+        seen, once = found["images_seen"], found["images_seen_once"]
+        console.print(f"{seen:,} images seen, {once:,} of them once")
         if ranks.rank == 0:
             settings = {k: v for k, v in asdict(options).items() if k != "out"}
-            content = {"settings": settings, "environment": environment("cpu"), **result}
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            write_text(options.out, json.dumps(content, indent=1) + "\n")
-        for rank, parts in enumerate(result["tenths_mib"]):
-            console.print(f"rank {rank}, MiB in each tenth of the epoch: {parts}")
-        seen, once = result["images_seen"], result["images_seen_once"]
-        console.print(f"{seen:,} images seen, {once:,} of them once; {options.out} written")
+            content = {"settings": settings, "environment": environment("cpu"), **found}
+            write(content, options.out, console)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("bench:stream", main))
