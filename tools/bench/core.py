@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import tyro
@@ -16,13 +16,15 @@ from effconv_core.latency import stopwatch
 from effconv_core.run_files import environment
 from rich.console import Console
 
-LEAST = {"rounds": 2, "pairs": 2, "repetitions": 1, "steps": 1, "warmups": 0, "threads": 1}
-"""The least of each number that says how often something is done; a percentile takes two."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
     """What every benchmark can be told."""
+
+    LEAST: ClassVar[Mapping[str, int]] = {
+        **{"rounds": 1, "pairs": 2, "repetitions": 1, "steps": 1, "warmups": 0, "threads": 1}
+    }
+    """The least of each number that says how often something is done; percentiles take two."""
 
     threads: int = torch.get_num_threads()
     """Threads of the CPU."""
@@ -32,7 +34,7 @@ class BenchOptions:
     """File for the result as JSON."""
 
     def __post_init__(self) -> None:
-        for name, least in LEAST.items():
+        for name, least in self.LEAST.items():
             if (value := getattr(self, name, least)) < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}, so raise it")
 

@@ -5,26 +5,22 @@ else the machine does falls on both sides; what is compared are the medians over
 round is what a user of a table gets.
 """
 
-import json
 import statistics
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 
 import torch
-import tyro
 from effconv_core import Budget, Latency, SearchableCNN, apply_plan
-from effconv_core.io.atomic import write_text
-from effconv_core.latency import stopwatch
-from effconv_core.run_files import environment
 from effconv_core.sources import make_model
 from rich.console import Console
-from rich.table import Table
 
 import tools.support.compat  # noqa: F401
+from tools.bench.core import BenchOptions, interleave, result, run_bench, write
+from tools.support.console import show
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class LatencyOptions(BenchOptions):
     """Compare the time that a latency table predicts with that of the network that is built."""
 
     model: str = "effconv:cifar_resnet20"
@@ -41,15 +37,12 @@ class Options:
     warmups: int = 1
     seed: int = 0
     """Of images, weights and random plans."""
-    threads: int = torch.get_num_threads()
-    """Threads of the CPU."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    out: Path | None = None
-    """File for the result as JSON."""
 
 
-def plans_of(searchable: SearchableCNN, latency: Latency, options: Options) -> dict[str, list[int]]:
-    """Give the plans by name: even ones, drawn ones, and one that meets a budget of time."""
+def plans_of(
+    searchable: SearchableCNN, latency: Latency, options: LatencyOptions
+) -> dict[str, list[int]]:
+    """Return the plans by name: even ones, drawn ones, and one that meets a budget of time."""
     L, generator = len(searchable.layers), torch.Generator().manual_seed(options.seed)
     plans = {f"all {size}": [size] * L for size in (3, 5, 7)}
     for n in range(options.random_plans):
@@ -61,9 +54,8 @@ def plans_of(searchable: SearchableCNN, latency: Latency, options: Options) -> d
     return plans | {"for a budget": found}
 
 
-def measure(options: Options) -> list[dict]:
-    """Give for each plan its sizes, and the predicted and measured seconds of each round."""
-    torch.set_num_threads(options.threads)
+def time_plans(options: LatencyOptions) -> list[dict]:
+    """Return for each plan its sizes, and the predicted and measured seconds of each round."""
     generator = torch.Generator().manual_seed(options.seed)
     images = torch.randn(
         options.batch_size, 3, options.image_size, options.image_size, generator=generator
@@ -71,38 +63,29 @@ def measure(options: Options) -> list[dict]:
     torch.manual_seed(options.seed)
     model = make_model(options.model).to(options.device).eval()
     searchable = SearchableCNN(model)
-    watch = stopwatch(images.device)
     rows: list[dict] = []
     for _ in range(options.rounds):
         # Another counter measures anew.
         latency = Latency(images, repetitions=options.repetitions, warmups=options.warmups)
         cost = latency(searchable)
         if not rows:
+            plans = plans_of(searchable, latency, options)
             rows = [
                 {"plan": name, "sizes": sizes, "predicted": [], "measured": []}
-                for name, sizes in plans_of(searchable, latency, options).items()
+                for name, sizes in plans.items()
             ]
-            cnns = [
-                apply_plan(
-                    model,
-                    dict(zip(searchable.layers, row["sizes"], strict=True)),
-                    generator=generator,
-                ).eval()
-                for row in rows
-            ]
-        times: list[list[float]] = [[] for _ in rows]
+            passes = {}
+            for name, sizes in plans.items():
+                plan = dict(zip(searchable.layers, sizes, strict=True))
+                cnn = apply_plan(model, plan, generator=generator).eval()
+                passes[name] = partial(cnn, images)
         with torch.no_grad():
-            for repetition in range(options.warmups + options.repetitions):
-                pairs = list(zip(cnns, times, strict=True))
-                for cnn, own in pairs if repetition % 2 else pairs[::-1]:
-                    start = watch.mark()
-                    cnn(images)
-                    nanoseconds = watch.between(start, watch.mark())
-                    if repetition >= options.warmups:
-                        own.append(nanoseconds / 1e9)
-        for row, own in zip(rows, times, strict=True):
+            times = interleave(
+                passes, options.repetitions, device=options.device, warmups=options.warmups
+            )
+        for row in rows:
             row["predicted"].append(cost(row["sizes"]) / 1e9)
-            row["measured"].append(statistics.median(own))
+            row["measured"].append(statistics.median(times[row["plan"]]))
     for row in rows:
         pairs = zip(row["predicted"], row["measured"], strict=True)
         row["errors"] = [predicted / measured - 1 for predicted, measured in pairs]
@@ -110,37 +93,27 @@ def measure(options: Options) -> list[dict]:
     return rows
 
 
-def main() -> None:
-    """Run the command line."""
-    options = tyro.cli(Options, prog="bench:latency")
-    rows, console = measure(options), Console()
-    table = Table(title=f"{options.model}, batch {options.batch_size}, medians of rounds, ms")
-    for column in ("plan", "predicted", "measured", "error", "least and greatest of a round"):
-        table.add_column(column, justify="left" if column == "plan" else "right")
-    for row in rows:
-        predicted, measured = (statistics.median(row[n]) for n in ("predicted", "measured"))
-        table.add_row(
-            row["plan"],
-            f"{predicted * 1e3:.2f}",
-            f"{measured * 1e3:.2f}",
-            f"{row['error']:+.1%}",
-            f"{min(row['errors']):+.1%} to {max(row['errors']):+.1%}",
-        )
-    console.print(table)
+def run(options: LatencyOptions, console: Console) -> None:
+    """Time tables and networks, say how far they are apart, and write the result."""
+    rows = time_plans(options)
+    show(
+        console,
+        f"{options.model}, batch {options.batch_size}, medians of rounds, ms",
+        ("plan", "predicted", "measured", "error", "least and greatest of a round"),
+        [
+            (
+                row["plan"],
+                *(f"{statistics.median(row[n]) * 1e3:.2f}" for n in ("predicted", "measured")),
+                f"{row['error']:+.1%}",
+                f"{min(row['errors']):+.1%} to {max(row['errors']):+.1%}",
+            )
+            for row in rows
+        ],
+    )
     worst = max(abs(row["error"]) for row in rows)
     console.print(f"largest error of the medians: {worst:.1%}")
-    if options.out is not None:
-        settings = {k: v for k, v in asdict(options).items() if k != "out"}
-        content = {
-            "settings": settings,
-            "environment": environment(options.device),
-            "largest_error": worst,
-            "plans": rows,
-        }
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(options.out, json.dumps(content, indent=1) + "\n")
-        console.print(f"{options.out} written")
+    write(result(options, largest_error=worst, plans=rows), options.out, console)
 
 
 if __name__ == "__main__":
-    main()
+    run_bench("bench:latency", LatencyOptions, run)

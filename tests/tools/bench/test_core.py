@@ -70,7 +70,7 @@ class Few(BenchOptions):
     where: str = "here"
 
 
-@pytest.mark.parametrize("change", [{"rounds": 1}, {"threads": 0}])
+@pytest.mark.parametrize("change", [{"rounds": 0}, {"threads": 0}])
 def test_what_cannot_be_timed_is_refused(change):
     with pytest.raises(ValueError, match="must be at least"):
         Few(**change)

@@ -1,14 +1,15 @@
 """The latency benchmark with a clock that counts multiplications, so that both sides are equal."""
 
 import json
-import sys
 
 import pytest
 from effconv_core import latency
 from effconv_core.latency import Stopwatch
+from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
-from tools.bench import latency as bench_latency
+from tools.bench import core
+from tools.bench.latency import LatencyOptions, run
 
 
 @pytest.mark.parametrize("late", [0, 10**12])
@@ -25,11 +26,18 @@ def test_predicted_and_measured_are_of_the_same_networks(monkeypatch, tmp_path, 
         monkeypatch.setattr(
             latency, "stopwatch", lambda _: Stopwatch(mark, lambda start, end: end - start)
         )
-        monkeypatch.setattr(bench_latency, "stopwatch", lambda _: own)
-        words = "--batch-size 1 --image-size 8 --random-plans 2 --rounds 2 --repetitions 1"
-        words += f" --warmups 0 --device cpu --out {path}"
-        monkeypatch.setattr(sys, "argv", ["bench:latency", *words.split()])
-        bench_latency.main()
+        monkeypatch.setattr(core, "stopwatch", lambda _: own)
+        options = LatencyOptions(
+            batch_size=1,
+            image_size=8,
+            random_plans=2,
+            rounds=1,
+            repetitions=1,
+            warmups=0,
+            device="cpu",
+            out=path,
+        )
+        run(options, Console())
     content = json.loads(path.read_text())
     assert [row["plan"] for row in content["plans"]] == [
         "all 3",
