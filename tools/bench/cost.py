@@ -13,30 +13,26 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-import tyro
-from effconv_core import SearchableCNN, apply_plan, check_ranks, recipe
-from effconv_core.conv import PredictedConv
+from effconv_core import SearchableCNN, apply_plan, check_ranks
 from effconv_core.io.atomic import write_text
 from effconv_core.ranks import data_parallel
-from effconv_core.run_files import environment
 from effconv_core.torchrun import joined
 from effconv_models import create_model
 from rich.console import Console
-from rich.table import Table
 from scipy.optimize import nnls
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.flop_counter import FlopCounterMode
 
 import tools.support.compat  # noqa: F401, before torchvision
+from tools.bench.core import BenchOptions, interleave, result, run_bench, write
+from tools.bench.steps import held_at, random_batch, search_step, to_device, training_step
+from tools.support.console import show
 
 TERMS = ("step", "layers", "multiplications", "values", "gru", "projection", "parameters")
 RANK_TERMS = ("step", "parameters")
@@ -45,7 +41,7 @@ IMAGES = 1_281_167
 
 
 @dataclass(frozen=True)
-class Point:
+class CostPoint:
     """One network that is timed."""
 
     model: str = "stack"
@@ -66,8 +62,8 @@ class Point:
     recipe: str = "paper"
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class CostOptions(BenchOptions):
     """Time points, fit the model, check it, and predict."""
 
     warmups: int = 2
@@ -76,16 +72,16 @@ class Options:
     """Steps of each kind that are counted."""
     batch: int = 8
     """Images of one rank's step."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    threads: int = 1
     out: Path = Path("results/cost.json")
     """File for the result as JSON."""
 
 
-def points(batch: int) -> list[Point]:
-    """Give the points that the model is fitted to."""
+def points(batch: int) -> list[CostPoint]:
+    """Return the points that the model is fitted to."""
     made = []
     for name in ("paper", "default"):
-        base = Point(batch=batch, recipe=name)
+        base = CostPoint(batch=batch, recipe=name)
         made += [base]
         made += [replace(base, layers=n) for n in (2, 12, 24)]
         made += [replace(base, channels=n) for n in (8, 48, 96)]
@@ -98,26 +94,26 @@ def points(batch: int) -> list[Point]:
     return made
 
 
-def rank_points(batch: int) -> list[Point]:
-    """Give the points that are timed on two ranks, and on one."""
-    return [Point(batch=batch, recipe="default", channels=n) for n in (8, 24, 48, 96)]
+def rank_points(batch: int) -> list[CostPoint]:
+    """Return the points that are timed on two ranks, and on one."""
+    return [CostPoint(batch=batch, recipe="default", channels=n) for n in (8, 24, 48, 96)]
 
 
-def held_out(batch: int) -> list[Point]:
-    """Give the points that only check the model."""
+def held_out(batch: int) -> list[CostPoint]:
+    """Return the points that only check the model."""
     return [
         replace(point, recipe=name)
         for name in ("paper", "default")
         for point in (
-            Point("cifar_resnet20", batch=batch),
-            Point("torchvision:resnet18", image=224, batch=max(2, batch // 4)),
-            Point(layers=10, channels=40, size=4, image=24, batch=batch),
+            CostPoint("cifar_resnet20", batch=batch),
+            CostPoint("torchvision:resnet18", image=224, batch=max(2, batch // 4)),
+            CostPoint(layers=10, channels=40, size=4, image=24, batch=batch),
         )
     ]
 
 
-def make(point: Point) -> tuple[nn.Module, SearchableCNN, float]:
-    """Make the plain network of a point with its sizes, the searchable one, and the budget."""
+def make(point: CostPoint) -> tuple[nn.Module, SearchableCNN, float]:
+    """Return the plain network of a point with its sizes, the searchable one, and the budget."""
     generator = torch.Generator().manual_seed(0)
     if point.model == "stack":
         c, parts = point.channels, [nn.Conv2d(3, point.channels, 3, padding=1)]
@@ -130,17 +126,14 @@ def make(point: Point) -> tuple[nn.Module, SearchableCNN, float]:
         model = torchvision.models.get_model(point.model.removeprefix("torchvision:"))
     else:
         model = create_model(point.model, generator=generator)
-    # The soft sizes start at the wanted size, and this rate keeps them there.
-    start = recipe(point.recipe, size_lr=1e-9)
-    b = math.atanh((point.size - start.k - 1) / start.k)
     hidden = {"size_hidden": point.hidden, "kernel_hidden": point.hidden}
-    searchable = SearchableCNN(model, replace(start, b=b, **hidden))
+    searchable = SearchableCNN(model, held_at(point.size, point.recipe, **hidden))
     plan = dict.fromkeys(searchable.layers, point.size)
     return apply_plan(model, plan, generator=generator), searchable, searchable.cost(plan.values())
 
 
-def count(point: Point, network: nn.Module, images: torch.Tensor) -> dict[str, float]:
-    """Count what a training step of a network does, by one forward pass.
+def count(point: CostPoint, network: nn.Module, images: torch.Tensor) -> dict[str, float]:
+    """Count what a training step of a network does, by its forward pass.
 
     Returns:
         For each of TERMS its amount: 1 for the step; searched layers; multiplications of all
@@ -148,30 +141,25 @@ def count(point: Point, network: nn.Module, images: torch.Tensor) -> dict[str, f
         the projections; and trained parameters. The last four of a plain network are its own.
     """
     amounts = dict.fromkeys(TERMS, 0.0) | {"step": 1.0}
+    searched = isinstance(network, SearchableCNN)
 
     def look(module: nn.Module, _: object, outputs: torch.Tensor) -> None:
-        amounts["values"] += outputs.numel()
-        weight = getattr(module, "weight", None)
-        if isinstance(module, nn.Conv2d | PredictedConv):
-            amounts["multiplications"] += outputs.numel() * math.prod(weight.shape[1:])
-        elif isinstance(module, nn.Linear):
-            amounts["multiplications"] += outputs.numel() * module.in_features
+        amounts["values"] += outputs.numel() / passes
 
-    handles = []
-    for module in network.modules():
-        inside = isinstance(network, SearchableCNN) and module in set(network.model.modules())
-        if not list(module.children()) and (inside or not isinstance(network, SearchableCNN)):
-            handles.append(module.register_forward_hook(look))
-    with torch.no_grad():
-        passes = 20 if isinstance(network, SearchableCNN) and network.config.exploration else 1
+    cnn = network.model if searched else network
+    leaves = [module for module in cnn.modules() if not list(module.children())]
+    handles = [module.register_forward_hook(look) for module in leaves]
+    passes = 20 if searched and network.config.exploration else 1
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         for _ in range(passes):  # where sizes are drawn, their mean
             network(images)
     for handle in handles:
         handle.remove()
-    for name in ("values", "multiplications"):
-        amounts[name] /= passes
+    where = "SearchableCNN.model" if searched else "Global"
+    # One multiplication and one addition count as two.
+    amounts["multiplications"] = sum(counter.get_flop_counts()[where].values()) / 2 / passes
     amounts["parameters"] = sum(p.numel() for p in network.parameters())
-    if isinstance(network, SearchableCNN):
+    if searched:
         amounts["layers"] = len(network.layers)
         H, L = point.hidden, len(network.layers)
         amounts["gru"] = 3 * H * H * L  # the size predictor's
@@ -183,66 +171,33 @@ def count(point: Point, network: nn.Module, images: torch.Tensor) -> dict[str, f
     return amounts
 
 
-def training_step(
-    searchable: SearchableCNN | None,
-    run: Callable[[torch.Tensor], torch.Tensor],
-    groups: list[dict],
-    batch: tuple[torch.Tensor, torch.Tensor],
-    budget: float,
-    group: object,
-) -> Callable[[], None]:
-    """Give a function that makes one whole step with AdamW, as `search` does."""
-    optimizer = torch.optim.AdamW(groups)
-
-    def step() -> None:
-        loss = F.cross_entropy(run(batch[0]), batch[1])
-        if searchable is not None:
-            loss = loss + searchable.budget_loss(budget)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if searchable is not None:
-            check_ranks(searchable, group)
-
-    return step
-
-
-def measure(point: Point, options: Options, device: str, group: object) -> dict:
-    """Time a point's search step and plain step in turns; give seconds and amounts of both."""
+def time_point(point: CostPoint, options: CostOptions, device: str, group: object) -> dict:
+    """Time a point's search step and plain step in turns; return seconds and amounts of both."""
     plain, searchable, budget = make(point)
-    images = torch.randn(point.batch, 3, point.image, point.image, device=device)
-    images = images.contiguous(memory_format=torch.channels_last)
-    batch = images, torch.arange(point.batch, device=device) % 10
     for network in (plain, searchable):
-        network.to(device, memory_format=torch.channels_last).train()
-    amounts = {"plain": count(point, plain, images), "search": count(point, searchable, images)}
+        to_device(network, device)
+    batch = random_batch(point.batch, point.image, device)
+    amounts = {"plain": count(point, plain, batch[0]), "search": count(point, searchable, batch[0])}
     parallel = plain if group is None else DistributedDataParallel(plain, process_group=group)
     groups = [{"params": plain.parameters(), "lr": 1e-3}]
-    steps = {
-        "plain": training_step(None, parallel, groups, batch, budget, group),
-        "search": training_step(
-            searchable,
-            data_parallel(searchable, group),
-            searchable.parameter_groups(),
-            batch,
-            budget,
-            group,
-        ),
-    }
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(options.warmups + options.repetitions):
-        for name in list(steps) if turn % 2 else list(steps)[::-1]:
-            started = time.perf_counter()
-            steps[name]()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize(device)
-            times[name].append(time.perf_counter() - started)
-    seconds = {name: statistics.median(t[options.warmups :]) for name, t in times.items()}
+    alone = search_step(searchable, batch, budget, data_parallel(searchable, group))
+
+    def search() -> None:
+        alone()
+        check_ranks(searchable, group)
+
+    times = interleave(
+        {"plain": training_step(parallel, groups, batch), "search": search},
+        options.repetitions,
+        device=device,
+        warmups=options.warmups,
+    )
+    seconds = {name: statistics.median(own) for name, own in times.items()}
     return {"point": asdict(point), "amounts": amounts, "seconds": seconds, "all_seconds": times}
 
 
-def on_two_ranks(options: Options) -> list[dict]:
-    """Time the rank points in two processes, and give rank 0's rows."""
+def on_two_ranks(options: CostOptions) -> list[dict]:
+    """Time the rank points in two processes, and return rank 0's rows."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -250,7 +205,7 @@ def on_two_ranks(options: Options) -> list[dict]:
         settings += [f"--batch={options.batch}", f"--device={options.device}", f"--out={file}"]
         command = [sys.executable, *torchrun, "-m", "tools.bench.cost", *settings]
         subprocess.run(command, check=True)
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
 
 
 Step = tuple[dict[str, float], float]
@@ -258,7 +213,7 @@ Step = tuple[dict[str, float], float]
 
 
 def steps_of(rows: list[dict], *kinds: str) -> list[Step]:
-    """Give the steps of rows, of the kinds `plain` and `search`."""
+    """Return the steps of rows, of the kinds `plain` and `search`."""
     return [(row["amounts"][kind], row["seconds"][kind]) for row in rows for kind in kinds]
 
 
@@ -272,12 +227,12 @@ def fit(steps: list[Step], terms: tuple[str, ...]) -> dict[str, float]:
 
 
 def predicted(model: dict[str, float], amounts: dict[str, float]) -> float:
-    """Give the seconds of a step."""
+    """Return the seconds of a step."""
     return sum(each * amounts[term] for term, each in model.items())
 
 
 def errors(steps: list[Step], model: dict[str, float]) -> list[float]:
-    """Give predicted over measured, less 1, for each step."""
+    """Return predicted over measured, less 1, for each step."""
     return [predicted(model, amounts) / seconds - 1 for amounts, seconds in steps]
 
 
@@ -286,7 +241,7 @@ def imagenet(model: dict[str, float], across: dict[str, float]) -> list[dict]:
     rows = []
     for name in ("torchvision:resnet18", "torchvision:resnet50"):
         for kind in ("paper", "default"):
-            point = Point(name, image=224, batch=1, recipe=kind)
+            point = CostPoint(name, image=224, batch=1, recipe=kind)
             plain, searchable, _ = make(point)
             image = torch.zeros(1, 3, 224, 224)
             row = {"model": name, "recipe": kind, "epochs": searchable.config.epochs}
@@ -312,85 +267,85 @@ def imagenet(model: dict[str, float], across: dict[str, float]) -> list[dict]:
     return rows
 
 
-def main() -> None:
-    """Run the command line; under torchrun, time the rank points alone."""
-    options, console = tyro.cli(Options, prog="bench:cost"), Console()
-    # Torch says so once for every even size: true, and no concern of who measures.
-    warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
-    torch.set_num_threads(1)
+def run(options: CostOptions, console: Console) -> None:
+    """Time all points, fit, check, predict, write; under torchrun, time the rank points only."""
     with joined(options.device) as ranks:
         if ranks.group is not None:
             todo = [replace(p, ranks=ranks.world_size) for p in rank_points(options.batch)]
-            rows = [measure(point, options, ranks.device, ranks.group) for point in todo]
+            rows = [time_point(point, options, ranks.device, ranks.group) for point in todo]
             if ranks.rank == 0:
                 write_text(options.out, json.dumps(rows))
             return
     groups = {"fitted": points(options.batch), "held out": held_out(options.batch)}
     groups["ranks, on one"] = rank_points(options.batch)
-    measured: dict[str, list[dict]] = {}
+    timed: dict[str, list[dict]] = {name: [] for name in groups}
     for name, todo in groups.items():
-        measured[name] = []
         for point in todo:
-            measured[name].append(measure(point, options, options.device, None))
-            row = measured[name][-1]
-            shown = {k: v for k, v in row["point"].items() if v != getattr(Point, k)}
+            row = time_point(point, options, options.device, None)
+            timed[name].append(row)
+            shown = {k: v for k, v in row["point"].items() if v != getattr(CostPoint, k)}
             console.print(f"{name} {shown}: {row['seconds']['search']:.4f} s", highlight=False)
     if options.device == "cpu" or torch.cuda.device_count() > 1:
-        measured["ranks, on two"] = on_two_ranks(options)
+        timed["ranks, on two"] = on_two_ranks(options)
+    content = {**result(options), **fitted(timed)}
+    content["imagenet_1k"] = imagenet(*content["seconds_per_unit"].values())
+    content["points"] = timed
+    write(content, options.out, console)
+    tell(console, content)
 
+
+def fitted(timed: dict[str, list[dict]]) -> dict:
+    """Fit the model to timed points, and check it by the held-out ones.
+
+    Args:
+        timed: the rows of each group of points.
+    """
     # One model of plain and search steps alike, so that their difference is the search's own.
-    model = fit(steps_of(measured["fitted"], "plain", "search"), TERMS)
+    model = fit(steps_of(timed["fitted"], "plain", "search"), TERMS)
     across = dict.fromkeys(RANK_TERMS, 0.0)
-    if "ranks, on two" in measured:
+    if "ranks, on two" in timed:
         pairs = zip(
-            steps_of(measured["ranks, on two"], "search"),
-            steps_of(measured["ranks, on one"], "search"),
+            steps_of(timed["ranks, on two"], "search"),
+            steps_of(timed["ranks, on one"], "search"),
             strict=True,
         )
         more = [(amounts, max(two - one, 1e-6)) for (amounts, two), (_, one) in pairs]
         across = fit(more, RANK_TERMS)
     checks = {}
     for group in ("fitted", "held out"):
-        checks[f"{group}, plain"] = errors(steps_of(measured[group], "plain"), model)
+        checks[f"{group}, plain"] = errors(steps_of(timed[group], "plain"), model)
         for name in ("paper", "default"):
-            rows = [row for row in measured[group] if row["point"]["recipe"] == name]
+            rows = [row for row in timed[group] if row["point"]["recipe"] == name]
             checks[f"{group}, {name}"] = errors(steps_of(rows, "search"), model)
-    forecast = imagenet(model, across)
-    settings = {k: v for k, v in asdict(options).items() if k != "out"}
-    content = {
-        "settings": settings,
-        "environment": environment(options.device),
+    return {
         "seconds_per_unit": {"step": model, "second rank": across},
         "predicted_over_measured_less_1": checks,
-        "imagenet_1k": forecast,
-        "points": measured,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(options.out, json.dumps(content, indent=1) + "\n")
-    show(console, content)
-    console.print(f"{options.out} written")
 
 
-def show(console: Console, content: dict) -> None:
+def tell(console: Console, content: dict) -> None:
     """Print the model, its errors and the forecast."""
-    table = Table(title="seconds for a unit of each term")
-    for column in ("", *TERMS):
-        table.add_column(column)
-    for name, model in content["seconds_per_unit"].items():
-        table.add_row(name, *(f"{model[term]:.2e}" if term in model else "" for term in TERMS))
-    console.print(table)
+    show(
+        console,
+        "seconds for a unit of each term",
+        ("", *TERMS),
+        [
+            (name, *(f"{model[term]:.2e}" if term in model else "" for term in TERMS))
+            for name, model in content["seconds_per_unit"].items()
+        ],
+    )
     for name, off in content["predicted_over_measured_less_1"].items():
-        median = statistics.median(map(abs, off))
-        worst = max(off, key=abs)
+        median, worst = statistics.median(map(abs, off)), max(off, key=abs)
         console.print(f"{name}: median error {median:.1%}, the largest {worst:+.1%}")
-    table = Table(title="a search on ImageNet-1k at 224x224, batch 256, predicted")
-    for column in content["imagenet_1k"][0]:
-        table.add_column(column.replace("_", " "))
-    for row in content["imagenet_1k"]:
-        table.add_row(*(f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()))
-    console.print(table)
+    forecast = content["imagenet_1k"]
+    show(
+        console,
+        "a search on ImageNet-1k at 224x224, batch 256, predicted",
+        [column.replace("_", " ") for column in forecast[0]],
+        [[f"{v:.2f}" if isinstance(v, float) else v for v in row.values()] for row in forecast],
+    )
 
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    main()
+    run_bench("bench:cost", CostOptions, run)

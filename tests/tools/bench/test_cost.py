@@ -1,5 +1,6 @@
 """The instruments of scale: what is counted, what is fitted, and a stream through two ranks."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,14 @@ import pytest
 import torch
 
 from tools.bench import cost_page
-from tools.bench.cost import TERMS, Point, count, fit, make, predicted
+from tools.bench.cost import TERMS, CostPoint, count, fit, fitted, make, predicted
 
 ROOT = Path(__file__).parents[3]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 def test_amounts_of_a_stack_by_hand():
-    point = Point(layers=2, channels=4, size=5, image=8, hidden=16, batch=3)
+    point = CostPoint(layers=2, channels=4, size=5, image=8, hidden=16, batch=3)
     plain, searchable, budget = make(point)
     images = torch.randn(3, 3, 8, 8)
     stem, searched, last = 3 * 64 * 4 * 27, 2 * 3 * 64 * 4 * 4 * 25, 3 * 4 * 10
@@ -34,7 +35,7 @@ def test_amounts_of_a_stack_by_hand():
 
 
 def test_where_sizes_are_drawn_the_amounts_are_those_drawn():
-    point = Point(layers=2, channels=4, size=4, image=8, batch=2, recipe="default")
+    point = CostPoint(layers=2, channels=4, size=4, image=8, batch=2, recipe="default")
     _, searchable, _ = make(point)
     found = count(point, searchable.train(), torch.randn(2, 3, 8, 8))
     taps = (found["multiplications"] - 2 * 64 * 4 * 27 - 80) / (2 * 64 * 16) / 2
@@ -60,3 +61,13 @@ def test_the_page_is_what_the_raw_results_give(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert cost_page.PAGE.read_text(encoding="utf-8") == cost_page.cost_page()
     assert "Not yet measured." in cost_page.cost_page(streamed=Path("none.json"))
+
+
+def test_the_committed_points_give_the_committed_model():
+    raw = json.loads((ROOT / cost_page.COST).read_text())
+    found = fitted(raw["points"])
+    for kind, model in raw["seconds_per_unit"].items():
+        assert found["seconds_per_unit"][kind] == pytest.approx(model, rel=1e-6)
+    checks = raw["predicted_over_measured_less_1"]
+    for name, off in found["predicted_over_measured_less_1"].items():
+        assert off == pytest.approx(checks[name], rel=1e-6)
