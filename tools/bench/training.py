@@ -7,34 +7,28 @@ first step, and how many graphs it makes, is told too.
 """
 
 import itertools
-import json
-import math
 import multiprocessing
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-import tyro
-from effconv_core import SearchableCNN, SearchConfig, SizePlan, apply_plan, recipe
+from effconv_core import SearchableCNN, SearchConfig, SizePlan, apply_plan
 from effconv_core.divergence import finite_soon
-from effconv_core.endings import check_device, run_command
-from effconv_core.io.atomic import write_text
-from effconv_core.run_files import environment
 from effconv_data import load
 from effconv_models import create_model
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from tools.bench.search_step import spread
+from tools.bench.core import BenchOptions, interleave, quantiles, result, run_bench, write
+from tools.bench.steps import equal_plan, held_at
 from tools.presets import data_note
+from tools.support.console import show
 
 EPOCH_SECONDS, RATIO = 2.0, 1.2
 """Targets on an H200: a training epoch, and a search epoch over it."""
@@ -65,7 +59,7 @@ class Way:
 
 
 def ways(device: str, recipes: tuple[str, ...]) -> Iterator[Way]:
-    """Give the ways to compare: first what is soon begun, then what matters most."""
+    """Yield the ways to compare: first what is soon begun, then what matters most."""
     on_gpu = device.startswith("cuda")
     graphs = "reduce-overhead" if on_gpu else "default"
     for bfloat16 in (True, False):
@@ -84,8 +78,8 @@ def ways(device: str, recipes: tuple[str, ...]) -> Iterator[Way]:
                 yield Way("paper", True, "exact", graphs)
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(BenchOptions):
     """Time steps of trainings and searches on CIFAR-10 in each way to run them."""
 
     model: str = "cifar_resnet20"
@@ -106,56 +100,32 @@ class Options:
     minutes: float | None = None
     """Ways that are not begun after half of this are left out, but for the first; rounds but the
     first five after two thirds, and processes side by side after four fifths."""
-    threads: int = torch.get_num_threads()
-    """Threads of the CPU."""
-    device: str = "cuda" if CUDA else "cpu"
-    out: Path | None = None
-    """File for the result as JSON."""
 
-    def __post_init__(self) -> None:
-        # A percentile takes two.
-        for name, least in (("rounds", 2), ("steps", 1), ("threads", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}; it must be at least {least}, so raise it"
-                )
+    LEAST: ClassVar = {**BenchOptions.LEAST, "rounds": 2}
 
 
-def equal_plan(options: Options) -> tuple[SizePlan, float]:
-    """Give the plan of the budget whose sizes are as equal as can be, and the soft size of all."""
-    searchable = SearchableCNN(create_model(options.model))
-    cost = searchable.cost
-    least, most = cost([1] * len(searchable.layers)), cost([7] * len(searchable.layers))
-    if not least <= options.budget <= most:
-        raise ValueError(
-            f"budget is {options.budget:,.0f}; sizes 1 to 7 of {options.model} cost "
-            f"{least:,.0f} to {most:,.0f} parameters, so pass something between"
-        )
-    soft_size = math.sqrt((options.budget - cost.constant) / sum(cost.per_tap))
-    soft_sizes = [soft_size] * len(searchable.layers)
-    sizes = searchable.nearest_sizes(soft_sizes, options.budget)
-    return searchable.plan_of(sizes, soft_sizes, options.budget), soft_size
+def plan_of(options: TrainingOptions) -> tuple[SizePlan, float]:
+    """Return the plan of the budget with sizes as equal as can be, and the soft size of all."""
+    return equal_plan(create_model(options.model), options.budget)
 
 
 def search_config(way: Way, soft_size: float) -> SearchConfig:
-    """Give a way's recipe with soft sizes that start at one and stay there."""
-    start = recipe(way.recipe)
-    settings = {
-        "b": math.atanh((soft_size - start.k - 1) / start.k),
-        "size_lr": 1e-9,
-        "precision": "bfloat16" if way.bfloat16 else "float32",
-        "shapes": way.shapes,
-        "compile": bool(way.compile) and way.shapes == "padded",
-    }
-    return recipe(way.recipe, **settings)
+    """Return a way's recipe with soft sizes that start at one and stay there."""
+    return held_at(
+        soft_size,
+        way.recipe,
+        precision="bfloat16" if way.bfloat16 else "float32",
+        shapes=way.shapes,
+        compile=bool(way.compile) and way.shapes == "padded",
+    )
 
 
 class Stepped:
     """A network and its optimizer, run in one way."""
 
-    def __init__(self, way: Way, options: Options) -> None:
-        self.way, self.device = way, options.device
-        plan, soft_size = equal_plan(options)
+    def __init__(self, way: Way, options: TrainingOptions) -> None:
+        self.way = way
+        plan, soft_size = plan_of(options)
         generator = torch.Generator().manual_seed(0)
         model = create_model(options.model, generator=generator)
         self.penalty: Callable[[], Tensor | float] = lambda: 0.0
@@ -191,13 +161,10 @@ class Stepped:
             raise FloatingPointError(f"the loss of {self.way} is {loss.item()}")
         self.optimizer.step()
 
-    def turn(self, batches: list[tuple[Tensor, Tensor]]) -> float:
-        """Give the seconds of a step over some batches, with the device's work done."""
-        started = time.perf_counter()
+    def turn(self, batches: list[tuple[Tensor, Tensor]]) -> None:
+        """Take a step on each of some batches."""
         for batch in batches:
             self.step(*batch)
-        wait(self.device)
-        return (time.perf_counter() - started) / len(batches)
 
 
 def compile_network(searchable: SearchableCNN, **how: Any) -> None:
@@ -224,39 +191,33 @@ def compile_network(searchable: SearchableCNN, **how: Any) -> None:
     searchable.model.forward = forward
 
 
-def wait(device: str) -> None:
-    """Wait until a GPU has done all of its work."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-
-
-def endless(options: Options) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give batches without an end."""
+def endless(options: TrainingOptions) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return batches without an end."""
     loader = load("cifar10", batch_size=options.batch_size, device=options.device)
     return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
-def prepared(way: Way, options: Options, batches: list) -> tuple[Stepped, float, int]:
-    """Give a way after a first step, the seconds of that, and how many graphs it compiled.
+def prepared(way: Way, options: TrainingOptions, batches: list) -> tuple[Stepped, float, int]:
+    """Return a way after a first step, the seconds of that, and how many graphs it compiled.
 
     Further steps follow it: a CUDA graph is recorded in the second.
     """
     before = counters["stats"]["unique_graphs"]
     stepped = Stepped(way, options)
-    first = stepped.turn(batches[:1])
+    first = interleave({"": lambda: stepped.turn(batches[:1])}, 1, device=options.device)
     for _ in range(2):
         stepped.turn(batches)
-    return stepped, first, counters["stats"]["unique_graphs"] - before
+    return stepped, first[""][0], counters["stats"]["unique_graphs"] - before
 
 
-def passed(began: float, options: Options, share: float) -> bool:
-    """Tell whether a share of the minutes is over."""
+def passed(began: float, options: TrainingOptions, share: float) -> bool:
+    """Return whether a share of the minutes is over."""
     if options.minutes is None:
         return False
     return time.perf_counter() - began > share * 60 * options.minutes
 
 
-def measure(options: Options, console: Console, began: float) -> dict[str, Any]:
+def time_ways(options: TrainingOptions, console: Console, began: float) -> dict[str, Any]:
     """Time all ways in turns.
 
     Args:
@@ -268,41 +229,48 @@ def measure(options: Options, console: Console, began: float) -> dict[str, Any]:
         Seconds of each counted turn by way, and those of the batches as `batch`; the seconds of
         each way's first step; how many graphs it compiled; and the ways left out for time.
     """
-    torch.set_num_threads(options.threads)
     given = endless(options)
-    warm = list(itertools.islice(given, options.steps))
+    batches = list(itertools.islice(given, options.steps))
     steppeds, first, graphs, left_out = {}, {}, {}, []
     for way in ways(options.device, options.recipes):
         if steppeds and passed(began, options, 1 / 2):
             left_out.append(str(way))
             continue
         name = str(way)
-        steppeds[name], first[name], graphs[name] = prepared(way, options, warm)
+        steppeds[name], first[name], graphs[name] = prepared(way, options, batches)
         console.print(f"{name}: {first[name]:.1f} s to the first step", highlight=False)
-    times: dict[str, list[float]] = {name: [] for name in ("batch", *steppeds)}
-    for number in range(options.rounds):
-        if number >= LEAST and passed(began, options, 2 / 3):
-            break
-        started = time.perf_counter()
-        batches = list(itertools.islice(given, options.steps))
-        wait(options.device)
-        times["batch"].append((time.perf_counter() - started) / options.steps)
-        for name in list(steppeds)[:: 1 if number % 2 else -1]:
-            times[name].append(steppeds[name].turn(batches))
-    return {"all_seconds": times, "first_step": first, "graphs": graphs, "left_out": left_out}
+
+    def fetch() -> None:
+        batches[:] = itertools.islice(given, options.steps)
+
+    of_batches: list[float] = []
+    times = interleave(
+        {name: partial(stepped.turn, batches) for name, stepped in steppeds.items()},
+        options.rounds,
+        device=options.device,
+        before=lambda: of_batches.extend(interleave({"": fetch}, 1, device=options.device)[""]),
+        until=lambda counted: counted >= LEAST and passed(began, options, 2 / 3),
+    )
+    seconds = {
+        name: [turn / options.steps for turn in own]
+        for name, own in {"batch": of_batches, **times}.items()
+    }
+    return {"all_seconds": seconds, "first_step": first, "graphs": graphs, "left_out": left_out}
 
 
-def beside(way: Way, options: Options, barrier: Any, results: Any) -> None:
-    """Take a process's steps beside others, and give what one of them took."""
+def beside(way: Way, options: TrainingOptions, barrier: Any, results: Any) -> None:
+    """Take a process's steps beside others, and put what each took into the results."""
     torch.set_num_threads(options.threads)
     batches = list(itertools.islice(endless(options), options.steps))
     stepped = prepared(way, options, batches)[0]
     barrier.wait()
-    results.put([stepped.turn(batches) for _ in range(options.rounds)])
+    sides = {"": partial(stepped.turn, batches)}
+    times = interleave(sides, options.rounds, device=options.device)[""]
+    results.put([turn / options.steps for turn in times])
 
 
-def side_by_side(way: Way, options: Options, processes: int) -> dict[str, float]:
-    """Give a step's median seconds in so many processes, and the steps a second of all of them."""
+def side_by_side(way: Way, options: TrainingOptions, processes: int) -> dict[str, float]:
+    """Return a step's median seconds in so many processes, and all steps of a second."""
     context = multiprocessing.get_context("spawn")  # a forked process cannot use the parent's GPU
     barrier, results = context.Barrier(processes), context.Queue()
     workers = [
@@ -318,13 +286,13 @@ def side_by_side(way: Way, options: Options, processes: int) -> dict[str, float]
 
 
 def best(seconds: dict[str, dict[str, float]], *words: str) -> tuple[str, float]:
-    """Give the quickest way whose name begins with the words, and its median."""
+    """Return the quickest way whose name begins with the words, and its median."""
     medians = {n: told["median"] for n, told in seconds.items() if n.startswith(words)}
     return min(medians.items(), key=lambda pair: pair[1])
 
 
-def summary(options: Options, seconds: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """Give the epochs of the quickest training and of the quickest search of each recipe."""
+def summary(options: TrainingOptions, seconds: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Return the epochs of the quickest training and of the quickest search of each recipe."""
     steps, batch = PICTURES // options.batch_size, seconds["batch"]["median"]
     name, step = best(seconds, "training")
     training = steps * (step + batch)
@@ -338,23 +306,21 @@ def summary(options: Options, seconds: dict[str, dict[str, float]]) -> dict[str,
     return epochs
 
 
-def show(console: Console, options: Options, content: dict[str, Any]) -> None:
+def tell(console: Console, options: TrainingOptions, content: dict[str, Any]) -> None:
     """Print the result beside the targets."""
     steps, seconds = PICTURES // options.batch_size, content["seconds"]
-    table = Table(title=f"EffConv-20 of {options.budget:,.0f}, batches of {options.batch_size}")
-    for heading in ("way", "step, ms", "20th to 80th percentile", "epoch, s", "first step, s"):
-        table.add_column(heading)
+    rows = []
     for name, told in seconds.items():
         median, low, high = (1000 * told[key] for key in ("median", "p20", "p80"))
         first = content["first_step"].get(name)
-        table.add_row(
-            name,
-            f"{median:.2f}",
-            f"{low:.2f} to {high:.2f}",
-            f"{steps * median / 1000:.2f}",
-            "" if first is None else f"{first:.1f}",
-        )
-    console.print(table)
+        epoch, started = f"{steps * median / 1000:.2f}", "" if first is None else f"{first:.1f}"
+        rows.append((name, f"{median:.2f}", f"{low:.2f} to {high:.2f}", epoch, started))
+    show(
+        console,
+        f"EffConv-20 of {options.budget:,.0f}, batches of {options.batch_size}",
+        ("way", "step, ms", "20th to 80th percentile", "epoch, s", "first step, s"),
+        rows,
+    )
     for name, told in content["epochs"].items():
         ratio = told.get("of_training")
         target = (
@@ -374,31 +340,23 @@ def show(console: Console, options: Options, content: dict[str, Any]) -> None:
         console.print(f"left out for time: {'; '.join(content['left_out'])}")
 
 
-def main() -> None:
-    """Run the command line."""
-    options, console = tyro.cli(Options, prog="bench:training"), Console()
-    check_device(options.device)
+def run(options: TrainingOptions, console: Console) -> None:
+    """Time all ways, then the quickest in several processes, and write the result after each."""
     began = time.perf_counter()
-    measured = measure(options, console, began)
-    seconds = {name: spread(values) for name, values in measured["all_seconds"].items()}
+    timed = time_ways(options, console, began)
+    seconds = {name: quantiles(values) for name, values in timed["all_seconds"].items()}
     epochs = summary(options, seconds)
     by_name = {str(way): way for way in ways(options.device, options.recipes)}
-    content = {
-        "settings": {k: v for k, v in asdict(options).items() if k != "out"},
-        "environment": {"data": data_note("cifar10"), **environment(options.device)},
-        "plan": equal_plan(options)[0].sizes,
-        "seconds": seconds,
-        "epochs": epochs,
-        "side_by_side": {},
-        **measured,
-    }
-
-    def write() -> None:
-        if options.out is not None:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            write_text(options.out, json.dumps(content, indent=1) + "\n")
-
-    write()
+    content = result(
+        options,
+        data_note("cifar10"),
+        plan=plan_of(options)[0].sizes,
+        seconds=seconds,
+        epochs=epochs,
+        side_by_side={},
+        **timed,
+    )
+    write(content, options.out, console)
     for count, told in itertools.product(options.seeds, epochs.values()):
         name = told["way"]
         if passed(began, options, 4 / 5):
@@ -406,9 +364,9 @@ def main() -> None:
             continue
         found = side_by_side(by_name[name], options, count)
         content["side_by_side"].setdefault(name, {})[count] = found
-        write()
-    show(console, options, content)
+        write(content, options.out, console)
+    tell(console, options, content)
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("bench:training", main))
+    run_bench("bench:training", TrainingOptions, run)
