@@ -11,7 +11,6 @@ from tools.release.__main__ import check
 from tools.release.build import copied
 from tools.release.install import (
     fetch,
-    index_of,
     install,
     install_torch,
     places,
@@ -49,9 +48,8 @@ def outcome(repository, out) -> dict:
 
 
 @pytest.fixture(scope="module")
-def index(outcome, out):
-    with index_of(sorted((out / "dist").iterdir())) as address:
-        yield address
+def distributions(outcome, out):
+    return out / "dist"
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +77,18 @@ def test_nothing_keeps_the_packages_from_being_released(outcome):
     ],
     ids=" ".join,
 )
-def test_packages_install_from_an_index_and_work(
-    target, programs, repository, index, place, torch, tmp_path
+def test_packages_install_and_work(
+    target, programs, repository, distributions, place, torch, tmp_path
 ):
     assert [path.stem for path in programs_of(target)] == programs
-    use(install(repository, place, torch, index, target, tmp_path), target, tmp_path)
+    use(install(repository, place, torch, distributions, target, tmp_path), target, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def kernels_alone(repository, index, place, torch, tmp_path_factory):
+def kernels_alone(repository, distributions, place, torch, tmp_path_factory):
     """Install and use the wheel of the kernels alone, and give the environment's Python."""
     folder = tmp_path_factory.mktemp("kernels")
-    python = install(repository, place, torch, index, ("effconv-kernels",), folder)
+    python = install(repository, place, torch, distributions, ("effconv-kernels",), folder)
     use(python, ("effconv-kernels",), folder)
     return python
 

@@ -9,7 +9,7 @@ import pytest
 from tools.release import install
 from tools.release.build import build, build_problems, members
 from tools.release.contents import content_problems
-from tools.release.install import FailedError, Place, index_of, use
+from tools.release.install import FailedError, Place, use
 from tools.release.metadata import metadata_problems
 from tools.release.versions import git, version_problems
 
@@ -302,8 +302,9 @@ def test_what_is_installed_is_used_and_what_fails_is_told(tiny, tmp_path, monkey
     monkeypatch.setattr(install, "PROGRAMS", programs)
     monkeypatch.setattr(install, "TARGETS", {target: {"effconv-tiny"}})
     here = Place("its own", sys.executable, "torch")
-    with index_of(built(tiny)) as index:
-        python = install.install(root_of(tiny), here, tmp_path / "no torch", index, target, folder)
+    distributions = built(tiny).wheel.parent
+    no_torch = tmp_path / "no torch"
+    python = install.install(root_of(tiny), here, no_torch, distributions, target, folder)
 
     def attempt(program):
         (programs / "tiny.py").write_text(program)
