@@ -17,13 +17,13 @@ from rich.console import Console
 
 from tools.presets import data_note
 from tools.studies.small_spaces import TABLES
-from tools.support.rows import append_row, read_rows, run_jobs
+from tools.support.rows import append_row, changed_since, read_rows, run_grid
 
 FOLDER = Path("results/ground-truth")
 
 
 @dataclass(frozen=True)
-class Options:
+class GroundTruthOptions:
     """Train every plan near the budget of each small space from scratch."""
 
     tables: tuple[str, ...] = tuple(TABLES)
@@ -37,7 +37,7 @@ class Options:
 
 
 def train_plan(table: str, plan: dict[str, int], seed: int) -> dict:
-    """Train one plan once; give its row."""
+    """Train one plan once; return its row."""
     torch.set_num_threads(1)
     settings = TABLES[table]
     batches = settings.batches("train", seed)  # reading or drawing the data is no part of the cost
@@ -56,8 +56,8 @@ def train_plan(table: str, plan: dict[str, int], seed: int) -> dict:
     }
 
 
-def open_table(path: Path, table: str) -> list[dict]:
-    """Make a table with its header, or give the rows that it holds.
+def open_table(path: Path, table: str) -> None:
+    """Begin a table with its header, or check that of one that there is.
 
     Raises:
         ValueError: if the table was made with other settings.
@@ -68,36 +68,27 @@ def open_table(path: Path, table: str) -> list[dict]:
         path.parent.mkdir(parents=True, exist_ok=True)
         real = table.split("-")[0]
         data = data_note(real if real in ("cifar10", "mnist") else "demo")
-        header = {
-            "table": table,
-            "settings": settings,
-            "environment": {"data": data, **environment("cpu"), "threads of a training": 1},
-        }
-        append_row(path, header)
-        return []
-    header, *rows = read_rows(path)
-    if header["settings"] != settings:
+        where = {"data": data, **environment("cpu"), "threads of a training": 1}
+        append_row(path, {"table": table, "settings": settings, "environment": where})
+    elif changed := changed_since(read_rows(path)[0]["settings"], settings):
         raise ValueError(
-            f"{path} was made with {header['settings']}, not {settings}; delete it to train anew"
+            f"{path} was made with another {', '.join(changed)}; delete it to train anew"
         )
-    return rows
 
 
 def main() -> None:
     """Run the command line."""
-    options = tyro.cli(Options, prog="bench:ground-truth")
-    jobs = []
+    options = tyro.cli(GroundTruthOptions, prog="bench:ground-truth")
+    grid = []
     for table in options.tables:
         path = options.out / f"{table}.jsonl"
-        done = [(row["plan"], row["seed"]) for row in open_table(path, table)]
-        plans = TABLES[table].table_plans()
-        jobs += [
-            (path, (table, plan, seed))
+        open_table(path, table)
+        grid += [
+            (path, {"plan": plan, "seed": seed}, (table, plan, seed))
             for seed in range(options.seeds)
-            for plan in plans
-            if (plan, seed) not in done
+            for plan in TABLES[table].table_plans()
         ]
-    run_jobs(Console(), "trainings", train_plan, jobs, options.workers)
+    run_grid(Console(), "trainings", train_plan, grid, options.workers)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,12 @@ import tyro
 from effconv_core import PlanScore, SearchableCNN, rank_plan, recipe, search
 from effconv_core.run_files import environment
 from rich.console import Console
-from rich.table import Table
 
 from tools.studies.baselines import halving, steps_allowed, tpe
 from tools.studies.exhaustive import FOLDER
 from tools.studies.small_spaces import SPACES
-from tools.support.rows import current_rows, read_rows, run_jobs
+from tools.support.console import show
+from tools.support.rows import current_rows, read_rows, run_grid
 from tools.support.stats import bootstrap_interval, noise_floor
 
 SMOOTH = {"budget_form": "smooth", "budget_weight": 20.0, "epochs": 12}
@@ -55,7 +54,7 @@ FRESH = 10
 
 
 @dataclass(frozen=True)
-class Options:
+class ScoreOptions:
     """Search with each recipe and peer in each space, and print where the plans stand."""
 
     spaces: tuple[str, ...] = tuple(SPACES)
@@ -74,7 +73,7 @@ class Options:
 
 
 def search_once(space: str, name: str, seed: int) -> dict:
-    """Search once; give the row."""
+    """Search once; return the row."""
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     settings = SPACES[space]
@@ -114,7 +113,7 @@ def search_once(space: str, name: str, seed: int) -> dict:
 def truth(
     space: str, folder: Path, *, every: bool = False
 ) -> tuple[list[dict[str, int]], np.ndarray]:
-    """Give the plans of a space and their accuracies `(P, seeds)` from its ground-truth table.
+    """Return the plans of a space and their accuracies `(P, seeds)` from its ground-truth table.
 
     Args:
         space: its name.
@@ -140,7 +139,7 @@ def truth(
 
 
 def reversed_plan(space: str, plan: dict[str, int]) -> dict[str, int]:
-    """Give a plan's sizes to the layers in the opposite order, brought back to the budget."""
+    """Return a plan's sizes to the layers in the opposite order, brought back to the budget."""
     searchable = SearchableCNN(SPACES[space].network(0))
     backwards = [float(size) for size in reversed(plan.values())]
     sizes = searchable.nearest_sizes(backwards, SPACES[space].budget)
@@ -159,8 +158,8 @@ def trained_once(plans: list[dict[str, int]], accuracies: np.ndarray) -> list[Pl
     ]
 
 
-def summary(space: str, options: Options) -> list[list[str]]:
-    """Give the rows of the printed table for one space."""
+def summary(space: str, options: ScoreOptions) -> list[list[str]]:
+    """Return the rows of the printed table for one space."""
     plans, accuracies = truth(space, options.tables)
     means = accuracies.mean(axis=1)
     random_regret = means.max() - means.mean()  # what a random plan loses on average
@@ -207,7 +206,7 @@ def summary(space: str, options: Options) -> list[list[str]]:
     return rows
 
 
-def rounding(space: str, options: Options) -> list[list[str]]:
+def rounding(space: str, options: ScoreOptions) -> list[list[str]]:
     """Say what lies between soft sizes and plan, where every plan at all was trained."""
     plans, accuracies = truth(space, options.tables, every=True)
     reached = {json.dumps(plan): mean for plan, mean in zip(plans, accuracies.mean(1), strict=True)}
@@ -237,30 +236,19 @@ def rounding(space: str, options: Options) -> list[list[str]]:
     return rows
 
 
-def print_table(console: Console, title: str, headings: Sequence[str], rows: list) -> None:
-    """Print rows, with a line between spaces."""
-    table = Table(title=title)
-    for heading in headings:
-        table.add_column(heading)
-    for row, following in pairwise([*rows, [None]]):
-        table.add_row(*row, end_section=row[0] != following[0])
-    console.print(table)
-
-
 def main() -> None:
     """Run the command line."""
-    options = tyro.cli(Options, prog="bench:score")
-    jobs = []
+    options, console = tyro.cli(ScoreOptions, prog="bench:score"), Console()
+    grid = []
     for space in options.spaces:
         path = options.out / f"{space}.jsonl"
-        done = {(r["recipe"], r["seed"]) for r in current_rows(path, "recipe", RECIPES | SPEED)}
+        current_rows(path, "recipe", RECIPES | SPEED)
         for name in options.recipes:
             first = FRESH if name.startswith("default") or name in PEERS else 0
-            seeds = range(first, first + options.seeds)
-            jobs += [(path, (space, name, seed)) for seed in seeds if (name, seed) not in done]
-    console = Console()
-    run_jobs(console, "searches", search_once, jobs, options.workers)
-    print_table(
+            for seed in range(first, first + options.seeds):
+                grid.append((path, {"recipe": name, "seed": seed}, (space, name, seed)))
+    run_grid(console, "searches", search_once, grid, options.workers)
+    show(
         console,
         "plans of a search among all plans at its budget",
         (
@@ -274,16 +262,12 @@ def main() -> None:
         ),
         [row for space in options.spaces for row in summary(space, options)],
     )
-    print_table(
+    tables = [space for space in options.spaces if SPACES[space].table]
+    show(
         console,
         "soft sizes rounded plainly, beside the plan",
         ("space", "recipe", "cost off the budget, %", "another plan", "accuracy, points"),
-        [
-            row
-            for space in options.spaces
-            if SPACES[space].table
-            for row in rounding(space, options)
-        ],
+        [row for space in tables for row in rounding(space, options)],
     )
 
 

@@ -1,7 +1,7 @@
 """Lists of independent jobs whose results are kept as JSON lines, so that none is done twice."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -15,7 +15,7 @@ from tools.support.console import plain_bar
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Give the rows of a file; a last line cut off by an interruption is left out."""
+    """Return the rows of a file; a last line cut off by an interruption is left out."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -23,7 +23,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def current_rows(path: Path, key: str, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Give the rows of a file, after a look at what they were made with.
+    """Return the rows of a file, after a look at what they were made with.
 
     Args:
         path: the file.
@@ -35,18 +35,32 @@ def current_rows(path: Path, key: str, settings: Mapping[str, Any]) -> list[dict
     """
     rows = read_rows(path)
     for row in rows:
-        now = asdict(settings[row[key]]) if "config" in row else {}
-        changed = [
-            field
-            for field, value in row.get("config", {}).items()
-            if field != "seed" and value != now.get(field)
-        ]
+        if "config" not in row:
+            continue
+        before = {name: value for name, value in row["config"].items() if name != "seed"}
+        changed = changed_since(before, asdict(settings[row[key]]))
         if changed:
             raise ValueError(
                 f"{path} holds a row of {row[key]!r} made with another {', '.join(changed)}; "
                 "delete the rows of that name to make them anew"
             )
     return rows
+
+
+def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the names of settings that are others than before; those that came later do not count.
+
+    Args:
+        before: as JSON gives them.
+        now: the same settings of today; mappings in them are compared entry by entry.
+    """
+
+    def known(value: Any, old: Any) -> Any:
+        both = isinstance(value, dict) and isinstance(old, dict)
+        return {name: known(value.get(name), old[name]) for name in old} if both else value
+
+    now = json.loads(json.dumps(now))
+    return [name for name, old in before.items() if known(now.get(name), old) != old]
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
@@ -67,7 +81,7 @@ def run_jobs(
     Args:
         console: where the bar is shown.
         title: of the bar.
-        function: gives a job's row; it must be importable.
+        function: returns a job's row; it must be importable.
         jobs: a file and the function's arguments for each.
         workers: processes at a time.
 
@@ -90,3 +104,40 @@ def run_jobs(
                 pool.shutdown(cancel_futures=True)
                 raise
             progress.advance(task)
+
+
+def matches(row: Mapping[str, Any], key: Mapping[str, Any]) -> bool:
+    """Return whether a row has all entries of a key; those of a mapping are compared one by one."""
+    return all(
+        matches(row[name], value)
+        if isinstance(value, Mapping) and isinstance(row.get(name), Mapping)
+        else name in row and row[name] == value
+        for name, value in key.items()
+    )
+
+
+def run_grid(
+    console: Console,
+    title: str,
+    function: Callable[..., dict[str, Any]],
+    grid: Iterable[tuple[Path, Mapping[str, Any], tuple]],
+    workers: int,
+) -> None:
+    """Run what the files lack of a grid of jobs; see `run_jobs`.
+
+    Args:
+        console: where the bar is shown.
+        title: of the bar.
+        function: returns a job's row; it must be importable.
+        grid: a file, the entries by which a job's row is known there, and the function's arguments
+            for each.
+        workers: processes at a time.
+    """
+    grid = list(grid)
+    rows = {path: read_rows(path) for path in {path for path, _, _ in grid}}
+    jobs = [
+        (path, arguments)
+        for path, key, arguments in grid
+        if not any(matches(row, key) for row in rows[path])
+    ]
+    run_jobs(console, title, function, jobs, workers)

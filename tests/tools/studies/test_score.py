@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tools.studies.score import Options, reversed_plan, summary, truth
+from tools.studies.score import ScoreOptions, reversed_plan, summary, truth
 from tools.studies.small_spaces import SPACES
 
 
@@ -50,7 +50,7 @@ def test_the_summary_ranks_found_plans_against_the_table(tmp_path):
         for s, p in enumerate((best, worst))
     ]
     (found / "planted-5.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    lines = summary("planted-5", Options(recipes=("paper",), tables=tmp_path, out=found))
+    lines = summary("planted-5", ScoreOptions(recipes=("paper",), tables=tmp_path, out=found))
     by_name = {line[1]: line[2:] for line in lines}
     # The table's mean is (0.8 + 0.7 + 0.5 + 19 * 0.6) / 22 = 0.6091.
     assert by_name["random (expected)"][2] == "19.09"

@@ -15,8 +15,9 @@ import torch
 from effconv_core import SearchableCNN
 
 from tools.studies import baselines as peers
+from tools.support.rows import changed_since
 from tools.versus import page
-from tools.versus.__main__ import allowed_steps, changed_since, open_results
+from tools.versus.__main__ import allowed_steps, open_results
 from tools.versus.autonas import autonas
 from tools.versus.count import Count
 from tools.versus.runs import given_plans, train_once
@@ -246,7 +247,7 @@ def test_the_committed_results_keep_the_rules():
     header, *rows = page.read_rows(MEASURED)
     settings = json.loads(json.dumps(asdict(SCALES["cpu"])))
     del settings["seeds"]
-    assert changed_since(header, settings) == []
+    assert changed_since(header, {"scale": "cpu", **settings}) == []
     assert changed_since(header, {**settings, "pictures": 1}) == ["pictures"]
     searches = {(row["method"], row["seed"]): row for row in rows if row["run"] == "search"}
     for row in rows:
