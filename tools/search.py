@@ -25,7 +25,7 @@ DATA = ("cifar10", "mnist", "demo")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(SearchOptions):
+class PresetOptions(SearchOptions):
     """Learn the kernel sizes of a CNN under a parameter budget, then train the CNN found.
 
     `--search-epochs` may be written for `--search.epochs`, and so on.
@@ -39,7 +39,7 @@ class Options(SearchOptions):
     """Images of each split of the demo."""
 
 
-def parse(arguments: list[str]) -> tuple[str, Options]:
+def parse(arguments: list[str]) -> tuple[str, PresetOptions]:
     """Read the command line: the data's name, then options; `--search-epochs` is `--search.epochs`.
 
     The recipe is read first, because it sets the defaults of the others.
@@ -49,14 +49,14 @@ def parse(arguments: list[str]) -> tuple[str, Options]:
         raise ValueError(f"data {data!r} is unknown; name one of {', '.join(DATA)} first")
     rest = [re.sub(r"^--(search|train)-", r"--\1.", argument) for argument in rest]
     recipe = recipe_of(rest)
-    defaults = Options(**vars(preset(data, recipe)), recipe=recipe)
-    options = tyro.cli(Options, default=defaults, args=rest, prog=f"search:{data}")
+    defaults = PresetOptions(**vars(preset(data, recipe)), recipe=recipe)
+    options = tyro.cli(PresetOptions, default=defaults, args=rest, prog=f"search:{data}")
     return data, options
 
 
 def run(
     data: str,
-    options: Options,
+    options: PresetOptions,
     console: Console,
     ranks: Ranks,
     hold: Callable[[Path], AbstractContextManager[Any]] = claim,

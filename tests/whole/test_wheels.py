@@ -13,9 +13,9 @@ from tools.release.install import (
     fetch,
     install,
     install_torch,
+    output_of,
     places,
     programs_of,
-    run,
     use,
 )
 
@@ -100,9 +100,9 @@ def test_a_project_of_somebody_else_needs_the_wheel_of_the_kernels_alone(
     copy = shutil.copytree(example, tmp_path / example.name)
     pip = (kernels_alone, "-I", "-m", "pip")
     fetch(*pip, "install", "--quiet", f"{copy}[test]", cwd=tmp_path)
-    listed = run(*pip, "freeze", cwd=tmp_path).splitlines()
+    listed = output_of(*pip, "freeze", cwd=tmp_path).splitlines()
     ours = [line for line in listed if line.startswith("effconv")]
     assert [line.partition("=")[0].partition(" ")[0] for line in ours] == ["effconv-kernels"]
-    told = run(kernels_alone, "-I", "-m", "pytest", "-q", cwd=copy)
+    told = output_of(kernels_alone, "-I", "-m", "pytest", "-q", cwd=copy)
     assert " passed" in told
     assert "skipped" not in told

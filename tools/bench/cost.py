@@ -171,7 +171,7 @@ def count(point: CostPoint, network: nn.Module, images: torch.Tensor) -> dict[st
     return amounts
 
 
-def time_point(point: CostPoint, options: CostOptions, device: str, group: object) -> dict:
+def time_cost_point(point: CostPoint, options: CostOptions, device: str, group: object) -> dict:
     """Time a point's search step and plain step in turns; return seconds and amounts of both."""
     plain, searchable, budget = make(point)
     for network in (plain, searchable):
@@ -272,7 +272,7 @@ def run(options: CostOptions, console: Console) -> None:
     with joined(options.device) as ranks:
         if ranks.group is not None:
             todo = [replace(p, ranks=ranks.world_size) for p in rank_points(options.batch)]
-            rows = [time_point(point, options, ranks.device, ranks.group) for point in todo]
+            rows = [time_cost_point(point, options, ranks.device, ranks.group) for point in todo]
             if ranks.rank == 0:
                 write_text(options.out, json.dumps(rows))
             return
@@ -281,7 +281,7 @@ def run(options: CostOptions, console: Console) -> None:
     timed: dict[str, list[dict]] = {name: [] for name in groups}
     for name, todo in groups.items():
         for point in todo:
-            row = time_point(point, options, options.device, None)
+            row = time_cost_point(point, options, options.device, None)
             timed[name].append(row)
             shown = {k: v for k, v in row["point"].items() if v != getattr(CostPoint, k)}
             console.print(f"{name} {shown}: {row['seconds']['search']:.4f} s", highlight=False)
@@ -291,7 +291,7 @@ def run(options: CostOptions, console: Console) -> None:
     content["imagenet_1k"] = imagenet(*content["seconds_per_unit"].values())
     content["points"] = timed
     write(content, options.out, console)
-    tell(console, content)
+    show_cost(console, content)
 
 
 def fitted(timed: dict[str, list[dict]]) -> dict:
@@ -323,7 +323,7 @@ def fitted(timed: dict[str, list[dict]]) -> dict:
     }
 
 
-def tell(console: Console, content: dict) -> None:
+def show_cost(console: Console, content: dict) -> None:
     """Print the model, its errors and the forecast."""
     show(
         console,

@@ -58,7 +58,7 @@ class EfficiencyOptions(BenchOptions):
     """Only write the page from the results that there are."""
 
 
-def points() -> Iterator[tuple[str, EfficiencyPoint]]:
+def efficiency_points() -> Iterator[tuple[str, EfficiencyPoint]]:
     """Yield what is timed: along each axis the others stay."""
     for axis, values in AXES.items():
         for value in values:
@@ -136,7 +136,7 @@ def _leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_()
 
 
-def time_point(point: EfficiencyPoint, options: EfficiencyOptions) -> dict:
+def time_efficiency_point(point: EfficiencyPoint, options: EfficiencyOptions) -> dict:
     """Time plain, whole and cut steps of a point in turns.
 
     Raises:
@@ -175,10 +175,10 @@ def time_point(point: EfficiencyPoint, options: EfficiencyOptions) -> dict:
 def run(options: EfficiencyOptions, console: Console) -> None:
     """Time all points, write the result, and make the page of all results."""
     if not options.report:
-        rows, wanted = [], list(points())
+        rows, wanted = [], list(efficiency_points())
         with plain_bar(console) as progress:
             for axis, point in progress.track(wanted, description="points"):
-                rows.append({"axis": axis, **time_point(point, options)})
+                rows.append({"axis": axis, **time_efficiency_point(point, options)})
         content = {
             "environment": {"data": "random pictures", **environment(options.device)},
             "pairs": options.pairs,

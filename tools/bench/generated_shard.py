@@ -41,7 +41,7 @@ def png(pixels: bytes) -> bytes:
     )
 
 
-def members(first: int, samples: int, classes: int) -> Iterator[tuple[str, bytes]]:
+def shard_members(first: int, samples: int, classes: int) -> Iterator[tuple[str, bytes]]:
     """Give the members of a shard: a picture and its label for each number from the first on."""
     for number in range(first, first + samples):
         yield f"{number:08}.png", png(pixels_of(number))
@@ -51,7 +51,7 @@ def members(first: int, samples: int, classes: int) -> Iterator[tuple[str, bytes
 def main(first: int, samples: int, classes: int) -> None:
     """Write the shard."""
     with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
-        for name, data in members(first, samples, classes):
+        for name, data in shard_members(first, samples, classes):
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))

@@ -109,7 +109,7 @@ def plan_of(options: TrainingOptions) -> tuple[SizePlan, float]:
     return equal_plan(create_model(options.model), options.budget)
 
 
-def search_config(way: Way, soft_size: float) -> SearchConfig:
+def way_config(way: Way, soft_size: float) -> SearchConfig:
     """Return a way's recipe with soft sizes that start at one and stay there."""
     return held_at(
         soft_size,
@@ -130,7 +130,7 @@ class Stepped:
         model = create_model(options.model, generator=generator)
         self.penalty: Callable[[], Tensor | float] = lambda: 0.0
         if way.recipe:
-            model = SearchableCNN(model, search_config(way, soft_size))
+            model = SearchableCNN(model, way_config(way, soft_size))
             self.optimizer = torch.optim.AdamW(model.parameter_groups())
             self.penalty = lambda: self.model.budget_loss(options.budget)
         else:
@@ -291,7 +291,7 @@ def best(seconds: dict[str, dict[str, float]], *words: str) -> tuple[str, float]
     return min(medians.items(), key=lambda pair: pair[1])
 
 
-def summary(options: TrainingOptions, seconds: dict[str, dict[str, float]]) -> dict[str, Any]:
+def epochs_of(options: TrainingOptions, seconds: dict[str, dict[str, float]]) -> dict[str, Any]:
     """Return the epochs of the quickest training and of the quickest search of each recipe."""
     steps, batch = PICTURES // options.batch_size, seconds["batch"]["median"]
     name, step = best(seconds, "training")
@@ -306,7 +306,7 @@ def summary(options: TrainingOptions, seconds: dict[str, dict[str, float]]) -> d
     return epochs
 
 
-def tell(console: Console, options: TrainingOptions, content: dict[str, Any]) -> None:
+def show_training(console: Console, options: TrainingOptions, content: dict[str, Any]) -> None:
     """Print the result beside the targets."""
     steps, seconds = PICTURES // options.batch_size, content["seconds"]
     rows = []
@@ -345,7 +345,7 @@ def run(options: TrainingOptions, console: Console) -> None:
     began = time.perf_counter()
     timed = time_ways(options, console, began)
     seconds = {name: quantiles(values) for name, values in timed["all_seconds"].items()}
-    epochs = summary(options, seconds)
+    epochs = epochs_of(options, seconds)
     by_name = {str(way): way for way in ways(options.device, options.recipes)}
     content = result(
         options,
@@ -365,7 +365,7 @@ def run(options: TrainingOptions, console: Console) -> None:
         found = side_by_side(by_name[name], options, count)
         content["side_by_side"].setdefault(name, {})[count] = found
         write(content, options.out, console)
-    tell(console, options, content)
+    show_training(console, options, content)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ PATIENCE = 1800  # seconds until a process counts as hung
 
 
 @dataclass(frozen=True)
-class Options:
+class DrillOptions:
     """Kill, resume, compare."""
 
     kills: int = 100
@@ -134,7 +134,7 @@ def drill(name: str, seed: int, folder: Path, reference: Reference, whole: Path)
 
 def main() -> int:
     """Run the command line; the exit status is 1 if something was lost."""
-    options, console = tyro.cli(Options, prog="bench:faults"), Console()
+    options, console = tyro.cli(DrillOptions, prog="bench:faults"), Console()
     unknown = [name for name in options.operations if name not in OPERATIONS]
     if unknown:
         raise ValueError(f"operations has {unknown[0]!r}; pass some of {', '.join(OPERATIONS)}")

@@ -11,7 +11,7 @@ from effconv_core.run_files import environment
 from rich.console import Console
 
 from tools.bench.core import write
-from tools.methods.accuracy import Training, train_once
+from tools.methods.accuracy import Training, train_method
 from tools.methods.cost import time_methods
 from tools.methods.networks import METHODS
 from tools.methods.page import COST, PAGE, accuracy_file, methods_page
@@ -59,7 +59,7 @@ def main() -> None:
             for seed in range(options.seeds)
             for method in METHODS
         ]
-        run_grid(console, "trainings", train_once, grid, 1)
+        run_grid(console, "trainings", train_method, grid, 1)
     elif options.what == "cost":
         rows = []
         for image_size, batch_size in zip((32, 96), options.batch_sizes, strict=True):

@@ -25,7 +25,7 @@ def network_of(method: str, size: Size, image_size: int, device: str) -> nn.Modu
     return to_device(network, device)
 
 
-def steps_of(method: str, size: Size, batch_size: int, image_size: int, device: str) -> dict:
+def method_steps(method: str, size: Size, batch_size: int, image_size: int, device: str) -> dict:
     """Return a method's steps by name: `train`, and what else its training takes turns with."""
     batch = random_batch(batch_size, image_size, device)
     network = network_of(method, size, image_size, device)
@@ -57,7 +57,7 @@ def _mixing_step(network: nn.Module, images: Tensor, labels: Tensor) -> Step:
 def peak_of(method: str, size: str, batch_size: int, image_size: int, device: str) -> int | None:
     """Return the peak memory of two steps of each kind, in MiB; call it in a process of its own."""
     measure_peak(device)
-    for step in steps_of(method, SIZES[size], batch_size, image_size, device).values():
+    for step in method_steps(method, SIZES[size], batch_size, image_size, device).values():
         step()
         step()
     return peak_memory(device)
@@ -83,7 +83,7 @@ def time_methods(
     steps = {
         (method, name): step
         for method in METHODS
-        for name, step in steps_of(method, SIZES[size], batch_size, image_size, device).items()
+        for name, step in method_steps(method, SIZES[size], batch_size, image_size, device).items()
     }
     times = interleave(steps, rounds, device=device, warmups=1)
     del steps

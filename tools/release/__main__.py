@@ -125,7 +125,7 @@ def attempt(
     return {"outcome": "works", "torch": versions["torch"], "versions": versions}
 
 
-def tell(result: dict[str, Any], console: Console) -> int:
+def show_outcome(result: dict[str, Any], console: Console) -> int:
     """Print the outcome, and give how many problems there are."""
     steps = Table("package", *next(iter(result["packages"].values()))["problems"])
     problems = []
@@ -161,7 +161,7 @@ def main() -> int:
         for row in installs(ROOT, OUT / "dist", console):
             result["installs"].append(row)
             write_text(OUT / "check.json", json.dumps(result, indent=1) + "\n")
-    return 1 if tell(result, console) else 0
+    return 1 if show_outcome(result, console) else 0
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def _found(version: str) -> str | None:
     return path if runs and runs.returncode == 0 else None
 
 
-def run(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> str:
+def output_of(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> str:
     """Run a command, and give what it prints.
 
     Raises:
@@ -106,10 +106,10 @@ def fetch(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> N
     """
     for _ in range(2):
         with suppress(FailedError):
-            run(*arguments, cwd=cwd, env=env)
+            output_of(*arguments, cwd=cwd, env=env)
             return
         time.sleep(10)
-    run(*arguments, cwd=cwd, env=env)
+    output_of(*arguments, cwd=cwd, env=env)
 
 
 def foreign(root: Path, names: Sequence[str]) -> list[str]:
@@ -132,9 +132,9 @@ PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 def _environment(place: Place, folder: Path) -> tuple[Path, Path]:
     """Make an empty environment, and give its Python and its folder of packages."""
-    run(place.python, "-m", "venv", folder, cwd=folder.parent)
+    output_of(place.python, "-m", "venv", folder, cwd=folder.parent)
     python = folder / "bin" / "python"
-    return python, Path(run(python, "-I", "-c", PACKAGES, cwd=folder).strip())
+    return python, Path(output_of(python, "-I", "-c", PACKAGES, cwd=folder).strip())
 
 
 def _usual() -> dict[str, str]:
@@ -178,8 +178,10 @@ def install(
     (packages / "torch.pth").write_text(f"{torch}\n", encoding="utf-8")
     if needed := foreign(root, target):
         fetch(python, *PIP, *needed, cwd=folder, env=_usual())
-    run(python, *PIP, "--no-index", "--find-links", distributions, *target, cwd=folder, env=alone)
-    run(python, "-I", "-m", "pip", "check", cwd=folder)
+    output_of(
+        python, *PIP, "--no-index", "--find-links", distributions, *target, cwd=folder, env=alone
+    )
+    output_of(python, "-I", "-m", "pip", "check", cwd=folder)
     return python
 
 
@@ -192,11 +194,13 @@ def use(python: Path, target: Sequence[str], folder: Path) -> dict[str, str]:
     Raises:
         FailedError: if something else of ours is there, or a program fails.
     """
-    listed = json.loads(run(python, "-I", "-m", "pip", "list", "--format", "json", cwd=folder))
+    listed = json.loads(
+        output_of(python, "-I", "-m", "pip", "list", "--format", "json", cwd=folder)
+    )
     versions = {entry["name"]: entry["version"] for entry in listed}
     ours = {name for name in versions if name.startswith("effconv")}
     if ours != TARGETS[tuple(target)]:
         raise FailedError(f"{' '.join(target)} brought {', '.join(sorted(ours))}")
     for program in programs_of(target):
-        run(python, "-I", program, cwd=folder)
+        output_of(python, "-I", program, cwd=folder)
     return versions

@@ -25,7 +25,7 @@ from tools.support.rows import read_rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Launch):
+class ReproduceOptions(Launch):
     """Run the rows of a table or figure: finished ones are kept, an interrupted one goes on."""
 
     name: tyro.conf.Positional[
@@ -44,7 +44,7 @@ class Options(Launch):
 
 def main() -> int:
     """Run the command line; the exit status is 1 if a run failed."""
-    options, console = tyro.cli(Options, prog="reproduce"), Console()
+    options, console = tyro.cli(ReproduceOptions, prog="reproduce"), Console()
     pairs, folder = runs_of(options.name, options.scale), options.runs / options.scale
     if options.dry_run:
         for number, (row, seed) in enumerate(pairs, 1):
@@ -112,7 +112,11 @@ def _write(out: Path, results: dict[str, dict[str, Any]]) -> None:
 
 
 def _table(
-    options: Options, path: Path, runs: list[Run], results: dict[str, dict[str, Any]], out: Path
+    options: ReproduceOptions,
+    path: Path,
+    runs: list[Run],
+    results: dict[str, dict[str, Any]],
+    out: Path,
 ) -> Path:
     """Write the table or figure as it stands, beside the list of its runs."""
     found = results_of(options.name, options.scale, results.values())

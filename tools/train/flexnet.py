@@ -48,7 +48,7 @@ FLEXNETS = {f.__name__: f for f in (flexnet3, flexnet5, flexnet16)}
 
 
 @dataclass(frozen=True)
-class Options:
+class FlexNetOptions:
     """Train a FlexNet, or another network with FlexConv in place of its convolutions.
 
     The defaults are the paper's settings for CIFAR-10.
@@ -94,7 +94,7 @@ class Options:
         check_device(self.device)
 
 
-def make_network(options: Options, batches: Batches) -> tuple[nn.Module, dict[str, str]]:
+def make_network(options: FlexNetOptions, batches: Batches) -> tuple[nn.Module, dict[str, str]]:
     """Give the network, and the convolutions that stayed as they were, with the reasons."""
     generator = torch.Generator().manual_seed(options.seed)
     channels, *size = batches.image_shape
@@ -155,7 +155,7 @@ def mask_meter(
     return on_step
 
 
-def run(options: Options, console: Console) -> Path:
+def run(options: FlexNetOptions, console: Console) -> Path:
     """Train, test and report; give the run's folder.
 
     Raises:
@@ -192,7 +192,7 @@ def run(options: Options, console: Console) -> Path:
 
 def _do(
     folder: Path,
-    options: Options,
+    options: FlexNetOptions,
     network: nn.Module,
     others: dict[str, str],
     train_batches: Batches,
@@ -342,7 +342,7 @@ def write_report(
 
 def command(arguments: list[str], console: Console) -> Path:
     """Run a command line."""
-    return run(tyro.cli(Options, args=arguments, prog="train:flexnet"), console)
+    return run(tyro.cli(FlexNetOptions, args=arguments, prog="train:flexnet"), console)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class MixingConfig:
 
 
 @dataclass(frozen=True)
-class Options:
+class MultiResolutionOptions:
     """Learn filter sizes as a mixture of resolutions, prune, tune, and report.
 
     The defaults are the paper's network and training where it tells them.
@@ -122,10 +122,10 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Run:
+class Phases:
     """What the phases of a run share."""
 
-    options: Options
+    options: MultiResolutionOptions
     parts: tuple[ResidentBatches, ResidentBatches]
     test: Batches
     folder: Path
@@ -173,7 +173,7 @@ class Run:
         )
 
 
-def run(options: Options, console: Console) -> Path:
+def run(options: MultiResolutionOptions, console: Console) -> Path:
     """Train, prune, tune and report; give the run's folder.
 
     Raises:
@@ -202,11 +202,11 @@ def run(options: Options, console: Console) -> Path:
     with begun(folder, settings, note, overwrite=options.overwrite) as goes_on:
         if goes_on:
             console.print(f"going on with the interrupted run {folder}")
-        _do(Run(options, parts, test, folder, Metrics(folder), console), network)
+        _do(Phases(options, parts, test, folder, Metrics(folder), console), network)
     return folder
 
 
-def _do(here: Run, network: MultiResolutionNet) -> None:
+def _do(here: Phases, network: MultiResolutionNet) -> None:
     """Do what is left of a run."""
     options, folder, parts = here.options, here.folder, here.parts
     outcomes = _baselines(here) if options.baselines else []
@@ -238,7 +238,7 @@ def mixing_turns(network: nn.Module, batches: Batches, config: MixingConfig) -> 
     return Turns(mixing, batches, adam)
 
 
-def _batches(split: str, options: Options, size: int, limit: int | None) -> Batches:
+def _batches(split: str, options: MultiResolutionOptions, size: int, limit: int | None) -> Batches:
     return make_batches(
         options.data,
         split,
@@ -250,7 +250,9 @@ def _batches(split: str, options: Options, size: int, limit: int | None) -> Batc
     )
 
 
-def _network(options: Options, batches: Batches, **changes: bool) -> MultiResolutionNet:
+def _network(
+    options: MultiResolutionOptions, batches: Batches, **changes: bool
+) -> MultiResolutionNet:
     """Make the network of the options for the data's channels and classes."""
     network = MultiResolutionNet(
         options.layers,
@@ -276,7 +278,7 @@ def _learned(network: MultiResolutionNet) -> dict[str, list]:
     }
 
 
-def _baselines(here: Run) -> list[Outcome]:
+def _baselines(here: Phases) -> list[Outcome]:
     """Train the three baselines as the network is, on the same part of the data."""
     options, outcomes = here.options, []
     chosen = {
@@ -301,7 +303,7 @@ def _baselines(here: Run) -> list[Outcome]:
     return [*outcomes, here.outcome("scale invariant", network, grid, accuracy, None)]
 
 
-def _pruned(here: Run, network: MultiResolutionNet) -> list[Outcome]:
+def _pruned(here: Phases, network: MultiResolutionNet) -> list[Outcome]:
     """Prune by each threshold and to one resolution, and tune each."""
     outcomes = []
     for threshold in here.options.thresholds:
@@ -335,7 +337,9 @@ def save_cnn(cnn: nn.Module, resolutions: list[int], path: Path) -> None:
 
 def command(arguments: list[str], console: Console) -> Path:
     """Run a command line."""
-    return run(tyro.cli(Options, args=arguments, prog="train:multi-resolution"), console)
+    return run(
+        tyro.cli(MultiResolutionOptions, args=arguments, prog="train:multi-resolution"), console
+    )
 
 
 if __name__ == "__main__":

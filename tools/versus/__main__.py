@@ -17,7 +17,7 @@ from rich.console import Console
 
 from tools.support.rows import append_row, changed_since, matches, read_rows, run_grid
 from tools.versus.page import RESULTS, print_table
-from tools.versus.runs import given_plans, search_once, train_once
+from tools.versus.runs import given_plans, search_by, train_found
 from tools.versus.scales import SCALES
 
 SEARCHES = ("EffConv", "TPE", "AutoNAS")
@@ -47,7 +47,7 @@ def main() -> None:
     path = options.out / f"{options.scale}.jsonl"
     if not options.report:
         open_results(path, options.scale)
-        run(path, options, console)
+        run_comparison(path, options, console)
     print_table(console, path)
 
 
@@ -73,7 +73,7 @@ def open_results(path: Path, scale: str) -> None:
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
-def run(path: Path, options: VersusOptions, console: Console) -> None:
+def run_comparison(path: Path, options: VersusOptions, console: Console) -> None:
     """Run what the results lack: EffConv's searches, the others', then all trainings."""
     seeds = range(options.seeds or SCALES[options.scale].seeds)
 
@@ -88,7 +88,7 @@ def run(path: Path, options: VersusOptions, console: Console) -> None:
             for method in methods
             for seed in seeds
         ]
-        run_grid(console, " and ".join(methods), search_once, grid, options.workers)
+        run_grid(console, " and ".join(methods), search_by, grid, options.workers)
 
     search_with(SEARCHES[:1])
     search_with(SEARCHES[1:])
@@ -101,7 +101,7 @@ def run(path: Path, options: VersusOptions, console: Console) -> None:
         for method, plan in plans.items():
             key = {"run": "training", "method": method, "plan": plan, "seed": seed}
             grid.append((path, key, (options.scale, method, plan, seed, options.device)))
-    run_grid(console, "trainings", train_once, grid, options.workers)
+    run_grid(console, "trainings", train_found, grid, options.workers)
 
 
 def allowed_steps(rows: Sequence[dict[str, Any]], method: str, seed: int) -> int | None:

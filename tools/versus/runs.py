@@ -33,7 +33,7 @@ def given_plans(scale: str) -> dict[str, dict[str, int]]:
     return plans
 
 
-def search_once(scale: str, method: str, seed: int, device: str, allowed: int | None) -> Row:
+def search_by(scale: str, method: str, seed: int, device: str, allowed: int | None) -> Row:
     """Search once.
 
     Args:
@@ -84,7 +84,7 @@ def search_once(scale: str, method: str, seed: int, device: str, allowed: int | 
     }
 
 
-def train_once(scale: str, method: str, plan: dict[str, int], seed: int, device: str) -> Row:
+def train_found(scale: str, method: str, plan: dict[str, int], seed: int, device: str) -> Row:
     """Train a plan from scratch and test it."""
     space = _prepared(scale, seed, device)
     clock = _clock(device)

@@ -53,7 +53,7 @@ def test_the_cut_step_has_the_gradients_of_the_whole_one(recipe, unrolled):
 def test_a_point_is_measured():
     options = efficiency.EfficiencyOptions(pairs=10, warmups=0, device="cpu")
     small = efficiency.EfficiencyPoint(batch_size=2, image_size=8, size=3)
-    row = efficiency.time_point(small, options)
+    row = efficiency.time_efficiency_point(small, options)
     assert row["layers"] == 18
     assert set(row["seconds"]) == {"plain", "search", *efficiency.PARTS}
     assert all(told["median"] > 0 for told in row["seconds"].values())
@@ -62,7 +62,7 @@ def test_a_point_is_measured():
 def made_up(device):
     rows = [
         {"axis": axis, "point": asdict(point), "parameters": 740_000, "seconds": seconds()}
-        for axis, point in efficiency.points()
+        for axis, point in efficiency.efficiency_points()
     ]
     environment = {"commit": "c0", "device": device, "torch": "2"}
     return {"environment": environment, "pairs": 6, "rows": rows}
@@ -92,11 +92,11 @@ def test_the_command_writes_its_device_and_the_page(tmp_path, monkeypatch):
     told = {key: made_up("")["rows"][0][key] for key in ("parameters", "seconds")}
     measured = []
 
-    def time_point(point, options):
+    def time_efficiency_point(point, options):
         measured.append(point)
         return {"point": asdict(point), **told}
 
-    monkeypatch.setattr(efficiency, "time_point", time_point)
+    monkeypatch.setattr(efficiency, "time_efficiency_point", time_efficiency_point)
     options = efficiency.EfficiencyOptions(
         results=tmp_path / "results", page=tmp_path / "page.md", device="cpu"
     )

@@ -71,13 +71,13 @@ def test_the_training_benchmark_tells_epochs_beside_the_targets():
     times |= {"search, default, exact, float32": 0.03, "search, default, padded, bfloat16": 0.005}
     times |= {"search, paper, exact, float32": 0.009}
     seconds = {name: {"median": t, "p20": t, "p80": t} for name, t in times.items()}
-    epochs = bench_training.summary(bench_training.TrainingOptions(batch_size=100), seconds)
+    epochs = bench_training.epochs_of(bench_training.TrainingOptions(batch_size=100), seconds)
     assert epochs["training"] == {"way": "training, bfloat16", "seconds": pytest.approx(2.5)}
     assert epochs["default"]["way"] == "search, default, padded, bfloat16"
     assert epochs["default"]["of_training"] == pytest.approx(1.2)
     assert epochs["paper"]["seconds"] == pytest.approx(5.0)
     del seconds["search, paper, exact, float32"]  # for which there was no time
-    assert list(bench_training.summary(OPTIONS, seconds)) == ["training", "default"]
+    assert list(bench_training.epochs_of(OPTIONS, seconds)) == ["training", "default"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from effconv_core import SizePlan
 
 from tools.bench.steps import random_batch
 from tools.methods import cost, page
-from tools.methods.accuracy import DRAWN, Training, train_once
+from tools.methods.accuracy import DRAWN, Training, train_method
 from tools.methods.networks import METHODS, SIZES, TRAIN, at_budget, macs, make, parameters
 
 ROOT = Path(__file__).parents[3]
@@ -36,7 +36,7 @@ def test_macs_of_a_flexnet_are_those_of_its_kernels():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_step_of_a_method_moves_what_it_trains(method):
-    steps = cost.steps_of(method, SIZES["small"], 2, 8, "cpu")
+    steps = cost.method_steps(method, SIZES["small"], 2, 8, "cpu")
     names = {"train"}
     if method == "effconv":
         names |= {"search, paper recipe", "search, default recipe"}
@@ -66,7 +66,7 @@ def test_a_method_is_trained(method):
     data = os.environ.get("EFFCONV_DATA")
     if not data or not (Path(data) / "cifar10" / "index.json").is_file():
         pytest.skip("EFFCONV_DATA holds no CIFAR-10")
-    row = train_once(Training(method, "small", 0, 1, 320, test_pictures=100), "cpu")
+    row = train_method(Training(method, "small", 0, 1, 320, test_pictures=100), "cpu")
     assert row["pictures"] == 320
     assert 0 < row["accuracy"] < 1
     assert bool(row.get("sizes")) == (method == "effconv")
@@ -77,7 +77,7 @@ def test_a_method_is_trained(method):
 
 def test_the_drawn_set_is_trained_on_too(monkeypatch):
     monkeypatch.setitem(DRAWN, "image_size", 24)
-    row = train_once(Training("uniform", "small", 0, 1, 64, "drawn", test_pictures=32), "cpu")
+    row = train_method(Training("uniform", "small", 0, 1, 64, "drawn", test_pictures=32), "cpu")
     assert (row["data"], row["environment"]["data"]) == ("drawn", "drawn patches in noise")
     # One channel into 16, four classes out of 64.
     assert row["parameters"] == parameters(make("uniform", SIZES["small"], 24, 0)) - 288 - 6 * 65

@@ -20,7 +20,7 @@ from tools.versus import page
 from tools.versus.__main__ import allowed_steps, open_results
 from tools.versus.autonas import autonas
 from tools.versus.count import Count
-from tools.versus.runs import given_plans, train_once
+from tools.versus.runs import given_plans, train_found
 from tools.versus.scales import SCALES
 
 ROOT = Path(__file__).parents[3]
@@ -135,7 +135,7 @@ def test_a_killed_comparison_goes_on_and_treats_all_alike(tmp_path):
         [row for row in rows if (row["run"], row["method"]) == ("training", "uniform")],
         {row["method"]: row for row in rows if row["run"] == "search"},
     )
-    alone = train_once("smoke", "uniform", line["plan"], 0, "cpu")
+    alone = train_found("smoke", "uniform", line["plan"], 0, "cpu")
     assert (alone["accuracy"], alone["parameters"]) == (line["accuracy"], line["parameters"])
     # An epoch has 20 steps; 4 finalists see 2 batches each, then 2 see 4.
     mine, peer = searched["EffConv"], searched["TPE"]
@@ -245,9 +245,9 @@ def test_the_page_changes_with_a_result(tmp_path, monkeypatch):
 
 def test_the_committed_results_keep_the_rules():
     header, *rows = page.read_rows(MEASURED)
-    settings = json.loads(json.dumps(asdict(SCALES["cpu"])))
+    settings = {"scale": "cpu", **asdict(SCALES["cpu"])}
     del settings["seeds"]
-    assert changed_since(header, {"scale": "cpu", **settings}) == []
+    assert changed_since(header, settings) == []
     assert changed_since(header, {**settings, "pictures": 1}) == ["pictures"]
     searches = {(row["method"], row["seed"]): row for row in rows if row["run"] == "search"}
     for row in rows:
