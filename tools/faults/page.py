@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.faults.drill import RESULTS
+from tools.support.markdown import link, provenance
 from tools.support.rows import read_rows
 
 PAGE = Path("docs/faults.md")
@@ -116,8 +117,8 @@ def kills(rows: list[dict[str, Any]]) -> list[str]:
     return [
         *parts,
         "",
-        f"`hatch run bench:faults`, commit {environment['commit']}, {environment['device']}, torch "
-        f"{environment['torch']}, [raw rows](../{RESULTS}). Without kills: "
+        f"`hatch run bench:faults`, {provenance(environment)}, {link(RESULTS, 'raw rows')}. "
+        "Without kills: "
         + ", ".join(f"{name} {seconds} s" for name, seconds in header["seconds"].items())
         + " (other work ran beside it).",
         "",
