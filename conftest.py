@@ -38,7 +38,7 @@ if not torch.cuda.is_available():
     # Before any test imports Triton, which reads it then: its programs run in its interpreter.
     os.environ["TRITON_INTERPRET"] = "1"
 
-import tools.torchvision_operators  # noqa: E402, F401
+import tools.support.compat  # noqa: E402, F401
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 
 from tools.faults import events, page
 from tools.faults.operations import timeless
-from tools.jobs import read_rows
+from tools.support.rows import read_rows
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [

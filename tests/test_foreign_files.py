@@ -16,13 +16,13 @@ from tests.small_runs import (
     train_flexnet,
     train_multi_resolution,
 )
-from tools.jobs import append_row, read_rows
-from tools.launch import Launch, launch
+from tools.queue.launchers import Launch, launch
+from tools.queue.run_list import Run, work, write_list
 from tools.release.__main__ import begin
 from tools.reproduce.pictures import NAMED, named
 from tools.reproduce.rows import Row
 from tools.reproduce.run import run_name
-from tools.run_list import Run, work, write_list
+from tools.support.rows import append_row, read_rows
 from tools.versus.__main__ import open_results
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tools.jobs import append_row, current_rows, read_rows, run_jobs
+from tools.support.rows import append_row, current_rows, read_rows, run_jobs
 
 
 @dataclass

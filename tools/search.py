@@ -19,14 +19,14 @@ from effconv_core.torchrun import OtherRankError, Ranks, joined
 from effconv_core.whole_run import SearchOptions, check_options, search_and_train
 from rich.console import Console
 
-from tools.command import run_and_report
 from tools.presets import data_note, make_batches, make_network, preset
+from tools.support.console import run_and_report
 
 DATA = ("cifar10", "mnist", "demo")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(SearchOptions):
+class PresetOptions(SearchOptions):
     """Learn the kernel sizes of a CNN under a parameter budget, then train the CNN found.
 
     `--search-epochs` may be written for `--search.epochs`, and so on.
@@ -40,7 +40,7 @@ class Options(SearchOptions):
     """Images of each split of the demo."""
 
 
-def parse(arguments: list[str]) -> tuple[str, Options]:
+def parse(arguments: list[str]) -> tuple[str, PresetOptions]:
     """Read the command line: the data's name, then options; `--search-epochs` is `--search.epochs`.
 
     The recipe is read first, because it sets the defaults of the others.
@@ -50,8 +50,8 @@ def parse(arguments: list[str]) -> tuple[str, Options]:
         raise ValueError(f"data {data!r} is unknown; name one of {', '.join(DATA)} first")
     rest = [re.sub(r"^--(search|train)-", r"--\1.", argument) for argument in rest]
     recipe = recipe_of(rest)
-    defaults = Options(**vars(preset(data, recipe)), recipe=recipe)
-    options = tyro.cli(Options, default=defaults, args=rest, prog=f"search:{data}")
+    defaults = PresetOptions(**vars(preset(data, recipe)), recipe=recipe)
+    options = tyro.cli(PresetOptions, default=defaults, args=rest, prog=f"search:{data}")
     if options.name:
         check_name(options.name)
     return data, options
@@ -59,7 +59,7 @@ def parse(arguments: list[str]) -> tuple[str, Options]:
 
 def run(
     data: str,
-    options: Options,
+    options: PresetOptions,
     console: Console,
     ranks: Ranks,
     hold: Callable[[Path], AbstractContextManager[Any]] = claim,

@@ -26,11 +26,11 @@ from typing import Any
 import tyro
 from effconv_core.endings import run_command
 from effconv_core.io.atomic import append_text, write_text
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
-from rich.console import Console
 
 from tools.faults.operations import epochs_done, epochs_run, run_outcome, start
-from tools.jobs import append_row, read_rows
+from tools.support.rows import append_row, read_rows
 
 RESULTS = Path("results/faults/events.jsonl")
 PATIENCE = 900  # seconds until a process counts as hung
@@ -228,7 +228,7 @@ def differences(found: dict[str, Any], whole: dict[str, Any]) -> list[str]:
 
 def main() -> int:
     """Run the command line; the exit status is 1 if something was lost."""
-    options, console = tyro.cli(Options, prog="bench:fault-events"), Console()
+    options, console = tyro.cli(Options, prog="bench:fault-events"), PlainConsole()
     header, *rows = read_rows(options.out) or [{}]
     with TemporaryDirectory() as place:
         wholes, events = {}, {}

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 from effconv_core.checkpoint import read_training_state
+from effconv_core.io.console import PlainConsole
 from effconv_core.run_owner import LOCK
 from effconv_core.runs.lock import is_held
 from PIL import Image
-from rich.console import Console
 from safetensors import safe_open
 
 from tools.queue.launchers import Launch, launch
@@ -223,7 +223,7 @@ def do_list(arguments: Sequence[str]) -> int:
         Run(f"run{seed}", "tools.search:run_in", {"arguments": [*given, f"--seed={seed}"]})
         for seed in range(LISTED)
     ]
-    return launch(Path(arguments[0]), runs, Launch(workers=2), Console())
+    return launch(Path(arguments[0]), runs, Launch(workers=2), PlainConsole())
 
 
 def _list_workers(folder: Path) -> list[int]:

@@ -1,14 +1,12 @@
 """`hatch run bench:faults-page` writes docs/faults.md from the raw results of the fault drill."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from effconv_core.io.atomic import write_text
-
-from tools.faults.__main__ import RESULTS
+from tools.faults.drill import RESULTS
 from tools.faults.events import RESULTS as EVENTS
-from tools.jobs import read_rows
+from tools.support.markdown import link, provenance
+from tools.support.rows import read_rows
 
 PAGE = Path("docs/faults.md")
 WHAT = {
@@ -73,25 +71,17 @@ FAULTS = {
 }
 
 
-def main() -> int:
-    """Write the page, or with `--check` compare it; the exit status is then 1 where it differs."""
-    text = page(read_rows(RESULTS), read_rows(EVENTS))
-    if "--check" not in sys.argv[1:]:
-        write_text(PAGE, text)
-        return 0
-    if PAGE.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{PAGE} is not what {RESULTS} and {EVENTS} give; run `hatch run bench:faults-page`")
-    return 1
-
-
-def page(rows: list[dict[str, Any]], events: list[dict[str, Any]]) -> str:
-    """Return the page.
+def faults_page(
+    rows: list[dict[str, Any]] | None = None, events: list[dict[str, Any]] | None = None
+) -> str:
+    """Make the page.
 
     Args:
-        rows: of the kills at random moments, the header first; none where they were not made.
+        rows: of the kills at random moments, the header first; the committed ones when None.
         events: of the kills at file events, alike.
     """
+    rows = read_rows(RESULTS) if rows is None else rows
+    events = read_rows(EVENTS) if events is None else events
     parts = [
         "# What happens when something goes wrong",
         "",
@@ -144,8 +134,8 @@ def kills(rows: list[dict[str, Any]]) -> list[str]:
     return [
         *parts,
         "",
-        f"`hatch run bench:faults`, commit {environment['commit']}, {environment['device']}, torch "
-        f"{environment['torch']}, [raw rows](../{RESULTS}). Without kills: "
+        f"`hatch run bench:faults`, {provenance(environment)}, {link(RESULTS, 'raw rows')}. "
+        "Without kills: "
         + ", ".join(f"{name} {seconds} s" for name, seconds in header["seconds"].items())
         + " (other work ran beside it).",
         "",
@@ -190,7 +180,3 @@ def file_events(rows: list[dict[str, Any]]) -> list[str]:
         f"torch {environment['torch']}, {source}.",
         "",
     ]
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,6 +1,5 @@
 """`hatch run bench:methods`: uniform, EffConv, FlexNet and multi-resolution beside each other."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,15 +10,16 @@ from effconv_core.io.atomic import write_text
 from effconv_core.io.console import PlainConsole
 from effconv_core.run_files import environment
 
-from tools.jobs import read_rows, run_jobs
-from tools.methods.accuracy import Training, train_once
-from tools.methods.cost import measure
+from tools.bench.core import write
+from tools.methods.accuracy import Training, train_method
+from tools.methods.cost import time_methods
 from tools.methods.networks import METHODS
-from tools.methods.page import COST, PAGE, accuracy_file, page
+from tools.methods.page import COST, PAGE, accuracy_file, methods_page
+from tools.support.rows import run_grid
 
 
 @dataclass(frozen=True)
-class Options:
+class MethodsOptions:
     """Train the methods alike, time their steps in turns, or write the page."""
 
     what: tyro.conf.Positional[Literal["accuracy", "cost", "page"]]
@@ -44,34 +44,34 @@ class Options:
 
 def main() -> None:
     """Run the command line."""
-    options, console = tyro.cli(Options, prog="bench:methods"), PlainConsole()
+    options, console = tyro.cli(MethodsOptions, prog="bench:methods"), PlainConsole()
     kind = options.device.split(":")[0]
     if options.what == "accuracy":
         path = options.out / accuracy_file(options.data, options.size, kind)
-        keys = "method", "seed", "pictures"
-        done = {(*(row[key] for key in keys), row["train"]["epochs"]) for row in read_rows(path)}
         given = options.epochs, options.pictures
-        jobs = [
-            (path, (Training(method, options.size, seed, *given, options.data), options.device))
+        key = {"pictures": options.pictures, "train": {"epochs": options.epochs}}
+        grid = [
+            (
+                path,
+                {**key, "method": method, "seed": seed},
+                (Training(method, options.size, seed, *given, options.data), options.device),
+            )
             for seed in range(options.seeds)
             for method in METHODS
-            if (method, seed, options.pictures, options.epochs) not in done
         ]
-        run_jobs(console, "trainings", train_once, jobs, 1)
+        run_grid(console, "trainings", train_method, grid, 1)
     elif options.what == "cost":
         rows = []
         for image_size, batch_size in zip((32, 96), options.batch_sizes, strict=True):
             arguments = "paper", image_size, batch_size, options.rounds
-            rows += measure(*arguments, options.device, options.threads)
+            rows += time_methods(*arguments, options.device, options.threads)
         content = {
             "rounds": options.rounds,
             "environment": environment(options.device),
             "rows": rows,
         }
-        path = options.out / COST.format(kind=kind)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(content, indent=1) + "\n")
-    write_text(PAGE, page())
+        write(content, options.out / COST.format(kind=kind), console)
+    write_text(PAGE, methods_page())
     console.print(f"{PAGE} written")
 
 

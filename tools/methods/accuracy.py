@@ -12,11 +12,11 @@ from effconv_data import Batches, load, synthetic
 from effconv_models import effective_sizes
 from torch import nn
 
-from tools.flexnet import parameter_groups
 from tools.methods.networks import SIZES, TRAIN, macs, make, parameters
-from tools.multi_resolution import MixingConfig, mixing_turns
 from tools.presets import data_note
-from tools.reproduce.run import measure_peak, peak_memory
+from tools.support.memory import measure_peak, peak_memory
+from tools.train.flexnet import parameter_groups
+from tools.train.multi_resolution import MixingConfig, mixing_turns
 
 MIXING = MixingConfig(lr=0.04)
 """The paper's rate of 1e-4 would move nothing in so few steps."""
@@ -47,7 +47,7 @@ class Training:
     """Of the test set; None takes all, of the drawn set 1,000."""
 
 
-def pictures_of(training: Training, split: str, batch_size: int, device: str) -> Batches:
+def split_of(training: Training, split: str, batch_size: int, device: str) -> Batches:
     """Give a split of a training's data."""
     options = {"split": split, "batch_size": batch_size, "seed": training.seed, "device": device}
     limit = training.pictures if split == "train" else training.test_pictures
@@ -56,14 +56,14 @@ def pictures_of(training: Training, split: str, batch_size: int, device: str) ->
     return load(training.data, limit=limit, **options)
 
 
-def train_once(training: Training, device: str) -> dict[str, Any]:
+def train_method(training: Training, device: str) -> dict[str, Any]:
     """Learn the sizes and train; give the row."""
     torch.set_num_threads(1)
     measure_peak(device)
     method, size, seed = training.method, training.size, training.seed
     config = replace(TRAIN[method], epochs=training.epochs)
-    batches = pictures_of(training, "train", config.batch_size, device)
-    test = pictures_of(training, "test", 500, device)
+    batches = split_of(training, "train", config.batch_size, device)
+    test = split_of(training, "test", 500, device)
     kinds = {"in_channels": batches.image_shape[0], "num_classes": batches.num_classes}
     network = make(method, SIZES[size], batches.image_shape[-1], seed, **kinds)
     network = network.to(device, memory_format=torch.channels_last)

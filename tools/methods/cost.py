@@ -1,6 +1,5 @@
 """What a step of each method costs: time in turns, and memory in a process of its own."""
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -12,47 +11,33 @@ from effconv_core import SearchableCNN, recipe
 from effconv_models import mixing_parameters
 from torch import Tensor, nn
 
-from tools.bench_search_step import spread, training_step
+from tools.bench.core import interleave, quantiles
+from tools.bench.steps import random_batch, search_step, to_device, training_step
 from tools.methods.networks import METHODS, SIZES, Size, at_budget, macs, make, parameters
-from tools.reproduce.run import measure_peak, peak_memory
+from tools.support.memory import measure_peak, peak_memory
 
 Step = Callable[[], None]
 
 
-def inputs(batch_size: int, image_size: int, device: str) -> tuple[Tensor, Tensor]:
-    """Give random pictures and labels."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch_size, 3, image_size, image_size, generator=generator)
-    labels = torch.arange(batch_size, device=device) % 10
-    return images.to(device, memory_format=torch.channels_last), labels
-
-
 def network_of(method: str, size: Size, image_size: int, device: str) -> nn.Module:
-    """Make the network whose training is timed."""
+    """Return the network whose training is timed."""
     network = at_budget(size, 0) if method == "effconv" else make(method, size, image_size, 0)
-    return network.to(device, memory_format=torch.channels_last).train()
+    return to_device(network, device)
 
 
-def steps_of(method: str, size: Size, batch_size: int, image_size: int, device: str) -> dict:
-    """Give a method's steps by name: `train`, and what else its training takes turns with."""
-    images, labels = inputs(batch_size, image_size, device)
+def method_steps(method: str, size: Size, batch_size: int, image_size: int, device: str) -> dict:
+    """Return a method's steps by name: `train`, and what else its training takes turns with."""
+    batch = random_batch(batch_size, image_size, device)
     network = network_of(method, size, image_size, device)
     groups = [{"params": network.parameters(), "lr": 1e-4}]
-    steps = {"train": training_step(network, groups, images, labels)}
+    steps = {"train": training_step(network, groups, batch)}
     if method == "effconv":
         model = make(method, size, image_size, 0)
         for name in ("paper", "default"):
-            searchable = SearchableCNN(model, recipe(name))
-            searchable = searchable.to(device, memory_format=torch.channels_last).train()
-            steps[f"search, {name} recipe"] = training_step(
-                searchable,
-                searchable.parameter_groups(),
-                images,
-                labels,
-                lambda searchable=searchable: searchable.budget_loss(size.parameters),
-            )
+            searchable = to_device(SearchableCNN(model, recipe(name)), device)
+            steps[f"search, {name} recipe"] = search_step(searchable, batch, size.parameters)
     if method == "multi-resolution":
-        steps["mixing"] = _mixing_step(network, images, labels)
+        steps["mixing"] = _mixing_step(network, *batch)
     return steps
 
 
@@ -70,18 +55,18 @@ def _mixing_step(network: nn.Module, images: Tensor, labels: Tensor) -> Step:
 
 
 def peak_of(method: str, size: str, batch_size: int, image_size: int, device: str) -> int | None:
-    """Give the peak memory of two steps of each kind, in MiB; call it in a process of its own."""
+    """Return the peak memory of two steps of each kind, in MiB; call it in a process of its own."""
     measure_peak(device)
-    for step in steps_of(method, SIZES[size], batch_size, image_size, device).values():
+    for step in method_steps(method, SIZES[size], batch_size, image_size, device).values():
         step()
         step()
     return peak_memory(device)
 
 
-def measure(
+def time_methods(
     size: str, image_size: int, batch_size: int, rounds: int, device: str, threads: int
 ) -> list[dict[str, Any]]:
-    """Measure all methods at one size of the pictures.
+    """Time all methods in turns at one size of the pictures.
 
     Args:
         size: a name of `SIZES`.
@@ -98,16 +83,9 @@ def measure(
     steps = {
         (method, name): step
         for method in METHODS
-        for name, step in steps_of(method, SIZES[size], batch_size, image_size, device).items()
+        for name, step in method_steps(method, SIZES[size], batch_size, image_size, device).items()
     }
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
-    for turn in range(1 + rounds):
-        for key in list(steps)[:: 1 if turn % 2 else -1]:
-            started = time.perf_counter()
-            steps[key]()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize(device)
-            times[key].append(time.perf_counter() - started)
+    times = interleave(steps, rounds, device=device, warmups=1)
     del steps
     rows = []
     for method in METHODS:
@@ -124,7 +102,7 @@ def measure(
                 "macs": macs(network, (3, image_size, image_size)),
                 "peak_memory_mib": peak,
                 "seconds": {
-                    name: spread(seconds[1:])
+                    name: quantiles(seconds)
                     for (own, name), seconds in times.items()
                     if own == method
                 },

@@ -28,7 +28,6 @@ from tools.release.install import (
     TARGETS,
     FailedError,
     Place,
-    index_of,
     install,
     install_torch,
     places,
@@ -45,14 +44,14 @@ Step = Literal["version", "build", "contents", "metadata", "install"]
 
 
 @dataclass(frozen=True)
-class Options:
+class ReleaseOptions:
     """Check that the packages can be released.
 
     version: what changed since a package's last tag has a higher version and a changelog.
     build: wheels and source archives come out the same elsewhere, and wheels from the archives.
     contents: they hold what git tracks of a package, licence and metadata, and nothing else.
     metadata: licence, types, Pythons and description are told; `twine check`.
-    install: each installs alone from an index and works, on the oldest and newest Python and torch.
+    install: each installs alone by pip and works, on the oldest and newest Python and torch.
     """
 
     only: tuple[Step, ...] = ("version", "build", "contents", "metadata", "install")
@@ -87,7 +86,7 @@ def check(root: Path, out: Path, only: tuple[str, ...], console: Console) -> dic
     return outcomes
 
 
-def installs(root: Path, files: list[Path], console: Console) -> Iterator[dict[str, Any]]:
+def installs(root: Path, distributions: Path, console: Console) -> Iterator[dict[str, Any]]:
     """Try every target on every Python and torch that is to be supported, and give the outcomes."""
     for place in places(root):
         rows = [
@@ -102,7 +101,7 @@ def installs(root: Path, files: list[Path], console: Console) -> Iterator[dict[s
             for row in rows:
                 yield row | {"outcome": f"not tried: no Python {place.version} here"}
             continue
-        with index_of(files) as index, tempfile.TemporaryDirectory() as name:
+        with tempfile.TemporaryDirectory() as name:
             try:
                 console.print(f"{place.torch} on Python {place.version}")
                 torch = install_torch(place, Path(name))
@@ -111,23 +110,25 @@ def installs(root: Path, files: list[Path], console: Console) -> Iterator[dict[s
                 continue
             for row, target in zip(rows, TARGETS, strict=True):
                 console.print(f"pip install {row['install']}")
-                yield row | attempt(root, place, torch, index, target)
+                yield row | attempt(root, place, torch, distributions, target)
 
 
 def attempt(
-    root: Path, place: Place, torch: Path, index: str, target: tuple[str, ...]
+    root: Path, place: Place, torch: Path, distributions: Path, target: tuple[str, ...]
 ) -> dict[str, Any]:
     """Try one target in one place, and give the outcome."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            versions = use(install(root, place, torch, index, target, folder), target, folder)
+            versions = use(
+                install(root, place, torch, distributions, target, folder), target, folder
+            )
         except FailedError as error:
             return {"outcome": "failed", "said": str(error)}
     return {"outcome": "works", "torch": versions["torch"], "versions": versions}
 
 
-def tell(result: dict[str, Any], console: Console) -> int:
+def show_outcome(result: dict[str, Any], console: Console) -> int:
     """Print the outcome, and give how many problems there are."""
     steps = Table("package", *next(iter(result["packages"].values()))["problems"])
     problems = []
@@ -167,17 +168,17 @@ def begin(out: Path) -> None:
 
 def main() -> int:
     """Run the command line; the status is 1 where something is wrong."""
-    options, console = tyro.cli(Options, prog="release:check"), PlainConsole()
+    options, console = tyro.cli(ReleaseOptions, prog="release:check"), PlainConsole()
     begin(OUT)
     versions = {name: version(name) for name in ("hatchling", "twine")}
     result: dict[str, Any] = {"environment": environment("cpu") | versions, "installs": []}
     result["packages"] = check(ROOT, OUT, options.only, console)
     write_text(OUT / "check.json", json.dumps(result, indent=1) + "\n")
     if "install" in options.only:
-        for row in installs(ROOT, sorted((OUT / "dist").iterdir()), console):
+        for row in installs(ROOT, OUT / "dist", console):
             result["installs"].append(row)
             write_text(OUT / "check.json", json.dumps(result, indent=1) + "\n")
-    return 1 if tell(result, console) else 0
+    return 1 if show_outcome(result, console) else 0
 
 
 if __name__ == "__main__":

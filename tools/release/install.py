@@ -1,24 +1,20 @@
-"""The packages as their users get them: from an index, into an empty environment, and used."""
+"""The packages as their users get them: by pip, into an empty environment, and used."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from tools.release.build import packages_in, sha256
+from tools.release.build import packages_in
 from tools.release.metadata import pythons
 from tools.release.versions import project_of
 
@@ -82,44 +78,7 @@ def _found(version: str) -> str | None:
     return path if runs and runs.returncode == 0 else None
 
 
-def write_index(files: Sequence[Path], folder: Path) -> None:
-    """Write an index of distributions as pip reads it (PEP 503), with their sums."""
-    names = sorted({path.name.partition("-")[0].replace("_", "-") for path in files})
-    for name in names:
-        page = folder / "simple" / name
-        page.mkdir(parents=True)
-        lines = []
-        for path in sorted(files):
-            if path.name.startswith(f"{name.replace('-', '_')}-"):
-                shutil.copy(path, page / path.name)
-                lines.append(f'<a href="{path.name}#sha256={sha256(path)}">{path.name}</a><br>')
-        (page / "index.html").write_text("\n".join(lines), encoding="utf-8")
-    links = [f'<a href="{name}/">{name}</a><br>' for name in names]
-    (folder / "simple" / "index.html").write_text("\n".join(links), encoding="utf-8")
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *arguments: object) -> None:
-        """Say nothing of requests."""
-
-
-@contextmanager
-def index_of(files: Sequence[Path]) -> Iterator[str]:
-    """Serve distributions as an index on this machine, and give its address."""
-    with tempfile.TemporaryDirectory() as name:
-        write_index(files, Path(name))
-        handler = partial(_Quiet, directory=name)
-        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            thread = threading.Thread(target=server.serve_forever, daemon=True)
-            thread.start()
-            try:
-                yield f"http://127.0.0.1:{server.server_port}/simple/"
-            finally:
-                server.shutdown()
-                thread.join()
-
-
-def run(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> str:
+def output_of(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> str:
     """Run a command, and give what it prints.
 
     Raises:
@@ -147,10 +106,10 @@ def fetch(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> N
     """
     for _ in range(2):
         with suppress(FailedError):
-            run(*arguments, cwd=cwd, env=env)
+            output_of(*arguments, cwd=cwd, env=env)
             return
         time.sleep(10)
-    run(*arguments, cwd=cwd, env=env)
+    output_of(*arguments, cwd=cwd, env=env)
 
 
 def foreign(root: Path, names: Sequence[str]) -> list[str]:
@@ -173,9 +132,9 @@ PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 def _environment(place: Place, folder: Path) -> tuple[Path, Path]:
     """Make an empty environment, and give its Python and its folder of packages."""
-    run(place.python, "-m", "venv", folder, cwd=folder.parent)
+    output_of(place.python, "-m", "venv", folder, cwd=folder.parent)
     python = folder / "bin" / "python"
-    return python, Path(run(python, "-I", "-c", PACKAGES, cwd=folder).strip())
+    return python, Path(output_of(python, "-I", "-c", PACKAGES, cwd=folder).strip())
 
 
 def _usual() -> dict[str, str]:
@@ -195,18 +154,18 @@ def install_torch(place: Place, folder: Path) -> Path:
 
 
 def install(
-    root: Path, place: Place, torch: Path, index: str, target: Sequence[str], folder: Path
+    root: Path, place: Place, torch: Path, distributions: Path, target: Sequence[str], folder: Path
 ) -> Path:
-    """Make an environment with some packages of an index, and give its Python.
+    """Make an environment with some packages of a folder, and return its Python.
 
-    What is not ours comes from where pip usually gets it. Ours then comes from the index alone, so
-    that nothing else of that name can be meant.
+    What is not ours comes from where pip usually gets it. Ours then comes from the folder
+    alone, so that nothing else of that name can be meant.
 
     Args:
         root: the repository.
         place: the Python.
         torch: where it was installed, once for all since it is large; seen as if it lay here.
-        index: the address.
+        distributions: the folder of what was built, from which pip chooses.
         target: the packages.
         folder: where the environment is made, as `venv`.
 
@@ -214,13 +173,15 @@ def install(
         FailedError: if pip refuses, with its reason.
     """
     alone = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
-    alone |= {"PIP_CONFIG_FILE": os.devnull, "NO_PROXY": "127.0.0.1"}
+    alone["PIP_CONFIG_FILE"] = os.devnull
     python, packages = _environment(place, folder / "venv")
     (packages / "torch.pth").write_text(f"{torch}\n", encoding="utf-8")
     if needed := foreign(root, target):
         fetch(python, *PIP, *needed, cwd=folder, env=_usual())
-    run(python, *PIP, "--index-url", index, *target, cwd=folder, env=alone)
-    run(python, "-I", "-m", "pip", "check", cwd=folder)
+    output_of(
+        python, *PIP, "--no-index", "--find-links", distributions, *target, cwd=folder, env=alone
+    )
+    output_of(python, "-I", "-m", "pip", "check", cwd=folder)
     return python
 
 
@@ -233,11 +194,13 @@ def use(python: Path, target: Sequence[str], folder: Path) -> dict[str, str]:
     Raises:
         FailedError: if something else of ours is there, or a program fails.
     """
-    listed = json.loads(run(python, "-I", "-m", "pip", "list", "--format", "json", cwd=folder))
+    listed = json.loads(
+        output_of(python, "-I", "-m", "pip", "list", "--format", "json", cwd=folder)
+    )
     versions = {entry["name"]: entry["version"] for entry in listed}
     ours = {name for name in versions if name.startswith("effconv")}
     if ours != TARGETS[tuple(target)]:
         raise FailedError(f"{' '.join(target)} brought {', '.join(sorted(ours))}")
     for program in programs_of(target):
-        run(python, "-I", program, cwd=folder)
+        output_of(python, "-I", program, cwd=folder)
     return versions

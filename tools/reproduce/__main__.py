@@ -17,17 +17,17 @@ from effconv_core.run_files import RESULT, write_result
 from effconv_core.run_folder import read_result
 from effconv_core.run_owner import mark
 
-from tools.jobs import read_rows
 from tools.queue.launchers import Launch, launch
 from tools.queue.run_list import Run, failure, state
 from tools.reproduce.pictures import pictures_of, shown
 from tools.reproduce.rows import Row, runs_of
 from tools.reproduce.run import KERNELS, check_settings, needed_by, run_name
 from tools.reproduce.tables import results_of, section
+from tools.support.rows import read_rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Launch):
+class ReproduceOptions(Launch):
     """Run the rows of a table or figure: finished ones are kept, an interrupted one goes on."""
 
     name: tyro.conf.Positional[
@@ -46,7 +46,7 @@ class Options(Launch):
 
 def main() -> int:
     """Run the command line; the exit status is 1 if a run failed."""
-    options, console = tyro.cli(Options, prog="reproduce"), PlainConsole()
+    options, console = tyro.cli(ReproduceOptions, prog="reproduce"), PlainConsole()
     pairs, folder = runs_of(options.name, options.scale), options.runs / options.scale
     if options.dry_run:
         for number, (row, seed) in enumerate(pairs, 1):
@@ -114,7 +114,11 @@ def _write(out: Path, results: dict[str, dict[str, Any]]) -> None:
 
 
 def _table(
-    options: Options, path: Path, runs: list[Run], results: dict[str, dict[str, Any]], out: Path
+    options: ReproduceOptions,
+    path: Path,
+    runs: list[Run],
+    results: dict[str, dict[str, Any]],
+    out: Path,
 ) -> Path:
     """Write the table or figure as it stands, beside the list of its runs."""
     found = results_of(options.name, options.scale, results.values())

@@ -1,12 +1,11 @@
 """Are learned sizes better than random ones at equal cost?"""
 
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scipy import stats
+from tools.support.stats import half_width
 
 Results = Mapping[tuple[str, str], list[dict[str, Any]]]
 """Finished runs by data set and scale."""
@@ -85,9 +84,3 @@ def one_size(learned: Sequence[dict[str, Any]]) -> str:
         f" In {len(uniform)} of {len(learned)} the learned plan is {squares} in all layers, so "
         "that this is what random plans are compared with there."
     )
-
-
-def half_width(differences: Sequence[float]) -> float:
-    """Give half the width of the 95 % interval of the mean of paired differences (Student's t)."""
-    spread = statistics.stdev(differences)
-    return float(stats.t.ppf(0.975, len(differences) - 1)) * spread / math.sqrt(len(differences))

@@ -1,49 +1,33 @@
-"""`hatch run reproduce:report` writes docs/results.md; `reproduce:check` fails where it differs.
+"""The page of the paper's tables, made of the raw results alone: no figure that nobody measured."""
 
-The page is made of the raw results alone, so that no figure in it can be one that nobody measured.
-The check looks at the other documents too: those that commands make must be what they make, and in
-those written by hand whatever states figures must link to raw results.
-"""
-
-import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from effconv_core import figures
-from effconv_core.io.atomic import remove_file, write_text
+from effconv_core.io.atomic import remove_file
 
-from tools import cost_page, efficiency_page
-from tools.faults import page as faults_page
-from tools.jobs import read_rows
-from tools.methods import page as methods_page
 from tools.reproduce.answer import Results, answer
 from tools.reproduce.pictures import NAMED, Picture, pictures_of, shown
 from tools.reproduce.rows import FIGURES, TABLES, Row, runs_of
 from tools.reproduce.run import run_name
-from tools.reproduce.sections import without_results
 from tools.reproduce.tables import TITLES, results_of, section
-from tools.versus import page as versus_page
+from tools.support.rows import read_rows
 
 PAGE = Path("docs/results.md")
 PICTURES = Path("docs/figures")
 RESULTS = Path("results/reproduce")
-MADE: dict[Path, Callable[[], str]] = {
-    cost_page.PAGE: cost_page.current,
-    efficiency_page.PAGE: efficiency_page.current,
-    faults_page.PAGE: lambda: faults_page.page(read_rows(faults_page.RESULTS)),
-    methods_page.PAGE: methods_page.page,
-    versus_page.PAGE: versus_page.page,
-}
-"""The other pages that are made of raw results alone, and what makes each."""
 MEASURED = ("paper", "gpu", "cpu")
 """The scales that are reported; smoke is for tests."""
 
 
-def main() -> int:
-    """Write the page, or with `--check` compare it; the exit status is then 1 where it differs."""
-    text, pictures = page()
-    if "--check" in sys.argv[1:]:
-        return check(text, pictures)
+def missing_pictures() -> list[Path]:
+    """Return the files of the page's pictures that do not exist."""
+    names = [name for name, _, _ in results_page()[1]]
+    return [PICTURES / name for name in names if not (PICTURES / name).exists()]
+
+
+def draw_pictures() -> None:
+    """Draw the pictures that the page lacks, and delete those that it no longer shows."""
+    pictures = results_page()[1]
     PICTURES.mkdir(parents=True, exist_ok=True)
     for old in {path.name for path in PICTURES.iterdir()} - {name for name, _, _ in pictures}:
         if NAMED.fullmatch(old):  # nothing that somebody else has put there
@@ -51,45 +35,9 @@ def main() -> int:
     for name, _, draw in pictures:
         if not (PICTURES / name).exists():
             figures.save_figure(draw(), PICTURES / name)
-    write_text(PAGE, text)
-    return 0
 
 
-def check(text: str, pictures: Sequence[Picture]) -> int:
-    """Print what in the documents no raw result stands behind; give 1 if there is any."""
-    problems = []
-    if PAGE.read_text(encoding="utf-8") != text:
-        problems.append(
-            f"{PAGE} is not what the results in {RESULTS} give; run `hatch run reproduce:report`"
-        )
-    for name, _, _ in pictures:
-        if not (PICTURES / name).exists():
-            problems.append(f"{PICTURES / name} is missing; run `hatch run reproduce:report`")
-    for path, make in MADE.items():
-        if path.read_text(encoding="utf-8") != make():
-            problems.append(f"{path} is not what its results give; make it by the command it names")
-    for document in documents():
-        for heading in without_results(document):
-            problems.append(
-                f"{document}, section {heading!r}, states figures and links to no file of raw "
-                "results that exists; link to it, or take the figures out"
-            )
-    print("\n".join(problems))
-    return 1 if problems else 0
-
-
-def documents() -> list[Path]:
-    """Give the documents whose figures must have raw results; changelogs tell of the past."""
-    return [
-        Path("README.md"),
-        *sorted(Path("docs").rglob("*.md")),
-        *sorted(
-            path for kind in ("packages", "examples") for path in Path(kind).glob("*/README.md")
-        ),
-    ]
-
-
-def page() -> tuple[str, list[Picture]]:
+def results_page() -> tuple[str, list[Picture]]:
     """Make the page and its pictures from the results that there are."""
     sets = dict.fromkeys(data for data, _ in TABLES.values())
     results = {
@@ -144,7 +92,3 @@ def not_run(results: Results) -> list[str]:
         "sets where EFFCONV_DATA holds them.",
     ]
     return [*parts, ""]
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,7 +1,5 @@
 """One run of a row: search where sizes are learned, train from scratch, test."""
 
-import ctypes
-import gc
 import json
 import math
 import time
@@ -32,7 +30,8 @@ from torch import Tensor, nn
 
 from tools.presets import data_note
 from tools.reproduce.rows import SCALES, TAKEN, Row, Scale
-from tools.spaces import random_plan
+from tools.studies.small_spaces import random_plan
+from tools.support.memory import measure_peak, peak_memory
 
 KERNELS = "kernels.safetensors"
 KERNELS_KEPT = 10  # of each layer, as many as Figure 2 shows
@@ -227,31 +226,3 @@ def given_plan(
 def as_they_are(images: Tensor, generator: torch.Generator) -> Tensor:
     """Augment nothing."""
     return images
-
-
-PROCESS = Path("/proc/self")
-
-
-def measure_peak(device: str) -> None:
-    """Let the peak of memory be counted from here, where the system can."""
-    if device.startswith("cuda"):
-        torch.cuda.init()  # without it there is nothing to reset where the device has a number
-        torch.cuda.reset_peak_memory_stats(device)
-    elif (PROCESS / "clear_refs").exists():
-        # What earlier runs of this process have freed would count as this one's.
-        gc.collect()
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "malloc_trim"):  # glibc's
-            libc.malloc_trim(0)
-        (PROCESS / "clear_refs").write_text("5")  # see proc(5)
-
-
-def peak_memory(device: str) -> int | None:
-    """Give the most memory used since, in MiB: of the GPU or of this process; None if unknown."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device) >> 20
-    if not (PROCESS / "status").exists():
-        return None
-    lines = (PROCESS / "status").read_text().splitlines()
-    (kib,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
-    return int(kib) >> 10

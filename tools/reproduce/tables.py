@@ -10,6 +10,7 @@ from typing import Any
 from tools.reproduce.answer import RECIPES
 from tools.reproduce.rows import SCALES, Row, name_of, rows_of
 from tools.reproduce.run import search_config
+from tools.support.markdown import provenance, table
 
 PAPER = json.loads((Path(__file__).parent / "paper_tables.json").read_text())["effconv"]
 DEEPEST = {"model": "EffConv-56", "params_m": 0.66, **PAPER["figure3a_text"]["ResNet-56 at 0.66 M"]}
@@ -66,13 +67,8 @@ def section(
     for result in results:
         groups[Row(**result["row"])].append(result)
     parts = [f"## {TITLES[name]}, scale {scale}", "", scale_in_words(name, scale, results[0]), ""]
-    parts += [
-        *repeated(results),
-        *pictures,
-        "| " + " | ".join(HEADINGS) + " |",
-        "|---" * len(HEADINGS) + "|",
-    ]
-    parts += ["| " + " | ".join(cells(row, found)) + " |" for row, found in groups.items()]
+    rows = (cells(row, found) for row, found in groups.items())
+    parts += [*repeated(results), *pictures, *table(HEADINGS, rows)]
     parts += ["", "Sizes, from the first searched layer to the last:", "", "```"]
     width = max(len(source(row.sizes)) for row in groups)
     for row, found in groups.items():
@@ -89,8 +85,8 @@ def section(
     parts += [
         "```",
         "",
-        f"`hatch run reproduce:{name} --scale {scale}`, commit {made['commit']}, {made['device']}, "
-        f"torch {made['torch']}. Data: {made['data']}. [Raw]({raw})."
+        f"`hatch run reproduce:{name} --scale {scale}`, {provenance(made)}. "
+        f"Data: {made['data']}. [Raw]({raw})."
         + (" Other work ran beside it, which the seconds show." if scale == "cpu" else ""),
         "",
     ]

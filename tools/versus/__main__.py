@@ -5,7 +5,7 @@ again, so an interrupted command goes on where it stopped.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,16 +16,16 @@ from effconv_core.io.atomic import write_text
 from effconv_core.io.console import PlainConsole
 from rich.console import Console
 
-from tools.jobs import read_rows, run_jobs
+from tools.support.rows import changed_since, matches, read_rows, run_grid
 from tools.versus.page import RESULTS, print_table
-from tools.versus.runs import given_plans, search_once, train_once
+from tools.versus.runs import given_plans, search_by, train_found
 from tools.versus.scales import SCALES
 
 SEARCHES = ("EffConv", "TPE", "AutoNAS")
 
 
 @dataclass(frozen=True)
-class Options:
+class VersusOptions:
     """Search kernel sizes in several ways, train all that is found alike, and compare."""
 
     scale: Literal["smoke", "cpu", "gpu"] = "cpu"
@@ -42,23 +42,13 @@ class Options:
     """Print the table of the results that there are, and run nothing."""
 
 
-def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Name the settings that are others than before; those that came later do not count."""
-
-    def known(value: Any, old: Any) -> Any:
-        both = isinstance(value, dict) and isinstance(old, dict)
-        return {name: value.get(name) for name in old} if both else value
-
-    return [key for key, value in now.items() if known(value, before.get(key)) != before.get(key)]
-
-
 def main() -> None:
     """Run the command line."""
-    options, console = tyro.cli(Options, prog="bench:versus"), PlainConsole()
+    options, console = tyro.cli(VersusOptions, prog="bench:versus"), PlainConsole()
     path = options.out / f"{options.scale}.jsonl"
     if not options.report:
         open_results(path, options.scale)
-        run(path, options, console)
+        run_comparison(path, options, console)
     print_table(console, path)
 
 
@@ -68,7 +58,7 @@ def open_results(path: Path, scale: str) -> None:
     Raises:
         ValueError: if they were made with other settings.
     """
-    settings = {"scale": scale, **json.loads(json.dumps(asdict(SCALES[scale])))}
+    settings = {"scale": scale, **asdict(SCALES[scale])}
     del settings["seeds"]  # more of them may be run later
     rows = read_rows(path)
     if not rows:
@@ -83,45 +73,43 @@ def open_results(path: Path, scale: str) -> None:
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
-def run(path: Path, options: Options, console: Console) -> None:
+def run_comparison(path: Path, options: VersusOptions, console: Console) -> None:
     """Run what the results lack: EffConv's searches, the others', then all trainings."""
     seeds = range(options.seeds or SCALES[options.scale].seeds)
 
     def search_with(methods: Sequence[str]) -> None:
         rows = read_rows(path)
-        jobs = []
-        for method in methods:
-            for seed in seeds:
-                if not find(rows, run="search", method=method, seed=seed):
-                    arguments = (options.scale, method, seed, options.device)
-                    jobs.append((path, (*arguments, allowed_steps(rows, method, seed))))
-        run_jobs(console, " and ".join(methods), search_once, jobs, options.workers)
+        grid = [
+            (
+                path,
+                {"run": "search", "method": method, "seed": seed},
+                (*(options.scale, method, seed, options.device), allowed_steps(rows, method, seed)),
+            )
+            for method in methods
+            for seed in seeds
+        ]
+        run_grid(console, " and ".join(methods), search_by, grid, options.workers)
 
     search_with(SEARCHES[:1])
     search_with(SEARCHES[1:])
-    rows, jobs = read_rows(path), []
+    rows, grid = read_rows(path), []
     for seed in seeds:
         plans = given_plans(options.scale)
-        for method in SEARCHES:
-            found = find(rows, run="search", method=method, seed=seed)
-            if found and "plan" in found[0]:
-                plans[method] = found[0]["plan"]
+        for row in rows:
+            if row.get("run") == "search" and row["seed"] == seed and "plan" in row:
+                plans[row["method"]] = row["plan"]
         for method, plan in plans.items():
-            if not find(rows, run="training", method=method, plan=plan, seed=seed):
-                jobs.append((path, (options.scale, method, plan, seed, options.device)))
-    run_jobs(console, "trainings", train_once, jobs, options.workers)
-
-
-def find(rows: Sequence[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
-    """Give the rows whose entries are the wanted ones."""
-    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+            key = {"run": "training", "method": method, "plan": plan, "seed": seed}
+            grid.append((path, key, (options.scale, method, plan, seed, options.device)))
+    run_grid(console, "trainings", train_found, grid, options.workers)
 
 
 def allowed_steps(rows: Sequence[dict[str, Any]], method: str, seed: int) -> int | None:
-    """Give TPE the training steps that EffConv's search of the same seed cost, rounded down."""
+    """Return for TPE the training steps that EffConv's search of the same seed cost."""
     if method != "TPE":
         return None
-    (row,) = find(rows, run="search", method="EffConv", seed=seed)
+    key = {"run": "search", "method": "EffConv", "seed": seed}
+    (row,) = (row for row in rows if matches(row, key))
     return int(row["steps"] + row["forwards"] / 3)
 
 

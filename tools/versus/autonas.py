@@ -19,7 +19,7 @@ from effconv_core import SearchableCNN, apply_plan
 from effconv_core.training import train
 from torch import Tensor, nn
 
-from tools.spaces import TOLERANCE, Space
+from tools.studies.small_spaces import TOLERANCE, Space
 from tools.versus.count import Count
 from tools.versus.scales import AutoNas
 
@@ -41,7 +41,7 @@ def import_modelopt() -> tuple[ModuleType, ModuleType]:
     # It is imported only when a search is well under way.
     import torchprofile.profile
 
-    import tools.torchvision_operators  # noqa: F401
+    import tools.support.compat  # noqa: F401
 
     if not hasattr(torchprofile.profile, "handlers"):
         raise ImportError(

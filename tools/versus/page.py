@@ -1,22 +1,18 @@
-"""The table of the comparison; `hatch run bench:versus-page` writes docs/versus.md, which holds it.
-
-With `--check` it writes nothing, and fails where the page differs from what the results give.
-"""
+"""The table of the comparison, and docs/versus.md, which holds it."""
 
 import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effconv_core.io.atomic import write_text
 from rich.console import Console
-from rich.table import Table
 
-from tools.jobs import read_rows
-from tools.reproduce.answer import half_width
+from tools.support.console import show
+from tools.support.markdown import render
+from tools.support.rows import read_rows
+from tools.support.stats import half_width
 
 PAGE = Path("docs/versus.md")
 RESULTS = Path("results/versus")
@@ -50,7 +46,7 @@ class Line:
     failed: list[Row]
 
     def cells(self) -> list[str]:
-        """Give the line of the table."""
+        """Return the line of the table."""
         name = METHODS[self.method]
         if not self.trainings:
             return [name, "not run", *[""] * (len(HEADINGS) - 2)]
@@ -100,12 +96,8 @@ def print_table(console: Console, path: Path) -> None:
     _, *rows = read_rows(path) or [None]
     if not rows:
         raise FileNotFoundError(f"{path} holds no results; run bench:versus without --report")
-    table = Table(title=f"kernel sizes at equal parameters and training, {path.stem}")
-    for heading in HEADINGS:
-        table.add_column(heading)
-    for line in lines(rows):
-        table.add_row(*line.cells())
-    console.print(table)
+    title = f"kernel sizes at equal parameters and training, {path.stem}"
+    show(console, title, HEADINGS, [line.cells() for line in lines(rows)])
     for part in (highest(rows), *outcome(rows), *sizes(rows), *failures(rows)):
         for text in part.splitlines() or [""]:
             console.print(text, soft_wrap=True)
@@ -158,7 +150,7 @@ def _by_seed(trainings: Sequence[Row]) -> dict[int, list[float]]:
 
 
 def sizes(rows: Sequence[Row]) -> list[str]:
-    """Give the sizes of each plan, from the first searched layer to the last, and how it did."""
+    """Return the sizes of each plan, from the first searched layer to the last, and how it did."""
     plans = defaultdict(list)
     for row in rows:
         if row.get("run") == "training":
@@ -182,68 +174,29 @@ def failures(rows: Sequence[Row]) -> list[str]:
     )
 
 
-def page() -> str:
-    """Make the page from the results that there are."""
-    parts = [
-        "# Beside other ways to kernel sizes",
-        "",
-        "Every plan costs as many parameters as 3x3 kernels within 2 %, and is trained from "
-        "scratch alike, on CIFAR-10. This page is made by `hatch run bench:versus-page` from [the "
-        "raw results](../results/versus), and a test compares the two.",
-        "",
-    ]
-    missing = []
+def versus_page() -> str:
+    """Return the page, made of the results that there are."""
+    scales = []
     for scale in ("gpu", "cpu"):
         header, *rows = read_rows(RESULTS / f"{scale}.jsonl") or [None]
-        if rows:
-            parts += section(scale, header, rows)
-        else:
-            missing += [f"- Scale {scale}: not yet measured."]
-    return "\n".join([*parts, *METHOD_NOTES, *missing, ""])
+        scales.append({"name": scale, **(_section(header, rows) if rows else {"settings": None})})
+    return render("versus.md.jinja", scales=scales, headings=HEADINGS)
 
 
-def section(scale: str, settings: Row, rows: Sequence[Row]) -> list[str]:
-    """Make the part of one scale."""
-    train = settings["train"]
+def _section(settings: Row, rows: Sequence[Row]) -> Row:
+    """Return what the page says of one scale."""
     environments = [row["environment"] for row in rows]
-    clock = "of the processor" if environments[0]["device"].startswith("cpu") else "of the clock"
     commits = ", ".join(sorted({environment["commit"] for environment in environments}))
-    return [
-        f"## Scale {scale}",
-        "",
-        f"[Raw results](../results/versus/{scale}.jsonl).",
-        "",
-        *(f"- {sentence}" for sentence in (highest(rows), *outcome(rows))),
-        "",
-        f"{_network(settings['network'])}, the "
-        f"first {settings['pictures']:,} training pictures, {train['epochs']} epochs "
-        f"({train['optimizer']}, batch {train['batch_size']}, rate {train['lr']}, "
-        f"{train['schedule']}); tested on "
-        + (f"{settings['test_pictures']:,}" if settings["test_pictures"] else "all 10,000")
-        + " test pictures. ± is the standard deviation over trainings, of the random "
-        f"plans over all of them. Seconds are {clock}, means over seeds"
-        + (", and other work ran beside it" if scale == "cpu" else "")
-        + "; *epochs* are explained below.",
-        "",
-        "| " + " | ".join(HEADINGS) + " |",
-        "|" + "---|" * len(HEADINGS),
-        *("| " + " | ".join(line.cells()) + " |" for line in lines(rows)),
-        "",
-        "Sizes from the first searched layer to the last, parameters, and the accuracy of each "
-        "training:",
-        "",
-        "```",
-        *sizes(rows),
-        "```",
-        "",
-        *failures(rows),
-        autonas_note(settings, rows),
-        "",
-        f"`hatch run modelopt:versus --scale {scale}`, commit {commits}, "
-        f"{environments[0]['device']}, torch {environments[0]['torch']}. Data: "
-        f"{environments[0]['data']}.",
-        "",
-    ]
+    return {
+        "settings": settings,
+        "environment": {**environments[0], "commit": commits},
+        "outcome": [highest(rows), *outcome(rows)],
+        "network": _network(settings["network"]),
+        "cells": [line.cells() for line in lines(rows)],
+        "sizes": sizes(rows),
+        "failures": failures(rows),
+        "autonas": autonas_note(settings, rows),
+    }
 
 
 def _network(network: Row) -> str:
@@ -278,58 +231,3 @@ def autonas_note(settings: Row, rows: Sequence[Row]) -> str:
 
 def _told(settings: Row) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items())
-
-
-METHOD_NOTES = [
-    "## How it is compared",
-    "",
-    "[Raw results](../results/versus) hold the settings and every run.",
-    "",
-    "- **Epochs** of a search are its training steps, and a third of a step for each forward pass "
-    "without a backward one, divided by the steps of an epoch. They say nothing of how long a step "
-    "takes; the seconds do.",
-    "- **EffConv**: the default recipe of `effconv_core.search` as it is; the comparison of its "
-    "finalists is counted. Its settings were chosen on other networks, but CIFAR-10 was among "
-    "their data ([search.md](search.md)).",
-    "- **TPE** (Optuna) may make as many training steps as EffConv's search of the same seed cost, "
-    "in eight trials; a proposal is moved to the nearest plan at the budget before it is trained, "
-    "and judged by its last training losses.",
-    "- **Random plans** are drawn from sizes 1 to 5 and moved to the budget; each is trained with "
-    "every seed.",
-    "- **AutoNAS** (NVIDIA ModelOpt) searches kernel sizes alone here, which its own configuration "
-    "leaves out: channels and depth are fixed. It trains a supernet of 7x7 kernels for twice the "
-    "epochs of a training, as its guide says (2 to 3 times), one random subnet a step, and then "
-    "searches it. Its sizes are square and keep the parity of the 7 that they start from. Its "
-    "budget is an upper bound; here subnets not within 2 % of it get the worst score, the others "
-    "their training loss, where the guide would take a validation score. What it finds is trained "
-    "from scratch as all others, where the guide advises to tune the supernet's weights.",
-    "- Few subnets of odd sizes lie so near a budget, and AutoNAS takes long to meet them: with "
-    "few iterations it chooses among a handful, and its row says more of that than of its ranking.",
-    "- No method sees a test picture; all judge plans by training loss.",
-    "- ModelOpt is no dependency of the project. `hatch run modelopt:versus` runs the comparison "
-    "in an environment that has it. ModelOpt 0.47.0 does not declare all that its search imports "
-    "(requests, huggingface-hub, torchprofile), and of torchprofile it needs 0.0.4: the current "
-    "0.1.0 lacks an attribute that it changes. Nor does it take channels_last networks: its "
-    "supernet is trained without, and what it found is trained with it, as all others.",
-    "",
-    "## Not measured",
-    "",
-    "- How the methods compare where a training is long, on wide networks, or on a GPU, and what "
-    "AutoNAS finds with its own 5,000 iterations where the table says fewer.",
-]
-
-
-def main() -> int:
-    """Write the page, or with `--check` compare it; the exit status is then 1 where it differs."""
-    text = page()
-    if "--check" not in sys.argv[1:]:
-        write_text(PAGE, text)
-        return 0
-    if PAGE.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{PAGE} is not what the results in {RESULTS} give; run `hatch run bench:versus-page`")
-    return 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -12,9 +12,9 @@ from effconv_core import SearchableCNN, apply_plan, search
 from effconv_core.run_files import environment
 from effconv_core.training import evaluate, train
 
-from tools.peers import tpe
 from tools.presets import data_note
-from tools.spaces import Space, random_plan
+from tools.studies.baselines import tpe
+from tools.studies.small_spaces import Space, random_plan
 from tools.versus.autonas import autonas, import_modelopt
 from tools.versus.count import Count
 from tools.versus.scales import SCALES
@@ -33,7 +33,7 @@ def given_plans(scale: str) -> dict[str, dict[str, int]]:
     return plans
 
 
-def search_once(scale: str, method: str, seed: int, device: str, allowed: int | None) -> Row:
+def search_by(scale: str, method: str, seed: int, device: str, allowed: int | None) -> Row:
     """Search once.
 
     Args:
@@ -84,7 +84,7 @@ def search_once(scale: str, method: str, seed: int, device: str, allowed: int | 
     }
 
 
-def train_once(scale: str, method: str, plan: dict[str, int], seed: int, device: str) -> Row:
+def train_found(scale: str, method: str, plan: dict[str, int], seed: int, device: str) -> Row:
     """Train a plan from scratch and test it."""
     space = _prepared(scale, seed, device)
     clock = _clock(device)

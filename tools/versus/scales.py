@@ -8,7 +8,7 @@ from effconv_core import SearchConfig, recipe
 from effconv_core.training import TRAIN_RECIPES, TrainConfig
 from effconv_data import Batches, load
 
-from tools.spaces import ADAM, Space
+from tools.studies.small_spaces import ADAM, Space
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class AutoNas:
 
 
 @dataclass(frozen=True)
-class Scale:
+class VersusScale:
     """A network, its data and training, and what each method may do."""
 
     network: dict[str, Any]
@@ -70,7 +70,7 @@ def cifar10(
 
 
 SCALES = {
-    "smoke": Scale(
+    "smoke": VersusScale(
         network={"depth": 8, "halve": True},
         train=TrainConfig(1, 32, "sgd", 0.1, 5e-4, "cosine"),
         seeds=2,
@@ -84,7 +84,7 @@ SCALES = {
             scored_batches=1,
         ),
     ),
-    "cpu": Scale(
+    "cpu": VersusScale(
         network={"mixes": 5, "halve": True},
         train=ADAM,
         seeds=3,
@@ -95,5 +95,5 @@ SCALES = {
             calibration_pictures=8,
         ),
     ),
-    "gpu": Scale({"depth": 20}, TRAIN_RECIPES["resnet"], seeds=3, random_plans=6),
+    "gpu": VersusScale({"depth": 20}, TRAIN_RECIPES["resnet"], seeds=3, random_plans=6),
 }

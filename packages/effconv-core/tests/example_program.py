@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
 
 with suppress(ImportError):  # where torchvision needs it, which Lightning imports
-    import tools.torchvision_operators  # noqa: F401
+    import tools.support.compat  # noqa: F401
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 BUDGET, BATCH, EPOCHS = 4_000, 8, 2

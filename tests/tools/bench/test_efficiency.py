@@ -1,0 +1,111 @@
+"""The cut search step is the whole one, and its page is what its result gives."""
+
+import itertools
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from effconv_core import SearchableCNN
+from rich.console import Console
+
+from tools.bench import efficiency, efficiency_page
+from tools.bench.efficiency_page import PARTS
+from tools.bench.steps import held_at
+
+ROOT = Path(__file__).parents[3]
+
+
+def searchable(size, recipe):
+    model = efficiency.network(efficiency.EfficiencyPoint(), 3)
+    return SearchableCNN(model, held_at(size, recipe, k=max(3, size - 1))).double().train()
+
+
+@pytest.mark.parametrize(("recipe", "unrolled"), [("paper", {"unroll": 2}), ("default", {})])
+def test_the_cut_step_has_the_gradients_of_the_whole_one(recipe, unrolled):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 3, 16, 16, generator=generator, dtype=torch.float64)
+    labels = torch.arange(4)
+    whole, cut = searchable(4, recipe), searchable(4, recipe)
+    budget = 0.9 * whole.cost([4] * len(whole.layers))
+    loss = F.cross_entropy(whole(images), labels) + whole.budget_loss(budget)
+    loss.backward()
+    ticks = itertools.count()
+    step = efficiency.CutStep(cut, budget, images, labels)
+    spent = step(lambda: float(next(ticks)))
+    # A clock that ticks at each reading: twice for what has a part before and one after.
+    assert spent == {
+        "size predictor": 2,
+        "unroll": 0,
+        "assembly": 2,
+        "network": 1,
+        "optimizer": 1,
+        **unrolled,
+    }
+    theirs = dict(whole.named_parameters())
+    for name, parameter in cut.named_parameters():
+        torch.testing.assert_close(parameter.grad, theirs[name].grad, rtol=1e-9, atol=1e-12)
+    assert any(p.grad.abs().max() > 0 for p in cut.size_predictor.parameters())
+
+
+def test_a_point_is_measured():
+    options = efficiency.EfficiencyOptions(pairs=10, warmups=0, device="cpu")
+    small = efficiency.EfficiencyPoint(batch_size=2, image_size=8, size=3)
+    row = efficiency.time_efficiency_point(small, options)
+    assert row["layers"] == 18
+    assert set(row["seconds"]) == {"plain", "search", *efficiency.PARTS}
+    assert all(told["median"] > 0 for told in row["seconds"].values())
+
+
+def made_up(device):
+    rows = [
+        {"axis": axis, "point": asdict(point), "parameters": 740_000, "seconds": seconds()}
+        for axis, point in efficiency.efficiency_points()
+    ]
+    environment = {"commit": "c0", "device": device, "torch": "2"}
+    return {"environment": environment, "pairs": 6, "rows": rows}
+
+
+def seconds():
+    times = {"plain": 0.2, "search": 0.3, "network": 0.2, "assembly": 0.05}
+    return {name: {"median": times.get(name, 0.0)} for name in ("plain", "search", *PARTS)}
+
+
+def test_a_page_tells_of_every_device_that_there_is_a_result_of(tmp_path):
+    path = tmp_path / "docs" / "page.md"
+    nothing = efficiency_page.efficiency_page(path, tmp_path)
+    assert nothing.count("Not yet measured.") == 4  # the split, and throughput, on two devices
+    (tmp_path / "efficiency-cuda.json").write_text(json.dumps(made_up("a GPU")))
+    one = efficiency_page.efficiency_page(path, tmp_path)
+    assert one.count("Not yet measured.") == 3
+    assert "| kernel assembly (map or crop, mask, layout) | 50.00 | 20.0% | 50.00 | 20.0% |" in one
+    assert "Recipe `default`: the cut step takes 250.0 ms in all, the whole one 300.0 ms" in one
+    assert "(../efficiency-cuda.json)" in one
+    assert "a GPU" in one.split("## An NVIDIA GPU")[1].split("## Throughput")[0]
+    (tmp_path / "efficiency-cpu.json").write_text(json.dumps(made_up("a CPU")))
+    assert efficiency_page.efficiency_page(path, tmp_path).count("Not yet measured.") == 2
+
+
+def test_the_command_writes_its_device_and_the_page(tmp_path, monkeypatch):
+    told = {key: made_up("")["rows"][0][key] for key in ("parameters", "seconds")}
+    measured = []
+
+    def time_efficiency_point(point, options):
+        measured.append(point)
+        return {"point": asdict(point), **told}
+
+    monkeypatch.setattr(efficiency, "time_efficiency_point", time_efficiency_point)
+    options = efficiency.EfficiencyOptions(
+        results=tmp_path / "results", page=tmp_path / "page.md", device="cpu"
+    )
+    efficiency.run(options, Console(quiet=True))
+    assert len(measured) == 22
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["efficiency-cpu.json"]
+    assert "ResNet-20, 5x5 kernels" in (tmp_path / "page.md").read_text()
+
+
+def test_the_page_is_what_the_results_give(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert efficiency_page.PAGE.read_text() == efficiency_page.efficiency_page()

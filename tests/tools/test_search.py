@@ -1,0 +1,221 @@
+"""`hatch run search:NAME` as its user meets it: a process, a folder, a report."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from effconv_core import SizePlan, load
+from effconv_core.training import evaluate
+from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tools.presets import demo_network, make_batches
+from tools.search import parse
+
+ROOT = Path(__file__).parents[2]
+SHORT = ["--search-epochs", "2", "--train-epochs", "2", "--name", "run"]
+
+
+def command(runs: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tools.search", *arguments, "--runs", str(runs)]
+
+
+def finished(runs: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(runs, *arguments),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "100", **environment},
+    )
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    process = finished(runs, "demo", *SHORT, "--baseline", "--seed", "3")
+    assert process.returncode == 0, process.stderr
+    return process, runs / "run"
+
+
+@pytest.mark.slow
+def test_a_run_leaves_what_it_promises(demo):
+    _, folder = demo
+    assert {
+        "config.json",
+        "plan.json",
+        "metrics.jsonl",
+        "tensorboard",
+        "sizes.png",
+        "cnn.safetensors",
+        "report.md",
+    } <= {path.name for path in folder.iterdir()}
+    assert not list(folder.glob("*partial*"))
+    assert (folder / "sizes.png").read_bytes().startswith(b"\x89PNG")
+
+    config = json.loads((folder / "config.json").read_text())
+    assert config["settings"]["search"]["epochs"] == 2
+    assert config["environment"]["torch"] == torch.__version__
+
+
+@pytest.mark.slow
+def test_the_plan_is_within_two_percent_and_the_saved_cnn_has_its_parameters(demo):
+    _, folder = demo
+    plan = SizePlan.load(folder / "plan.json")
+    assert abs(plan.cost / plan.budget - 1) <= 0.02
+    cnn = load(demo_network(1, 4, torch.Generator()), folder / "cnn.safetensors")
+    assert sum(parameter.numel() for parameter in cnn.parameters()) == plan.cost
+    with safe_open(folder / "cnn.safetensors", "pt") as file:
+        assert SizePlan.from_json(file.metadata()["plan"]) == plan
+
+
+@pytest.mark.slow
+def test_the_report_states_the_accuracy_of_the_saved_cnn_and_of_the_baseline(demo):
+    _, folder = demo
+    report = (folder / "report.md").read_text()
+    assert "Not searched: `stem` is the model's first convolution." in report
+    cnn = load(demo_network(1, 4, torch.Generator()), folder / "cnn.safetensors")
+    test = make_batches("demo", "test", batch_size=100, device="cpu", seed=3, scale=8.0)
+    learned = re.search(r"\| learned sizes \| [\d,]+ \| ([\d.]+)% \|", report)
+    assert float(learned[1]) / 100 == pytest.approx(evaluate(cnn, test), abs=1e-4)
+    assert re.search(r"\| original sizes \| 10,684 \| [\d.]+% \|", report)
+    assert "drawn patches in noise" in report
+
+
+@pytest.mark.slow
+def test_metrics_are_the_same_as_json_lines_and_for_tensorboard(demo):
+    _, folder = demo
+    search_rows = [row for row in rows(folder) if row["phase"] == "search"]
+    assert {"loss", "accuracy", "budget_loss", "parameters", "soft_sizes", "sizes"} <= set(
+        search_rows[0]
+    )
+    assert {row["phase"] for row in rows(folder)} == {"search", "train", "baseline"}
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    curve = events.Scalars("search/loss")
+    assert [event.step for event in curve] == [row["global_step"] for row in search_rows]
+    losses = [row["loss"] for row in search_rows]
+    assert [event.value for event in curve] == pytest.approx(losses)
+
+
+@pytest.mark.slow
+def test_the_terminal_shows_progress_and_the_table_of_layers(demo):
+    process, _ = demo
+    assert "search epoch 2/2: loss" in process.stdout
+    assert "of 10,684" in process.stdout
+    for layer in ("see", "mix1", "mix2", "mix3"):
+        assert re.search(rf"│ {layer} ", process.stdout)
+    assert "original sizes: test accuracy" in process.stdout
+    assert process.stderr == ""
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_not_overwritten_unasked(demo):
+    _, folder = demo
+    before = (folder / "report.md").read_bytes()
+    process = finished(folder.parent, "demo", *SHORT, "--baseline", "--seed", "3")
+    assert process.returncode == 2
+    assert "is finished" in process.stderr
+    assert "--overwrite" in process.stderr
+    assert (folder / "report.md").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_like_one_that_was_not_killed(demo, tmp_path):
+    _, folder = demo
+    arguments = ["demo", *SHORT, "--baseline", "--seed", "3"]
+    process = subprocess.Popen(command(tmp_path, *arguments), cwd=ROOT, stdout=subprocess.DEVNULL)
+    checkpoint = tmp_path / "run" / "train.safetensors"
+    deadline = time.monotonic() + 600
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists()
+    assert not (tmp_path / "run" / "report.md").exists()
+
+    other = finished(tmp_path, "demo", *SHORT, "--baseline", "--seed", "4")
+    assert other.returncode == 2
+    assert "was begun with another seed" in other.stderr
+
+    resumed = finished(tmp_path, *arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on with the interrupted run" in resumed.stdout
+
+    def lasting(path: Path) -> list[dict]:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(path)]
+
+    assert lasting(tmp_path / "run") == lasting(folder)
+    assert (tmp_path / "run" / "plan.json").read_bytes() == (folder / "plan.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("imagenet",), "data 'imagenet' is unknown"),
+        (("demo", "--recipe", "best"), "recipe 'best' does not exist; pass one of"),
+        (("demo", "--model", "resnet99"), "resnet99"),
+        (("demo", "--budget", "100"), "budget 100 cannot be met: plans of this model cost from"),
+        (("cifar10",), "EFFCONV_DATA"),
+        (("cifar10", "--search-epochs", "1"), "EFFCONV_DATA"),
+    ],
+)
+def test_a_refusal_is_one_line_and_leaves_no_trace(arguments, sentence, tmp_path):
+    process = finished(tmp_path, *arguments, EFFCONV_DATA="")
+    assert process.returncode == 2
+    assert sentence in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_data_at_all_is_refused():
+    with pytest.raises(ValueError, match="data '' is unknown; name one of cifar10, mnist, demo"):
+        parse([])
+
+
+def test_every_field_of_search_and_training_is_an_option_with_either_spelling():
+    data, options = parse(
+        ["mnist", "--search-k", "2", "--search.centre=aligned", "--train-lr", "0.5"]
+    )
+    assert data == "mnist"
+    assert (options.search.k, options.search.centre, options.train.lr) == (2, "aligned", 0.5)
+
+
+@pytest.mark.parametrize("arguments", [["--recipe", "paper"], ["--recipe=paper"]])
+def test_the_recipe_sets_the_defaults_of_search_and_training(arguments):
+    _, options = parse(["cifar10", *arguments, "--search-epochs", "3"])
+    assert (options.search.budget_form, options.search.size_lr) == ("paper", 1e-4)
+    assert (options.train.optimizer, options.train.epochs) == ("adam", 350)
+    assert options.search.epochs == 3
+    assert parse(["cifar10"])[1].search.budget_form == "smooth"
+
+
+@pytest.mark.slow
+def test_real_mnist_from_search_to_report(tmp_path):
+    if not os.environ.get("EFFCONV_DATA"):
+        pytest.skip("EFFCONV_DATA is not set, so there are no real pictures")
+    process = finished(
+        tmp_path,
+        "mnist",
+        "--model=demo",
+        "--budget=10684",
+        "--search-epochs=1",
+        "--train-epochs=1",
+        "--name=run",
+    )
+    assert process.returncode == 0, process.stderr
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "pictures lossless" in report
+    assert float(re.search(r"learned sizes \| [\d,]+ \| ([\d.]+)%", report)[1]) > 80

@@ -1,0 +1,125 @@
+"""The documentation runs: every block of Python, and every command line is one that exists."""
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, where pytest brings it
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(path.relative_to(ROOT) for path in (ROOT / "docs").rglob("*.md"))
+READMES = [
+    Path("README.md"),
+    *sorted(p.relative_to(ROOT) for p in ROOT.glob("packages/*/README.md")),
+]
+
+
+def blocks(page, *languages):
+    found = re.findall(
+        r"^```([\w-]*)\n(.*?)^```$", (ROOT / page).read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    return [text for language, text in found if language in languages]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=str)
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
+        for block in blocks(page, "python"):
+            exec(compile(block, str(page), "exec"), names)
+
+
+def commands(page):
+    for block in blocks(page, "", "console"):
+        for line in block.splitlines():
+            if line.startswith(("hatch run ", "effconv ", "effconv-data ")):
+                yield shlex.split(line, comments=True)
+
+
+def scripts():
+    """Give the workspace's scripts, `environment:name` to command line."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        environments = tomllib.load(file)["tool"]["hatch"]["envs"]
+    return {
+        f"{environment}:{name}": command
+        for environment, settings in environments.items()
+        for name, command in settings.get("scripts", {}).items()
+    }
+
+
+MODULES = {"effconv": "effconv_core.cli", "effconv-data": "effconv_data.cli"}
+
+
+def helped(words):
+    """Give the help of a documented command; None of pytest and ruff, and without an option."""
+    if words[:2] == ["hatch", "run"]:
+        words = words[2:]
+    name, *rest = words
+    options = [n for n, word in enumerate(rest) if word.startswith("--")]
+    if not options:
+        return None
+    before = [word for word in rest[: options[0]] if "." not in word]
+    if name in MODULES:
+        whole = name == "effconv" and rest[0] in ("search", "train")
+        asked = [*before, "--help-all" if whole else "--help"]
+        with contextlib.redirect_stdout(io.StringIO()) as told, contextlib.suppress(SystemExit):
+            importlib.import_module(MODULES[name]).main(asked)
+        return told.getvalue()
+    command = scripts()[name]
+    words = shlex.split((command if isinstance(command, str) else command[0]).replace("{args}", ""))
+    if words[0] != "python":
+        return None
+    asked = [sys.executable, *words[1:], *before, "--help"]
+    return subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("page", [p for p in (*PAGES, *READMES) if list(commands(p))], ids=str)
+def test_the_commands_of_a_page_exist(page):
+    for words in commands(page):
+        told = helped(words)
+        if told is None:
+            continue
+        known = set(re.findall(r"--[\w.-]+", told))
+        known |= {option.replace(".", "-") for option in known}
+        assert {word for word in words if word.startswith("--")} <= known, " ".join(words)
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )
+    assert built.returncode == 0, built.stderr
+    pages = sorted((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > 20
+    ids = {page: set(re.findall(r'\bid="([^"]+)"', page.read_text())) for page in pages}
+    for page in pages:
+        for link in re.findall(r'(?:href|src)="([^"]+)"', page.read_text()):
+            if re.match(r"[a-z]+:|//|/|\.$", link) or page.name == "404.html":
+                continue
+            path, _, anchor = link.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            target = target / "index.html" if target.is_dir() else target
+            assert target.exists(), f"{page}: {link}"
+            assert not anchor or target.suffix != ".html" or anchor in ids[target], (
+                f"{page}: {link}"
+            )

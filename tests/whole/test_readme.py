@@ -1,0 +1,18 @@
+"""The root README's example runs."""
+
+import re
+from pathlib import Path
+
+from effconv_core import SizePlan
+
+
+def test_the_example_on_a_model_of_ones_own(tmp_path, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert len([line for line in example.splitlines() if line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(example, names)
+    assert SizePlan.load("plan.json") == names["plan"]
+    assert abs(names["plan"].cost / 14_700 - 1) <= 0.02
+    assert sum(p.numel() for p in names["cnn"].parameters()) == names["plan"].cost

@@ -1,0 +1,76 @@
+"""A hook of MkDocs: the site holds the raw results and the READMEs that its pages link to.
+
+In the repository they lie outside of `docs`, where links to them work as they stand.
+"""
+
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[2]
+KINDS = ("packages", "examples")
+"""Folders whose folders have a README, which is their page in the site."""
+OUTSIDE = re.compile(r"\]\(((?:\.\./)+)(results|packages|examples)(/[^)#\s]*)?(#[^)\s]*)?\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add results, a list of each of their folders, and READMEs."""
+    for path in sorted((ROOT / "results").rglob("*")):
+        name = path.relative_to(ROOT).as_posix()
+        if path.name == "README.md":
+            continue
+        if path.is_file():
+            files.append(File.generated(config, name, abs_src_path=str(path)))
+        else:
+            files.append(_listing(config, path, name))
+    files.append(_listing(config, ROOT / "results", "results"))
+    for readme in sorted(p for kind in KINDS for p in ROOT.glob(f"{kind}/*/README.md")):
+        name = f"{readme.parent.relative_to(ROOT).as_posix()}.md"
+        files.append(File.generated(config, name, content=readme.read_text(encoding="utf-8")))
+    for examples in sorted(ROOT.glob("packages/*/examples")):
+        name = examples.relative_to(ROOT).as_posix()
+        files.append(_listing(config, examples, name))
+        for path in sorted(examples.glob("*.py")):
+            files.append(File.generated(config, f"{name}/{path.name}", abs_src_path=str(path)))
+    return files
+
+
+def _listing(config: MkDocsConfig, folder: Path, name: str) -> File:
+    """Make the page of a folder: its README, if it has one, or its name; and what lies in it."""
+    readme = folder / "README.md"
+    if readme.exists():
+        text = readme.read_text(encoding="utf-8").replace("../docs/", "../")
+        lines = [re.sub(r"\]\(([\w-]+)(/README\.md)?\)", r"](\1/index.md)", text)]
+    else:
+        lines = [f"# {name}", ""]
+    for path in sorted(p for p in folder.iterdir() if p != readme and p.name[:2] != "__"):
+        target = f"{path.name}/index.md" if path.is_dir() else path.name
+        lines.append(f"- [{path.name}]({target})")
+    return File.generated(config, f"{name}/index.md", content="\n".join(lines) + "\n")
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Point links that leave `docs` at what the site has instead."""
+    # A package's README lies one folder deeper in the repository than its page in the site.
+    depth = page.file.src_uri.count("/")
+
+    def inside(match: re.Match[str]) -> str:
+        _, kind, rest, anchor = match.groups()
+        path = ROOT / kind / (rest or "").strip("/")
+        target = path.relative_to(ROOT).as_posix()
+        if path.name == "README.md":
+            target = path.parent.relative_to(ROOT).as_posix()
+            target += ".md" if kind in KINDS else "/index.md"
+        elif path.is_dir():
+            target += "/index.md"
+        return f"]({'../' * depth}{target}{anchor or ''})"
+
+    if page.file.src_uri.startswith("packages/"):
+        # Where the README lies, its examples lie beside it.
+        package = page.file.src_uri.removeprefix("packages/").removesuffix(".md")
+        markdown = re.sub(r"\]\(examples\)", "](examples/index.md)", markdown)
+        markdown = markdown.replace("](examples/", f"]({package}/examples/")
+    return OUTSIDE.sub(inside, markdown)

@@ -1,0 +1,102 @@
+"""Other ways to a plan, for a number of training steps that the caller allows."""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import optuna
+import torch
+import torch.nn.functional as F
+from effconv_core import SearchableCNN, apply_plan
+from effconv_core.training import make_optimizer
+from torch import Tensor, nn
+
+from tools.studies.small_spaces import Space
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+
+START = 8  # plans
+SMOOTHED = 10  # last steps of a trial whose mean training loss is its value
+
+
+def steps_allowed(space: Space) -> int:
+    """Give a fifth of the steps of one training from scratch."""
+    return len(space.batches("train", 0)) * space.train.epochs // 5
+
+
+def halving(space: Space, allowed: int, seed: int) -> dict[str, int]:
+    """Train random plans, drop the worse half by training loss, and train the rest on.
+
+    Each of the three rounds costs the same.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    plans = space.plans()
+    order = torch.randperm(len(plans), generator=generator)[:START].tolist()
+    trials = [Trial(space, plans[i], seed) for i in order]
+    rounds = START.bit_length() - 1
+    for _ in range(rounds):
+        steps = allowed // rounds // len(trials)
+        losses = [trial.train(steps) for trial in trials]
+        best_first = sorted(range(len(trials)), key=losses.__getitem__)
+        trials = [trials[i] for i in best_first[: len(trials) // 2]]
+    return trials[0].plan
+
+
+def tpe(
+    space: Space, allowed: int, seed: int, criterion: Criterion = F.cross_entropy
+) -> dict[str, int]:
+    """Let Optuna's TPE propose sizes, each trained for an eighth of the steps; take the best.
+
+    A proposal is a soft size for each layer; the plan nearest to it within the budget is trained.
+    """
+    searchable = SearchableCNN(space.network(0))
+    largest = searchable.config.largest
+    best: tuple[float, dict[str, int]] = (float("inf"), {})
+    study = optuna.create_study(
+        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=START // 2)
+    )
+    for _ in range(START):
+        proposal = study.ask()
+        soft_sizes = [proposal.suggest_float(n, 1, largest) for n in searchable.layers]
+        sizes = searchable.nearest_sizes(soft_sizes, space.budget)
+        plan = dict(zip(searchable.layers, sizes, strict=True))
+        loss = Trial(space, plan, seed, criterion).train(allowed // START)
+        study.tell(proposal, loss)
+        best = min(best, (loss, plan), key=lambda entry: entry[0])
+    return best[1]
+
+
+class Trial:
+    """One plan in training, as in the ground truth but at a constant rate."""
+
+    def __init__(
+        self,
+        space: Space,
+        plan: dict[str, int],
+        seed: int,
+        criterion: Criterion = F.cross_entropy,
+    ) -> None:
+        self.plan, self.criterion = plan, criterion
+        generator = torch.Generator().manual_seed(seed)
+        self.cnn: nn.Module = apply_plan(space.network(seed), plan, generator=generator)
+        self.cnn = self.cnn.to(memory_format=torch.channels_last).train()
+        self.optimizer = make_optimizer(self.cnn.parameters(), space.train)
+        self.batches = self._batches(space, seed)
+
+    @staticmethod
+    def _batches(space: Space, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = space.batches("train", seed)
+        for epoch in itertools.count():
+            batches.set_epoch(epoch)
+            yield from list(batches)  # other trials set the epoch of the same batches
+
+    def train(self, steps: int) -> float:
+        """Train on; give the mean loss of the last steps."""
+        losses = []
+        for images, labels in itertools.islice(self.batches, steps):
+            loss = self.criterion(self.cnn(images), labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.item())
+        last = losses[-SMOOTHED:]
+        return sum(last) / len(last)

@@ -1,0 +1,1 @@
+"""What several rooms of the tools share: command lines, rows, statistics, memory, Markdown."""

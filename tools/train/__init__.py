@@ -1,0 +1,1 @@
+"""Commands that train networks whose sizes are learned in other ways."""

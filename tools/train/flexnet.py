@@ -1,0 +1,349 @@
+"""`hatch run train:flexnet`: train a FlexNet, whose kernel sizes are learned on the way."""
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import effconv_models
+import torch
+import tyro
+from effconv_core import SizePlan, figures
+from effconv_core.endings import check_device
+from effconv_core.io.atomic import write_tensors, write_text
+from effconv_core.meter import progress_bar, step_meter
+from effconv_core.run_files import REPORT, Metrics, begun, seconds_per_epoch, write_result
+from effconv_core.run_folder import read_config
+from effconv_core.run_names import check_name, name_of
+from effconv_core.short_report import made_with
+from effconv_core.training import TRAIN_RECIPES, TrainConfig, TrainStep, evaluate, train
+from effconv_data import Batches
+from effconv_models import (
+    FlexConvConfig,
+    anti_aliasing,
+    create_model,
+    effective_sizes,
+    flexnet3,
+    flexnet5,
+    flexnet16,
+    left_alone,
+    list_models,
+    mask_parameters,
+    to_plain,
+    with_flexconv,
+)
+from effconv_models.flexconv import flexconvs
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from tools.presets import data_note, make_batches
+from tools.support.console import run_and_report
+
+FLEXNETS = {f.__name__: f for f in (flexnet3, flexnet5, flexnet16)}
+
+
+@dataclass(frozen=True)
+class FlexNetOptions:
+    """Train a FlexNet, or another network with FlexConv in place of its convolutions.
+
+    The defaults are the paper's settings for CIFAR-10.
+    """
+
+    data: Literal["cifar10", "mnist", "demo"] = "cifar10"
+    model: str = "flexnet16"
+    """`flexnet3`, `flexnet5`, `flexnet16`, or a name of effconv_models, in which every convolution
+    of more than one tap but the first is then replaced."""
+    channels: int | None = None
+    """Of a FlexNet's first convolution; the model's own when None."""
+    dropout: float = 0.2
+    """Of a FlexNet's blocks."""
+    conv: FlexConvConfig = field(default_factory=FlexConvConfig)
+    train: TrainConfig = field(default_factory=lambda: replace(TRAIN_RECIPES["flexconv"], lr=1e-2))
+    mask_lr_factor: float = 0.1
+    """Learning rate of the masks over that of the rest."""
+    aliasing: float = 0.0
+    """Weight of the penalty on frequencies that the grids cannot hold; the paper's is 0.1."""
+    limit: int | None = None
+    """Pictures of the training set, at the most; all when None. The test set stays whole."""
+    seed: int = 0
+    """Of data order, augmentation, initial values and dropout."""
+    scale: float = 8.0
+    """Width in pixels of the pattern that carries the class in the demo's images."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """`cpu`, `cuda` or one of several, such as `cuda:1`."""
+    runs: Path = Path("runs")
+    """Folder of all runs."""
+    name: str = ""
+    """Name of the run's folder; made from data and model when empty."""
+    overwrite: bool = False
+    """Delete a run of this name and start again."""
+
+    def __post_init__(self) -> None:
+        for name in ("mask_lr_factor", "aliasing"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; it must be 0 or more, and finite"
+                )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; pass 0 for none, or a number below 1")
+        check_device(self.device)
+
+
+def make_network(options: FlexNetOptions, batches: Batches) -> tuple[nn.Module, dict[str, str]]:
+    """Give the network, and the convolutions that stayed as they were, with the reasons."""
+    generator = torch.Generator().manual_seed(options.seed)
+    channels, *size = batches.image_shape
+    if options.model in FLEXNETS:
+        widths = {} if options.channels is None else {"channels": options.channels}
+        network = FLEXNETS[options.model](
+            in_channels=channels,
+            num_classes=batches.num_classes,
+            image_size=size,
+            dropout=options.dropout,
+            config=options.conv,
+            generator=generator,
+            **widths,
+        )
+        return network, {}
+    if options.model not in list_models():
+        known = [*FLEXNETS, *list_models()]
+        raise ValueError(f"model {options.model!r} is unknown; pass one of {', '.join(known)}")
+    model = create_model(
+        options.model,
+        in_channels=channels,
+        num_classes=batches.num_classes,
+        generator=generator,
+    )
+    example = torch.zeros(1, *batches.image_shape)
+    network = with_flexconv(model, example, config=options.conv, generator=generator)
+    return network, left_alone(model)
+
+
+def parameter_groups(network: nn.Module, mask_lr_factor: float = 0.1) -> list[dict[str, Any]]:
+    """Give the groups for `train`: the masks have a learning rate of their own."""
+    masks = mask_parameters(network)
+    of_masks = {id(mask) for mask in masks}
+    return [
+        {"params": [p for p in network.parameters() if id(p) not in of_masks], "factor": 1.0},
+        {"params": masks, "factor": mask_lr_factor},
+    ]
+
+
+def mask_meter(
+    network: nn.Module, metrics: Metrics, steps_per_epoch: int
+) -> Callable[[TrainStep], None]:
+    """Give an `on_step` that writes masks and sizes at the end of every epoch."""
+
+    def on_step(step: TrainStep) -> None:
+        if step.step + 1 < steps_per_epoch:
+            return
+        masks = [layer.mask.tolist() for layer in flexconvs(network).values()]
+        metrics.log(
+            "masks",
+            step.epoch,
+            (step.epoch + 1) * steps_per_epoch,
+            means=[[round(mean, 5) for mean, _ in mask] for mask in masks],
+            widths=[[round(width, 5) for _, width in mask] for mask in masks],
+            sizes=[list(layer.effective_size) for layer in flexconvs(network).values()],
+        )
+
+    return on_step
+
+
+def run(options: FlexNetOptions, console: Console) -> Path:
+    """Train, test and report; give the run's folder.
+
+    Raises:
+        FileExistsError: if the run is finished or was made with other settings.
+        FloatingPointError: if the loss of an epoch is not finite.
+        ValueError: for what the network or the data refuse.
+    """
+
+    if options.name:
+        check_name(options.name)
+
+    def batches(split: str, batch_size: int, limit: int | None = None) -> Batches:
+        return make_batches(
+            options.data,
+            split,
+            batch_size=batch_size,
+            device=options.device,
+            seed=options.seed,
+            scale=options.scale,
+            limit=limit,
+        )
+
+    train_batches = batches("train", options.train.batch_size, options.limit)
+    network, others = make_network(options, train_batches)
+    network = network.to(options.device)
+    folder = options.runs / (options.name or name_of(options.data, options.model))
+    settings = asdict(options)
+    for place in ("runs", "name", "overwrite"):
+        del settings[place]
+    note = data_note(options.data)
+    with begun(folder, settings, note, overwrite=options.overwrite) as goes_on:
+        if goes_on:
+            console.print(f"going on with the interrupted run {folder}")
+        _do(folder, options, network, others, train_batches, batches("test", 500), console)
+    return folder
+
+
+def _do(
+    folder: Path,
+    options: FlexNetOptions,
+    network: nn.Module,
+    others: dict[str, str],
+    train_batches: Batches,
+    test_batches: Batches,
+    console: Console,
+) -> None:
+    """Do what is left of a run."""
+    metrics = Metrics(folder)
+    with progress_bar(console) as progress:
+        steps = len(train_batches)
+        meters = (
+            step_meter(
+                progress, metrics, "train", epochs=options.train.epochs, steps_per_epoch=steps
+            ),
+            mask_meter(network, metrics, steps),
+        )
+        train(
+            network,
+            train_batches,
+            options.train,
+            checkpoint=folder / "train.safetensors",
+            on_step=lambda step: [meter(step) for meter in meters],
+            groups=parameter_groups(network, options.mask_lr_factor),
+            penalty=(lambda: options.aliasing * anti_aliasing(network))
+            if options.aliasing
+            else None,
+            seed=options.seed,
+        )
+    accuracy = evaluate(network, test_batches)
+    metrics.close()
+    plan = SizePlan(
+        effective_sizes(network),
+        model=type(network).__name__,
+        versions={"effconv-models": effconv_models.__version__, "torch": torch.__version__},
+    )
+    plan.save(folder / "plan.json")
+    save_weights(network, folder / "flexnet.safetensors")
+    draw(folder / "sizes.png", network, plan, metrics)
+    write_report(folder, network, accuracy, others, metrics)
+    write_result(folder, {"accuracy": accuracy, "sizes": plan.sizes})
+    console.print(layer_table(network))
+    console.print(f"test accuracy {accuracy:.2%}")
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write the weights whole or not at all."""
+    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_tensors(path, state)
+
+
+def layer_rows(network: nn.Module) -> list[tuple[str, ...]]:
+    """Give for each FlexConv (layer, channels, grid, mask's mean, mask's width, size)."""
+
+    def joined(numbers: tuple[float, ...], form: str) -> str:
+        return " x ".join(format(number, form) for number in numbers)
+
+    return [
+        (
+            name,
+            f"{layer.c_in} → {layer.c_out}",
+            joined(layer.grid, "d"),
+            joined(tuple(mean for mean, _ in layer.mask.tolist()), "+.3f"),
+            joined(tuple(width for _, width in layer.mask.tolist()), ".3f"),
+            joined(layer.effective_size, "d"),
+        )
+        for name, layer in flexconvs(network).items()
+    ]
+
+
+COLUMNS = ("layer", "channels", "grid", "mask's mean", "mask's width", "size")
+
+
+def layer_table(network: nn.Module) -> Table:
+    """Make the terminal's table of masks and sizes."""
+    table = Table(title="learned masks (height x width) and effective kernel sizes")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "layer" else "right")
+    for row in layer_rows(network):
+        table.add_row(*row)
+    return table
+
+
+def draw(path: Path, network: nn.Module, plan: SizePlan, metrics: Metrics) -> None:
+    """Draw the size of each layer, and how the masks' widths went."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    figures.draw_sizes({"effective size": plan}, left)
+    start = [layer.config.mask_width for layer in flexconvs(network).values()]
+    rows = [row["widths"] for row in metrics.rows() if row["phase"] == "masks"]
+    courses = [start, *([sum(widths) / len(widths) for widths in row] for row in rows)]
+    for name, course in zip(plan, zip(*courses, strict=True), strict=True):
+        right.plot(range(len(courses)), course, label=name, linewidth=1)
+    right.set(
+        title="width of the masks, mean of both axes",
+        xlabel="epoch",
+        ylabel="width (half the grid is 1)",
+    )
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.legend(fontsize=5, ncols=2)
+    figures.save_figure(figure, path)
+
+
+def write_report(
+    folder: Path,
+    network: nn.Module,
+    accuracy: float,
+    others: dict[str, str],
+    metrics: Metrics,
+) -> None:
+    """Write `report.md` from what the run has measured."""
+    config = read_config(folder)
+    settings = config.settings
+    parameters, plain = (
+        sum(p.numel() for p in model.parameters()) for model in (network, to_plain(network))
+    )
+    seconds = seconds_per_epoch(metrics, "train")
+    limited = "" if settings["limit"] is None else f", the first {settings['limit']:,} pictures"
+    told = "; ".join(f"`{name}` {reason}" for name, reason in others.items())
+    lines = [
+        f"# {folder.name}",
+        "",
+        f"{settings['model']} on {settings['data']}{limited}. Data: {config.environment['data']}.",
+        "",
+        "| network | parameters | test accuracy |",
+        "|---|---|---|",
+        f"| FlexConv | {parameters:,} | {accuracy:.2%} |",
+        "",
+        f"With plain convolutions of the learned sizes (`to_plain`) it has {plain:,} parameters.",
+        "",
+        f"Training: {settings['train']['epochs']} epoch(s), {seconds:.1f} s each.",
+        "",
+        f"Every mask started at mean 0 and width {settings['conv']['mask_width']}, on a grid from "
+        "-1 to 1; numbers are height x width.",
+        *(["", f"Left as they were: {told}."] if told else []),
+        "",
+        "![sizes](sizes.png)",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        "|---" * len(COLUMNS) + "|",
+        *(f"| {' | '.join(row)} |" for row in layer_rows(network)),
+    ]
+    write_text(folder / REPORT, "\n".join([*lines, *made_with(config)]))
+
+
+def command(arguments: list[str], console: Console) -> Path:
+    """Run a command line."""
+    return run(tyro.cli(FlexNetOptions, args=arguments, prog="train:flexnet"), console)
+
+
+if __name__ == "__main__":
+    sys.exit(run_and_report("train:flexnet", command))
