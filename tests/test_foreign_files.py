@@ -56,7 +56,7 @@ def test_a_list_is_written_over_itself_and_its_failed_runs_are_tried_again(tmp_p
     for _ in range(2):
         write_list(path, runs, ["results.jsonl"])
         (tmp_path / "results.jsonl").write_text("")
-        work(path, quiet())
+        work(tmp_path / "a", runs[0], quiet())
         assert (tmp_path / "a" / "failed.json").exists()
         assert (tmp_path / "a" / MARKER).exists()
 
@@ -67,7 +67,7 @@ def test_a_worker_begins_no_run_in_a_folder_that_became_somebodys(tmp_path):
     (tmp_path / "a" / "thesis.tex").write_text("mine")
     before = files(tmp_path)
     with pytest.raises(FileExistsError, match=r"holds thesis\.tex"):
-        work(tmp_path / "list.json", quiet())
+        work(tmp_path / "a", Run("a", "b:c"), quiet())
     assert files(tmp_path) == before
 
 

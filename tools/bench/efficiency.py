@@ -18,6 +18,7 @@ from effconv_core.io.atomic import write_text
 from effconv_core.run_files import environment
 from effconv_kernels import assemble_kernels
 from effconv_models import WideResNet, create_model
+from rich.console import Console
 from torch import Tensor, nn
 
 from tools.bench.core import BenchOptions, interleave, quantiles, run_bench, write

@@ -75,6 +75,7 @@ def local(path: Path, workers: int) -> Engine:
     def begin(number: int) -> loky.ProcessPoolExecutor:
         own = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
         log = path.absolute().with_suffix(f".worker-{number + 1}.log")
+        open_to_append(log).close()  # refused here, where it is a link, and not in a process
         return loky.ProcessPoolExecutor(
             max_workers=1,
             env={"OMP_NUM_THREADS": threads, **own},

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from effconv_core.io.atomic import append_text, write_text
-from effconv_core.io.read_json import in_brief, read_lines
+from effconv_core.io.read_json import LINES, in_brief, read_limited, read_lines
 from rich.console import Console
 
 from tools.support.console import plain_bar
@@ -28,6 +28,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             if isinstance(row, ValueError):
                 raise row
             rows.append(row)
+        if not rows and path.stat().st_size and read_limited(path, LINES)[:1] != b"{":
+            raise ValueError(f"{path} holds no row of results; name another file")
     return rows
 
 
