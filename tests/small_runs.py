@@ -12,8 +12,9 @@ from effconv_core.torchrun import Ranks
 from rich.console import Console
 from torch import nn
 
-from tools import flexnet, multi_resolution, search
+from tools import search
 from tools.queue import sweep
+from tools.train import flexnet, multi_resolution
 
 BUDGET = 346
 PLAN = {"2": 3}

@@ -25,7 +25,7 @@ from tests.small_runs import (
     sweep_search,
     write_plan,
 )
-from tools import sweep
+from tools.queue import sweep
 
 SEED0 = "demo-demo-10684-default-seed0"  # that of the sweep
 NAMES = ("a", "b", SEED0)

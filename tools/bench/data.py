@@ -155,12 +155,6 @@ def run(options: DataOptions, console: Console) -> None:
         least, middle, most = (f(values) / used[name] for f in (min, statistics.median, max))
         told = f"{middle:,.0f}", f"{least:,.0f} to {most:,.0f}", f"{middle / plain:.2f}"
         rows.append((name, *told))
-    show(
-        console,
-        f"CIFAR-10, {options.form} batches of {options.batch_size}, {cores} cores",
-        ("side", "images/s a core, median", "least to most", "times webdataset's"),
-        rows,
-    )
     content = {
         "form": options.form,
         "batch_size": options.batch_size,
@@ -171,6 +165,12 @@ def run(options: DataOptions, console: Console) -> None:
         "environment": environment("cpu"),
     }
     write(content, options.out, console)
+    show(
+        console,
+        f"CIFAR-10, {options.form} batches of {options.batch_size}, {cores} cores",
+        ("side", "images/s a core, median", "least to most", "times webdataset's"),
+        rows,
+    )
 
 
 if __name__ == "__main__":

@@ -96,6 +96,8 @@ def run(options: FftOptions, console: Console) -> None:
     """Time all sizes, say where the ways cross, and write the result."""
     rows = [time_kernel(options, c, s) for c in options.channels for s in options.sizes]
     found = {c: crossover([r for r in rows if r["channels"] == c]) for c in options.channels}
+    fewest = {str(channels): taps for channels, taps in found.items()}
+    write(result(options, fft_faster_from_taps=fewest, rows=rows), options.out, console)
     show(
         console,
         f"forward and backward, batch {options.batch_size}, medians, ms",
@@ -113,8 +115,6 @@ def run(options: FftOptions, console: Console) -> None:
     for channels, taps in found.items():
         told = f"from {taps} taps on" if taps else "at no size"
         console.print(f"{channels} channels: FFT is faster {told}")
-    fewest = {str(channels): taps for channels, taps in found.items()}
-    write(result(options, fft_faster_from_taps=fewest, rows=rows), options.out, console)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,8 @@ def time_plans(options: LatencyOptions) -> list[dict]:
 def run(options: LatencyOptions, console: Console) -> None:
     """Time tables and networks, say how far they are apart, and write the result."""
     rows = time_plans(options)
+    worst = max(abs(row["error"]) for row in rows)
+    write(result(options, largest_error=worst, plans=rows), options.out, console)
     show(
         console,
         f"{options.model}, batch {options.batch_size}, medians of rounds, ms",
@@ -110,9 +112,7 @@ def run(options: LatencyOptions, console: Console) -> None:
             for row in rows
         ],
     )
-    worst = max(abs(row["error"]) for row in rows)
     console.print(f"largest error of the medians: {worst:.1%}")
-    write(result(options, largest_error=worst, plans=rows), options.out, console)
 
 
 if __name__ == "__main__":

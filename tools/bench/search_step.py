@@ -64,13 +64,13 @@ def time_pairs(options: SearchStepOptions) -> dict:
 def run(options: SearchStepOptions, console: Console) -> None:
     """Time both steps, say how they compare, and write the result."""
     found = time_pairs(options)
+    write(result(options, **found), options.out, console)
     for name, value in found["seconds"].items():
         console.print(
             f"{name:>6} step: median {value['median']:.4f} s, "
             f"20th to 80th percentile {value['p20']:.4f} to {value['p80']:.4f} s"
         )
     console.print(f"search / plain: {found['ratio_of_medians']:.3f} (ratio of medians)")
-    write(result(options, **found), options.out, console)
 
 
 if __name__ == "__main__":
