@@ -240,14 +240,18 @@ def test_a_killed_process_takes_its_workers_along_and_is_taken_up(shards, run, t
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to one process")
-def test_control_c_ends_quietly_and_is_taken_up(run, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [("SIGINT", 130, "interrupted"), ("SIGHUP", 129, "stopped by SIGHUP")],
+)
+def test_what_a_terminal_sends_ends_quietly_and_is_taken_up(number, status, word, run, tmp_path):
     source, out = write_mnist(tmp_path / "large", train=4000), tmp_path / "out"
     process = start(source, out)
     wait_for(process, out, 20)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.Signals[number])
     told, errors = process.communicate()
-    assert process.returncode == 130
-    assert errors == "effconv-data: interrupted; the same command goes on from what is complete\n"
+    assert process.returncode == status
+    assert errors == f"effconv-data: {word}; the same command goes on from what is complete\n"
     assert "Traceback" not in told
     words = ["prepare", "mnist", "--source", source, "--no-checksum", "--shard-samples", 10]
     assert "shards of an interrupted run were kept" in run(*words, "--out", out)[1]

@@ -1,5 +1,6 @@
 """The command `effconv-data`: a word that names what to do, then its options."""
 
+import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,8 @@ from effconv_data.index import read_index
 from effconv_data.io.terminal import make_outputs_total, printable
 from effconv_data.prepare import OnProgress, Prepared, Progress, prepare, prepare_folder
 from effconv_data.sheet import draw_sheet, is_sheet, save_sheet
+from effconv_data.processes import HangupError, hangup_interrupts
+from effconv_data.sheet import draw_sheet
 from effconv_data.verify import verify
 
 __all__ = ["main"]
@@ -224,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give the exit code.
 
     0 is success, 1 is a set that is not right, 2 is an error of the user's, told in a sentence, and
-    130 is Ctrl-C.
+    130 is Ctrl-C, and 129 a terminal that was closed.
     """
     make_outputs_total()
     command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
@@ -236,7 +239,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(errors, f"command {command!r} is unknown; pass one of {', '.join(COMMANDS)}")
         return 2
     try:
-        return COMMANDS[command](rest, console)
+        with hangup_interrupts():
+            return COMMANDS[command](rest, console)
+    except HangupError:
+        with contextlib.suppress(OSError):  # where the terminal is gone nothing can be told
+            _complain(errors, "stopped by SIGHUP; the same command goes on from what is complete")
+        return 129
     except KeyboardInterrupt:
         _complain(errors, "interrupted; the same command goes on from what is complete")
         return 130

@@ -13,7 +13,33 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["in_order"]
+__all__ = ["HangupError", "hangup_interrupts", "in_order"]
+
+HANGUP = getattr(signal, "SIGHUP", None)  # where there are terminals that can be closed
+INTERRUPTS = [signal.SIGINT, *([] if HANGUP is None else [HANGUP])]
+
+
+class HangupError(KeyboardInterrupt):
+    """The terminal was closed."""
+
+
+@contextmanager
+def hangup_interrupts() -> Iterator[None]:
+    """Raise `HangupError` when the terminal is closed; not where that is ignored, as by nohup."""
+    main = threading.current_thread() is threading.main_thread()
+    if HANGUP is None or not main or signal.getsignal(HANGUP) is not signal.SIG_DFL:
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        signal.signal(HANGUP, signal.SIG_IGN)  # the shell may send a second one
+        raise HangupError
+
+    signal.signal(HANGUP, stop)
+    try:
+        yield
+    finally:
+        signal.signal(HANGUP, signal.SIG_DFL)
 
 
 def in_order(
@@ -49,7 +75,7 @@ def in_order(
     ) as pool:
         try:
             for task in tasks:
-                with _ctrl_c_waits():
+                with _interrupts_wait():
                     waiting.append(pool.submit(function, *task))
                 if len(waiting) > workers + 1:
                     yield waiting.popleft().result()
@@ -66,32 +92,36 @@ def in_order(
 
 
 @contextmanager
-def _ctrl_c_waits() -> Iterator[None]:
-    """Let Ctrl-C raise its error after a task is handed over, which may fork a worker.
+def _interrupts_wait() -> Iterator[None]:
+    """Let what interrupts raise its error after a task is handed over, which may fork a worker.
 
     Amid a fork Python prints and drops the error, and a worker that has just begun would end by it.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
+    before = {number: signal.getsignal(number) for number in INTERRUPTS}
+    before = {number: handler for number, handler in before.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
+        before = {}
     came = []
-    signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    for number in before:
+        signal.signal(number, lambda number, _: came.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-        if came:
-            signal.raise_signal(signal.SIGINT)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it when it is killed.
+    """Leave interruptions to the parent, and do not outlive it when it is killed.
 
-    A terminal sends Ctrl-C to the workers too. One that it stops while it hands over a result
-    leaves half of that in the pipe, for whose rest the parent would wait without end.
+    A terminal sends Ctrl-C, and SIGHUP when it is closed, to the workers too. One that it stops
+    while it hands over a result leaves half of that in the pipe, for whose rest the parent would
+    wait without end.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # and not the parent's handler, which may raise
 
     def wait() -> None:
