@@ -228,10 +228,10 @@ def _plan_found(
         cost = searchable.cost(sizes)
         if plan.cost != cost:
             raise ValueError(f"its cost is {plan.cost}, and its sizes cost {cost}")
-        for bound in searchable.bounds(budget):
+        for limit in searchable.constraints(budget):
             # What is measured may have another cost each time.
-            if bound.budget.counter is None and not bound.low <= cost <= bound.high:
-                raise ValueError(f"its cost is {cost}, and the budget is {bound}")
+            if limit.budget.counter is None and not limit.low <= cost <= limit.high:
+                raise ValueError(f"its cost is {cost}, and the budget is {limit}")
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{checkpoint} holds a plan that this search cannot have found: {error}; delete it to "
