@@ -33,7 +33,7 @@ from tools.support.console import show
 EPOCH_SECONDS, RATIO = 2.0, 1.2
 """Targets on an H200: a training epoch, and a search epoch over it."""
 PICTURES = 50_000
-LEAST = 5  # rounds that are counted in any case
+COUNTED_ANYWAY = 5  # rounds
 CUDA = torch.cuda.is_available()
 
 
@@ -249,7 +249,7 @@ def time_ways(options: TrainingOptions, console: Console, began: float) -> dict[
         options.rounds,
         device=options.device,
         before=lambda: of_batches.extend(interleave({"": fetch}, 1, device=options.device)[""]),
-        until=lambda counted: counted >= LEAST and passed(began, options, 2 / 3),
+        until=lambda counted: counted >= COUNTED_ANYWAY and passed(began, options, 2 / 3),
     )
     seconds = {
         name: [turn / options.steps for turn in own]

@@ -88,6 +88,19 @@ def test_a_page_tells_of_every_device_that_there_is_a_result_of(tmp_path):
     assert efficiency_page.efficiency_page(path, tmp_path).count("Not yet measured.") == 2
 
 
+def test_processes_side_by_side_and_ways_without_time_are_told(tmp_path):
+    raw = json.loads((ROOT / "results/throughput-cpu.json").read_text())
+    name = raw["epochs"]["training"]["way"]
+    raw["seconds"][name]["median"] = 0.25
+    raw["side_by_side"] = {name: {"2": {"steps_a_second": 6.4}, "4": {"steps_a_second": 7.6}}}
+    raw["left_out"] = ["one way", "another"]
+    (tmp_path / "throughput-cuda.json").write_text(json.dumps(raw))
+    page = efficiency_page.efficiency_page(tmp_path / "page.md", tmp_path)
+    assert (
+        f"side by side, {name}: 1: 4, 2: 6, 4: 8.\nLeft out for time: one way; another.\n" in page
+    )
+
+
 def test_the_command_writes_its_device_and_the_page(tmp_path, monkeypatch):
     told = {key: made_up("")["rows"][0][key] for key in ("parameters", "seconds")}
     measured = []
