@@ -9,7 +9,8 @@ import json
 import math
 import os
 import stat
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -19,6 +20,10 @@ LIMIT = 8 << 20
 """Bytes that a JSON file may have, unless its reader says otherwise."""
 DEPTH = 32
 """Lists and mappings within each other."""
+LINE = 1 << 20
+"""Bytes of a line of a file of lines."""
+LINES = 64 << 20
+"""Bytes that a file of lines may have, unless its reader says otherwise."""
 LARGEST = 2**63 - 1
 """Integers are at most this, on both sides of zero."""
 
@@ -43,7 +48,8 @@ def read_json(
         ValueError: if it is no regular file, too large, no JSON, or not of that schema; the
             sentence names the file and the place within it.
     """
-    return decode_json(read_limited(path, limit), kind, what=str(path), finite=finite)
+    text = read_limited(path, limit)
+    return decode_json(text, kind, what=str(path), limit=limit, finite=finite)
 
 
 def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
@@ -54,12 +60,7 @@ def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
         OSError: if it cannot be read.
         ValueError: if it is larger, or no regular file (a folder, a pipe, a device).
     """
-    # Without O_NONBLOCK the opening of a pipe waits for a writer.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise ValueError(f"{path} is no regular file; name a file")
-    with os.fdopen(handle, "rb") as file:
+    with _opened(path) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise ValueError(
@@ -69,8 +70,63 @@ def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
     return content
 
 
+def read_lines(
+    path: str | os.PathLike[str], kind: type[Kind], *, limit: int = LINES, finite: bool = True
+) -> Iterator[Kind | ValueError]:
+    """Read a file that holds JSON of one schema in each line.
+
+    Args:
+        path: a regular file.
+        kind: the schema of a line.
+        limit: bytes that are read of the file.
+        finite: whether NaN and infinity are refused.
+
+    Yields:
+        For each line its content, or the error that says why it has none. A last line without an
+        end, as an interruption leaves it, and empty lines are passed over. Nothing follows a line
+        of more than 1 MiB, or the limit.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        OSError: if it cannot be read.
+        ValueError: if it is no regular file.
+    """
+    with _opened(path) as file:
+        number = 0
+        while line := file.readline(LINE + 1):
+            number += 1
+            what = f"{path}, line {number}"
+            if len(line) > LINE:
+                yield ValueError(f"{what} has more than {LINE:,} bytes; the rest is not read")
+                return
+            if file.tell() > limit:
+                yield ValueError(f"{path} is read to {limit:,} bytes, which is line {number - 1}")
+                return
+            if not line.endswith(b"\n") or not line.strip():
+                continue
+            try:
+                yield decode_json(line, kind, what=what, finite=finite)
+            except ValueError as error:
+                yield error
+
+
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+    # Without O_NONBLOCK the opening of a pipe waits for a writer.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ValueError(f"{path} is no regular file; name a file")
+    return os.fdopen(handle, "rb")
+
+
 def decode_json(
-    text: str | bytes, kind: type[Kind], *, what: str = "the text", finite: bool = True
+    text: str | bytes,
+    kind: type[Kind],
+    *,
+    what: str = "the text",
+    limit: int = LIMIT,
+    finite: bool = True,
+    largest: int = LARGEST,
 ) -> Kind:
     """Decode JSON of one schema, as `read_json` does.
 
@@ -78,12 +134,19 @@ def decode_json(
         text: the JSON; bytes are UTF-8.
         kind: the schema.
         what: names the text in errors.
+        limit: characters, or bytes, that the text may have.
         finite: whether NaN and infinity are refused.
+        largest: integers are at most this, on both sides of zero.
 
     Raises:
-        ValueError: if it is no JSON, is nested more than 32 deep, holds a number that is too large
-            or text that is not Unicode, or is not of that schema.
+        ValueError: if it is longer, is no JSON, is nested more than 32 deep, holds a number that
+            is too large or text that is not Unicode, or is not of that schema.
     """
+    if len(text) > limit:
+        raise ValueError(
+            f"{what} has more than {limit:,} characters, which is all that it may have; pass what "
+            "effconv wrote"
+        )
     try:
         content = json.loads(text)
     except UnicodeDecodeError:
@@ -92,7 +155,21 @@ def decode_json(
         raise _too_deep(what) from None
     except ValueError as error:
         raise ValueError(f"{what} is no JSON ({error}); pass a file that effconv wrote") from None
-    _check_values(content, what, finite)
+    _check_values(content, what, finite, largest)
+    return conform(content, kind, what=what)
+
+
+def conform(content: Any, kind: type[Kind], *, what: str) -> Kind:
+    """Return built-in values as a value of a schema.
+
+    Args:
+        content: numbers, text, lists and mappings.
+        kind: the schema.
+        what: names the content in errors.
+
+    Raises:
+        ValueError: if the content is not of that schema; the sentence names the place within it.
+    """
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
@@ -100,7 +177,7 @@ def decode_json(
         raise ValueError(f"{what} does not hold what it should: {problem}; mend it there") from None
 
 
-def _check_values(content: Any, what: str, finite: bool) -> None:
+def _check_values(content: Any, what: str, finite: bool, largest: int) -> None:
     """Refuse what no schema can: depth, integers and text of any size, numbers that are none."""
     level, depth = [content], 0
     while level:
@@ -123,12 +200,21 @@ def _check_values(content: Any, what: str, finite: bool) -> None:
                     raise ValueError(
                         f"{what} holds {value}, and numbers are finite; write one that is"
                     )
-            elif isinstance(value, int) and abs(value) > LARGEST:
+            elif isinstance(value, int) and abs(value) > largest:
                 raise ValueError(
                     f"{what} holds an integer of {len(str(abs(value)))} digits; the largest is "
-                    f"{LARGEST}, so write a smaller one"
+                    f"{largest}, so write a smaller one"
                 )
         level, depth = below, depth + 1
+
+
+def in_brief(value: object) -> str:
+    """Return a value as an error quotes it: its representation, cut to 100 characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "an integer of more than 4,300 digits"
+    return text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"
 
 
 def _too_deep(what: str) -> ValueError:

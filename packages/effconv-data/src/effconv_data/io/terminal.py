@@ -1,6 +1,9 @@
 """Print what came from files and users: control characters are shown, never sent."""
 
+import contextlib
+import os
 import sys
+from typing import TextIO
 
 
 def printable(text: object) -> str:
@@ -15,18 +18,52 @@ def printable(text: object) -> str:
     Returns:
         The text on one line, such as `conv1\x1b[2J` for a name with an escape character.
     """
+    text = str(text)
+    if text.isprintable():
+        return text
     return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text)
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
     )
 
 
 def make_outputs_total() -> None:
-    """Let standard output and error write any character, by an escape where their encoding cannot.
+    """Let standard output and error take any character, also where nobody listens.
 
-    Otherwise an arrow in a table would end a run where the output is ASCII, or a redirect on
-    Windows.
+    What their encoding cannot write becomes an escape: an arrow in a table would otherwise end a
+    run where the output is ASCII, or a redirect on Windows. One that is closed leads nowhere.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for number in (1, 2):  # or the next file to be opened would be the standard output
+        try:
+            os.fstat(number)
+        except OSError:
+            _lead_nowhere(number)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed when Python started
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+            continue
         reconfigure = getattr(stream, "reconfigure", None)  # what a test puts there may have none
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+
+
+def write_output(text: str) -> None:
+    """Write to the standard output; where its reader has gone, write nothing more to it."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence(sys.stdout)
+
+
+def silence(stream: TextIO) -> None:
+    """Let what is written to a stream from now on lead nowhere."""
+    with contextlib.suppress(OSError, ValueError):  # it may be no file of the system
+        _lead_nowhere(stream.fileno())
+
+
+def _lead_nowhere(number: int) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
