@@ -126,9 +126,10 @@ def test_strings_are_read_too(tmp_path):
 
 def graph_of(files: list[Path]) -> dict[str, set[str]]:
     modules = {name_of(source) for source in files}
-    # A module may name itself, for a process that is to begin with one of its functions.
-    found = {name_of(source): imports(source, modules) & modules for source in files}
-    return {name: others - {name} for name, others in found.items()}
+    # A program that starts itself anew names itself; that is no circle.
+    return {
+        (own := name_of(source)): (imports(source, modules) & modules) - {own} for source in files
+    }
 
 
 def circle_in(graph: dict[str, set[str]]) -> list[str]:
