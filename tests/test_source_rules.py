@@ -138,6 +138,8 @@ RULES = [
             ("tools/faults/operations.py", "shutil.copy"): IN_A_TEMPORARY_FOLDER,
             ("tools/faults/operations.py", "write_text"): IN_A_TEMPORARY_FOLDER,
             ("tools/faults/operations.py", "os.open"): IN_A_TEMPORARY_FOLDER,
+            ("tools/faults/events.py", "os.truncate"): IN_A_TEMPORARY_FOLDER,
+            ("effconv-core/io/lost_terminal.py", "os.open"): "the null device",
             ("tools/bench_data.py", "write_bytes"): IN_A_TEMPORARY_FOLDER,
             ("tools/generated_shard.py", "tarfile.open"): "to the standard output",
             ("tools/reproduce/run.py", "write_text"): "a switch of the kernel below /proc/self",
