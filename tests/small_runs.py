@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from effconv_core import SizePlan
 from effconv_core.cli import main
-from effconv_core.endings import run_command
-from effconv_core.torchrun import Ranks
+from effconv_core.cli.errors import run_command
+from effconv_core.distributed.process_group import Ranks
 from rich.console import Console
 from torch import nn
 

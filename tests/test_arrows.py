@@ -118,10 +118,10 @@ def test_strings_are_read_too(tmp_path):
     source.write_text(
         "import importlib\nfrom importlib import import_module\n"
         "import_module('effconv_data.cli')\nimportlib.import_module(f'effconv_models.{1}')\n"
-        "TABLE = {'a': 'effconv_core.search:search', 'b': 'effconv_core.search'}\n"
+        "TABLE = {'a': 'effconv_core.engine.search:search', 'b': 'effconv_core.engine.search'}\n"
     )
     found = imports(source) - {"importlib"}
-    assert found == {"effconv_data.cli", "effconv_models", "effconv_core.search"}
+    assert found == {"effconv_data.cli", "effconv_models", "effconv_core.engine.search"}
 
 
 def graph_of(files: list[Path]) -> dict[str, set[str]]:
@@ -157,3 +157,51 @@ def test_files_can_be_read_from_top_to_bottom():
     files = [source for package in MAY_IMPORT for source in sources(package)]
     lengths = {str(f.relative_to(ROOT)): len(f.read_text().splitlines()) for f in files}
     assert {name: count for name, count in lengths.items() if count > LINES} == {}
+
+
+# Floors of effconv-core, from the ground up; a room imports rooms of lower floors and itself only.
+# What lies beside the rooms has a floor too, and nothing imports the face.
+FLOORS = [
+    {"config", "rng", "version", "io", "layers"},
+    {"space", "distributed"},
+    {"plan", "cost"},
+    {"method"},
+    {"engine"},
+    {"runs", "figures"},
+    {"report"},
+    {"cli"},
+]
+MODULES = 15
+
+
+def room_of(module: str) -> str:
+    return [*module.split("."), ""][1]
+
+
+def test_every_room_of_core_has_a_floor():
+    rooms = {room_of(name_of(source)) for source in sources("effconv_core")} - {""}
+    assert rooms == set().union(*FLOORS)
+
+
+def test_a_room_of_core_imports_only_from_the_floors_below():
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    for module, others in graph_of(sources("effconv_core")).items():
+        if module == "effconv_core":  # the face imports what is public
+            continue
+        room = room_of(module)
+        for other in others:
+            below = room_of(other)
+            assert below, f"{module} imports the face"
+            assert below == room or floor[below] < floor[room], f"{module} imports {other}"
+
+
+def test_a_folder_holds_no_more_modules_than_one_reads_at_a_glance():
+    for package in MAY_IMPORT:
+        files = sources(package)
+        for folder in {source.parent for source in files}:
+            assert sum(source.parent == folder for source in files) <= MODULES, folder
+
+
+def test_files_of_tools_can_be_read_from_top_to_bottom_too():
+    lengths = {f: len(f.read_text().splitlines()) for f in (ROOT / "tools").rglob("*.py")}
+    assert {str(f): count for f, count in lengths.items() if count > LINES} == {}

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from effconv_core.run_owner import MARKER
+from effconv_core.runs.owner import MARKER
 
 from tests.small_runs import (
     COMMANDS,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from effconv_core.cli import main
-from effconv_core.run_owner import MARKER, WRITTEN
+from effconv_core.runs.owner import MARKER, WRITTEN
 from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
 from PIL import Image

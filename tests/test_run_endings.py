@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from effconv_core.run_owner import LOCK
+from effconv_core.runs.owner import LOCK
 
 from tests.small_runs import COMMANDS, effconv_search, sweep_search
 

@@ -104,7 +104,7 @@ RULES = [
         {
             ("effconv-core/claim.py", "json.loads"): LATER,
             ("effconv-core/claim.py", "read_text"): KERNEL,
-            ("effconv-core/latency.py", "read_text"): KERNEL,
+            ("effconv-core/cost/latency.py", "read_text"): KERNEL,
             ("tools/bench_cost.py", "json.loads"): OWN,
             ("tools/bench_cost.py", "read_text"): OWN,
             ("tools/bench_data.py", "read_bytes"): "the shard whose speed it measures",
@@ -150,7 +150,7 @@ RULES = [
         "PlainConsole of effconv_core.io.console, or write_output of io.terminal",
         {"effconv-core": {"io/terminal.py"}, "tools": set()},
         {
-            ("effconv-core/cli.py", "stderr.write"): "says that rich is not installed",
+            ("effconv-core/cli/__init__.py", "stderr.write"): "says that rich is not installed",
             ("tools/bench_search_step.py", "print"): "figures that it has measured",
             ("tools/faults/page.py", "print"): NAMES,
             ("tools/launch.py", "print"): "numbers that SLURM has given",

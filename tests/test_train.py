@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from effconv_core.training import TRAIN_RECIPES, TrainConfig, evaluate, rate_factor, train
+from effconv_core.engine.train import TRAIN_RECIPES, TrainConfig, evaluate, rate_factor, train
 from effconv_data import synthetic
 from torch import nn
 

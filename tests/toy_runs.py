@@ -7,8 +7,8 @@ import signal
 import time
 from pathlib import Path
 
-from effconv_core.run_folder import read_result
-from effconv_core.run_owner import LOCK
+from effconv_core.runs.owner import LOCK
+from effconv_core.runs.reader import read_result
 
 from tools.queue.run_list import Run
 

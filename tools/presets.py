@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from effconv_core import RECIPES, SearchConfig
-from effconv_core.training import TrainConfig, training_of
+from effconv_core.engine.train import TrainConfig, training_of
 from effconv_data import Batches, load, synthetic
 from effconv_models import create_model
 from torch import nn

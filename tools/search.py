@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from effconv_core.run_commands import recipe_of
-from effconv_core.run_names import check_name, name_of
+from effconv_core.cli.pipeline import SearchOptions, check_options, search_and_train
+from effconv_core.cli.resolve import Data, one_at_a_time
+from effconv_core.cli.search_train import recipe_of
+from effconv_core.distributed.process_group import OtherRankError, Ranks, joined
 from effconv_core.runs.lock import claim
-from effconv_core.sources import Data, one_at_a_time
-from effconv_core.torchrun import OtherRankError, Ranks, joined
-from effconv_core.whole_run import SearchOptions, check_options, search_and_train
+from effconv_core.runs.names import check_name, name_of
 from rich.console import Console
 
 from tools.presets import data_note, make_batches, make_network, preset

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from effconv_core import SizePlan, load
-from effconv_core.training import evaluate
+from effconv_core.engine.train import evaluate
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 from effconv_core import SizePlan, load
 from effconv_core.cli import main
-from effconv_core.comparison import outcome, warnings
-from effconv_core.run_folder import read_run
-from effconv_core.sources import make_data, make_model
-from effconv_core.training import evaluate
+from effconv_core.cli.resolve import make_data, make_model
+from effconv_core.engine.train import evaluate
+from effconv_core.report.comparison import outcome, warnings
+from effconv_core.runs.reader import read_run
 from PIL import Image
 
 OWN = """

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from effconv_core import load
-from effconv_core.torchrun import Ranks
-from effconv_core.training import evaluate
-from effconv_core.whole_run import check_options
+from effconv_core.cli.pipeline import check_options
+from effconv_core.distributed.process_group import Ranks
+from effconv_core.engine.train import evaluate
 from safetensors.torch import load_file
 
 from tests.whole import train_program

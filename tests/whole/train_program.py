@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from effconv_core.torchrun import joined
-from effconv_core.training import TrainConfig, evaluate, train
+from effconv_core.distributed.process_group import joined
+from effconv_core.engine.train import TrainConfig, evaluate, train
 from effconv_data import Batches, synthetic
 from safetensors.torch import save_file
 from torch import Tensor, nn

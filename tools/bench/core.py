@@ -10,11 +10,11 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 import tyro
-from effconv_core.endings import check_device, run_command
+from effconv_core.cli.errors import check_device, run_command
+from effconv_core.cost.latency import stopwatch
 from effconv_core.io.atomic import write_text
 from effconv_core.io.console import PlainConsole
-from effconv_core.latency import stopwatch
-from effconv_core.run_files import environment
+from effconv_core.runs.environment import environment
 from rich.console import Console
 
 

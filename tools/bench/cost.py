@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from effconv_core import SearchableCNN, apply_plan, check_ranks
+from effconv_core.distributed.consistency import data_parallel
+from effconv_core.distributed.process_group import joined
 from effconv_core.io.atomic import write_text
-from effconv_core.ranks import data_parallel
-from effconv_core.torchrun import joined
 from effconv_models import create_model
 from rich.console import Console
 from scipy.optimize import nnls

@@ -20,7 +20,7 @@ import torch
 import tyro
 import webdataset as wds
 from effconv_core.io.console import PlainConsole
-from effconv_core.run_files import environment
+from effconv_core.runs.environment import environment
 from effconv_data import load
 from effconv_data.load import KNOWN
 from rich.console import Console

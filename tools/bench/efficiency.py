@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from effconv_core import SearchableCNN
 from effconv_core.io.atomic import write_text
-from effconv_core.run_files import environment
+from effconv_core.runs.environment import environment
 from effconv_kernels import assemble_kernels
 from effconv_models import WideResNet, create_model
 from rich.console import Console

@@ -18,12 +18,12 @@ import torch
 import torch.distributed as dist
 import tyro
 from effconv_core import recipe, search
-from effconv_core.endings import run_command
+from effconv_core.cli.errors import run_command
+from effconv_core.distributed.process_group import Ranks, joined
 from effconv_core.io.console import PlainConsole
-from effconv_core.run_files import environment
-from effconv_core.torchrun import Ranks, joined
+from effconv_core.runs.environment import environment
 from effconv_data import Batches, StreamedBatches, normalize
-from effconv_data.index import Shard
+from effconv_data.shards.index import Shard
 from rich.console import Console
 from torch import Tensor, nn
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from effconv_core import SearchableCNN, SearchConfig, SizePlan, apply_plan
-from effconv_core.divergence import finite_soon
+from effconv_core.engine.nonfinite import finite_soon
 from effconv_data import load
 from effconv_models import create_model
 from rich.console import Console

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from effconv_core.endings import run_command
+from effconv_core.cli.errors import run_command
 from effconv_core.io.atomic import write_text
 
 from tools.bench import cost_page, efficiency_page

@@ -2,7 +2,7 @@
 
 import sys
 
-from effconv_core.endings import run_command
+from effconv_core.cli.errors import run_command
 
 from tools.faults.drill import main
 

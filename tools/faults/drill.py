@@ -19,7 +19,7 @@ from typing import Any
 import tyro
 from effconv_core.io.atomic import write_text
 from effconv_core.io.console import PlainConsole
-from effconv_core.run_files import environment
+from effconv_core.runs.environment import environment
 
 from tools.faults.operations import OPERATIONS, Operation, Outcome, epochs_run, start
 from tools.support.rows import append_row, read_rows

@@ -24,10 +24,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import tyro
-from effconv_core.endings import run_command
+from effconv_core.cli.errors import run_command
 from effconv_core.io.atomic import append_text, write_text
 from effconv_core.io.console import PlainConsole
-from effconv_core.run_files import environment
+from effconv_core.runs.environment import environment
 
 from tools.faults.operations import epochs_done, epochs_run, run_outcome, start
 from tools.support.rows import append_row, read_rows

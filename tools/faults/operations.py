@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from effconv_core.checkpoint import read_training_state
+from effconv_core.io.checkpoint import read_training_state
 from effconv_core.io.console import PlainConsole
-from effconv_core.run_owner import LOCK
 from effconv_core.runs.lock import is_held
+from effconv_core.runs.owner import LOCK
 from PIL import Image
 from safetensors import safe_open
 

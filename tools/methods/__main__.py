@@ -8,7 +8,7 @@ import torch
 import tyro
 from effconv_core.io.atomic import write_text
 from effconv_core.io.console import PlainConsole
-from effconv_core.run_files import environment
+from effconv_core.runs.environment import environment
 
 from tools.bench.core import write
 from tools.methods.accuracy import Training, train_method

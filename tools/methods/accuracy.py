@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from effconv_core import apply_plan, recipe, search
-from effconv_core.run_files import environment
-from effconv_core.training import evaluate, train
+from effconv_core.engine.train import evaluate, train
+from effconv_core.runs.environment import environment
 from effconv_data import Batches, load, synthetic
 from effconv_models import effective_sizes
 from torch import nn

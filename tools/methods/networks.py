@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from effconv_core import SearchableCNN, apply_plan
-from effconv_core.training import TrainConfig
+from effconv_core.engine.train import TrainConfig
 from effconv_models import (
     CifarResNet,
     FlexNet,

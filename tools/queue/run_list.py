@@ -19,10 +19,10 @@ import torch
 from effconv_core.io.atomic import remove_file, write_text
 from effconv_core.io.console import PlainConsole
 from effconv_core.io.read_json import read_json
-from effconv_core.run_files import FAILED, RESULT
-from effconv_core.run_names import check_name
-from effconv_core.run_owner import Owner, check_place, mark
 from effconv_core.runs.lock import ClaimedError, claim, is_held
+from effconv_core.runs.names import check_name
+from effconv_core.runs.owner import Owner, check_place, mark
+from effconv_core.runs.writer import FAILED, RESULT
 from rich.console import Console
 
 PATIENCE = 30.0  # seconds until a run's folder counts as held: a killed holder takes a moment to go

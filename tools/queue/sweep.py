@@ -8,13 +8,13 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import tyro
-from effconv_core.endings import run_command
+from effconv_core.cli.errors import run_command
 from effconv_core.io.atomic import write_text
 from effconv_core.io.console import PlainConsole
 from effconv_core.io.terminal import printable
-from effconv_core.run_files import RESULT
-from effconv_core.run_folder import read_result
-from effconv_core.run_names import name_of
+from effconv_core.runs.names import name_of
+from effconv_core.runs.reader import read_result
+from effconv_core.runs.writer import RESULT
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table

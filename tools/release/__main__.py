@@ -18,7 +18,7 @@ from typing import Any, Literal
 import tyro
 from effconv_core.io.atomic import remove_file, write_text
 from effconv_core.io.console import PlainConsole
-from effconv_core.run_files import environment
+from effconv_core.runs.environment import environment
 from rich.console import Console
 from rich.table import Table
 

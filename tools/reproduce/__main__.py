@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 import tyro
 from effconv_core import figures
-from effconv_core.endings import check_device, run_command
+from effconv_core.cli.errors import check_device, run_command
 from effconv_core.io.atomic import write_bytes, write_text
 from effconv_core.io.console import PlainConsole
-from effconv_core.run_files import RESULT, write_result
-from effconv_core.run_folder import read_result
-from effconv_core.run_owner import mark
+from effconv_core.runs.owner import mark
+from effconv_core.runs.reader import read_result
+from effconv_core.runs.writer import RESULT, write_result
 
 from tools.queue.launchers import Launch, launch
 from tools.queue.run_list import Run, failure, state

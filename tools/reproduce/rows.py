@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from effconv_core.training import TRAIN_RECIPES, TrainConfig
+from effconv_core.engine.train import TRAIN_RECIPES, TrainConfig
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,14 @@ from typing import Any
 
 import torch
 from effconv_core import SearchableCNN, SearchConfig, apply_plan, figures, recipe, search
+from effconv_core.engine.train import evaluate, train
 from effconv_core.io.atomic import write_tensors
-from effconv_core.meter import progress_bar, step_meter
-from effconv_core.run_files import (
-    Metrics,
-    describe,
-    environment,
-    open_run,
-    seconds_per_epoch,
-    write_result,
-)
-from effconv_core.run_folder import read_result
-from effconv_core.run_names import name_of
-from effconv_core.training import evaluate, train
+from effconv_core.runs.environment import environment
+from effconv_core.runs.metrics import Metrics, seconds_per_epoch
+from effconv_core.runs.names import name_of
+from effconv_core.runs.progress import progress_bar, step_meter
+from effconv_core.runs.reader import read_result
+from effconv_core.runs.writer import describe, open_run, write_result
 from effconv_data import Batches, load
 from effconv_models import create_model
 from rich.console import Console

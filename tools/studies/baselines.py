@@ -7,7 +7,7 @@ import optuna
 import torch
 import torch.nn.functional as F
 from effconv_core import SearchableCNN, apply_plan
-from effconv_core.training import make_optimizer
+from effconv_core.engine.train import make_optimizer
 from torch import Tensor, nn
 
 from tools.studies.small_spaces import Space

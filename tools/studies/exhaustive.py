@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 import tyro
 from effconv_core import apply_plan
+from effconv_core.engine.train import evaluate, train
 from effconv_core.io.console import PlainConsole
-from effconv_core.run_files import environment
-from effconv_core.training import evaluate, train
+from effconv_core.runs.environment import environment
 
 from tools.presets import data_note
 from tools.studies.small_spaces import TABLES

@@ -17,7 +17,7 @@ import torch
 import tyro
 from effconv_core import PlanScore, SearchableCNN, rank_plan, recipe, search
 from effconv_core.io.console import PlainConsole
-from effconv_core.run_files import environment
+from effconv_core.runs.environment import environment
 
 from tools.studies.baselines import halving, steps_allowed, tpe
 from tools.studies.exhaustive import FOLDER

@@ -9,7 +9,7 @@ from itertools import product
 
 import torch
 from effconv_core import SearchableCNN
-from effconv_core.training import TrainConfig
+from effconv_core.engine.train import TrainConfig
 from effconv_data import Batches, load, synthetic
 from effconv_models import CifarResNet
 from torch import nn

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from effconv_core.endings import run_command
+from effconv_core.cli.errors import run_command
 from effconv_core.io.console import PlainConsole
 from rich.console import Console
 from rich.progress import (

@@ -11,14 +11,15 @@ import effconv_models
 import torch
 import tyro
 from effconv_core import SizePlan, figures
-from effconv_core.endings import check_device
+from effconv_core.cli.errors import check_device
+from effconv_core.engine.train import TRAIN_RECIPES, TrainConfig, TrainStep, evaluate, train
 from effconv_core.io.atomic import write_tensors, write_text
-from effconv_core.meter import progress_bar, step_meter
-from effconv_core.run_files import REPORT, Metrics, begun, seconds_per_epoch, write_result
-from effconv_core.run_folder import read_config
-from effconv_core.run_names import check_name, name_of
-from effconv_core.short_report import made_with
-from effconv_core.training import TRAIN_RECIPES, TrainConfig, TrainStep, evaluate, train
+from effconv_core.report.markdown import made_with
+from effconv_core.runs.metrics import Metrics, seconds_per_epoch
+from effconv_core.runs.names import check_name, name_of
+from effconv_core.runs.progress import progress_bar, step_meter
+from effconv_core.runs.reader import read_config
+from effconv_core.runs.writer import REPORT, begun, write_result
 from effconv_data import Batches
 from effconv_models import (
     FlexConvConfig,
@@ -34,7 +35,7 @@ from effconv_models import (
     to_plain,
     with_flexconv,
 )
-from effconv_models.flexconv import flexconvs
+from effconv_models.flexconv.conv import flexconvs
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.console import Console

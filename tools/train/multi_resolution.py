@@ -14,12 +14,13 @@ from typing import Literal
 
 import torch
 import tyro
-from effconv_core.endings import check_device
+from effconv_core.cli.errors import check_device
+from effconv_core.engine.train import TrainConfig, evaluate, train
 from effconv_core.io.atomic import write_tensors
-from effconv_core.meter import progress_bar, step_meter
-from effconv_core.run_files import Metrics, begun, write_result
-from effconv_core.run_names import check_name, name_of
-from effconv_core.training import TrainConfig, evaluate, train
+from effconv_core.runs.metrics import Metrics
+from effconv_core.runs.names import check_name, name_of
+from effconv_core.runs.progress import progress_bar, step_meter
+from effconv_core.runs.writer import begun, write_result
 from effconv_data import Batches, ResidentBatches
 from effconv_models import (
     MultiResolutionNet,
@@ -33,7 +34,7 @@ from effconv_models import (
     predefined_resolutions,
     prune,
 )
-from effconv_models.multi_resolution import BlockKind
+from effconv_models.multi_resolution.network import BlockKind
 from rich.console import Console
 from torch import Tensor, nn
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from effconv_core import figures
 from effconv_core.io.atomic import write_text
-from effconv_core.run_files import REPORT, Metrics, seconds_per_epoch
-from effconv_core.run_folder import read_config
-from effconv_core.short_report import made_with
+from effconv_core.report.markdown import made_with
+from effconv_core.runs.metrics import Metrics, seconds_per_epoch
+from effconv_core.runs.reader import read_config
+from effconv_core.runs.writer import REPORT
 from effconv_models import MultiResolutionNet, learned_depth
 from matplotlib.figure import Figure
 from rich.table import Table

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from effconv_core import SearchableCNN, apply_plan
-from effconv_core.training import train
+from effconv_core.engine.train import train
 from torch import Tensor, nn
 
 from tools.studies.small_spaces import TOLERANCE, Space

@@ -9,8 +9,8 @@ from typing import Any
 import optuna
 import torch
 from effconv_core import SearchableCNN, apply_plan, search
-from effconv_core.run_files import environment
-from effconv_core.training import evaluate, train
+from effconv_core.engine.train import evaluate, train
+from effconv_core.runs.environment import environment
 
 from tools.presets import data_note
 from tools.studies.baselines import tpe

@@ -5,7 +5,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from effconv_core import SearchConfig, recipe
-from effconv_core.training import TRAIN_RECIPES, TrainConfig
+from effconv_core.engine.train import TRAIN_RECIPES, TrainConfig
 from effconv_data import Batches, load
 
 from tools.studies.small_spaces import ADAM, Space

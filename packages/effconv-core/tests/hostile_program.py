@@ -26,9 +26,9 @@ from effconv_core import (
     load_training_state,
     save,
 )
-from effconv_core.checkpoint import _digest
 from effconv_core.cli import main
-from effconv_core.run_folder import read_result, read_run
+from effconv_core.io.checkpoint import _digest
+from effconv_core.runs.reader import read_result, read_run
 from safetensors import safe_open
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset

@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from effconv_core import SearchableCNN, check_ranks, recipe, search
-from effconv_core.ranks import data_parallel
-from effconv_core.torchrun import joined
+from effconv_core.distributed.consistency import data_parallel
+from effconv_core.distributed.process_group import joined
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -181,7 +181,7 @@ def differing(group: dist.ProcessGroup, device: str, what: str) -> None:
             if what == "killed":
                 os.kill(os.getpid(), 9)
 
-    with patch.object(sys.modules["effconv_core.search"], "SearchableCNN", Remembered):
+    with patch.object(sys.modules["effconv_core.engine.search"], "SearchableCNN", Remembered):
         search(
             Network().to(device),
             Part(rank, world_size, torch.float32, steps),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from effconv_core import SizePlan
 from effconv_core.cli import main
-from effconv_core.endings import run_command
+from effconv_core.cli.errors import run_command
 from effconv_core.io.console import PlainConsole
 from rich.table import Table
 
@@ -99,7 +99,7 @@ def test_a_search_shows_nothing_before_it_is_saved(tmp_path, monkeypatch):
             assert "seconds" in json.loads(rows[-1])
 
     monkeypatch.setattr(
-        "effconv_core.run_commands.PlainConsole", lambda **options: BrokenConsole(look)
+        "effconv_core.cli.search_train.PlainConsole", lambda **options: BrokenConsole(look)
     )
     assert main(WORDS[3:]) == 0
     assert {"plan", "accuracy", "epoch"} == set(seen)

@@ -4,8 +4,8 @@ import os
 
 import pytest
 from effconv_data import ShardError, StreamedBatches, cli, load, read_split, verify
-from effconv_data.index import Shard
 from effconv_data.io.addresses import check_address, is_http, is_remote
+from effconv_data.shards.index import Shard
 
 SCHEMES = ("pipe", "PIPE", "s3", "gs", "sftp", "ftp", "file", "hf", "ais", "htgs", "x+y")
 

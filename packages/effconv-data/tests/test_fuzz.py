@@ -10,7 +10,7 @@ import zlib
 
 import pytest
 from effconv_data import ShardError, StreamedBatches, load
-from effconv_data.index import Shard
+from effconv_data.shards.index import Shard
 
 MUTATIONS = 2000
 SECONDS = 10

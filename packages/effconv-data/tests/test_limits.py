@@ -13,12 +13,12 @@ import zipfile
 import numpy as np
 import pytest
 from effconv_data import ShardError, cli, load, read_split, verify
-from effconv_data.index import Shard, read_index
 from effconv_data.prepare import prepare
 from effconv_data.prepare.pickles import read_pickle
-from effconv_data.samples import slim
-from effconv_data.sheet import draw_sheet
-from effconv_data.tar import TarError, tar_members
+from effconv_data.shards.contact_sheet import draw_sheet
+from effconv_data.shards.index import Shard, read_index
+from effconv_data.shards.samples import slim
+from effconv_data.shards.tar import TarError, tar_members
 
 SECONDS = 5
 MEGABYTES = 500
@@ -29,7 +29,7 @@ READ = """
 import sys
 from pathlib import Path
 from effconv_data import ShardError, StreamedBatches, load, verify
-from effconv_data.index import Shard
+from effconv_data.shards.index import Shard
 for way in (
     lambda: list(load(sys.argv[1], batch_size=2, split="test", resident=False, workers=0)),
     lambda: list(
@@ -203,7 +203,7 @@ def test_a_sample_has_a_limited_number_of_parts_and_bytes(tmp_path, encode, monk
         else:
             with pytest.raises(ShardError, match="64 parts"):
                 load(str(tmp_path / "x.tar"), batch_size=1)
-    monkeypatch.setattr("effconv_data.samples.LARGEST_SAMPLE", 1000)
+    monkeypatch.setattr("effconv_data.shards.samples.LARGEST_SAMPLE", 1000)
     (tmp_path / "x.tar").write_bytes(good + member("a.txt", bytes(1001)) + bytes(1024))
     with pytest.raises(ShardError, match="1000 bytes"):
         load(str(tmp_path / "x.tar"), batch_size=1)
@@ -225,7 +225,7 @@ def test_headers_before_a_member_are_limited_and_unknown_records_are_not_kept():
 
 def test_a_sample_that_waits_keeps_its_pixels_and_little_else(encode):
     pixels = np.random.default_rng(0).integers(256, size=(8, 8, 3), dtype=np.uint8)
-    from effconv_data.samples import Sample, decode
+    from effconv_data.shards.samples import Sample, decode
 
     shard, shape = Shard("x.tar", 1, None), (3, 8, 8)
     large = Sample("a", {"png": encode(pixels) + bytes(200_000), "cls": b"1", "txt": bytes(99)})
@@ -277,7 +277,7 @@ def test_a_compressed_idx_file_that_unpacks_without_end(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("bomb", ["member", "header"])
 def test_an_archive_that_unpacks_without_end(bomb, tmp_path, monkeypatch):
-    monkeypatch.setattr("effconv_data.prepare.files.LARGEST_FILE", 1 << 20)
+    monkeypatch.setattr("effconv_data.prepare.archives.LARGEST_FILE", 1 << 20)
     if bomb == "member":
         data = member("stl10_binary/class_names.txt", bytes(1 << 24))
     else:

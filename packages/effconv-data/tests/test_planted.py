@@ -13,9 +13,9 @@ import time
 import numpy as np
 import pytest
 from effconv_data import cli
+from effconv_data.prepare.archives import Published
 from effconv_data.prepare.download import download
-from effconv_data.prepare.files import Published
-from effconv_data.prepare.parts import quiet
+from effconv_data.prepare.types import quiet
 from PIL import Image
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")

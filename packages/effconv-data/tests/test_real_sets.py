@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from effconv_data import load, read_split
-from effconv_data.index import read_index
-from effconv_data.sheet import draw_sheet
-from effconv_data.statistics import pixel_statistics
+from effconv_data.shards.contact_sheet import draw_sheet
+from effconv_data.shards.index import read_index
+from effconv_data.shards.pixel_statistics import pixel_statistics
 
 # Of the MNIST paper's page: samples of the digits 0 to 9.
 MNIST_TRAIN = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 from effconv_data import verify
-from effconv_data.index import read_index
-from effconv_data.sheet import draw_sheet
+from effconv_data.shards.contact_sheet import draw_sheet
+from effconv_data.shards.index import read_index
 
 
 def npy(array, **options):

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import effconv_kernels
 import torch
-from effconv_kernels import assemble_kernels, cpu, gru_unroll
+from effconv_kernels import assemble_kernels, gru_unroll
+from effconv_kernels import eager as cpu
 from torch import Tensor, nn
 
 HERE = Path(__file__).parent

@@ -7,13 +7,13 @@ import typing
 
 import pytest
 import torch
-from effconv_kernels import assemble, cpu, forms, gru, on_device
+from effconv_kernels import assemble, device_tables, dispatch, eager, gru
 
 WITHOUT_TRITON = """
 import sys
 sys.modules["triton"] = None  # as if it were not installed
 import torch
-from effconv_kernels import assemble_kernels, gru_unroll, forms
+from effconv_kernels import assemble_kernels, gru_unroll, dispatch as forms
 hidden = gru_unroll(torch.zeros(1, 12), torch.zeros(1, 12, 4), torch.ones(1, 12), [4])
 assemble_kernels(hidden, torch.ones(6, 4), torch.zeros(6), torch.ones(1), sizes=[2],
                  channels=[(2, 3)])
@@ -46,15 +46,15 @@ def test_pytorch_2_6_can_read_the_schema_of_an_operator(operator):
 @pytest.mark.parametrize(("capability", "has"), [((6, 1), False), ((7, 0), True), ((9, 0), True)])
 def test_gpus_for_which_the_programs_are_compiled_take_them(capability, has, monkeypatch):
     pytest.importorskip("triton", reason="Triton has no wheel for this platform")
-    forms._triton.cache_clear()
+    dispatch._triton.cache_clear()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert (forms._triton("gru", torch.device("cuda", 0)) is not None) == has
-    forms._triton.cache_clear()
+    assert (dispatch._triton("gru", torch.device("cuda", 0)) is not None) == has
+    dispatch._triton.cache_clear()
 
 
 def test_cpu_tensors_and_long_ones_take_pytorch():
-    assert forms.form_of("gru", torch.zeros(1), 64) is cpu
-    assert forms.form_of("assemble", torch.zeros(1, dtype=torch.float64), 64) is cpu
+    assert dispatch.form_of("gru", torch.zeros(1), 64) is eager
+    assert dispatch.form_of("assemble", torch.zeros(1, dtype=torch.float64), 64) is eager
 
 
 class Stream:
@@ -83,20 +83,20 @@ class Values:
 @pytest.mark.parametrize("capturing", [False, True])
 def test_a_table_is_waited_for_on_another_stream_and_kept_for_a_graph(capturing, monkeypatch):
     copying, other, values = Stream(), Stream(), Values()
-    table = on_device.Table(values, copying, "copied")
+    table = device_tables.Table(values, copying, "copied")
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
-    monkeypatch.setattr(on_device, "_captured", {})
+    monkeypatch.setattr(device_tables, "_captured", {})
     for stream in (copying, other):
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device, stream=stream: stream)
-        assert on_device.ready(table) is values
+        assert device_tables.ready(table) is values
     assert copying.waited == []
     # A capture cannot wait for what was begun before it, and begins with a synchronisation.
     assert other.waited == ([] if capturing else ["copied"])
     assert values.recorded == ([] if capturing else [other])
-    assert list(on_device._captured.values()) == ([values] if capturing else [])
+    assert list(device_tables._captured.values()) == ([values] if capturing else [])
 
 
 def test_a_table_that_is_new_in_a_capture_is_refused_with_the_remedy(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with pytest.raises(RuntimeError, match="with the same sizes once before"):
-        on_device.on_device([1, 2], torch.device("cuda", 0))
+        device_tables.on_device([1, 2], torch.device("cuda", 0))

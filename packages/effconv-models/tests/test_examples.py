@@ -5,26 +5,19 @@ from pathlib import Path
 import effconv_models
 import pytest
 import torch
-from effconv_models import (
-    flexconv,
-    kernel_sizes,
-    layers,
-    mixing,
-    multi_resolution,
-    multi_resolution_layer,
-    plug,
-    registry,
-)
+from effconv_models import kernel_sizes, layers, registry
+from effconv_models.flexconv import conv, convert
+from effconv_models.multi_resolution import analysis, layer, network
 from torch import nn
 
 MODULES = [
-    flexconv,
+    conv,
     kernel_sizes,
     layers,
-    mixing,
-    multi_resolution,
-    multi_resolution_layer,
-    plug,
+    analysis,
+    network,
+    layer,
+    convert,
     registry,
 ]
 

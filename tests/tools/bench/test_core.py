@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from effconv_core.latency import Stopwatch
+from effconv_core.cost.latency import Stopwatch
 from rich.console import Console
 
 from tools.bench import core

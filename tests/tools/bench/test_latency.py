@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from effconv_core import latency
-from effconv_core.latency import Stopwatch
+from effconv_core.cost import latency
+from effconv_core.cost.latency import Stopwatch
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from effconv_core.endings import run_command
-from effconv_core.run_folder import read_result
-from effconv_core.run_owner import LOCK
+from effconv_core.cli.errors import run_command
 from effconv_core.runs.lock import claim
+from effconv_core.runs.owner import LOCK
+from effconv_core.runs.reader import read_result
 from rich.console import Console
 
 from tests.toy_runs import at_work, check, counting, trace

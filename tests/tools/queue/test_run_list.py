@@ -6,9 +6,9 @@ import json
 import pytest
 import torch
 import torch._dynamo
-from effconv_core.run_folder import read_result
-from effconv_core.run_owner import LOCK
 from effconv_core.runs.lock import claim
+from effconv_core.runs.owner import LOCK
+from effconv_core.runs.reader import read_result
 from rich.console import Console
 
 from tests.toy_runs import check, counting, trace

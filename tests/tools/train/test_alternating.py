@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from effconv_core.training import TrainConfig, train
+from effconv_core.engine.train import TrainConfig, train
 from effconv_data import synthetic
 from effconv_models import MultiResolutionNet, mixing_parameters
 from torch import nn

@@ -13,7 +13,7 @@ import pytest
 import torch
 from effconv_core import SizePlan
 from effconv_core.cli import main as effconv
-from effconv_core.training import evaluate
+from effconv_core.engine.train import evaluate
 from effconv_models import FlexConvConfig, effective_sizes, flexnet3, mask_parameters
 from rich.console import Console
 from safetensors.torch import load_file

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from effconv_core.training import evaluate
+from effconv_core.engine.train import evaluate
 from effconv_models import MultiResolutionNet, effective_sizes, mixing_weights, pooled_cnn
 from rich.console import Console
 from safetensors import safe_open

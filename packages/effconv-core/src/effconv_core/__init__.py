@@ -1,20 +1,17 @@
 """EffConv: learn the kernel size of every convolution of a CNN under a budget."""
 
-from effconv_core.budget import Budget
-from effconv_core.checkpoint import (
-    load_training_state,
-    save_training_state,
-)
-from effconv_core.choice import left_alone, searched_layers
 from effconv_core.config import RECIPES, SearchConfig, recipe
-from effconv_core.latency import Latency
-from effconv_core.macs import Macs
+from effconv_core.cost.budget import Budget
+from effconv_core.cost.latency import Latency
+from effconv_core.cost.macs import Macs
+from effconv_core.distributed.consistency import check_ranks
+from effconv_core.engine.score import PlanScore, rank_plan, score
+from effconv_core.engine.search import SearchStep, search
+from effconv_core.engine.tournament import tournament
+from effconv_core.io.checkpoint import load_training_state, save_training_state
+from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan, apply_plan, load, save
-from effconv_core.ranks import check_ranks
-from effconv_core.score import PlanScore, rank_plan, score
-from effconv_core.search import SearchStep, search
-from effconv_core.searchable import SearchableCNN
-from effconv_core.tournament import tournament
+from effconv_core.space.selection import left_alone, searched_layers
 
 __version__ = "0.3.1"
 

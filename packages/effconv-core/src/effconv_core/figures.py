@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
-from effconv_core.conv import CLASSES
+from effconv_core.engine.search import SearchStep
 from effconv_core.io.atomic import written_whole
 from effconv_core.io.terminal import printable
+from effconv_core.layers.conv import CLASSES
 from effconv_core.plan import SizePlan
-from effconv_core.search import SearchStep
 
 try:
     from matplotlib.figure import Figure

@@ -13,7 +13,6 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from effconv_core.conv import CLASSES, kernel_shape_of, replace_modules, resized_conv
 from effconv_core.io import schemas
 from effconv_core.io.atomic import write_tensors, write_text
 from effconv_core.io.read_json import LIMIT, conform, decode_json, in_brief, read_limited
@@ -26,9 +25,10 @@ from effconv_core.io.schemas import (
     MOST_LAYERS,
     MOST_WEIGHTS,
 )
-from effconv_core.rounding import nearest_size
-from effconv_core.space import flat
-from effconv_core.state_checks import check_weights
+from effconv_core.io.state_checks import check_weights
+from effconv_core.layers.conv import CLASSES, kernel_shape_of, replace_modules, resized_conv
+from effconv_core.space.rounding import nearest_size
+from effconv_core.space.search_space import flat
 
 SCHEMA = 2
 READ = (1, SCHEMA)

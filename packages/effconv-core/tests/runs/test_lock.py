@@ -12,8 +12,8 @@ from pathlib import Path
 
 import filelock
 import pytest
-from effconv_core.run_owner import LOCK
 from effconv_core.runs.lock import ClaimedError, claim, is_held, was_killed
+from effconv_core.runs.owner import LOCK
 
 pytestmark = [
     pytest.mark.faults,
@@ -137,7 +137,9 @@ def test_a_forked_child_that_leaves_the_block_releases_nothing(tmp_path):
     assert not is_held(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"[1]", b"", b"\xff\x1b[2J", b"{" * 100_000, b"process 1 on x"])
+@pytest.mark.parametrize(
+    "content", [b"[1]", b"", b"\xff\x1b[2J", b"{" * 100_000, b"process 1 on x"]
+)
 def test_whatever_a_lock_holds_keeps_nobody_out(content, tmp_path):
     (tmp_path / LOCK).write_bytes(content)
     assert not is_held(tmp_path)

@@ -1,12 +1,12 @@
 """Image classification sets in batches: WebDataset shards, own tensors or a synthetic set."""
 
-from effconv_data.augment import horizontal_flip, normalize, pad_crop, per_image
-from effconv_data.batches import Augment, Batches
 from effconv_data.load import load
-from effconv_data.resident import ResidentBatches
-from effconv_data.samples import Problem, ShardError
+from effconv_data.loading.augment import horizontal_flip, normalize, pad_crop, per_image
+from effconv_data.loading.batches import Augment, Batches
+from effconv_data.loading.resident import ResidentBatches
+from effconv_data.loading.stream import StreamedBatches
+from effconv_data.shards.samples import Problem, ShardError
 from effconv_data.split import Split, read_split
-from effconv_data.stream import StreamedBatches
 from effconv_data.synthetic import synthetic
 from effconv_data.verify import SplitReport, verify
 

@@ -17,11 +17,11 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from effconv_data.index import read_index
 from effconv_data.io.terminal import make_outputs_total, printable
+from effconv_data.ordered_map import HangupError, hangup_interrupts
 from effconv_data.prepare import OnProgress, Prepared, Progress, prepare, prepare_folder
-from effconv_data.processes import HangupError, hangup_interrupts
-from effconv_data.sheet import draw_sheet, is_sheet, save_sheet
+from effconv_data.shards.contact_sheet import draw_sheet, is_sheet, save_sheet
+from effconv_data.shards.index import read_index
 from effconv_data.verify import verify
 
 __all__ = ["main"]

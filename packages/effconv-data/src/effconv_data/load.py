@@ -12,15 +12,15 @@ from torch import Tensor
 from webdataset.shardlists import expand_urls
 
 from effconv_data._checks import check_integer
-from effconv_data.augment import horizontal_flip, pad_crop
-from effconv_data.batches import Augment, Batches
-from effconv_data.index import Index, read_index
 from effconv_data.io.addresses import check_address, is_remote
-from effconv_data.memory import available_memory
-from effconv_data.resident import ResidentBatches
-from effconv_data.scan import scan_shards
+from effconv_data.loading.augment import horizontal_flip, pad_crop
+from effconv_data.loading.batches import Augment, Batches
+from effconv_data.loading.free_memory import available_memory
+from effconv_data.loading.resident import ResidentBatches
+from effconv_data.loading.stream import StreamedBatches, first_counts, usual_workers
+from effconv_data.shards.index import Index, read_index
+from effconv_data.shards.index_shards import scan_shards
 from effconv_data.split import decode_shards, first_shape, shards_of, split_statistics
-from effconv_data.stream import StreamedBatches, first_counts, usual_workers
 
 __all__ = ["load"]
 

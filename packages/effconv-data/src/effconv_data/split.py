@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effconv_data.index import Index, Shard, read_index
 from effconv_data.io.addresses import is_remote
-from effconv_data.memory import free_memory
-from effconv_data.processes import in_order
-from effconv_data.samples import Problem, ShardError, counted_samples, decode, read_run
-from effconv_data.statistics import statistics_of_counts
-from effconv_data.stream import first_counts
+from effconv_data.loading.free_memory import free_memory
+from effconv_data.loading.stream import first_counts
+from effconv_data.ordered_map import in_order
+from effconv_data.shards.index import Index, Shard, read_index
+from effconv_data.shards.pixel_statistics import statistics_of_counts
+from effconv_data.shards.samples import Problem, ShardError, counted_samples, decode, read_run
 
 __all__ = [
     "Split",

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from effconv_data._checks import check_integer
 from effconv_data._seeding import SYNTHESIS, seeded_generator
-from effconv_data.batches import Batches
-from effconv_data.resident import ResidentBatches
+from effconv_data.loading.batches import Batches
+from effconv_data.loading.resident import ResidentBatches
 
 __all__ = ["synthetic"]
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from effconv_data.index import Shard, read_index
-from effconv_data.processes import in_order
-from effconv_data.samples import Problem, Sample, ShardError, counted_samples, decode
+from effconv_data.ordered_map import in_order
+from effconv_data.shards.index import Shard, read_index
+from effconv_data.shards.samples import Problem, Sample, ShardError, counted_samples, decode
 from effconv_data.split import first_shape
 
 __all__ = ["SplitReport", "verify"]

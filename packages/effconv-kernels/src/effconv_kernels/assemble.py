@@ -9,7 +9,8 @@ from typing import Any, Literal, Sequence  # noqa: UP035
 import torch
 from torch import Tensor
 
-from effconv_kernels.checks import (
+from effconv_kernels.dispatch import form_of
+from effconv_kernels.validation import (
     LIMIT,
     check_dtype,
     check_shape,
@@ -17,8 +18,7 @@ from effconv_kernels.checks import (
     counts_of,
     uncast,
 )
-from effconv_kernels.fold import folded
-from effconv_kernels.forms import form_of
+from effconv_kernels.vmap import folded
 
 
 def assemble_kernels(

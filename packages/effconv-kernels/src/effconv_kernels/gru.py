@@ -6,9 +6,9 @@ from typing import Any, Sequence  # noqa: UP035
 import torch
 from torch import Tensor
 
-from effconv_kernels.checks import LIMIT, check_shape, check_tensors, counts_of, uncast
-from effconv_kernels.fold import folded
-from effconv_kernels.forms import form_of
+from effconv_kernels.dispatch import form_of
+from effconv_kernels.validation import LIMIT, check_shape, check_tensors, counts_of, uncast
+from effconv_kernels.vmap import folded
 
 
 def gru_unroll(

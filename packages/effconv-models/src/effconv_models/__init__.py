@@ -1,16 +1,12 @@
 """Networks whose kernel sizes are parameters, or are learned as they train."""
 
-from effconv_models.effective import effective_sizes
-from effconv_models.flexconv import (
-    FlexConv,
-    FlexConvConfig,
-    anti_aliasing,
-    mask_parameters,
-)
-from effconv_models.flexnet import FlexNet, flexnet3, flexnet5, flexnet7, flexnet16
+from effconv_models.effective_sizes import effective_sizes
+from effconv_models.flexconv.conv import FlexConv, FlexConvConfig, anti_aliasing, mask_parameters
+from effconv_models.flexconv.convert import left_alone, refine, to_plain, with_flexconv
+from effconv_models.flexconv.flexnet import FlexNet, flexnet3, flexnet5, flexnet7, flexnet16
 from effconv_models.kernel_sizes import KernelSizes, block_kernel_sizes
 from effconv_models.layers import same_conv
-from effconv_models.mixing import (
+from effconv_models.multi_resolution.analysis import (
     best_resolutions,
     learned_depth,
     mixing_parameters,
@@ -19,13 +15,12 @@ from effconv_models.mixing import (
     one_resolution,
     prune,
 )
-from effconv_models.multi_resolution import (
+from effconv_models.multi_resolution.layer import MBConv6, MultiResolution, conv_block
+from effconv_models.multi_resolution.network import (
     MultiResolutionNet,
     pooled_cnn,
     predefined_resolutions,
 )
-from effconv_models.multi_resolution_layer import MBConv6, MultiResolution, conv_block
-from effconv_models.plug import left_alone, refine, to_plain, with_flexconv
 from effconv_models.registry import create_model, list_models, register_model
 from effconv_models.resnet import CifarResNet, ResNet18
 from effconv_models.wide_resnet import WideResNet

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from effconv_models.kernel_sizes import check_positive
+from effconv_models._validation import check_positive
 
 
 def same_conv(

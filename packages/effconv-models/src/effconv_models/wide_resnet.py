@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from effconv_models.kernel_sizes import KernelSizes, check_positive, stage_sizes
+from effconv_models._validation import check_positive
+from effconv_models.kernel_sizes import KernelSizes, stage_sizes
 from effconv_models.layers import linear, make_stage, same_conv
 from effconv_models.registry import ModelOptions, register_model
 

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from effconv_core.io.atomic import remove_file
 from effconv_core.io.read_json import read_limited
-from effconv_core.run_owner import LOCK
+from effconv_core.runs.owner import LOCK
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from effconv_data.prepare import cifar10, folder, imagenet32, mnist, stl10
 from effconv_data.prepare.download import download
-from effconv_data.prepare.parts import OnProgress, Prepared, Progress, quiet
+from effconv_data.prepare.types import OnProgress, Prepared, Progress, quiet
 from effconv_data.prepare.writer import check_writing, write_set
 
 __all__ = ["SETS", "OnProgress", "Prepared", "Progress", "prepare", "prepare_folder"]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from effconv_data.io.atomic import opened_for_appending
 from effconv_data.io.web import RETRY, WebError, asked, retried
-from effconv_data.prepare.files import Published, sums
-from effconv_data.prepare.parts import OnProgress, Progress
+from effconv_data.prepare.archives import Published, sums
+from effconv_data.prepare.types import OnProgress, Progress
 
 __all__ = ["download"]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from effconv_data.prepare.parts import Pixels
+from effconv_data.prepare.types import Pixels
 
 __all__ = ["Encoded", "encode_shard"]
 

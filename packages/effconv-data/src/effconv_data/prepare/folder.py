@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from effconv_data._checks import check_integer
-from effconv_data.prepare.parts import Archive, Block, OnProgress, Progress
-from effconv_data.processes import in_order
+from effconv_data.ordered_map import in_order
+from effconv_data.prepare.types import Archive, Block, OnProgress, Progress
 
 __all__ = ["read"]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from effconv_data.io.read_json import read_limited
-from effconv_data.prepare.files import Published, check_labels, find, record
-from effconv_data.prepare.parts import Archive, Block, OnProgress
+from effconv_data.prepare.archives import Published, check_labels, find, record
 from effconv_data.prepare.pickles import read_pickle
+from effconv_data.prepare.types import Archive, Block, OnProgress
 
 __all__ = ["SIZES", "SPLITS", "downloads", "read"]
 

@@ -24,7 +24,6 @@ try:
 except ImportError:  # not on Windows, where two runs into one folder are not kept apart
     fcntl = None
 
-from effconv_data.index import LARGEST_INDEX
 from effconv_data.io.atomic import (
     PARTIAL,
     append_text,
@@ -33,6 +32,7 @@ from effconv_data.io.atomic import (
     write_bytes,
 )
 from effconv_data.io.read_json import decode_json, read_json
+from effconv_data.shards.index import LARGEST_INDEX
 
 __all__ = ["Journal", "begin", "check_place", "claimed"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from effconv_data.prepare.files import Published, check_labels, find, record
-from effconv_data.prepare.parts import Archive, Block, OnProgress
+from effconv_data.prepare.archives import Published, check_labels, find, record
+from effconv_data.prepare.types import Archive, Block, OnProgress
 
 __all__ = ["SPLITS", "downloads", "read"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from effconv_data.prepare.files import Layout, Published, check_labels, read_files
-from effconv_data.prepare.parts import Archive, Block, OnProgress
+from effconv_data.prepare.archives import Layout, Published, check_labels, read_files
+from effconv_data.prepare.types import Archive, Block, OnProgress
 
 __all__ = ["SPLITS", "downloads", "read"]
 

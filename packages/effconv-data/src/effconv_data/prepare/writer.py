@@ -14,12 +14,12 @@ from PIL import features
 
 import effconv_data
 from effconv_data._checks import check_integer
-from effconv_data.index import LARGEST_IMAGE, MOST_SAMPLES
 from effconv_data.io.atomic import write_bytes
+from effconv_data.ordered_map import in_order
 from effconv_data.prepare.encode import encode_shard
 from effconv_data.prepare.journal import INDEX, begin, check_place, claimed
-from effconv_data.prepare.parts import Archive, OnProgress, Prepared, Progress
-from effconv_data.processes import in_order
+from effconv_data.prepare.types import Archive, OnProgress, Prepared, Progress
+from effconv_data.shards.index import LARGEST_IMAGE, MOST_SAMPLES
 
 __all__ = ["check_writing", "write_set"]
 

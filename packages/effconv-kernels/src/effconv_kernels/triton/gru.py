@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from effconv_kernels.on_device import Table, on_device, ready
+from effconv_kernels.device_tables import Table, on_device, ready
 
 ON_CHIP = 128
 """The largest hidden size whose recurrent weights a program keeps in registers; above, it reads

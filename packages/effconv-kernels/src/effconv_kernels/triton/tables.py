@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from effconv_kernels.on_device import Table, on_device, ready
+from effconv_kernels.device_tables import Table, on_device, ready
 
 ROWS = 64
 """Rows of the map that a program takes at a time."""

@@ -1,0 +1,382 @@
+"""A whole run in a folder: search, training from scratch, test and report.
+
+What was done when a run was interrupted is not done again: search and training go on from their
+last checkpoint, and all else is made anew from them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from rich.console import Console
+from torch import nn
+
+from effconv_core.cli.errors import check_device
+from effconv_core.cli.resolve import Data
+from effconv_core.config import SearchConfig
+from effconv_core.cost.budget import Budgets
+from effconv_core.distributed.process_group import Ranks
+from effconv_core.engine.search import search
+from effconv_core.engine.train import TrainConfig, evaluate, train
+from effconv_core.io.atomic import write_text
+from effconv_core.method.searchable import SearchableCNN
+from effconv_core.plan import Size, SizePlan, apply_plan, save
+from effconv_core.report import HTML, report_html, reported
+from effconv_core.report.markdown import adjustment_sentence, draw_sizes, layer_table, write_report
+from effconv_core.rng import seed_generators, seeded
+from effconv_core.runs.lock import claim
+from effconv_core.runs.metrics import Metrics
+from effconv_core.runs.names import check_name
+from effconv_core.runs.owner import mark
+from effconv_core.runs.progress import progress_bar, step_meter
+from effconv_core.runs.reader import read_run
+from effconv_core.runs.writer import check_run, describe, open_run, write_result
+from effconv_core.space.selection import searched_layers
+
+LockFactory = Callable[[Path], AbstractContextManager[Any]]
+
+
+def option(type_: Any, **options: Any) -> Any:
+    """Give the type of an option whose sentence says what its default is, where that matters."""
+    return Annotated[type_, tyro.conf.arg(help_behavior_hint="", **options)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What every run can be told."""
+
+    train: TrainConfig
+    seed: int = 0
+    """Of order, augmentation, initial values."""
+    sync_batchnorm: option(bool) = False
+    """Let batch normalisation take the statistics of all ranks' images together; GPUs alone."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """`cpu`, `cuda` or such as `cuda:1`."""
+    runs: Path = Path("runs")
+    """Folder of all runs."""
+    name: option(str) = ""
+    """Of the run's folder; by default made of the rest."""
+    overwrite: option(bool) = False
+    """Delete a run of this name and start again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchArguments:
+    """What a search can be told, beside that."""
+
+    budget: float
+    """Wanted number of parameters of the CNN."""
+    search: SearchConfig
+    batch_size: int = 128
+    """Of the search; of all ranks together."""
+    recipe: option(Literal["default", "paper"]) = "default"
+    """`default`, or `paper`; sets the other defaults."""
+    baseline: option(bool) = False
+    """Train the network with its original sizes too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(RunOptions, SearchArguments):
+    """What a search with the training of what it found can be told."""
+
+
+def check_options(options: RunOptions) -> None:
+    """Refuse a device that is not there, and what it cannot do, and a name that is none."""
+    if options.name:
+        check_name(options.name)
+    check_device(options.device)
+    if options.sync_batchnorm and not options.device.startswith("cuda"):
+        raise ValueError(
+            f"sync_batchnorm is asked for on device {options.device!r}, and PyTorch's "
+            "SyncBatchNorm runs on GPUs alone; leave it out"
+        )
+
+
+def search_and_train(
+    folder: Path,
+    settings: Mapping[str, Any],
+    options: SearchOptions,
+    model: nn.Module,
+    data: Data,
+    *,
+    console: Console,
+    ranks: Ranks,
+    budget: Budgets | None = None,
+    training: bool = True,
+    hold: LockFactory = claim,
+) -> dict[str, Any]:
+    """Learn sizes, train the CNN that was found, and report; give the result.
+
+    Args:
+        folder: of the run.
+        settings: what decides the run's outcome.
+        options: of the command line.
+        model: the network to search.
+        data: its images.
+        console: where the run is shown.
+        ranks: the processes that do it together.
+        budget: as for `search`; the parameters of the options when None.
+        training: whether the found CNN is trained.
+        hold: keeps other processes out of the folder.
+
+    Raises:
+        FileExistsError: if the run is finished, was made with other settings, or is at work in
+            another process.
+        ValueError: for what `search`, `train` or the data refuse.
+    """
+    done = None if options.overwrite else ranks.from_first(partial(reported, folder, settings))
+    if done is not None:
+        return done
+    budget = options.budget if budget is None else budget
+    search_batch = ranks.share(options.batch_size, "batch_size")
+    train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
+    model = placed(model, options, ranks)
+    # Refuses what cannot be searched, trained or tested before the run leaves a trace.
+    SearchableCNN(model, options.search).plan(budget)
+    if training and data.samples is not None and options.train.batch_size > data.samples:
+        raise ValueError(
+            f"--train.batch-size is {options.train.batch_size}, and the set has {data.samples} "
+            "training samples; pass at most as many"
+        )
+    test = data.test() if training else None
+    with begun(folder, settings, options, model, data, console=console, ranks=ranks, hold=hold):
+        work = _RunStages(folder, options, console, ranks)
+        plan = work.learn_sizes(model, data.train(search_batch), options, budget)
+        networks = {}
+        if training:
+            loaders = data.train(train_batch), test
+            cnn = fresh_cnn(model, plan, options)
+            networks["learned"] = work.train_and_test("train", cnn, *loaders)
+            if work.metrics is not None:
+                save(cnn, plan, folder / "cnn.safetensors")
+            if options.baseline:
+                # The same start for the layers that are searched, in place of the model's own.
+                original = fresh_cnn(model, original_sizes(model, plan), options)
+                networks["original"] = work.train_and_test("baseline", original, *loaders)
+        found = {"sizes": plan.sizes, "parameters": plan.cost, "budget": options.budget}
+        return work.finish(model, plan, networks, found)
+
+
+def train_alone(
+    folder: Path,
+    settings: Mapping[str, Any],
+    options: RunOptions,
+    model: nn.Module,
+    plan: SizePlan | None,
+    data: Data,
+    *,
+    console: Console,
+    ranks: Ranks,
+) -> dict[str, Any]:
+    """Train the CNN of a plan, or a network with the sizes that it has, and report.
+
+    Args:
+        folder: of the run.
+        settings: what decides the run's outcome.
+        options: of the command line.
+        model: the network that the plan is of.
+        plan: the sizes; those of the network itself when None.
+        data: its images.
+        console: where the run is shown.
+        ranks: the processes that do it together.
+
+    Raises:
+        FileExistsError: as `search_and_train` does.
+        ValueError: for what `apply_plan`, `train` or the data refuse.
+    """
+    done = None if options.overwrite else ranks.from_first(partial(reported, folder, settings))
+    if done is not None:
+        return done
+    train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
+    model = placed(model, options, ranks)
+    kind, phase = ("learned", "train") if plan is not None else ("original", "baseline")
+    if plan is None:
+        plan = SizePlan(original_sizes(model, searched_layers(model)))
+    cnn = fresh_cnn(model, plan, options)
+    loaders = data.train(train_batch), data.test()
+    with begun(folder, settings, options, model, data, console=console, ranks=ranks, hold=claim):
+        work = _RunStages(folder, options, console, ranks)
+        networks = {kind: work.train_and_test(phase, cnn, *loaders)}
+        if plan.cost is None:
+            plan = replace(plan, cost=int(networks[kind]["parameters"]))
+        if work.metrics is not None:
+            plan.save(folder / "plan.json")
+            save(cnn, plan, folder / "cnn.safetensors")
+        made = {"sizes": plan.sizes, "parameters": networks[kind]["parameters"]}
+        return work.finish(model, plan, networks, made)
+
+
+@contextmanager
+def begun(
+    folder: Path,
+    settings: Mapping[str, Any],
+    options: RunOptions,
+    model: nn.Module,
+    data: Data,
+    *,
+    console: Console,
+    ranks: Ranks,
+    hold: LockFactory,
+) -> Iterator[None]:
+    """Hold a run's folder, made or gone on in; the first rank does it for all."""
+    ranks.on_first(partial(check_run, folder, settings, overwrite=options.overwrite))
+    with ExitStack() as held:
+
+        def begin() -> bool:
+            mark(folder)
+            held.enter_context(hold(folder))
+            network, overwrite = describe(model), options.overwrite
+            return open_run(folder, settings, data.note, network, overwrite=overwrite)
+
+        if ranks.on_first(begin):
+            console.print(f"going on with the interrupted run {folder}", soft_wrap=True)
+        yield
+
+
+class _RunStages:
+    """What is left to do of a run.
+
+    Attributes:
+        metrics: of the run; None on all ranks but the first.
+    """
+
+    def __init__(self, folder: Path, options: RunOptions, console: Console, ranks: Ranks) -> None:
+        self.folder, self.options, self.console, self.ranks = folder, options, console, ranks
+        self.metrics = Metrics(folder) if ranks.rank == 0 else None
+
+    def learn_sizes(
+        self, model: nn.Module, loader: Any, options: SearchOptions, budget: Budgets
+    ) -> SizePlan:
+        device = next(model.parameters()).device
+
+        def say(number: int, left: int) -> None:
+            told = f"comparing {left} plans near the soft sizes, round {number}"
+            self.console.print(told)
+
+        with progress_bar(self.console) as progress, seeded(options.seed, device):
+            plan = search(
+                model,
+                _Repeatable(loader, options.seed, device),
+                budget=budget,
+                config=options.search,
+                checkpoint=self.folder / "search.safetensors",
+                on_step=step_meter(
+                    progress,
+                    self.metrics,
+                    "search",
+                    epochs=options.search.epochs,
+                    steps_per_epoch=len(loader),
+                    budget=budget if isinstance(budget, int | float) else None,
+                    group=self.ranks.group,
+                ),
+                on_round=say,
+                group=self.ranks.group,
+            )
+        if self.metrics is not None:
+            plan.save(self.folder / "plan.json")
+            draw_sizes(self.folder / "sizes.png", plan, self.metrics)
+        self.console.print(layer_table(model, plan))
+        for bound in plan.budgets:
+            amounts = f"plan {bound['cost']:,} {bound['counts']}, budget {bound['amount']:,.0f}."
+            sentence = f"{amounts} {adjustment_sentence(plan)}"
+            self.console.print(sentence, soft_wrap=True)
+        return plan
+
+    def train_and_test(
+        self, phase: str, cnn: nn.Module, loader: Any, test: Iterable[tuple[Any, Any]]
+    ) -> dict[str, float]:
+        config, group = self.options.train, self.ranks.group
+        with progress_bar(self.console) as progress:
+            meter = step_meter(
+                progress,
+                self.metrics,
+                phase,
+                epochs=config.epochs,
+                steps_per_epoch=len(loader),
+                group=group,
+            )
+            train(
+                cnn,
+                loader,
+                config,
+                checkpoint=self.folder / f"{phase}.safetensors",
+                on_step=meter,
+                seed=self.options.seed,
+                group=group,
+            )
+        accuracy = evaluate(cnn, test, group)
+        parameters = sum(parameter.numel() for parameter in cnn.parameters())
+        return {"parameters": parameters, "test_accuracy": accuracy}
+
+    def finish(
+        self,
+        model: nn.Module,
+        plan: SizePlan,
+        networks: Mapping[str, Mapping[str, float]],
+        result: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Write reports and result, and give the result."""
+        if networks:
+            accuracy = networks["learned" if "learned" in networks else "original"]["test_accuracy"]
+            result = {**result, "accuracy": accuracy, "networks": dict(networks)}
+        if self.metrics is not None:
+            self.metrics.close()
+            write_report(self.folder, model, plan, networks, self.metrics)
+            run = read_run(self.folder, result=result)
+            write_text(self.folder / HTML, report_html([run]))
+            write_result(self.folder, result)
+        for sizes, outcome in networks.items():
+            self.console.print(f"{sizes} sizes: test accuracy {outcome['test_accuracy']:.2%}")
+        return dict(result)
+
+
+class _Repeatable:
+    """A loader in whose epochs torch's global generators give what they give in every such epoch.
+
+    So a search that goes on has the order of a DataLoader, and what the network itself draws, that
+    it would have had. To be used within `seeded`, which puts the generators back.
+    """
+
+    def __init__(self, loader: Any, seed: int, device: torch.device) -> None:
+        self.loader, self.seed, self.device = loader, seed, device
+
+    def set_epoch(self, epoch: int) -> None:
+        seed_generators(100_000 * self.seed + epoch, self.device)
+        if hasattr(self.loader, "set_epoch"):
+            self.loader.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+
+def placed(model: nn.Module, options: RunOptions, ranks: Ranks) -> nn.Module:
+    """Bring a network to its device, in the memory format that convolutions like best."""
+    model = _channels_last(model.to(ranks.device))
+    if options.sync_batchnorm:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model, ranks.group)
+    return model
+
+
+def fresh_cnn(model: nn.Module, sizes: Mapping[str, Size], options: RunOptions) -> nn.Module:
+    """Make the plain CNN of some sizes, its values drawn from the seed."""
+    generator = torch.Generator().manual_seed(options.seed)
+    return _channels_last(apply_plan(model, sizes, generator=generator))
+
+
+def _channels_last(model: nn.Module) -> nn.Module:
+    flat = all(parameter.dim() < 5 for parameter in model.parameters())
+    return model.to(memory_format=torch.channels_last) if flat else model
+
+
+def original_sizes(model: nn.Module, layers: Iterable[str]) -> dict[str, Size]:
+    """Give the sizes that layers have in the network as it came."""
+    kernels = {name: model.get_submodule(name).kernel_size for name in layers}
+    return {n: k[0] if len(set(k)) == 1 else tuple(k) for n, k in kernels.items()}

@@ -1,0 +1,232 @@
+"""The commands `effconv plan` and `effconv report`: tables, figures, CNNs of plans, reports."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.table import Table
+
+from effconv_core.cli.errors import REFUSED, tell
+from effconv_core.cli.resolve import make_model
+from effconv_core.io.console import PlainConsole, parsed
+from effconv_core.io.terminal import write_output
+from effconv_core.plan import SizePlan, apply_plan, in_words, save
+
+
+@dataclass(frozen=True)
+class Show:
+    """Print a plan, or draw it."""
+
+    plan: tyro.conf.Positional[Path]
+    """JSON file of a plan."""
+    out: Path | None = None
+    """Figure of the sizes along the network: a .png or .svg file."""
+    json: bool = False
+    """Print the plan as JSON instead."""
+    overwrite: bool = False
+    """Replace the figure where it exists."""
+
+
+@dataclass(frozen=True)
+class Diff:
+    """Print plans side by side, or draw them."""
+
+    plans: tyro.conf.Positional[tuple[Path, ...]]
+    """JSON files of two plans or more."""
+    out: Path | None = None
+    """Figure of all plans: a .png or .svg file."""
+    json: bool = False
+    """Print the sizes and what differs as JSON instead."""
+    overwrite: bool = False
+    """Replace the figure where it exists."""
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Build the plain CNN of a plan, with weights drawn anew each time."""
+
+    plan: tyro.conf.Positional[Path]
+    """JSON file of a plan."""
+    model: str
+    """The network that was searched: torchvision:NAME, timm:NAME, effconv:NAME or
+    package.module:function, a function that is called with nothing and gives it."""
+    out: Path
+    """Safetensors file for weights and plan, as effconv_core.load reads it."""
+    overwrite: bool = False
+    """Replace the file where it exists."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the report of a run, or of several compared, as one HTML file."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of runs, finished or not."""
+    out: Path | None = None
+    """HTML file; report.html in the run's folder, or in the closest that holds all, when None."""
+    overwrite: bool = False
+    """Replace the file where it exists."""
+
+
+Command = (
+    Annotated[Show, tyro.conf.subcommand("show")]
+    | Annotated[Diff, tyro.conf.subcommand("diff")]
+    | Annotated[Apply, tyro.conf.subcommand("apply")]
+)
+
+
+def plan_command(arguments: Sequence[str]) -> int:
+    """Run `effconv plan`, and give the exit status."""
+    return _run("effconv plan", Command, arguments)
+
+
+def report_command(arguments: Sequence[str]) -> int:
+    """Run `effconv report`, and give the exit status."""
+    return _run("effconv report", Report, arguments)
+
+
+def _run(prog: str, kind: Any, arguments: Sequence[str]) -> int:
+    console = PlainConsole()
+    command = parsed(kind, arguments, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+    try:
+        {Show: show, Diff: diff, Apply: apply, Report: report}[type(command)](command, console)
+    except (OSError, ValueError, TypeError) as error:
+        return tell(prog, str(error), REFUSED)
+    return 0
+
+
+def show(command: Show, console: PlainConsole) -> None:
+    """Print a plan, or draw it."""
+    plan = SizePlan.load(command.plan)
+    if command.out is not None:
+        _draw({command.plan.stem: plan}, command.out, command.overwrite)
+    if command.json:
+        write_output(plan.to_json())
+        return
+    table = Table(title=command.plan.name)
+    for column in ("layer", "size", "soft size", "allowed", ""):
+        table.add_column(column, justify="left" if column in ("layer", "") else "right")
+    for name, size in plan.items():
+        soft = in_words(plan.soft_sizes[name], ".2f") if plan.soft_sizes else ""
+        bar = "█" * (max(size) if isinstance(size, tuple) else size)
+        table.add_row(name, in_words(size), soft, _range(plan.allowed.get(name)), bar)
+    console.print(table)
+    for sentence in _sentences(plan):
+        console.print(sentence, soft_wrap=True)
+    if command.out is not None:
+        console.print(f"drew {command.out}", soft_wrap=True)
+
+
+def diff(command: Diff, console: PlainConsole) -> None:
+    """Print plans side by side, or draw them."""
+    if len(command.plans) < 2:
+        raise ValueError(f"diff has {len(command.plans)} plan(s); pass the files of two or more")
+    if len(set(command.plans)) < len(command.plans):
+        raise ValueError("diff has the same file twice; pass different ones")
+    stems = [path.stem for path in command.plans]
+    titles = stems if len(set(stems)) == len(stems) else [str(path) for path in command.plans]
+    loaded = [SizePlan.load(path) for path in command.plans]
+    plans = dict(zip(titles, loaded, strict=True))
+    if command.out is not None:
+        _draw(plans, command.out, command.overwrite)
+    layers = dict.fromkeys(name for plan in plans.values() for name in plan)
+    sizes_of = {name: [plan.get(name) for plan in plans.values()] for name in layers}
+    different = [name for name, sizes in sizes_of.items() if len(set(sizes)) > 1]
+    if command.json:
+        told = {
+            "sizes": {title: plan.sizes for title, plan in plans.items()},
+            "parameters": {title: plan.cost for title, plan in plans.items()},
+            "different": different,
+        }
+        write_output(json.dumps(told) + "\n")
+        return
+    table = Table(title="kernel sizes")
+    table.add_column("layer")
+    for title in titles:
+        table.add_column(title, justify="right")
+    table.add_column("differs")
+    for name, sizes in sizes_of.items():
+        words = ["-" if size is None else in_words(size) for size in sizes]
+        table.add_row(name, *words, "yes" if name in different else "")
+    costs = ["" if plan.cost is None else f"{plan.cost:,}" for plan in plans.values()]
+    table.add_section()
+    table.add_row("parameters", *costs, "")
+    console.print(table)
+    console.print(f"{len(different)} of {len(layers)} layers differ")
+    if command.out is not None:
+        console.print(f"drew {command.out}", soft_wrap=True)
+
+
+def apply(command: Apply, console: PlainConsole) -> None:
+    """Build the plain CNN of a plan, with weights drawn anew each time."""
+    plan = SizePlan.load(command.plan)
+    _check_out(command.out, command.overwrite)
+    cnn = apply_plan(make_model(command.model), plan)
+    save(cnn, plan, command.out)
+    count = sum(parameter.numel() for parameter in cnn.parameters())
+    console.print(f"{command.model}: {count:,} parameters", soft_wrap=True)
+    if plan.cost is not None and plan.cost != count:
+        console.print(f"the plan says {plan.cost:,}: its network, or what it counts, is another")
+    console.print(f"wrote {command.out}", soft_wrap=True)
+
+
+def report(command: Report, console: PlainConsole) -> None:
+    """Write the report of a run, or of several compared."""
+    # Here, so that the other commands need no matplotlib.
+    from effconv_core.report import is_report, write_report
+
+    out = command.out
+    if out is None:
+        folders = [str(folder.resolve()) for folder in command.runs]
+        out = Path(os.path.commonpath(folders)) / "report.html" if folders else Path("report.html")
+        if command.overwrite and os.path.lexists(out) and not is_report(out):
+            raise ValueError(f"{out} is no report of effconv, so it stays; pass another --out")
+    _check_out(out, command.overwrite)
+    write_report(command.runs, out)
+    console.print(f"wrote {out}", soft_wrap=True)
+
+
+def _draw(plans: Mapping[str, SizePlan], out: Path, overwrite: bool) -> None:
+    _check_out(out, overwrite)
+    # Here, so that tables need no matplotlib.
+    from effconv_core.figures import draw_sizes, save_figure
+
+    save_figure(draw_sizes(plans), out)
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if os.path.lexists(out) and not overwrite:
+        raise ValueError(f"{out} exists; pass --overwrite to replace it or another --out")
+
+
+def _range(allowed: tuple[int, int, int] | None) -> str:
+    if allowed is None:
+        return ""
+    smallest, largest, step = allowed
+    return f"{smallest} to {largest}" + (f" by {step}" if step > 1 else "")
+
+
+def _sentences(plan: SizePlan) -> list[str]:
+    sentences = []
+    if plan.model is not None:
+        versions = ", ".join(f"{name} {number}" for name, number in plan.versions.items())
+        sentences.append(f"for a {plan.model}, by {versions}" if versions else f"for {plan.model}")
+    if plan.cost is not None:
+        sentences.append(f"cost: {plan.cost:,} parameters")
+    for budget in plan.budgets:
+        most = "at most " if budget["at_most"] else ""
+        sentences.append(
+            f"budget: {most}{budget['amount']:,.0f} {budget['counts']}, of which the plan takes "
+            f"{budget['cost']:,}"
+        )
+    if plan.adjusted:
+        changes = ", ".join(
+            f"{name} {in_words(size)} → {in_words(plan[name])}"
+            for name, size in plan.adjusted.items()
+        )
+        sentences.append(f"not the rounded soft sizes: {changes}")
+    return sentences

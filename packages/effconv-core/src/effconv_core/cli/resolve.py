@@ -1,0 +1,221 @@
+"""What the words MODEL and DATA of the command line stand for."""
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from effconv_core.cli.plugins import brought, loaded
+from effconv_core.rng import seeded
+
+OWN = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")  # package.module:function
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images of a run.
+
+    Attributes:
+        train: gives the batches of the training split, for a number of images in each.
+        test: gives those of the test split.
+        note: says what they are, for the report.
+        image_shape: `(C, H, W)`.
+        num_classes: how many there are; None where nothing tells.
+        samples: of the training split; None where nothing tells.
+        first: the first training batch of a user's own loader; None of a set.
+    """
+
+    train: Callable[[int], Iterable[tuple[Any, Any]]]
+    test: Callable[[], Iterable[tuple[Any, Any]]]
+    note: str
+    image_shape: tuple[int, ...]
+    num_classes: int | None = None
+    samples: int | None = None
+    first: tuple[Any, Any] | None = None
+
+
+def make_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    channels: int | None = None,
+    seed: int | None = None,
+) -> nn.Module:
+    """Make the network that a name stands for, on the CPU.
+
+    Args:
+        name: `torchvision:NAME`, `timm:NAME`, `effconv:NAME`, another word that a package brings
+            (see `cli/plugins.py`), or `package.module:function`, a function that is called with
+            nothing.
+        num_classes: of a network by name; its own default when None.
+        channels: of the images, for networks of timm and effconv-models; their default when None.
+        seed: of the initial values; None leaves them to chance.
+
+    Raises:
+        ValueError: if there is none, or it cannot be made.
+    """
+    source, colon, rest = name.partition(":")
+    if not (source and colon and rest):
+        raise ValueError(
+            f"model {name!r} names no network; pass torchvision:NAME, timm:NAME, effconv:NAME or "
+            "package.module:function"
+        )
+    classes = {} if num_classes is None else {"num_classes": num_classes}
+    makers = brought("effconv.models")
+
+    def make() -> Any:
+        if source == "torchvision":
+            package = importlib.import_module("torchvision.models")
+            return package.get_model(rest, weights=None, **classes)
+        if source == "timm":
+            images = {} if channels is None else {"in_chans": channels}
+            package = importlib.import_module("timm")
+            return package.create_model(rest, pretrained=False, **classes, **images)
+        if source in makers or source == "effconv":
+            create = loaded(makers[source]) if source in makers else None
+            if create is None:
+                raise ImportError(f"models of {source!r} come with a package that is not there")
+            images = {} if channels is None else {"in_channels": channels}
+            return create(rest, **classes, **images)
+        return getattr(own_module(source), rest)()
+
+    try:
+        with seeded(seed, torch.device("cpu")):
+            model = make()
+    except (ImportError, AttributeError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"model {name!r} cannot be made ({error}); check its name, and that its package is "
+            "installed"
+        ) from None
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"model {name!r} gave a {type(model).__name__}; name one that gives a torch.nn.Module"
+        )
+    return model
+
+
+def make_data(
+    name: str, *, batch_size: int, device: str, seed: int = 0, rank: int = 0, world_size: int = 1
+) -> Data:
+    """Find the images that a name stands for.
+
+    Args:
+        name: a set that effconv-data has prepared: its folder, its name below EFFCONV_DATA, or an
+            http(s) address; no other address is read, and no command run. `WORD:NAME` where an
+            installed package brings the word (see `cli/plugins.py`). Or `package.module:function`:
+            that is called with `batch_size` and `seed` by keyword, and gives two loaders of batches
+            `(images, labels)`, of training and of the test; both can be passed over again, and the
+            first has a length. In several processes it is called in each, and gives each its part.
+        batch_size: of the first training batches, and of the test of a function.
+        device: where batches of sets are given.
+        seed: of order and augmentation.
+        rank: which part of every batch of a set is given.
+        world_size: how many parts there are.
+
+    Raises:
+        ValueError: if there are none.
+        FileNotFoundError: if there is no such set.
+    """
+    loaders = brought("effconv.data")
+    word, colon, rest = name.partition(":")
+    theirs = bool(colon) and word in loaders
+    if not theirs and OWN.fullmatch(name) and not Path(name).exists():
+        return _of_a_function(name, batch_size, seed)
+    entry = loaders.get(word if theirs else "effconv")
+    load = None if entry is None else loaded(entry)
+    if load is None:
+        raise ValueError(
+            f"data {name!r} is to be read by effconv-data, which is not installed; pip install "
+            "--upgrade effconv-data, or pass package.module:function"
+        )
+    place = rest if theirs else _place_of_a_set(name)
+    options = {"device": device, "seed": seed, "rank": rank, "world_size": world_size}
+    train = one_at_a_time(lambda size: load(place, split="train", batch_size=size, **options))
+    first = train(batch_size)
+
+    def test() -> Any:
+        return load(place, split="test", batch_size=-(-500 // world_size), **options)
+
+    kinds = first.image_shape, first.num_classes
+    return Data(train, test, f"the set {first.name}", *kinds, first.samples)
+
+
+def _place_of_a_set(name: str) -> str | Path:
+    """Return a set's folder, or its name or address as it is."""
+    if (Path(name) / "index.json").is_file():
+        return Path(name).resolve()
+    if "://" not in name and not os.environ.get("EFFCONV_DATA"):
+        raise ValueError(
+            f"data {name!r} is no set, since no index.json lies there; write one with effconv data "
+            "prepare, or let EFFCONV_DATA name the folder of all sets"
+        )
+    return name
+
+
+def _of_a_function(name: str, batch_size: int, seed: int) -> Data:
+    module, _, function = name.partition(":")
+    contract = (
+        "it is to take batch_size and seed, and give a loader of training and one of the test"
+    )
+    try:
+        give = getattr(own_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"data {name!r} names no function ({error}); check its name, and that its package is "
+            "installed"
+        ) from None
+
+    def loaders(size: int) -> tuple[Any, Any]:
+        pair = give(batch_size=size, seed=seed)
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise ValueError(f"data {name!r} gave a {type(pair).__name__}; {contract}")
+        if not hasattr(pair[0], "__len__"):
+            raise ValueError(
+                f"data {name!r} gave a {type(pair[0]).__name__} for training, which has no length; "
+                "give one with __len__, its batches in an epoch"
+            )
+        return tuple(pair)
+
+    pairs = one_at_a_time(loaders)
+    first = next(iter(pairs(batch_size)[0]), None)
+    pair = isinstance(first, list | tuple) and len(first) == 2
+    if not pair or not isinstance(first[0], torch.Tensor) or not len(first[0]):
+        raise ValueError(
+            f"data {name!r} gave batches that do not begin with a tensor of images; {contract}, of "
+            "batches (images, labels)"
+        )
+    return Data(
+        lambda size: pairs(size)[0],
+        lambda: pairs(batch_size)[1],
+        f"what {name} gives",
+        tuple(first[0].shape[1:]),
+        first=tuple(first),
+    )
+
+
+def one_at_a_time(load: Callable[[int], Any]) -> Callable[[int], Any]:
+    """Keep what was loaded last for a batch size; it is dropped before anything else is loaded."""
+    held: dict[int, Any] = {}
+
+    def give(size: int) -> Any:
+        if size not in held:
+            held.clear()
+            held[size] = load(size)
+        return held[size]
+
+    return give
+
+
+def own_module(name: str) -> ModuleType:
+    """Import a module of the user's, also from the folder that the command was given in."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as python -m does
+    return importlib.import_module(name)

@@ -1,0 +1,283 @@
+"""The commands `effconv search` and `effconv train`: a run each, in a folder of its own."""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+import tyro
+from torch import nn
+
+from effconv_core.cli.errors import REFUSED, run_command
+from effconv_core.cli.pipeline import (
+    RunOptions,
+    SearchOptions,
+    check_options,
+    option,
+    search_and_train,
+    train_alone,
+)
+from effconv_core.cli.resolve import OWN, Data, make_data, make_model
+from effconv_core.config import RECIPES, SearchConfig
+from effconv_core.cost.budget import Budget
+from effconv_core.cost.macs import Macs
+from effconv_core.distributed.process_group import OtherRankError, Ranks, joined
+from effconv_core.engine.train import TrainConfig, training_of
+from effconv_core.io.console import PlainConsole, parsed
+from effconv_core.io.terminal import write_output
+from effconv_core.layers.batch_checks import check_targets, explained_pass
+from effconv_core.plan import SizePlan
+from effconv_core.runs.names import name_of
+
+Options = TypeVar("Options", bound=RunOptions)
+
+# What says where a run is kept, and how it is told of, but decides nothing of its outcome.
+PLACES = ("runs", "name", "overwrite", "json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is searched or trained, and on what."""
+
+    model: tyro.conf.Positional[option(str, metavar="MODEL")]
+    """torchvision:NAME, timm:NAME, effconv:NAME, or
+    package.module:function, called with nothing."""
+    data: tyro.conf.Positional[option(str, metavar="DATA")]
+    """Set of `effconv data prepare`: folder or http(s); or
+    package.module:function, called with batch_size and
+    seed, for the loaders of training and of the test."""
+    num_classes: option(int | None, metavar="INT") = None
+    """Of a MODEL by name; by default those of the set."""
+    json: option(bool) = False
+    """The result as one JSON object, and nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(SearchOptions, Subject):
+    """Learn the kernel sizes of a CNN under a budget, then train the CNN found.
+
+    The same command goes on with a run that was stopped.
+
+    Settings are options too, such as --search.epochs 2, --train.epochs 90 and
+    --train.batch-size 64: --help-all has them all.
+    """
+
+    budget_counts: option(Literal["parameters", "macs"], metavar="WHAT") = "parameters"
+    """`parameters`, or `macs`: multiply-accumulates."""
+    search_only: option(bool) = False
+    """Train nothing; `effconv train --plan` may, later."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(RunOptions, Subject):
+    """Train the CNN of a plan from scratch, or a network with the sizes that it has.
+
+    The same command goes on with a run that was stopped.
+
+    Settings are options too, such as --train.epochs 90 and --train.batch-size 64:
+    --help-all has them all.
+    """
+
+    plan: option(Path | None, metavar="PATH") = None
+    """JSON file of the sizes; by default the network's own."""
+    recipe: option(Literal["default", "paper"]) = "default"
+    """`default`, or `paper`; sets the defaults of --train."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ShortSearch(Search):
+    __doc__ = Search.__doc__
+    search: tyro.conf.Suppress[SearchConfig]
+    train: tyro.conf.Suppress[TrainConfig]
+    sync_batchnorm: tyro.conf.Suppress[bool] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ShortTrain(Train):
+    __doc__ = Train.__doc__
+    train: tyro.conf.Suppress[TrainConfig]
+    sync_batchnorm: tyro.conf.Suppress[bool] = False
+
+
+def search_defaults(recipe: str) -> dict[str, Any]:
+    """Give what the options of a search are where nothing else is said."""
+    needed = dict.fromkeys(("model", "data", "budget"), tyro.MISSING)
+    return {**needed, "recipe": recipe, "search": RECIPES[recipe], "train": training_of(recipe)}
+
+
+def train_defaults(recipe: str) -> dict[str, Any]:
+    """Give what the options of a training are where nothing else is said."""
+    needed = dict.fromkeys(("model", "data"), tyro.MISSING)
+    return {**needed, "recipe": recipe, "train": training_of(recipe)}
+
+
+def search_command(arguments: Sequence[str]) -> int:
+    """Run `effconv search`; give the exit status."""
+    name = "effconv search"
+    return run_command(
+        name, lambda: _run(_parse(Search, _ShortSearch, search_defaults, arguments, name), _search)
+    )
+
+
+def train_command(arguments: Sequence[str]) -> int:
+    """Run `effconv train`; give the exit status."""
+    name = "effconv train"
+    return run_command(
+        name, lambda: _run(_parse(Train, _ShortTrain, train_defaults, arguments, name), _train)
+    )
+
+
+def recipe_of(arguments: Sequence[str]) -> str:
+    """Give the recipe that a command line names, which sets the defaults of its other options.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chosen.add_argument("--recipe", default="default")
+    recipe = chosen.parse_known_args(list(arguments))[0].recipe
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe {recipe!r} does not exist; pass one of {', '.join(RECIPES)}")
+    return recipe
+
+
+def _parse(
+    kind: type[Options],
+    short: type[Options],
+    defaults: Callable[[str], dict[str, Any]],
+    arguments: Sequence[str],
+    prog: str,
+) -> Options:
+    given = defaults(recipe_of(arguments))
+    if "--help-all" in arguments:
+        arguments = ["--help"]
+    elif {"--help", "-h"} & set(arguments):
+        kind, arguments = short, ["--help"]
+    return parsed(
+        kind,
+        arguments,
+        default=kind(**given),
+        prog=prog,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def _run(
+    options: Search | Train, do: Callable[[Any, PlainConsole, Ranks], tuple[Path, dict[str, Any]]]
+) -> int:
+    """Do a run, in several processes where torchrun has started this one; give the exit status."""
+    check_options(options)
+    console, started = PlainConsole(stderr=options.json), time.perf_counter()
+    with joined(options.device) as ranks:
+        console.quiet = ranks.rank > 0
+        try:
+            folder, result = do(options, console, ranks)
+        except OtherRankError:  # which has said why
+            return REFUSED
+        leads = ranks.rank == 0
+    seconds = time.perf_counter() - started
+    console.print(f"{folder / 'report.html'} written after {seconds:.0f} s", soft_wrap=True)
+    if options.json and leads:
+        write_output(json.dumps({"run": str(folder), **result}) + "\n")
+    return 0
+
+
+def _search(options: Search, console: PlainConsole, ranks: Ranks) -> tuple[Path, dict[str, Any]]:
+    data = _images(options, options.batch_size, ranks)
+    model = _network(options, data)
+    budget = None
+    if options.budget_counts == "macs":
+        example = torch.zeros(1, *data.image_shape, device=ranks.device)
+        budget = Budget(options.budget, Macs(example))
+    folder = _folder(options, f"{options.budget:.0f}", options.recipe)
+    settings, training = _settings(options), not options.search_only
+    result = search_and_train(
+        folder,
+        settings,
+        options,
+        model,
+        data,
+        console=console,
+        ranks=ranks,
+        budget=budget,
+        training=training,
+    )
+    return folder, result
+
+
+def _train(options: Train, console: PlainConsole, ranks: Ranks) -> tuple[Path, dict[str, Any]]:
+    plan = None if options.plan is None else SizePlan.load(options.plan)
+    data = _images(options, options.train.batch_size, ranks)
+    model = _network(options, data)
+    folder = _folder(options, "original" if options.plan is None else options.plan.stem)
+    # The sizes decide the outcome, and not the file that they are in.
+    settings = {**_settings(options), "plan": None if plan is None else plan.sizes}
+    result = train_alone(folder, settings, options, model, plan, data, console=console, ranks=ranks)
+    return folder, result
+
+
+def _images(options: Search | Train, batch_size: int, ranks: Ranks) -> Data:
+    return make_data(
+        options.data,
+        batch_size=ranks.share(batch_size, "batch_size"),
+        device=ranks.device,
+        seed=options.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+
+
+def _network(options: Search | Train, data: Data) -> nn.Module:
+    classes = data.num_classes if options.num_classes is None else options.num_classes
+    by_name = options.model.partition(":")[0] in ("torchvision", "timm", "effconv")
+    if by_name and classes is None:
+        raise ValueError(
+            f"data {options.data!r} does not tell how many classes model {options.model!r} is to "
+            "have; pass --num-classes"
+        )
+    channels = data.image_shape[0]
+    model = make_model(options.model, num_classes=classes, channels=channels, seed=options.seed)
+    _check_fit(model, options, data)
+    return model
+
+
+@torch.no_grad()
+def _check_fit(model: nn.Module, options: Search | Train, data: Data) -> None:
+    """Refuse a network that does not take the images, or gives no score for each of the classes."""
+    what, shape = f"model {options.model!r}", (1, *data.image_shape)
+    images = torch.zeros(shape) if data.first is None else data.first[0][:1].cpu()
+    try:
+        with explained_pass(model.eval(), images):
+            scores = model(images)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{what} does not take images of shape {shape} ({error}); name another, or prepare the "
+            "images as it needs them"
+        ) from None
+    model.train()
+    if not isinstance(scores, torch.Tensor) or scores.shape[:-1] != (1,):
+        given = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise ValueError(
+            f"{what} gives {given} for one image; it is to give (1, classes), a score for each"
+        )
+    if data.num_classes is not None and scores.shape[1] < data.num_classes:
+        raise ValueError(
+            f"{what} gives {scores.shape[1]} scores, and the set has {data.num_classes} classes; "
+            "name one that tells them all apart"
+        )
+    if data.first is not None:
+        batch, labels = data.first
+        check_targets(scores.expand(len(batch), -1), labels)
+
+
+def _folder(options: Search | Train, *more: str) -> Path:
+    data = options.data if OWN.fullmatch(options.data) else Path(options.data).name
+    return options.runs / (options.name or name_of(data, options.model, *more))
+
+
+def _settings(options: Search | Train) -> dict[str, Any]:
+    return {name: value for name, value in asdict(options).items() if name not in PLACES}

@@ -1,0 +1,1 @@
+"""What sizes cost, budgets of it, and the nearest plan within them."""

@@ -1,0 +1,66 @@
+"""Multiply-accumulates as a function of kernel sizes, by PyTorch's own counter."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from effconv_core.cost.base import Searchable, TapCost
+from effconv_core.layers.batch_checks import explained_pass
+from effconv_core.layers.conv import PredictedConv
+
+
+@dataclass(frozen=True, eq=False)
+class Macs:
+    """Counts the multiply-accumulates of a forward pass, for `Budget`.
+
+    Half of what `torch.utils.flop_counter.FlopCounterMode` counts: products in convolutions and
+    matrix multiplications, those on padding too, and no additions of biases.
+
+    Args:
+        example: what the network takes, on its device: a tensor, or a tuple of arguments. A batch
+            of one counts for each image.
+
+    Examples:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1))
+        >>> cost = Macs(torch.zeros(1, 3, 8, 8))(SearchableCNN(net))
+        >>> cost.constant, cost([3])  # 8 * 8 * 9 * 3 * 4, and 8 * 8 * 9 * 4 * 5 more
+        (6912, 18432)
+    """
+
+    example: Tensor | tuple[Any, ...]
+
+    def __call__(self, searchable: Searchable) -> TapCost:
+        """Count for a searchable network, in evaluation mode; it is not changed.
+
+        Raises:
+            TypeError: if the example has another dtype than the network's parameters.
+            ValueError: if it is on another device or has another number of channels.
+        """
+        network = copy.deepcopy(searchable).eval()
+        positions: dict[PredictedConv, int] = {}
+
+        def note_output(conv: PredictedConv, _: Any, output: Tensor) -> None:
+            # A layer that is used twice costs twice.
+            positions[conv] = positions.get(conv, 0) + output.numel() // conv.out_channels
+
+        for conv in network.convs:
+            conv.register_forward_hook(note_output)
+        sizes = network.space.smallest()
+        arguments = self.example if isinstance(self.example, tuple) else (self.example,)
+        with torch.no_grad(), explained_pass(network.model, arguments[0] if arguments else None):
+            kernels = network.kernels_at(sizes)  # what the predictors compute is no part of it
+            with network.kernels_of(kernels), FlopCounterMode(display=False) as counter:
+                network.model(*arguments)
+        per_tap = tuple(
+            c_out * c_in * positions.get(conv, 0)
+            for conv, (c_out, c_in) in zip(
+                network.convs, (layer.channels for layer in network.space.layers), strict=True
+            )
+        )
+        cost = TapCost(per_tap, 0, searchable.cost.factors, "multiply-accumulates")
+        constant = counter.get_total_flops() // 2 - cost(sizes)
+        return TapCost(per_tap, constant, cost.factors, cost.counts)

@@ -1,0 +1,246 @@
+"""One search in several processes: what runs in step, and what must be the same on every rank."""
+
+import copy
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from effconv_core.rng import Draws
+
+if dist.is_available():
+    # DistributedDataParallel imports it when it is made, and its functions keep the default group
+    # of that moment as the default of an argument: no destroy_process_group would end that group's
+    # threads then, and one that is at work when the interpreter ends aborts the process.
+    import torch.distributed.nn.functional
+
+
+class Entries(Protocol):
+    """The sizes of a search: S entries, of which each is of a layer."""
+
+    ranges: list[range]
+
+    def entry_names(self) -> list[str]:
+        """Return for each entry the name of its layer."""
+
+
+class Replica(Protocol):
+    """What ranks compare of the network that they search; `SearchableCNN` is one."""
+
+    space: Entries
+    soft_sizes: Tensor | None
+    """`(S,)`, those of the last pass."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Return all modules."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return all parameters."""
+
+
+def leads(group: dist.ProcessGroup | None) -> bool:
+    """Tell whether this process writes files: rank 0 of the group, or the only process."""
+    return group is None or dist.get_rank(group) == 0
+
+
+def data_parallel(searchable: Replica, group: dist.ProcessGroup | None) -> Callable[[Any], Any]:
+    """Give what runs the network on a rank's inputs, so that `backward` averages the gradients.
+
+    That is PyTorch's DistributedDataParallel over the predictors and the rest of the CNN. It copies
+    the parameters of rank 0 to all others.
+
+    Args:
+        searchable: on its device.
+        group: the ranks; the searchable network itself is given back when None.
+    """
+    if group is None:
+        return searchable
+    network: DistributedDataParallel | None = None
+
+    def run(inputs: Any) -> Any:
+        nonlocal network
+        if network is None:
+            # Looking for unused parameters in every step costs time, and a warning where all are
+            # used; one pass of a copy tells whether it is needed.
+            probe = copy.deepcopy(searchable)
+            probe.config = dataclasses.replace(probe.config, compile=False)
+            unused = _leaves_some_unused(probe, inputs)
+            everywhere = _gathered([float(unused)], _device_of(searchable), group)
+            network = DistributedDataParallel(
+                _Pass(searchable),
+                process_group=group,
+                find_unused_parameters=any(row[0] for row in everywhere),
+            )
+        return network(inputs)[0]
+
+    return run
+
+
+def _leaves_some_unused(searchable: Replica, inputs: Any) -> bool:
+    """Tell whether a pass leaves a parameter out, which is allowed in one process."""
+    ends = _tensors_in(_Pass(searchable)(inputs))
+    stack = [end.grad_fn for end in ends if end.grad_fn is not None]
+    reached = set(stack)
+    while stack:
+        following = {node for node, _ in stack.pop().next_functions if node is not None} - reached
+        reached |= following
+        stack += following
+    used = {id(node.variable) for node in reached if hasattr(node, "variable")}
+    return any(p.requires_grad and id(p) not in used for p in searchable.parameters())
+
+
+def _tensors_in(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if dataclasses.is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [t for v in value for t in _tensors_in(v)] if isinstance(value, list | tuple) else []
+
+
+class _Pass(nn.Module):
+    """A pass that also gives the soft sizes, so that all that a loss needs leads from its outputs.
+
+    DistributedDataParallel takes parameters to be unused that it cannot reach from there, and some
+    of the size predictor's may have a gradient from the budget's term alone.
+    """
+
+    def __init__(self, searchable: Replica) -> None:
+        super().__init__()
+        self.searchable = searchable
+
+    def forward(self, inputs: Any) -> tuple[Any, Tensor]:
+        return self.searchable(inputs), self.searchable.soft_sizes
+
+
+def in_step(
+    batches: Iterable[Any],
+    searchable: Replica,
+    group: dist.ProcessGroup | None,
+    epoch: int,
+) -> Iterator[Any]:
+    """Give the batches of an epoch while all ranks have one, and compare the ranks before each.
+
+    Raises:
+        ValueError: if a rank has fewer batches than rank 0, or more.
+        RuntimeError: if a rank went another way, see `check_ranks`.
+    """
+    if group is None:
+        yield from batches
+        return
+    end, device = object(), _device_of(searchable)
+    for step, batch in enumerate(chain(batches, [end])):
+        rows = _gathered([float(batch is not end), *_state(searchable)], device, group)
+        has_one = [bool(row[0]) for row in rows]
+        if len(set(has_one)) > 1:
+            other = has_one.index(not has_one[0])
+            few, many = (other, 0) if has_one[0] else (0, other)
+            raise ValueError(
+                f"rank {few} has {step} batches in epoch {epoch + 1} and rank {many} has more; "
+                "give every rank the same number of batches, as DistributedSampler and effconv-data"
+                " do"
+            )
+        _compare([row[1:] for row in rows], searchable, f"in step {step} of epoch {epoch + 1}")
+        if batch is end:
+            return
+        yield batch
+
+
+def check_ranks(searchable: Replica, group: dist.ProcessGroup | None) -> None:
+    """Raise where a rank has not the same soft sizes as rank 0, to the last bit.
+
+    Sizes and plans follow from them. `search` does this at every step; call it in a loop of your
+    own after a pass, every few steps. It gathers one number for each size.
+
+    Args:
+        searchable: the network itself, not what DistributedDataParallel made of it.
+        group: the ranks that share the search, such as `torch.distributed.group.WORLD`, which is
+            None in a program of one process; then there is nothing to compare.
+
+    Raises:
+        RuntimeError: if a rank differs; the sentence names it and the layer, and every rank raises
+            it.
+    """
+    if group is not None:
+        rows = _gathered(_state(searchable), _device_of(searchable), group)
+        _compare(rows, searchable, "in this step")
+
+
+def check_same(
+    values: Mapping[str, Any], device: torch.device | str, group: dist.ProcessGroup | None
+) -> None:
+    """Raise where a rank was given another value than rank 0.
+
+    Args:
+        values: name to anything that JSON can hold; the names are the same on every rank.
+        device: where the ranks' numbers are put to compare them.
+        group: the ranks; None compares nothing.
+
+    Raises:
+        RuntimeError: if a rank differs; the sentence names it and the value.
+    """
+    if group is None:
+        return
+    digests = [hashlib.sha256(json.dumps(v).encode()).hexdigest()[:12] for v in values.values()]
+    # 48 bits are whole numbers in float64.
+    rows = _gathered([float(int(digest, 16)) for digest in digests], device, group)
+    for rank, row in enumerate(rows):
+        for name, mine, theirs in zip(values, row, rows[0], strict=True):
+            if mine != theirs:
+                raise RuntimeError(
+                    f"rank {rank} has another {name} than rank 0; give every rank the same, and a "
+                    "checkpoint or a table of Latency that all of them can read"
+                )
+
+
+def _state(searchable: Replica) -> list[float]:
+    """Give the soft sizes of the last pass, and how often sizes and masks were drawn."""
+    counts = [float(m.count) for m in searchable.modules() if isinstance(m, Draws)]
+    if searchable.soft_sizes is None:
+        return counts + [0.0] * len(searchable.space.ranges)
+    return counts + searchable.soft_sizes.tolist()
+
+
+def _compare(rows: Sequence[Sequence[float]], searchable: Replica, when: str) -> None:
+    layers = searchable.space.entry_names()
+    for rank, row in enumerate(rows):
+        if row == rows[0]:
+            continue
+        soft = zip(layers, row[-len(layers) :], rows[0][-len(layers) :], strict=True)
+        differs = [f"soft size {a} in layer {n!r}, and rank 0 {b}" for n, a, b in soft if a != b]
+        what = differs[0] if differs else "drawn its sizes another number of times than rank 0"
+        raise RuntimeError(
+            f"rank {rank} has {what} {when}; all ranks must run the same code and versions on the "
+            "same kind of device, and the network equally often, so go on from the last checkpoint "
+            "where they do"
+        )
+
+
+def _device_of(searchable: Replica) -> torch.device:
+    return next(searchable.parameters()).device
+
+
+def _gathered(
+    values: Sequence[float], device: torch.device | str, group: dist.ProcessGroup
+) -> list[list[float]]:
+    """Give the values of every rank."""
+    mine = torch.tensor(values, dtype=torch.float64, device=device)
+    rows = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(rows, mine, group=group)
+    return torch.stack(rows).tolist()
+
+
+def average(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """Average values over the ranks, in place; all ranks have the same bits then."""
+    if group is not None:
+        dist.all_reduce(values, group=group)
+        values /= dist.get_world_size(group)
+    return values

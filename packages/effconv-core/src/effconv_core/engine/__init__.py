@@ -1,0 +1,1 @@
+"""The loops: search, comparison of finalists, training, evaluation."""

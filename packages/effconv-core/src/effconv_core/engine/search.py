@@ -1,0 +1,301 @@
+"""`search`: learn the kernel sizes of a network (EffConv Algorithm 1, lines 1 to 8)."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from effconv_core.config import SearchConfig, recipe
+from effconv_core.cost.budget import Budgets
+from effconv_core.distributed.consistency import check_same, data_parallel, in_step, leads
+from effconv_core.engine.loader import epoch_batches
+from effconv_core.engine.nonfinite import check_parameters, finite_soon, no_finite_loss
+from effconv_core.engine.tournament import tournament
+from effconv_core.io.checkpoint import (
+    check_epoch,
+    check_progress,
+    last_state,
+    put_training_state,
+    read_training_state,
+    save_training_state,
+)
+from effconv_core.layers.batch_checks import checked_loss, explained_pass
+from effconv_core.method.searchable import SearchableCNN
+from effconv_core.plan import SizePlan
+from effconv_core.space.search_space import flat
+from effconv_core.space.selection import LayerFilter, Ranges
+
+
+@dataclass(frozen=True)
+class SearchStep:
+    """What one step of a search did; tensors stay on the device, so reading one synchronises.
+
+    Soft sizes, sizes and cost are those learned so far; where the config draws the sizes of a step,
+    losses and outputs are those of the drawn ones. Sizes and cost are made from the soft sizes when
+    they are read, which waits for the device. In a search by several processes, task loss,
+    outputs and targets are those of this rank's part of the batch.
+    """
+
+    epoch: int
+    step: int
+    task_loss: Tensor
+    budget_loss: Tensor
+    outputs: Any
+    targets: Any
+    soft_sizes: Tensor
+    searchable: SearchableCNN = field(repr=False)
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """The soft sizes, rounded to allowed ones."""
+        return self.searchable.rounded(self.soft_sizes)
+
+    @cached_property
+    def cost(self) -> int:
+        """What the sizes cost in parameters."""
+        return self.searchable.cost(self.sizes)
+
+
+def search(
+    model: nn.Module,
+    loader: Iterable[tuple[Any, Any]],
+    *,
+    budget: Budgets,
+    config: SearchConfig | None = None,
+    criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
+    searched: LayerFilter | None = None,
+    allowed: Ranges | None = None,
+    tie: Iterable[str | Iterable[str]] = (),
+    per_axis: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    on_step: Callable[[SearchStep], None] | None = None,
+    on_round: Callable[[int, int], None] | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> SizePlan:
+    """Learn the kernel sizes of a network under a budget (EffConv Algorithm 1, lines 1 to 8).
+
+    Args:
+        model: any network with `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d` layers; it is not changed.
+            The search runs on its device and in its memory format. Or a `SearchableCNN`, which is
+            trained in place, so that its `warm_start` can be asked for afterwards; it has the
+            config and all that says what is searched.
+        loader: gives batches `(inputs, targets)`, once an epoch and, where the config has
+            finalists, for their comparison. Where it has `set_epoch`, that is called before.
+        budget: the wanted parameter count of the found network, a `Budget`, or several of them
+            that it must meet at once.
+        config: settings; `recipe("default")` when None, `recipe("paper")` is the paper.
+        criterion: the task's loss of `(outputs, targets)`.
+        searched: which convolutions are searched, see `searched_layers`.
+        allowed: the sizes that layers may have, see `SearchableCNN`.
+        tie: groups of layers that share their size, see `SearchableCNN`.
+        per_axis: whether kernels may be rectangular, see `SearchableCNN`.
+        checkpoint: a file that is written after every epoch and, where it exists, gone on from; the
+            one before it is kept too, see `load_training_state`.
+        on_step: called after every step.
+        on_round: called before each round of the comparison of plans, as by `tournament`.
+        group: the processes that make this one search together, each of which calls this with its
+            own part of every batch; None searches in this process alone. Gradients are averaged by
+            DistributedDataParallel, rank 0 writes the checkpoint and all ranks read it. In a
+            program that torchrun started, `torch.distributed.group.WORLD`.
+
+    Returns:
+        The plan, whose cost is within the config's tolerance of the budget.
+
+    Raises:
+        TypeError: if the model, the budget or the config is of the wrong kind, or inputs or targets
+            have a dtype that the network or cross entropy does not take.
+        ValueError: if no layer can be searched, the budget cannot be met, the loader is empty, the
+            inputs have another channel count than the network takes, a label is none of the
+            network's classes, a layer is not run, or the checkpoint belongs to another search.
+        FloatingPointError: if the loss or a soft size is not finite; the sentence names the step,
+            the layer and the last good checkpoint.
+        RuntimeError: if a rank went another way than the others; the sentence names it.
+    """
+    if isinstance(model, SearchableCNN):
+        choices = {"config": config, "searched": searched, "allowed": allowed, "tie": tie or None}
+        given = [name for name, value in choices.items() if value is not None]
+        given += ["per_axis"] * per_axis
+        if given:
+            raise ValueError(
+                f"the model is a SearchableCNN, and search is given {given} beside it; pass them "
+                "to SearchableCNN instead"
+            )
+        searchable, config = model, model.config
+    else:
+        config = recipe("default") if config is None else config
+        searchable = SearchableCNN(
+            model, config, searched=searched, allowed=allowed, tie=tie, per_axis=per_axis
+        )
+    searchable.plan(budget)  # refuses a budget that cannot be met before any training
+    optimizer = torch.optim.AdamW(searchable.parameter_groups())
+    identity = {
+        "config": asdict(config),
+        "budget": _as_json(searchable, budget),
+        "layers": searchable.layers,
+        "allowed": [[r[0], r[-1], r.step] for r in searchable.space.ranges],
+        "tie": searchable.space.variables,
+    }
+    progress = {**identity, "epoch": 0}
+    if checkpoint is not None and Path(checkpoint).exists():
+        progress = _resume(checkpoint, searchable, optimizer, identity)
+    beginning = {"epoch": progress["epoch"], "plan": progress.get("plan")}
+    costs = {"cost of plans": _costs_of_some(searchable, budget)}
+    check_same({**identity, **beginning, **costs}, next(searchable.parameters()).device, group)
+    if "plan" in progress:
+        return _plan_found(checkpoint, progress["plan"], searchable, budget)
+    network = data_parallel(searchable.train(), group)
+    for epoch in range(progress["epoch"], config.epochs):
+        try:
+            _run_epoch(
+                searchable, network, loader, optimizer, epoch, budget, criterion, on_step, group
+            )
+            check_parameters(searchable, epoch)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}; {last_state(checkpoint, epoch)}") from None
+        progress["epoch"] = epoch + 1
+        if checkpoint is not None and leads(group):
+            save_training_state(checkpoint, searchable, optimizer, progress)
+    if config.finalists == 1:
+        return searchable.plan(budget)
+    options = {"criterion": criterion, "on_round": on_round, "group": group}
+    plan = tournament(searchable, loader, budget=budget, **options)
+    if checkpoint is not None and leads(group):
+        progress["plan"] = plan.to_json()
+        save_training_state(checkpoint, searchable, optimizer, progress)
+    return plan
+
+
+def _as_json(searchable: SearchableCNN, budget: Budgets) -> Any:
+    if isinstance(budget, int | float):
+        return budget
+    return [c.record() for c in searchable.constraints(budget)]
+
+
+def _costs_of_some(searchable: SearchableCNN, budget: Budgets) -> list[list[int]]:
+    """Give what plans from the smallest to the largest cost in each budget."""
+    ranges = searchable.space.ranges
+    plans = [[r[min(i, len(r) - 1)] for r in ranges] for i in range(max(map(len, ranges)))]
+    return [[c.cost(sizes) for sizes in plans] for c in searchable.constraints(budget)]
+
+
+def _resume(
+    checkpoint: str | os.PathLike[str],
+    searchable: SearchableCNN,
+    optimizer: torch.optim.Optimizer,
+    identity: dict[str, Any],
+) -> dict[str, Any]:
+    state = read_training_state(checkpoint)
+    check_progress(state.path, state.progress)
+    progress = _of_this_version(state.progress, identity)
+    for name, value in identity.items():
+        if progress.get(name) != value:
+            raise ValueError(
+                f"{state.path} was written by a search whose {name} was {progress.get(name)}, not "
+                f"{value}; search with the same {name}, or delete it to start again"
+            )
+    check_epoch(state.path, progress, identity["config"]["epochs"])
+    counts = {f"model.{n}": v for n, v in searchable.state_dict().items() if n.endswith("_state")}
+    # Before 0.2.0 nothing was drawn, so nothing was counted.
+    put_training_state(state._replace(tensors={**counts, **state.tensors}), searchable, optimizer)
+    return progress
+
+
+def _plan_found(
+    checkpoint: str | os.PathLike[str] | None,
+    text: str,
+    searchable: SearchableCNN,
+    budget: Budgets,
+) -> SizePlan:
+    """Return the plan that a state holds, if this search can have found it."""
+    try:
+        plan = SizePlan.from_json(text)
+        if plan.keys() != set(searchable.layers):
+            raise ValueError(
+                f"it has the layers {list(plan)}, and searched are {searchable.layers}"
+            )
+        sizes = flat(plan[name] for name in searchable.layers)
+        ranges = searchable.space.ranges
+        fits = len(sizes) == len(ranges)
+        if not fits or not all(s in allowed for s, allowed in zip(sizes, ranges, strict=True)):
+            raise ValueError(f"its sizes are {sizes}, and not all of them are allowed")
+        cost = searchable.cost(sizes)
+        if plan.cost != cost:
+            raise ValueError(f"its cost is {plan.cost}, and its sizes cost {cost}")
+        for limit in searchable.constraints(budget):
+            # What is measured may have another cost each time.
+            if limit.budget.counter is None and not limit.low <= cost <= limit.high:
+                raise ValueError(f"its cost is {cost}, and the budget is {limit}")
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{checkpoint} holds a plan that this search cannot have found: {error}; delete it to "
+            "start again, or name another file"
+        ) from None
+    return plan
+
+
+def _of_this_version(progress: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
+    """Give the progress that another version wrote with what it took for granted."""
+    config = {**asdict(SearchConfig()), **progress["config"]}
+    L = len(progress.get("layers", ()))
+    granted = {"allowed": [[1, 2 * identity["config"]["k"] + 1, 1]] * L, "tie": list(range(L))}
+    return {**granted, **progress, "config": config}
+
+
+def _run_epoch(
+    searchable: SearchableCNN,
+    network: Callable[[Any], Any],
+    loader: Iterable[tuple[Any, Any]],
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    budget: Budgets,
+    criterion: Callable[[Any, Any], Tensor],
+    on_step: Callable[[SearchStep], None] | None,
+    group: dist.ProcessGroup | None,
+) -> None:
+    device = next(searchable.parameters()).device
+    batches = in_step(epoch_batches(loader, epoch, device), searchable, group, epoch)
+    for step, (inputs, targets) in enumerate(batches):
+        # Before the pass, so that the gradients' memory is free for it, and for a CUDA graph's.
+        optimizer.zero_grad()
+        with explained_pass(searchable.model, inputs):
+            outputs = network(inputs)
+        if epoch == step == 0:
+            _check_that_all_run(searchable)
+        task_loss = checked_loss(criterion, outputs, targets, first=step == 0)
+        budget_loss = searchable.budget_loss(budget)
+        loss = task_loss + budget_loss
+        is_finite = finite_soon(loss)
+        loss.backward()
+        if not is_finite():
+            raise no_finite_loss(searchable, (inputs, targets), loss=loss, epoch=epoch, step=step)
+        optimizer.step()
+        if on_step is not None:
+            on_step(
+                SearchStep(
+                    epoch,
+                    step,
+                    task_loss.detach(),
+                    budget_loss.detach(),
+                    outputs,
+                    targets,
+                    searchable.soft_sizes.detach(),
+                    searchable,
+                )
+            )
+
+
+def _check_that_all_run(searchable: SearchableCNN) -> None:
+    pairs = zip(searchable.layers, searchable.convs, strict=True)
+    idle = [name for name, conv in pairs if not conv.has_run]
+    if idle:
+        raise ValueError(
+            f"the network did not run its layer(s) {idle} in the first step, so nothing can be "
+            "learned of their sizes; leave them out with `searched`"
+        )

@@ -1,0 +1,119 @@
+"""Which of the plans near the learned sizes is best, by the kernels that the search has learned."""
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from itertools import chain, count
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from effconv_core.cost.budget import Budgets
+from effconv_core.distributed.consistency import average
+from effconv_core.engine.loader import epoch_batches
+from effconv_core.layers.batch_checks import checked_loss, explained_pass
+from effconv_core.method.searchable import SearchableCNN
+from effconv_core.plan import SizePlan
+from effconv_core.space.search_space import flat
+
+ROUNDS = 4
+MOVED = 4  # layers of a drawn plan that leave the learned sizes, on average, or all where fewer
+
+
+def tournament(
+    searchable: SearchableCNN,
+    loader: Iterable[tuple[Any, Any]],
+    *,
+    budget: Budgets,
+    criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
+    on_round: Callable[[int, int], None] | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> SizePlan:
+    """Compare plans near the learned sizes by their loss; give the best (not in the paper).
+
+    In each of four rounds the plans left see the same batches, twice as many as in the round
+    before, starting with two, and the better half stays; all rounds count. Batch normalisation
+    takes the batch's own statistics, since those it has gathered are of other sizes; all else,
+    dropout for one, is as in evaluation. The searchable network is not changed.
+
+    Args:
+        searchable: after a search; its config says how many plans are compared and how far from the
+            soft sizes they are drawn.
+        loader: training batches; passed over again from its start where it is too short.
+        budget: the wanted parameter count, or `Budget`s, which all plans meet.
+        criterion: the task's loss of `(outputs, targets)`.
+        on_round: called before each round with its number, from 1, and how many plans are left.
+        group: the processes that compare together, each on its own part of every batch, see
+            `search`; losses are averaged over them, so that all choose the same plan.
+
+    Raises:
+        TypeError: if inputs or targets have a dtype that the network or cross entropy does not
+            take.
+        ValueError: if the config has one finalist, no plan meets the budget, the loader is empty,
+            or a label is none of the network's classes.
+        FloatingPointError: if no plan has a finite loss.
+    """
+    plan, config = searchable.plan(budget), searchable.config
+    if config.finalists == 1:
+        raise ValueError(
+            "finalists is 1, and a tournament compares at least 2; take searchable.plan(budget) or "
+            "raise finalists and exploration in the config"
+        )
+    network = copy.deepcopy(searchable).eval()
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.train()
+    totals = dict.fromkeys(_candidates(searchable, plan, budget), 0.0)
+    device = next(network.kernel_predictor.parameters()).device
+    batches = chain.from_iterable(epoch_batches(loader, e, device) for e in count(config.epochs))
+    with torch.no_grad():
+        for round_number in range(1, ROUNDS + 1):
+            if on_round is not None:
+                on_round(round_number, len(totals))
+            losses = torch.zeros(len(totals), device=device)
+            for number in range(2**round_number):
+                inputs, targets = next(batches)
+                for place, sizes in enumerate(totals):
+                    with explained_pass(network.model, inputs):
+                        outputs = network.forward_at(sizes, inputs)
+                    first = round_number == 1 and number == place == 0
+                    losses[place] += checked_loss(criterion, outputs, targets, first=first).sum()
+            average(losses, group)
+            for sizes, loss in zip(totals, losses.tolist(), strict=True):
+                totals[sizes] += loss if math.isfinite(loss) else math.inf
+            best_first = sorted(totals, key=totals.__getitem__)
+            totals = {sizes: totals[sizes] for sizes in best_first[: (len(totals) + 1) // 2]}
+            if len(totals) == 1:
+                break
+    best, loss = next(iter(totals.items()))
+    if loss == math.inf:
+        raise FloatingPointError(
+            "no plan near the learned sizes has a finite loss; lower the learning rates or check "
+            "the data"
+        )
+    return searchable.plan_of(best, flat(plan.soft_sizes.values()), budget)
+
+
+def _candidates(
+    searchable: SearchableCNN, plan: SizePlan, budget: Budgets
+) -> dict[tuple[int, ...], None]:
+    """Draw different plans that meet the budget, the learned one first."""
+    config, space = searchable.config, searchable.space
+    V = len(space.variable_ranges)
+    generator = torch.Generator().manual_seed(config.seed)
+    soft_sizes = torch.tensor(flat(plan.soft_sizes.values()))
+    low, high = torch.tensor(space.smallest()), torch.tensor(space.largest())
+    candidates = {tuple(flat(plan.values())): None}
+    for _ in range(10 * config.finalists):
+        if len(candidates) == config.finalists:
+            break
+        noise = (2 * torch.rand(V, generator=generator) - 1) * config.exploration
+        moved = torch.rand(V, generator=generator) < MOVED / V
+        drawn = (soft_sizes + space.expand(moved * noise)).clamp(low, high)
+        sizes = searchable.nearest_sizes(drawn.tolist(), budget)
+        candidates.setdefault(tuple(sizes))
+    return candidates

@@ -1,0 +1,292 @@
+"""Train and test a plain CNN (EffConv Algorithm 1, lines 9 to 11)."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from effconv_core.distributed.consistency import check_same, leads
+from effconv_core.engine.loader import epoch_batches
+from effconv_core.engine.nonfinite import check_parameters, finite_soon, no_finite_loss
+from effconv_core.io.checkpoint import (
+    check_epoch,
+    check_progress,
+    last_state,
+    put_training_state,
+    read_training_state,
+    save_training_state,
+)
+from effconv_core.layers.batch_checks import IGNORED, check_targets, checked_loss, explained_pass
+from effconv_core.rng import seeded
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one training from scratch."""
+
+    epochs: int = 200
+    batch_size: int = 128
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = 0.1
+    weight_decay: float = 1e-4
+    schedule: Literal["steps", "cosine"] = "steps"
+    """steps: a tenth of the rate after 50 % and after 75 % of the training."""
+    warmup_epochs: float = 0.0
+    """Epochs of linear warm-up, but at most a tenth of the training."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 is PyTorch's autocast: weights and their updates stay in float32."""
+    compile: bool = False
+    """Run the network through `torch.compile`, which takes a while before the first step. PyTorch
+    compiles eight networks of one class in a process and runs all further ones as they are: call
+    `torch.compiler.reset()` between trainings of more plans than that."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("weight_decay", 0)):
+            if not getattr(self, name) >= least:
+                raise ValueError(
+                    f"{name} of the training is {getattr(self, name)}; it must be at least {least}"
+                )
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr of the training is {self.lr}; it must be above 0, so raise it")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision is {self.precision!r}; pass 'float32' or 'bfloat16'")
+        if not self.warmup_epochs >= 0:
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs}; it must be 0 or more")
+
+
+TRAIN_RECIPES = {
+    # He et al. 2016, section 4.2.
+    "resnet": TrainConfig(),
+    # The commands that the FlexConv repository gives for its CIFAR ResNets.
+    "flexconv": TrainConfig(350, 64, "adam", 1e-3, 0.0, "cosine", 5.0),
+}
+
+
+def training_of(recipe: str) -> TrainConfig:
+    """Give the training that goes with a recipe of the search, `default` or `paper`."""
+    return TRAIN_RECIPES["flexconv" if recipe == "paper" else "resnet"]
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """What one step of a training did; tensors stay on the device."""
+
+    epoch: int
+    step: int
+    task_loss: Tensor
+    outputs: Tensor
+    targets: Tensor
+
+
+def rate_factor(config: TrainConfig, epoch: float) -> float:
+    """Give what the learning rate is multiplied by after so many epochs, a fraction included."""
+    warmup = min(config.warmup_epochs, config.epochs / 10)
+    if epoch < warmup:
+        return epoch / warmup
+    done = epoch / config.epochs
+    if config.schedule == "steps":
+        return 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
+    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (config.epochs - warmup)))
+
+
+def make_optimizer(
+    parameters: Iterable[Tensor] | Iterable[dict[str, Any]], config: TrainConfig
+) -> torch.optim.Optimizer:
+    """Make the optimizer of a training, at its highest rate."""
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, config.lr, momentum=0.9, weight_decay=config.weight_decay
+        )
+    return torch.optim.Adam(parameters, config.lr, weight_decay=config.weight_decay)
+
+
+class Turns(Protocol):
+    """A second optimizer that takes turns with the first, on other parameters and other data."""
+
+    parameters: list[nn.Parameter]
+
+    def passes(self, epoch: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give the batches of one epoch of so many steps, a function of the epoch alone."""
+
+    def step(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
+        """Take one turn."""
+
+    def saved_with(self, first: torch.optim.Optimizer) -> Any:
+        """Give both optimizers as one, as far as saving and loading go."""
+
+
+def train(
+    model: nn.Module,
+    loader: Iterable[tuple[Any, Any]],
+    config: TrainConfig,
+    *,
+    turns: Turns | None = None,
+    checkpoint: Path | None = None,
+    on_step: Callable[[TrainStep], None] | None = None,
+    groups: Sequence[dict[str, Any]] | None = None,
+    penalty: Callable[[], Tensor] | None = None,
+    seed: int | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> None:
+    """Train a network in place.
+
+    Args:
+        model: the network.
+        loader: gives batches of inputs and labels, once an epoch, and has a length. Where it has
+            `set_epoch`, that is called before.
+        config: settings.
+        turns: what takes a step after each of these, and trains the rest of the parameters.
+        checkpoint: a file that is written after every epoch and, where it exists, gone on from.
+        on_step: called after every step.
+        groups: for the optimizer, each with `params` and a `factor` on the learning rate; one of
+            all parameters when None.
+        penalty: called in every step; what it gives is added to the loss.
+        seed: of what network and loader draw from torch's global generators, such as dropout and a
+            DataLoader's order; set anew for every epoch, so that a training that goes on draws
+            what it would have drawn. None leaves it to chance.
+        group: the ranks that train together, each on its part of every batch; the gradients are
+            averaged, rank 0 writes the checkpoint, and its buffers are those of the result.
+
+    Raises:
+        FloatingPointError: if a loss is not finite; the sentence names the step, the layer and the
+            last good checkpoint.
+        TypeError: if images or labels have a dtype that the network or cross entropy does not take.
+        ValueError: if the checkpoint belongs to another training, the images do not fit the
+            network, or a label is none of its classes.
+        RuntimeError: if a rank would begin at another epoch.
+    """
+    others = set() if turns is None else set(turns.parameters)
+    optimizer = make_optimizer(groups or [p for p in model.parameters() if p not in others], config)
+    lower = config.precision != "float32"
+    saved = optimizer if turns is None else turns.saved_with(optimizer)
+    first_epoch = 0
+    if checkpoint is not None and checkpoint.exists():
+        state = read_training_state(checkpoint)
+        progress = state.progress
+        check_progress(checkpoint, progress)
+        if progress["config"] != asdict(config):
+            raise ValueError(
+                f"{checkpoint} was written with other training settings, {progress.get('config')}; "
+                "train with the same, or delete it to start again"
+            )
+        check_epoch(checkpoint, progress, config.epochs)
+        put_training_state(state, model, saved)
+        first_epoch = progress["epoch"]
+    device = next(model.parameters()).device
+    check_same({"epoch": first_epoch}, device, group)
+    model.train()
+    forward = model if group is None else DistributedDataParallel(model, process_group=group)
+    forward = torch.compile(forward) if config.compile else forward
+    for epoch in range(first_epoch, config.epochs):
+        with seeded(None if seed is None else 100_000 * seed + epoch, device):
+            other_batches = iter(()) if turns is None else turns.passes(epoch, len(loader))
+            for step, (images, labels) in enumerate(epoch_batches(loader, epoch, device)):
+                rate = config.lr * rate_factor(config, epoch + step / len(loader))
+                for settings in optimizer.param_groups:
+                    settings["lr"] = rate * settings.get("factor", 1.0)
+                autocast = torch.autocast(device.type, torch.bfloat16, lower)
+                with explained_pass(model, images), autocast:
+                    outputs = forward(images)
+                if lower:
+                    outputs = outputs.float()
+                loss = checked_loss(F.cross_entropy, outputs, labels, first=step == 0)
+                is_finite = finite_soon(loss)
+                optimizer.zero_grad()
+                (loss if penalty is None else loss + penalty()).backward()
+                if not is_finite():
+                    batch = images, labels
+                    error = no_finite_loss(model, batch, loss=loss, epoch=epoch, step=step)
+                    raise FloatingPointError(f"{error}; {last_state(checkpoint, epoch)}")
+                optimizer.step()
+                if turns is not None:
+                    turns.step(model, *next(other_batches))
+                if on_step is not None:
+                    on_step(TrainStep(epoch, step, loss.detach(), outputs.detach(), labels))
+        check_parameters(model, epoch)
+        if checkpoint is not None and leads(group):
+            progress = {"config": asdict(config), "epoch": epoch + 1}
+            save_training_state(checkpoint, model, saved, progress)
+    if group is not None:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0, group=group)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    loader: Iterable[tuple[Any, Any]],
+    group: dist.ProcessGroup | None = None,
+    *,
+    top: int = 1,
+) -> float:
+    """Give the part of a split, from 0 to 1, whose class is among the `top` likeliest.
+
+    Of several ranks, all parts count together.
+
+    Args:
+        model: gives scores `(B, classes)`; it stays in evaluation mode.
+        loader: gives images and class indices `(B,)`.
+        group: the ranks, each of which tests its own part.
+        top: how many of the likeliest classes count.
+
+    Raises:
+        FloatingPointError: if the images of the first batch are not finite.
+        TypeError: if images or labels have a dtype that the network or class indices do not have.
+        ValueError: if the loader gives nothing, the images do not fit the network, it gives fewer
+            than `top` scores, or a label is none of its classes.
+    """
+    model.eval()
+    device = next(model.parameters(), torch.empty(0)).device
+    counts = torch.zeros(3, dtype=torch.int64, device=device)
+    classes = 0
+    for step, (images, labels) in enumerate(loader):
+        images, labels = images.to(device), labels.to(device)
+        if not labels.is_floating_point():
+            labels = labels.long()  # here any integers do
+        with explained_pass(model, images):
+            outputs = model(images)
+        if step == 0:
+            _check_test(outputs, images, labels, top)
+            classes = outputs.shape[1]
+        hits = outputs.topk(top).indices == labels[:, None]
+        outside = (labels < 0) | (labels >= classes)
+        samples = torch.tensor(len(labels), device=device)
+        counts += torch.stack([hits.sum(), samples, (outside & (labels != IGNORED)).sum()])
+    if group is not None:
+        dist.all_reduce(counts, group=group)
+    correct, samples, outside = counts.tolist()
+    if outside:
+        raise ValueError(
+            f"the loader of the test gave {outside} label(s) that are none of the network's "
+            f"classes, 0 to {classes - 1}; number the classes from 0, or build the network for more"
+        )
+    if not samples:
+        raise ValueError("the loader of the test gave no sample; it must give at least one")
+    return correct / samples
+
+
+def _check_test(outputs: Any, images: Any, labels: Tensor, top: int) -> None:
+    """Refuse what `evaluate` would count as wrong answers of the network in silence."""
+    check_targets(outputs, labels)
+    if labels.dim() != 1 or outputs.dim() != 2:
+        raise ValueError(
+            f"the test has outputs of shape {tuple(outputs.shape)} and labels of shape "
+            f"{tuple(labels.shape)}; accuracy is counted over scores (B, classes) and class "
+            "indices (B,), so give those"
+        )
+    if not 1 <= top <= outputs.shape[1]:
+        raise ValueError(
+            f"top is {top}, and the network gives {outputs.shape[1]} scores; pass 1 to "
+            f"{outputs.shape[1]}"
+        )
+    if isinstance(images, Tensor) and not images.isfinite().all():
+        raise FloatingPointError(
+            "the loader of the test gave images that are not finite, so check the data"
+        )

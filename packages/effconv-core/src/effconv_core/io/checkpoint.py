@@ -1,0 +1,243 @@
+"""Training state as safetensors with JSON in its header: whole or not at all, and the last two."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import nn
+
+from effconv_core.io import schemas
+from effconv_core.io.atomic import rename_file, write_tensors
+from effconv_core.io.read_json import conform, decode_json
+from effconv_core.io.read_tensors import opened_tensors
+from effconv_core.io.state_checks import check_slots, check_weights
+from effconv_core.io.terminal import printable
+
+T = TypeVar("T")
+
+SCHEMA = 2
+READ = (1, SCHEMA)
+REMEDY = "delete it to start again, or name another file"
+SLOT = re.compile(r"optimizer\.(\d{1,9})\.(.+)")
+LARGEST = 2**128
+"""Integers of a progress, which may be states of NumPy's generators."""
+
+logger = logging.getLogger("effconv_core")
+
+
+class DamagedError(ValueError):
+    """A file is no whole training state."""
+
+
+class LaterError(ValueError):
+    """A file is a training state of a later version."""
+
+
+class TrainingState(NamedTuple):
+    """What a file of `save_training_state` holds."""
+
+    path: Path
+    """The file that was asked for, also where it was damaged and the one before it was taken."""
+    tensors: dict[str, torch.Tensor]
+    param_groups: list[dict[str, Any]]
+    progress: dict[str, Any]
+
+
+def save_training_state(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: dict[str, Any],
+) -> None:
+    """Write model, optimizer and progress; the state before stays beside it as `NAME.previous.*`.
+
+    An interruption at any moment leaves the newest file whole: the old one or the new one.
+
+    Args:
+        path: where to write.
+        model: any module.
+        optimizer: its optimizer.
+        progress: anything that JSON can hold.
+
+    Raises:
+        OSError: if the file cannot be written; the states before are untouched then.
+    """
+    path = Path(path)
+    state = optimizer.state_dict()
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for index, slots in state["state"].items():
+        for slot, value in slots.items():
+            tensors[f"optimizer.{index}.{slot}"] = torch.as_tensor(value)
+    contiguous = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    metadata = {
+        "schema": str(SCHEMA),
+        "param_groups": json.dumps(state["param_groups"]),
+        "progress": json.dumps(progress),
+    }
+    metadata["sha256"] = _digest(contiguous, metadata)
+    write_tensors(path, contiguous, metadata, previous=_previous(path))
+
+
+def load_training_state(
+    path: str | os.PathLike[str], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Put a saved state into a model and its optimizer, and give the progress.
+
+    Where the file is damaged, the one before it is taken, and the logger `effconv_core` warns of
+    it. Files of every released version are read.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if neither is whole, or the state belongs to another model or optimizer, or
+            holds what they never have, such as int8 weights; the sentence names the tensor. Model
+            and optimizer are as before then.
+    """
+    state = read_training_state(path)
+    put_training_state(state, model, optimizer)
+    return state.progress
+
+
+def read_training_state(path: str | os.PathLike[str]) -> TrainingState:
+    """Read a saved state, see `load_training_state`."""
+    path, why = Path(path), None
+    before = _previous(path)
+    # The path again, because another rank may have put the state before it in its place.
+    for candidate in (path, before, path):
+        try:
+            state = _read(candidate)
+        except DamagedError as error:
+            why = why or error
+            continue
+        except FileNotFoundError:
+            if why is None:
+                raise
+            continue
+        if why is not None:
+            # So that the next state does not push it out and keep the damaged one.
+            with contextlib.suppress(FileNotFoundError):
+                rename_file(before, path)
+            told = str(why).removesuffix(f"; {REMEDY}")
+            logger.warning("%s; going on from the state before it", printable(told))
+        return state._replace(path=path)
+    raise why
+
+
+def last_state(path: str | os.PathLike[str] | None, epochs: int) -> str:
+    """Say where the state of so many epochs lies, for the sentence of a search that stops."""
+    if path is None or not epochs:
+        return "no state was written before it"
+    return f"the last good state is {path}, of {epochs} epoch(s)"
+
+
+def put_training_state(
+    state: TrainingState, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put a state that was read into a model and its optimizer, see `load_training_state`."""
+    slots: dict[int, dict[str, torch.Tensor]] = {}
+    weights = {}
+    for name, tensor in state.tensors.items():
+        if slot := SLOT.fullmatch(name):
+            slots.setdefault(int(slot[1]), {})[slot[2]] = tensor
+        elif name.startswith("model."):
+            weights[name.removeprefix("model.")] = tensor
+        else:
+            raise ValueError(f"{state.path} holds {name!r}, which is no training's; {REMEDY}")
+    check_weights(state.path, weights, model, REMEDY)
+    check_slots(state.path, slots, state.param_groups, optimizer, REMEDY)
+    own_groups = optimizer.state_dict()["param_groups"]  # a file may lack what a later torch has
+    groups = [{**o, **s} for o, s in zip(own_groups, state.param_groups, strict=True)]
+    try:
+        model.load_state_dict(weights)
+        optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{state.path} does not fit this model ({error}); {REMEDY}") from None
+    for parameter, own in optimizer.state.items():
+        for slot, value in own.items():
+            # Files hold contiguous tensors alone; in another layout than its parameter's a slot
+            # keeps PyTorch from updating all parameters by one kernel.
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                like = {"dtype": value.dtype, "device": value.device}
+                own[slot] = torch.empty_like(parameter, **like, requires_grad=False).copy_(value)
+
+
+def check_progress(path: Path, progress: Any) -> None:
+    """Raise unless a progress has the form of what `search` and `train` write.
+
+    Raises:
+        ValueError: if an entry is missing or of another kind.
+    """
+    try:
+        conform(progress, schemas.Progress, what="its progress")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} was not written by a search or a training ({error}); {REMEDY}"
+        ) from None
+
+
+def check_epoch(path: Path, progress: Mapping[str, Any], epochs: int) -> None:
+    """Raise if a progress of `check_progress` is beyond the end of the search or training.
+
+    Raises:
+        ValueError: if more epochs are done than there are, or a plan was found before the last.
+    """
+    epoch, ended = progress["epoch"], progress.get("plan") is not None
+    if epoch > epochs or (ended and epoch < epochs):
+        found = " with a plan found" if ended else ""
+        raise ValueError(f"{path} is of {epoch} epochs{found}, and there are {epochs}; {REMEDY}")
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def _read(path: Path) -> TrainingState:
+    try:
+        with opened_tensors(path) as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # Schema 1 has no sum; later ones keep this one, so that damage is told from a later schema.
+        if metadata.keys() & {"schema", "sha256"}:
+            if metadata.get("sha256") != _digest(tensors, metadata):
+                raise ValueError("its content has another sha256 than was written")
+            if metadata.get("schema") not in map(str, READ):
+                raise LaterError(
+                    f"{path} has schema {metadata.get('schema', '')[:40]}; this version reads "
+                    f"{' and '.join(map(str, READ))}, so update effconv-core"
+                )
+        groups = _part(metadata, "param_groups", list[dict[str, Any]])
+        conform(groups, schemas.ParameterGroups, what="its param_groups")
+        progress = _part(metadata, "progress", dict[str, Any])
+    except LaterError:
+        raise
+    except ValueError as error:
+        raise DamagedError(f"{path} is no readable training state ({error}); {REMEDY}") from None
+    return TrainingState(path, tensors, groups, progress)
+
+
+def _part(metadata: Mapping[str, str], name: str, kind: type[T]) -> T:
+    """Return a part of a header."""
+    if name not in metadata:
+        raise ValueError(f"it holds no {name}")
+    return decode_json(metadata[name], kind, what=f"its {name}", finite=False, largest=LARGEST)
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    """Give the sha256 of all that a file says, the sum itself excepted."""
+    digest = hashlib.sha256()
+    texts = {name: text for name, text in metadata.items() if name != "sha256"}
+    digest.update(json.dumps(texts, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

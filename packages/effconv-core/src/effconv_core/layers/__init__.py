@@ -1,0 +1,1 @@
+"""Convolutions whose kernels are given to them."""

@@ -1,0 +1,172 @@
+"""Check where data meet the network: dtypes, devices, channels, and labels against the outputs.
+
+The targets are looked at in the first batch of an epoch, which waits for the device once. Whatever
+fails in a later one is explained after it has failed, so that no step pays for it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from effconv_core.layers.conv import PredictedConv
+
+IGNORED = -100
+"""The label that `F.cross_entropy` leaves out."""
+
+
+@contextmanager
+def explained_pass(model: nn.Module, inputs: Any) -> Iterator[None]:
+    """Raise one sentence where a network fails because its inputs do not fit it.
+
+    Args:
+        model: the network that is run.
+        inputs: what it is run on.
+
+    Raises:
+        TypeError: if the inputs have another dtype than the network's parameters.
+        ValueError: if they are on another device, or have another number of channels or axes than
+            the first convolution takes.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise _input_error(model, inputs, error) or error from None
+
+
+def checked_loss(
+    criterion: Callable[[Any, Any], Tensor], outputs: Any, targets: Any, *, first: bool
+) -> Tensor:
+    """Compute the task's loss, and raise one sentence where cross entropy cannot take the targets.
+
+    A criterion of any other kind decides for itself what it takes.
+
+    Args:
+        criterion: the task's loss of `(outputs, targets)`.
+        outputs: of the network, for cross entropy scores `(B, classes, ...)`.
+        targets: for cross entropy class indices `(B, ...)` or probabilities `(B, classes, ...)`.
+        first: whether this is the first batch of an epoch, whose targets are looked at beforehand.
+
+    Returns:
+        What the criterion gives.
+
+    Raises:
+        TypeError: if the targets are of a kind that cross entropy does not take.
+        ValueError: if their shape does not fit the outputs, or a class index is out of range.
+    """
+    ignored = _ignored_label(criterion)
+    if ignored is None:
+        return criterion(outputs, targets)
+    if first:
+        check_targets(outputs, targets, ignored)
+    try:
+        return criterion(outputs, targets)
+    except (IndexError, RuntimeError, TypeError):
+        # After a failed assertion on a GPU nothing can be read from it any more.
+        if isinstance(targets, Tensor) and targets.device.type == "cpu":
+            check_targets(outputs, targets, ignored)
+        raise
+
+
+def check_targets(outputs: Any, targets: Any, ignored: int = IGNORED) -> None:
+    """Raise unless cross entropy takes these outputs and targets; waits for the device.
+
+    Args:
+        outputs: scores `(B, classes, ...)`.
+        targets: class indices `(B, ...)` or class probabilities `(B, classes, ...)`.
+        ignored: a label that is left out, whatever the number of classes.
+
+    Raises:
+        TypeError: if one is no tensor, or the targets have a dtype that no class index has.
+        ValueError: if the shapes do not fit, or a class index is not in 0..classes - 1.
+    """
+    for what, values in (("network gives", outputs), ("loader gives targets as", targets)):
+        if not isinstance(values, Tensor):
+            raise TypeError(
+                f"the {what} a {type(values).__name__}, and cross entropy takes tensors; give a "
+                "tensor, or pass search a criterion that takes it"
+            )
+    if outputs.dim() < 2:
+        raise ValueError(
+            f"the network gives outputs of shape {tuple(outputs.shape)}, and cross entropy takes "
+            "(images, classes), a score for each class; let its last layer give them"
+        )
+    shape, classes = (outputs.shape[0], *outputs.shape[2:]), outputs.shape[1]
+    if targets.is_floating_point() and targets.shape == outputs.shape:
+        return
+    if targets.dtype not in (torch.int64, torch.uint8):
+        raise TypeError(
+            f"the loader gives targets of {targets.dtype} and shape {tuple(targets.shape)}; class "
+            f"indices are torch.int64 of shape {shape}, so pass targets.long(), and class "
+            f"probabilities are floating point of shape {tuple(outputs.shape)}"
+        )
+    if targets.shape != shape:
+        raise ValueError(
+            f"the loader gives targets of shape {tuple(targets.shape)}, and outputs of shape "
+            f"{tuple(outputs.shape)} need class indices of shape {shape}; give one for each image"
+        )
+    labels = targets[targets != ignored]
+    if not labels.numel():
+        return
+    least, most = (int(label) for label in torch.stack(labels.aminmax()).tolist())
+    if least < 0 or most >= classes:
+        raise ValueError(
+            f"the loader gives the label {least if least < 0 else most}, and the network gives "
+            f"{classes} scores, for the labels 0 to {classes - 1}; number the classes from 0, or "
+            "build the network for more"
+        )
+
+
+def _ignored_label(criterion: Callable[[Any, Any], Tensor]) -> int | None:
+    """Return the label that a cross entropy leaves out, None for any other criterion."""
+    if isinstance(criterion, nn.CrossEntropyLoss):
+        return criterion.ignore_index
+    if isinstance(criterion, partial) and criterion.func is F.cross_entropy:
+        return criterion.keywords.get("ignore_index", IGNORED)
+    return IGNORED if criterion is F.cross_entropy else None
+
+
+def _input_error(model: nn.Module, inputs: Any, error: RuntimeError) -> Exception | None:
+    """Return why a network failed on its inputs, None where they are no reason to."""
+    weight = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if not isinstance(inputs, Tensor) or weight is None:
+        return None
+    if inputs.device != weight.device:
+        return ValueError(
+            f"the images are on {inputs.device} and the network is on {weight.device}; move one of "
+            "them"
+        )
+    if not inputs.is_floating_point() and not isinstance(_first_layer(model), nn.Embedding):
+        return TypeError(
+            f"the images are {inputs.dtype}, and the network computes in {weight.dtype}; scale "
+            f"them to floating point, as images.float() / 255 does ({error})"
+        )
+    if inputs.is_floating_point() and inputs.dtype != weight.dtype:
+        return TypeError(
+            f"the images are {inputs.dtype}, and the network computes in {weight.dtype}; pass "
+            f"images.to({weight.dtype}) ({error})"
+        )
+    kinds = (PredictedConv, _ConvNd)
+    named = ((n, m) for n, m in model.named_modules() if isinstance(m, kinds))
+    name, conv = next(named, ("", None))
+    if conv is None or inputs.dim() != 2 + len(conv.kernel_size):
+        return None
+    if inputs.shape[1] != conv.in_channels:
+        return ValueError(
+            f"the images have {inputs.shape[1]} channel(s), but the model's first convolution "
+            f"{name!r} takes {conv.in_channels}; build the model for {inputs.shape[1]} or convert "
+            "the images"
+        )
+    return None
+
+
+def _first_layer(model: nn.Module) -> nn.Module | None:
+    """Return the first module that has parameters of its own."""
+    return next((m for m in model.modules() if any(True for _ in m.parameters(False))), None)

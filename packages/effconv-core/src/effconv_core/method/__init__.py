@@ -1,0 +1,1 @@
+"""The method: predictors, masks, and the network that they are in."""

@@ -1,0 +1,124 @@
+"""Several runs side by side: sizes, accuracy, cost and time, and what else differs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from effconv_core.report.charts import dot_chart, line_chart
+from effconv_core.report.view import as_tuple, budget_rows, flat, network_rows
+from effconv_core.runs.reader import Run
+
+
+def compare(runs: Mapping[str, Run]) -> dict[str, Any]:
+    """Give what the template shows of two runs or more together.
+
+    Args:
+        runs: title to run.
+    """
+    layers = side_by_side(runs)
+    return {
+        "titles": list(runs),
+        "rows": [outcome(title, run) for title, run in runs.items()],
+        "warnings": warnings(runs),
+        "layers": layers,
+        "different": sum(row["differs"] for row in layers),
+        "track": max((n for row in layers for cell in row["cells"] for n in cell), default=1),
+        "charts": charts(runs),
+        "settings": differing({t: flat(run.settings) for t, run in runs.items()}),
+        "environment": differing({t: flat(run.environment) for t, run in runs.items()}),
+    }
+
+
+def outcome(title: str, run: Run) -> dict[str, Any]:
+    """Give the row of one run: budgets, cost, accuracies and times; None where not known."""
+    learned, original = network_rows(run)
+    gain = None
+    if trained_phase(run) == "baseline":
+        learned = original
+    elif learned["accuracy"] is not None and original["accuracy"] is not None:
+        gain = learned["accuracy"] - original["accuracy"]
+    seconds = [s for _, s in run.course("search", "seconds")]
+    return {
+        "title": title,
+        "budgets": budget_rows(run),
+        "learned": learned,
+        "original": original,
+        "gain": gain,
+        "search_epochs": len(seconds),
+        "search_seconds": sum(seconds),
+    }
+
+
+def trained_phase(run: Run) -> str:
+    """Name the phase whose CNN the run is about: `baseline` where nothing else was trained."""
+    phases = {row["phase"] for row in run.rows}
+    return "baseline" if "baseline" in phases and "train" not in phases else "train"
+
+
+def warnings(runs: Mapping[str, Run]) -> list[str]:
+    """Say in what the runs differ so that their figures do not compare."""
+    sentences = []
+    for place, of, so in (
+        ("data", "environment", "their accuracies do not compare"),
+        ("model", "settings", "their sizes and accuracies belong to different networks"),
+        ("budget", "settings", "a larger network may be better for its size alone"),
+        ("device", "environment", "their times do not compare"),
+    ):
+        known = [getattr(run, of) for run in runs.values()]
+        if place == "budget":  # which a training without a search does not have
+            known = [entries for entries in known if place in entries]
+        values = {str(entries.get(place, "not known")) for entries in known}
+        if len(values) > 1:
+            sentences.append(f"The runs have another {place} ({'; '.join(sorted(values))}): {so}.")
+    trainings = [
+        {k: v for k, v in flat(run.settings).items() if k.startswith("train.")}
+        for run in runs.values()
+    ]
+    if any(training != trainings[0] for training in trainings):
+        sentences.append("The found CNNs were trained with other settings, see below.")
+    return sentences
+
+
+def side_by_side(runs: Mapping[str, Run]) -> list[dict[str, Any]]:
+    """Give of each layer its size in each run; an empty cell where a run's plan lacks it."""
+    plans = [run.plan or {} for run in runs.values()]
+    names = dict.fromkeys(name for plan in plans for name in plan)
+    rows = []
+    for name in names:
+        cells = [as_tuple(plan[name]) if name in plan else () for plan in plans]
+        known = {cell for cell, plan in zip(cells, plans, strict=True) if plan}
+        rows.append({"name": name, "cells": cells, "differs": len(known) > 1})
+    return rows
+
+
+def charts(runs: Mapping[str, Run]) -> list[Any]:
+    """Draw accuracy against cost, and the trainings of the found CNNs."""
+    dots = {}
+    for title, run in runs.items():
+        for row in network_rows(run):
+            if row["accuracy"] is not None and row["parameters"] is not None:
+                dots[f"{title}, {row['title']}"] = (row["parameters"], 100 * row["accuracy"])
+    curves = {
+        what: {title: run.course(trained_phase(run), what) for title, run in runs.items()}
+        for what in ("accuracy", "loss")
+    }
+    drawn = [
+        dot_chart("Test accuracy against parameters", dots, form=lambda y: f"{y:.4g}%"),
+        line_chart(
+            "Accuracy in the training of each CNN",
+            {t: [(x, 100 * y) for x, y in course] for t, course in curves["accuracy"].items()},
+            form=lambda y: f"{y:.4g}%",
+        ),
+        line_chart(
+            "Loss in the training of each CNN",
+            curves["loss"],
+            form=lambda y: f"{y:.3g}",
+        ),
+    ]
+    return [chart for chart in drawn if chart is not None]
+
+
+def differing(tables: Mapping[str, Mapping[str, str]]) -> list[tuple[str, list[str]]]:
+    """Give the entries that are not the same in all, each with its word in each."""
+    names = dict.fromkeys(name for table in tables.values() for name in table)
+    rows = [(name, [table.get(name, "-") for table in tables.values()]) for name in names]
+    return [(name, words) for name, words in rows if len(set(words)) > 1]

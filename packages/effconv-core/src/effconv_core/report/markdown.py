@@ -1,0 +1,172 @@
+"""The outcome of a run: a table for the terminal, a figure and a short report."""
+
+import json
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.table import Table
+from torch import nn
+
+from effconv_core import figures
+from effconv_core.io.atomic import write_text
+from effconv_core.io.schemas import ConfigFile
+from effconv_core.layers.conv import kernel_shape_of
+from effconv_core.plan import Size, SizePlan, in_words
+from effconv_core.runs.metrics import Metrics, seconds_per_epoch
+from effconv_core.runs.reader import read_config
+from effconv_core.runs.writer import REPORT
+from effconv_core.space.selection import left_alone
+
+PHASES = {"search": "Search", "train": "Training", "baseline": "Training with original sizes"}
+
+
+def layer_rows(model: nn.Module, plan: SizePlan) -> list[tuple[str, int, int, Size, int]]:
+    """Give (layer, input channels, output channels, size, parameters) along the network."""
+    modules = dict(model.named_modules())
+    rows = []
+    for name, size in plan.items():
+        conv = modules[name]
+        kernels = conv.in_channels // conv.groups * conv.out_channels
+        parameters = kernels * prod(kernel_shape_of(conv, size))
+        rows.append((name, conv.in_channels, conv.out_channels, size, parameters))
+    return rows
+
+
+def layer_table(model: nn.Module, plan: SizePlan) -> Table:
+    """Make the terminal's table: layer, channels, size, parameters."""
+    table = Table(title="learned kernel sizes")
+    for column in ("layer", "channels", "soft size", "size", "parameters"):
+        table.add_column(column, justify="left" if column == "layer" else "right")
+    for row in _cells(model, plan):
+        table.add_row(*row)
+    return table
+
+
+def _cells(model: nn.Module, plan: SizePlan) -> list[tuple[str, ...]]:
+    return [
+        (name, f"{c_in} → {c_out}", _soft(plan.soft_sizes.get(name)), in_words(size), f"{n:,}")
+        for name, c_in, c_out, size, n in layer_rows(model, plan)
+    ]
+
+
+def _soft(soft: float | tuple[float, ...] | None) -> str:
+    return "" if soft is None else in_words(soft, ".2f")
+
+
+def draw_sizes(path: Path, plan: SizePlan, metrics: Metrics) -> None:
+    """Draw the learned size of each layer, and the course of the soft sizes over the search."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    figures.draw_sizes({"size": plan}, left)
+    courses = [
+        row["soft_sizes"]
+        for row in metrics.rows()
+        if row["phase"] == "search"
+        if "soft_sizes" in row
+    ]
+    figures.draw_course(courses, plan, right)
+    figures.save_figure(figure, path)
+
+
+def write_report(
+    folder: Path,
+    model: nn.Module,
+    plan: SizePlan,
+    networks: Mapping[str, Mapping[str, float]],
+    metrics: Metrics,
+) -> None:
+    """Write `report.md`, the short report, from what the run has measured.
+
+    Args:
+        folder: the run's folder, with its `config.json`.
+        model: the network that was searched, or that the plan is of.
+        plan: what was found, or given.
+        networks: `parameters` and `test_accuracy` of the `learned` network, and where it was asked
+            for of the `original` one; none where nothing was trained.
+        metrics: the run's metrics.
+    """
+    config = read_config(folder)
+    settings = config.settings
+    recipe = f", recipe `{settings['recipe']}`" if "recipe" in settings else ""
+    parts = [
+        f"# {folder.name}",
+        "",
+        f"{settings['model']} on {settings['data']}{recipe}. "
+        f"Data: {config.environment.get('data', 'not known')}.",
+        "",
+    ]
+    if networks:
+        parts += ["| network | parameters | test accuracy |", "|---|---|---|"]
+        parts += [
+            f"| {sizes} sizes | {outcome['parameters']:,} | {outcome['test_accuracy']:.2%} |"
+            for sizes, outcome in networks.items()
+        ]
+        parts.append("")
+    if plan.budgets:
+        parts += [f"{budget_sentence(plan)} {adjustment_sentence(plan)}", ""]
+    parts += [left_alone_sentence(model), "", _times(settings, metrics), ""]
+    if (folder / "sizes.png").exists():
+        parts += ["![sizes](sizes.png)", ""]
+    parts += ["| layer | channels | soft size | size | parameters |", "|---|---|---|---|---|"]
+    parts += [f"| {' | '.join(row)} |" for row in _cells(model, plan)]
+    write_text(folder / REPORT, "\n".join([*parts, *made_with(config)]))
+
+
+def budget_sentence(plan: SizePlan) -> str:
+    """Say what was wanted, and what the plan costs."""
+    said = []
+    for budget in plan.budgets:
+        most = "at most " if budget["at_most"] else ""
+        off = budget["cost"] / budget["amount"] - 1
+        said.append(
+            f"Budget {most}{budget['amount']:,.0f} {budget['counts']}, plan {budget['cost']:,} "
+            f"({off:+.2%})."
+        )
+    return " ".join(said)
+
+
+def _times(settings: Mapping[str, Any], metrics: Metrics) -> str:
+    """Say how long the epochs of each phase took."""
+    said = []
+    for phase, title in PHASES.items():
+        seconds = seconds_per_epoch(metrics, phase)
+        if seconds is not None:
+            epochs = settings["search" if phase == "search" else "train"]["epochs"]
+            said.append(f"{title}: {epochs} epoch(s), {seconds:.1f} s each.")
+    if len(said) > 1:
+        both = seconds_per_epoch(metrics, "search", "train")
+        said.append(f"Mean over search and training: {both:.1f} s.")
+    return " ".join(said)
+
+
+def made_with(config: ConfigFile) -> list[str]:
+    """Give the last lines of a report: device, versions and settings, from `config.json`."""
+    lines = ["", "## Made with", "", "| what | value |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in config.environment.items()]
+    settings = json.dumps(config.settings, indent=2)
+    return [*lines, "", "## Settings", "", "```json", settings, "```", ""]
+
+
+def left_alone_sentence(model: nn.Module) -> str:
+    """Say which convolutions were not searched, and why."""
+    reasons = left_alone(model)
+    if not reasons:
+        return "Every convolution was searched."
+    told = "; ".join(f"`{name}` {reason}" for name, reason in reasons.items())
+    return f"Not searched: {told}."
+
+
+def adjustment_sentence(plan: SizePlan) -> str:
+    """Say whether the plan is the rounded soft sizes, and what was changed."""
+    if not plan.adjusted:
+        return "It is the rounded soft sizes."
+    changes = ", ".join(
+        f"{name} {rounded} → {plan[name]}" for name, rounded in plan.adjusted.items()
+    )
+    return (
+        f"Not the rounded soft sizes: {changes}, because rounding left the budget's tolerance or "
+        "the plan did better at the end of the search."
+    )

@@ -1,0 +1,1 @@
+"""Run folders: locked, written, read, and shown as they grow."""

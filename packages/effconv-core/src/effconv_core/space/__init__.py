@@ -1,0 +1,1 @@
+"""Which layers are searched, and which sizes they may have."""

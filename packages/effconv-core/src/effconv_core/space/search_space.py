@@ -1,0 +1,160 @@
+"""Which sizes there are to choose: the layers, their ranges, and what shares a size."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from effconv_core.space.rounding import nearest_size, size_above
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One searched convolution, as far as its kernel's shape goes.
+
+    Args:
+        name: as in `model.named_modules()`.
+        channels: `(c_out, c_in / groups)`, so that their product is what one tap costs.
+        allowed: the sizes that it may have.
+        axes: for each axis of the kernel the number of the layer's size that rules it, counted
+            from 0, or None where it has one tap always. A square kernel has `(0, 0)`.
+        groups: of the convolution.
+    """
+
+    name: str
+    channels: tuple[int, int]
+    allowed: range = range(1, 8)
+    axes: tuple[int | None, ...] = (0, 0)
+    groups: int = 1
+
+    @property
+    def size_count(self) -> int:
+        """How many sizes the layer has: 1, or one for each axis."""
+        return 1 + max(axis for axis in self.axes if axis is not None)
+
+    @property
+    def ruled(self) -> int:
+        """How many axes have a size that is learned."""
+        return sum(axis is not None for axis in self.axes)
+
+    def shape(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """Give the kernel's taps along each axis at the layer's sizes."""
+        return tuple(1 if axis is None else sizes[axis] for axis in self.axes)
+
+
+@dataclass(frozen=True)
+class TiedSizes:
+    """Sizes that must be chosen together: those of one layer, or of layers that share them.
+
+    Args:
+        layers: places of the layers.
+        entries: for each size, its places in the list of all sizes.
+        allowed: what each of these sizes may be.
+    """
+
+    layers: tuple[int, ...]
+    entries: tuple[tuple[int, ...], ...]
+    allowed: range
+
+
+class SizeSpace:
+    """All sizes of a search: one for each layer, or one for each axis of each layer.
+
+    Lists and tensors of sizes have S entries, layer after layer; without sizes per axis S is L.
+    Entries that share a size are one variable, so there are V of S at the most.
+
+    Args:
+        layers: L layers.
+        ties: groups of places of layers that share their sizes; they must have equally many sizes
+            and the same range.
+    """
+
+    def __init__(self, layers: Sequence[Layer], ties: Iterable[Sequence[int]] = ()) -> None:
+        self.layers = list(layers)
+        leader = list(range(len(self.layers)))
+        for group in ties:
+            for place in group:
+                leader[place] = min(group)
+        self.firsts = [0]
+        for layer in self.layers:
+            self.firsts.append(self.firsts[-1] + layer.size_count)
+        self.ranges = [layer.allowed for layer in self.layers for _ in range(layer.size_count)]
+        self.units: list[TiedSizes] = []
+        self.variables = [0] * len(self.ranges)
+        self.variable_ranges: list[range] = []
+        for place in sorted(set(leader)):
+            members = tuple(i for i, other in enumerate(leader) if other == place)
+            layer = self.layers[place]
+            entries = tuple(
+                tuple(self.firsts[member] + axis for member in members)
+                for axis in range(layer.size_count)
+            )
+            self.units.append(TiedSizes(members, entries, layer.allowed))
+            for places in entries:
+                for entry in places:
+                    self.variables[entry] = len(self.variable_ranges)
+                self.variable_ranges.append(layer.allowed)
+
+    @property
+    def tied(self) -> bool:
+        """Whether any two entries share a size."""
+        return len(self.variable_ranges) < len(self.variables)
+
+    def expand(self, values: Tensor) -> Tensor:
+        """Give each of the S entries the value of its variable; `(V,)` to `(S,)`."""
+        return values[self.variables] if self.tied else values
+
+    def factors(self) -> tuple[tuple[int, ...], ...] | None:
+        """Give for each layer the places of the sizes whose product is its number of taps.
+
+        None where each is a square kernel with one size.
+        """
+        if all(layer.axes == (0, 0) for layer in self.layers):
+            return None
+        return tuple(
+            tuple(first + axis for axis in layer.axes if axis is not None)
+            for first, layer in zip(self.firsts, self.layers, strict=False)
+        )
+
+    def entry_names(self) -> list[str]:
+        """Give for each entry the name of its layer."""
+        return [layer.name for layer in self.layers for _ in range(layer.size_count)]
+
+    def entries(self, place: int) -> slice:
+        """Give where the sizes of a layer stand among all."""
+        return slice(self.firsts[place], self.firsts[place + 1])
+
+    def rounded(self, soft_sizes: Sequence[float]) -> list[int]:
+        """Round S soft sizes to allowed ones (Eq. 2)."""
+        return [
+            nearest_size(v, allowed) for v, allowed in zip(soft_sizes, self.ranges, strict=True)
+        ]
+
+    def above(self, soft_sizes: Sequence[float]) -> list[int]:
+        """Give the allowed sizes next above S soft sizes."""
+        return [size_above(v, allowed) for v, allowed in zip(soft_sizes, self.ranges, strict=True)]
+
+    def smallest(self) -> list[int]:
+        """Give the smallest size of each entry."""
+        return [allowed[0] for allowed in self.ranges]
+
+    def largest(self) -> list[int]:
+        """Give the largest size of each entry."""
+        return [allowed[-1] for allowed in self.ranges]
+
+    def extents(self, place: int) -> tuple[int, ...]:
+        """Give the taps along each axis of a layer's largest kernel."""
+        return self.layers[place].shape(self.largest()[self.entries(place)])
+
+    def by_layer(self, sizes: Sequence[int]) -> dict[str, int | tuple[int, ...]]:
+        """Give S sizes by layer name: a number, or a tuple where a layer has one for each axis."""
+        parts = [tuple(sizes[self.entries(place)]) for place in range(len(self.layers))]
+        return {
+            layer.name: part[0] if len(part) == 1 else part
+            for layer, part in zip(self.layers, parts, strict=True)
+        }
+
+
+def flat(sizes: Iterable[int | Sequence[int]]) -> list[int]:
+    """Write the sizes of layers, such as a plan's values, as one list."""
+    return [n for size in sizes for n in (size if isinstance(size, list | tuple) else (size,))]

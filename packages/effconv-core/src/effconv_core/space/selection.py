@@ -1,0 +1,244 @@
+"""Which convolutions of a network are searched, and why the others are not."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from effconv_core.layers.conv import Conv
+from effconv_core.space.search_space import Layer, SizeSpace
+
+LayerFilter = Callable[[str, Conv], bool] | str | Iterable[str | nn.Module]
+"""Chooses layers: a function of name and module, a name pattern such as `"layer?.*.conv2"` (as
+`fnmatch` has them), or a list of patterns, names and modules."""
+
+Ranges = range | Mapping[str, range]
+"""Sizes that layers may have: one range for all, or a range for each name pattern."""
+
+
+def searched_layers(model: nn.Module, searched: LayerFilter | None = None) -> dict[str, Conv]:
+    """Give the convolutions whose sizes a search learns, by name.
+
+    Args:
+        model: any network.
+        searched: which convolutions are searched; when None, all that can be and have more than
+            one tap, but the model's first.
+
+    Raises:
+        ValueError: if there is none, or a pattern, name or module fits no convolution.
+    """
+    return choose(model, searched)[0]
+
+
+def left_alone(model: nn.Module, searched: LayerFilter | None = None) -> dict[str, str]:
+    """Give the convolutions that a search leaves as they are, by name, each with the reason.
+
+    Args:
+        model: any network.
+        searched: as for `searched_layers`.
+
+    Raises:
+        ValueError: as `searched_layers` does.
+
+    Examples:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1))
+        >>> left_alone(net)
+        {'0': "is the model's first convolution", '2': 'has one tap'}
+    """
+    return choose(model, searched)[1]
+
+
+def choose(
+    model: nn.Module, searched: LayerFilter | None = None, *, per_axis: bool = False
+) -> tuple[dict[str, Conv], dict[str, str]]:
+    """Give the searched layers and the reasons of those left alone; see `searched_layers`."""
+    convs = {n: m for n, m in model.named_modules() if isinstance(m, _ConvNd)}
+    obstacles = {n: reason for n, m in convs.items() if (reason := _obstacle(m, per_axis=per_axis))}
+    for name in _sharing_a_weight(model, convs):
+        obstacles.setdefault(name, "has its weight in common with another module")
+    wanted = _wanted(model, convs, searched)
+    chosen: dict[str, Conv] = {}
+    reasons: dict[str, str] = {}
+    for place, (name, conv) in enumerate(convs.items()):
+        if name in obstacles:
+            reasons[name] = obstacles[name]
+        elif wanted is not None and wanted(name, conv):
+            chosen[name] = conv
+        elif wanted is not None:
+            reasons[name] = "is not chosen by `searched`"
+        elif place == 0:
+            reasons[name] = "is the model's first convolution"
+        elif max(conv.kernel_size) == 1:
+            reasons[name] = "has one tap"
+        else:
+            chosen[name] = conv
+    if not chosen:
+        kinds = sorted(set(reasons.values()))
+        why = "it has no convolution" if not reasons else f"of its {len(reasons)} each {_or(kinds)}"
+        raise ValueError(
+            f"the {type(model).__name__} has no layer to search: {why}, so pass another model or "
+            "another `searched`"
+        )
+    return chosen, reasons
+
+
+def _or(kinds: Sequence[str]) -> str:
+    return " or ".join(kinds)
+
+
+def _obstacle(conv: nn.Module, *, per_axis: bool) -> str | None:
+    """Say why a convolution cannot be given another kernel, or None."""
+    if type(conv) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
+        # A subclass does something of its own in forward, which would be lost.
+        return f"is a {type(conv).__name__}, not one of torch.nn's own Conv1d, Conv2d and Conv3d"
+    if conv._parameters.get("weight") is None:
+        return "has a weight that is computed from others, as weight norm does"
+    if conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks:
+        return "has hooks, which another module in its place would lose"
+    extents = {taps for taps in conv.kernel_size if taps > 1}
+    if len(extents) > 1 and not per_axis:
+        return f"has a kernel of {'x'.join(map(str, conv.kernel_size))}, which needs per_axis=True"
+    return None
+
+
+def _sharing_a_weight(model: nn.Module, convs: Mapping[str, nn.Module]) -> list[str]:
+    """Name the convolutions whose weight another module holds too."""
+    holders: dict[int, set[nn.Module]] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                holders.setdefault(id(parameter), set()).add(module)
+    return [
+        n for n, m in convs.items() if len(holders.get(id(m._parameters.get("weight")), ())) > 1
+    ]
+
+
+def _wanted(
+    model: nn.Module, convs: Mapping[str, Conv], searched: LayerFilter | None
+) -> Callable[[str, Conv], bool] | None:
+    """Turn any form of `searched` into a function of name and module."""
+    if searched is None or (callable(searched) and not isinstance(searched, nn.Module)):
+        return searched
+    entries = [searched] if isinstance(searched, str | nn.Module) else list(searched)
+    names: set[str] = set()
+    for entry in entries:
+        if isinstance(entry, str):
+            names |= set(matching(entry, convs, "searched"))
+        elif isinstance(entry, nn.Module):
+            found = [name for name, conv in convs.items() if conv is entry]
+            if not found:
+                raise ValueError(
+                    f"searched holds a {type(entry).__name__} that is no convolution of the "
+                    f"{type(model).__name__}; pass modules of this model, or their names"
+                )
+            names |= set(found)
+        else:
+            raise TypeError(
+                f"searched holds {entry!r}; pass a function of name and module, name patterns or "
+                "modules"
+            )
+    return lambda name, _: name in names
+
+
+def matching(pattern: str, names: Iterable[str], argument: str) -> list[str]:
+    """Give the names that a pattern fits, in order.
+
+    Raises:
+        ValueError: if it fits none.
+    """
+    names = list(names)
+    found = [name for name in names if fnmatchcase(name, pattern)]
+    if not found:
+        raise ValueError(
+            f"{argument} names {pattern!r}, which fits no layer; the layers are {names}"
+        )
+    return found
+
+
+def size_space(
+    chosen: Mapping[str, Conv],
+    largest: int,
+    *,
+    allowed: Ranges | None = None,
+    tie: Iterable[str | Iterable[str]] = (),
+    per_axis: bool = False,
+) -> SizeSpace:
+    """Say which sizes the chosen layers may have.
+
+    Args:
+        chosen: layer name to convolution.
+        largest: of the sizes where `allowed` says nothing; a layer whose own kernel is larger may
+            have all sizes up to that.
+        allowed: one range for all layers, or name pattern to range; a later pattern wins. Steps of
+            2 from 1 allow odd sizes alone.
+        tie: groups of layers that share their sizes, each a name pattern or a list of them.
+        per_axis: whether each axis of a kernel has a size of its own.
+
+    Raises:
+        TypeError: if a range is none.
+        ValueError: if a range or a group cannot be.
+    """
+    if isinstance(tie, str):
+        raise ValueError(f"tie is {tie!r}; pass a list of groups, such as [{tie!r}]")
+    ranges = {n: range(1, max(largest, *conv.kernel_size) + 1) for n, conv in chosen.items()}
+    given = {} if allowed is None else allowed if isinstance(allowed, Mapping) else {"*": allowed}
+    for pattern, sizes in given.items():
+        _check_range(pattern, sizes)
+        ranges |= dict.fromkeys(matching(pattern, chosen, "allowed"), sizes)
+    layers = []
+    for name, conv in chosen.items():
+        if per_axis and len(conv.kernel_size) > 1:
+            axes: tuple[int | None, ...] = tuple(range(len(conv.kernel_size)))
+        else:
+            point = max(conv.kernel_size) == 1
+            axes = tuple(0 if taps > 1 or point else None for taps in conv.kernel_size)
+        channels = (conv.out_channels, conv.in_channels // conv.groups)
+        layers.append(Layer(name, channels, ranges[name], axes, conv.groups))
+    return SizeSpace(layers, _ties(layers, tie))
+
+
+def _check_range(pattern: str, sizes: range) -> None:
+    if not isinstance(sizes, range):
+        raise TypeError(
+            f"allowed gives {sizes!r} for {pattern!r}; pass a range, such as range(1, 8)"
+        )
+    if not sizes or sizes[0] < 1 or sizes.step < 1:
+        raise ValueError(
+            f"allowed gives {sizes} for {pattern!r}; sizes start at 1 and rise, so pass a range "
+            "such as range(1, 8), or range(1, 8, 2) for odd ones"
+        )
+
+
+def _ties(layers: Sequence[Layer], tie: Iterable[str | Iterable[str]]) -> list[list[int]]:
+    places = {layer.name: place for place, layer in enumerate(layers)}
+    group_of: dict[str, object] = {}
+    groups = []
+    for group in tie:
+        alone = isinstance(group, str) or not isinstance(group, Iterable)
+        patterns = [group] if alone else list(group)
+        odd = [pattern for pattern in patterns if not isinstance(pattern, str)]
+        if odd:
+            raise TypeError(f"tie holds {odd[0]!r}; pass names of layers, or patterns of names")
+        names = dict.fromkeys(n for pattern in patterns for n in matching(pattern, places, "tie"))
+        if len(names) < 2:
+            raise ValueError(
+                f"the group {group!r} of tie has the one layer {list(names)}; a group needs two or "
+                "more, so name others too"
+            )
+        for name in names:
+            if name in group_of:
+                raise ValueError(
+                    f"layer {name!r} is in the groups {group_of[name]!r} and {group!r} of tie; "
+                    "name it in one, or make one group of both"
+                )
+            group_of[name] = group
+        members = [layers[places[name]] for name in names]
+        if len({(m.allowed, m.size_count) for m in members}) > 1:
+            raise ValueError(
+                f"the layers {list(names)} of a group of tie may have the sizes "
+                f"{[(m.allowed, m.size_count) for m in members]} (range, sizes a layer); layers "
+                "that share sizes need the same, so give them one range with `allowed`"
+            )
+        groups.append([places[name] for name in names])
+    return groups

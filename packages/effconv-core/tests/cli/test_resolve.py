@@ -1,0 +1,51 @@
+"""The networks that the command `effconv` makes by their names, and as they came."""
+
+import os
+
+import pytest
+import torch
+from effconv_core.cli.pipeline import RunOptions, fresh_cnn, original_sizes, placed
+from effconv_core.cli.resolve import make_data, make_model
+from effconv_core.distributed.process_group import Ranks
+from effconv_core.engine.train import TrainConfig
+from torch import nn
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("torchvision:resnet18", "torchvision"), ("timm:resnet10t", "timm"), ("effconv:resnet18", "")],
+)
+def test_networks_by_name_take_the_classes_and_the_channels_of_the_set(name, package):
+    pytest.importorskip(package or "effconv_models")
+    channels = 3 if package == "torchvision" else 1
+    model = make_model(name, num_classes=7, channels=channels, seed=5)
+    with torch.no_grad():
+        assert model.eval()(torch.zeros(1, channels, 64, 64)).shape == (1, 7)
+    same, other = (make_model(name, num_classes=7, channels=channels, seed=s) for s in (5, 6))
+    first = next(model.parameters())
+    assert torch.equal(next(same.parameters()), first)
+    assert not torch.equal(next(other.parameters()), first)
+
+
+def test_the_original_sizes_of_kernels_of_any_kind():
+    convs = nn.Conv2d(1, 1, (1, 7)), nn.Conv2d(1, 1, 3), nn.Conv3d(1, 2, 3), nn.Conv1d(1, 1, 5)
+    model = nn.Sequential(*convs)
+    sizes = original_sizes(model, ["0", "1", "2", "3"])
+    assert sizes == {"0": (1, 7), "1": 3, "2": 3, "3": 5}
+    options = RunOptions(train=TrainConfig())
+    fresh = fresh_cnn(placed(model, options, Ranks(0, 1, None, "cpu")), sizes, options)
+    assert [m.weight.shape for m in fresh] == [m.weight.shape for m in model]
+
+
+@pytest.mark.parametrize(
+    "scheme", ["pipe:touch {}", "pipe:touch {} #.tar", "sftp://{}", "gs://{}.tar"]
+)
+def test_the_word_for_the_data_runs_no_program(scheme, tmp_path, monkeypatch):
+    for name in ("curl", "gsutil"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("EFFCONV_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match="allow_commands"):
+        make_data(scheme.format(tmp_path / "ran"), batch_size=1, device="cpu")
+    assert not (tmp_path / "ran").exists()

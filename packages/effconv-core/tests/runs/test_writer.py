@@ -1,0 +1,110 @@
+"""What a run's folder says of the code that it was made with."""
+
+import math
+import os
+import subprocess
+
+import pytest
+from effconv_core.runs import environment
+from effconv_core.runs.metrics import Metrics
+from effconv_core.runs.writer import check_run
+
+WHO = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A clone that the module seems to lie in, and the name of its commit."""
+    # Within a hook of git these name another clone, and a user's settings may ask for signatures.
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    package = tmp_path / "src"
+    package.mkdir()
+    code, settings, results = package / "run_files.py", tmp_path / "a.toml", tmp_path / "out.jsonl"
+    for file in (code, settings, results):
+        file.write_text("1\n")
+
+    def git(*words):
+        words = ["git", *WHO, *words]
+        return subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True)
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    monkeypatch.setattr(environment, "__file__", str(code))
+    return tmp_path, git("rev-parse", "--short=12", "HEAD").stdout.strip()
+
+
+def commit():
+    return environment.environment("cpu")["commit"]
+
+
+def test_results_that_a_command_writes_do_not_make_other_code(clone):
+    folder, head = clone
+    assert commit() == head
+    (folder / "out.jsonl").write_text("2\n")
+    (folder / "new.py").write_text("2\n")  # what git does not know of is nobody's code yet
+    assert commit() == head
+
+
+@pytest.mark.parametrize("changed", ["src/run_files.py", "a.toml"])
+@pytest.mark.parametrize("staged", [False, True])
+def test_changed_code_is_told(clone, changed, staged):
+    folder, head = clone
+    (folder / changed).write_text("2\n")
+    if staged:
+        subprocess.run(["git", "add", changed], cwd=folder, check=True)
+    assert commit() == f"{head}-dirty"
+
+
+def test_installed_packages_have_no_commit(clone, monkeypatch):
+    folder, _ = clone
+    installed = folder / "src" / "ignored.py"
+    installed.write_text("1\n")
+    monkeypatch.setattr(environment, "__file__", str(installed))
+    assert commit() == "none, the packages are installed"
+
+
+ODD_ROWS = {
+    "deep": "[" * 100_000,
+    "no phase": '{"epoch": 0}',
+    "epoch -5": '{"phase": "train", "epoch": -5, "global_step": 1}',
+    "10^400": '{"phase": "train", "global_step": 1' + "0" * 400 + "}",
+    "half of a character": '{"phase": "\\ud800", "global_step": 1}',
+    "no mapping": "[1]",
+}
+
+
+@pytest.mark.parametrize("case", ODD_ROWS)
+def test_a_run_that_goes_on_drops_no_row_that_it_cannot_read(case, tmp_path):
+    metrics = Metrics(tmp_path)
+    metrics.log("search", 0, 1, loss=math.nan, soft_sizes=[1.5], more="kept")
+    row = metrics.rows()[0]
+    assert math.isnan(row["loss"])
+    assert row["more"] == "kept"
+    with metrics.path.open("a", encoding="utf-8") as file:
+        file.write(ODD_ROWS[case] + "\n")
+    before = metrics.path.read_bytes()
+    with pytest.raises(ValueError, match=r"metrics\.jsonl"):
+        Metrics(tmp_path).log("train", 0, 1, loss=1.0)
+    assert metrics.path.read_bytes() == before
+
+
+def test_a_row_that_was_cut_off_is_left_out(tmp_path):
+    metrics = Metrics(tmp_path)
+    metrics.log("search", 0, 1, loss=1.0)
+    with metrics.path.open("a", encoding="utf-8") as file:
+        file.write('{"phase": "sea')
+    assert len(metrics.rows()) == 1
+    Metrics(tmp_path).log("train", 0, 1, loss=1.0)
+    assert [row["phase"] for row in metrics.rows()] == ["search", "train"]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[1]", '{"settings": [1]}', "{", '{"a": "\\ud800"}']
+)
+def test_a_config_that_is_none_is_one_sentence(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        check_run(tmp_path, {"seed": 0}, overwrite=False)

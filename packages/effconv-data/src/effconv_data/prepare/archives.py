@@ -1,0 +1,211 @@
+"""Finding, checking and reading the files of official archives, packed or unpacked."""
+
+import gzip
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from effconv_data.prepare.types import OnProgress, Progress
+from effconv_data.shards.tar import tar_members
+
+__all__ = ["Layout", "Published", "check_labels", "find", "read_files", "record", "sums"]
+
+CHUNK = 1 << 20
+LARGEST_FILE = 1 << 28
+"""Bytes of a file in an archive; the largest that is read, of STL-10, has 221 million."""
+
+
+class Published(NamedTuple):
+    """A file as its authors publish it."""
+
+    file: str
+    url: str
+    md5: str
+    largest: int = 1 << 28
+    """Bytes that a server may send for it."""
+
+
+class Layout(NamedTuple):
+    """An archive that holds one folder of files."""
+
+    archive: Published
+    folder: str
+
+
+def record(
+    path: Path, published: Published | None, *, checksum: bool, on_progress: OnProgress
+) -> dict[str, str | int]:
+    """Give a file's name and sha256 for the index, after a check of its published md5.
+
+    Args:
+        path: the file.
+        published: how its authors publish it; None where they do not publish it as it is.
+        checksum: whether a sum that is not the published one is an error.
+        on_progress: told the bytes read.
+
+    Raises:
+        ValueError: if the file has another md5 than the published one and `checksum` is set.
+    """
+    md5, sha256 = sums(path, on_progress)
+    if checksum and published is not None and md5 != published.md5:
+        raise ValueError(
+            f"{path} has the md5 {md5} but the official file has {published.md5}; get the file "
+            "anew, or switch the check off (checksum=False, --no-checksum) if it was changed on "
+            "purpose"
+        )
+    return {"file": path.name, "sha256": sha256}
+
+
+def sums(path: Path, on_progress: OnProgress) -> tuple[str, str]:
+    """Give a file's md5 and sha256."""
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    done, total = 0, path.stat().st_size
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            md5.update(chunk)
+            sha256.update(chunk)
+            done += len(chunk)
+            on_progress(Progress(f"checking {path.name}", done, total, "bytes"))
+    return md5.hexdigest(), sha256.hexdigest()
+
+
+def find(source: Path, names: Sequence[str], remedy: str) -> Path:
+    """Give the first of some names that is a file in a folder.
+
+    Raises:
+        FileNotFoundError: if none is; the message ends with `remedy`.
+    """
+    for name in names:
+        if (source / name).is_file():
+            return source / name
+    raise FileNotFoundError(f"{source} has no file {' or '.join(names)}; {remedy}")
+
+
+def place(source: Path, layout: Layout, names: Sequence[str]) -> Path | None:
+    """Give the archive, or the folder that has any of the names; None where there is neither."""
+    if (source / layout.archive.file).is_file():
+        return source / layout.archive.file
+    for folder in (source / layout.folder, source):
+        if any((folder / name).is_file() for name in names):
+            return folder
+    return None
+
+
+def read_files(
+    source: Path,
+    layouts: Sequence[Layout],
+    names: Sequence[Sequence[str]],
+    *,
+    checksum: bool,
+    on_progress: OnProgress,
+) -> tuple[Layout, list[bytes], list[dict[str, str | int]]]:
+    """Read files of the first layout that is there, out of the archive or out of its folder.
+
+    Nothing is unpacked to disk: the members of an archive are read where they lie.
+
+    Args:
+        source: the folder with the archive, or with its folder, or that folder itself.
+        layouts: what to look for.
+        names: of each layout, the files to read.
+        checksum: whether an archive with another md5 than the published one is an error.
+        on_progress: told the bytes read.
+
+    Returns:
+        The layout found, the contents of its files in the order of their names, and a record of
+        what was read for the index.
+
+    Raises:
+        FileNotFoundError: if no layout is there, or a file of it is missing.
+        ValueError: if an archive is damaged or is not the official one.
+    """
+    for layout, wanted in zip(layouts, names, strict=True):
+        found = place(source, layout, wanted)
+        if found is None:
+            continue
+        if found.is_dir():
+            remedy = (
+                f"unpack {layout.archive.file} again, or prepare the other split alone (--splits)"
+            )
+            paths = [find(found, [name], remedy) for name in wanted]
+            records = [
+                record(path, None, checksum=checksum, on_progress=on_progress) for path in paths
+            ]
+            return layout, [path.read_bytes() for path in paths], records
+        records = [record(found, layout.archive, checksum=checksum, on_progress=on_progress)]
+        members = _read_members(found, layout.folder, wanted, on_progress)
+        return layout, [members[name] for name in wanted], records
+    archives = " or ".join(layout.archive.file for layout in layouts)
+    raise FileNotFoundError(
+        f"{source} holds neither {archives} nor what is in it; pass the folder that holds the "
+        "archive, or no source at all to download it"
+    )
+
+
+def _read_members(
+    path: Path, folder: str, names: Sequence[str], on_progress: OnProgress
+) -> dict[str, bytes]:
+    """Read files out of an archive, in one pass over it."""
+    wanted = {f"{folder}/{name}": name for name in names}
+    contents: dict[str, bytes] = {}
+    total = path.stat().st_size
+
+    def is_wanted(member: str) -> bool:
+        on_progress(Progress(f"reading {path.name}", file.tell(), total, "bytes"))
+        return member.removeprefix("./") in wanted
+
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            stream = io.BufferedReader(gzip.GzipFile(fileobj=file), CHUNK) if packed else file
+            for member, data in tar_members(stream, largest=LARGEST_FILE, wanted=is_wanted):
+                contents[wanted[member.removeprefix("./")]] = data
+                if len(contents) == len(wanted):
+                    # The rest is not needed.
+                    on_progress(Progress(f"reading {path.name}", total, total, "bytes"))
+                    break
+    except Exception as error:  # tar, gzip and zlib each raise kinds of their own
+        raise ValueError(f"archive {path} cannot be read ({error}); get it anew") from error
+    missing = [member for member, name in wanted.items() if name not in contents]
+    if missing:
+        raise FileNotFoundError(
+            f"archive {path} has no member {missing[0]}; get the official archive anew, or "
+            "prepare the other split alone (--splits)"
+        )
+    return contents
+
+
+def check_labels(labels: object, images: int, where: str, first: int, last: int) -> np.ndarray:
+    """Give labels that run from `first` to `last` as indices from 0, `(N,)` int64.
+
+    Args:
+        labels: a list of integers or an array.
+        images: how many images there are.
+        where: the labels' file, for messages.
+        first: the smallest label.
+        last: the largest label.
+
+    Raises:
+        ValueError: if they are no integers, are not one for each image or are out of range.
+    """
+    if isinstance(labels, list) and all(type(label) is int for label in labels):
+        # Of arbitrary size, until the range is checked.
+        labels = np.array(labels, dtype=object)
+    elif not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise ValueError(f"{where} has labels that are no row of integers; get the file anew")
+    if len(labels) != images:
+        raise ValueError(
+            f"{where} has {len(labels)} labels for {images} images; get the files anew, from one "
+            "set"
+        )
+    wrong = np.flatnonzero((labels < first) | (labels > last))
+    if len(wrong):
+        raise ValueError(
+            f"{where} gives sample {wrong[0]} the label {labels[wrong[0]]}; labels run from "
+            f"{first} to {last}, so get the file anew"
+        )
+    return labels.astype(np.int64) - first

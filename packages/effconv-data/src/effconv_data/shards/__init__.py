@@ -1,0 +1,1 @@
+"""WebDataset shards: their index, their samples, and what is known of them."""

@@ -1,0 +1,375 @@
+"""Writing shards: the same bytes always, nothing lost by a kill, nothing overwritten unasked."""
+
+import json
+import multiprocessing
+import os
+import signal
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from effconv_data import read_split
+from effconv_data.prepare import journal
+from effconv_data.prepare.types import Archive, Block, quiet
+from effconv_data.prepare.writer import _plan, write_set
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+RANDOM = np.random.default_rng(0)
+PIXELS = {
+    "train": RANDOM.integers(256, size=(50, 4, 5, 3), dtype=np.uint8),
+    "test": RANDOM.integers(256, size=(20, 4, 5, 3), dtype=np.uint8),
+}
+LABELS = {split: np.arange(len(pixels)) % 3 for split, pixels in PIXELS.items()}
+
+
+def archive(**changes):
+    """A set whose train split comes in two blocks."""
+
+    def block(split, part):
+        return Block(LABELS[split][part], lambda: PIXELS[split][part].__getitem__)
+
+    made = Archive(
+        "small",
+        ("cat", "dog", "eel"),
+        (3, 4, 5),
+        {
+            "train": [block("train", slice(0, 31)), block("train", slice(31, 50))],
+            "test": [block("test", slice(None))],
+        },
+        [{"file": "small.tar", "sha256": "00"}],
+    )
+    return made._replace(**changes)
+
+
+def write(out, made=None, **options):
+    options = {
+        "shard_samples": 10,
+        "seed": 0,
+        "workers": 1,
+        "overwrite": False,
+        "on_progress": quiet,
+        **options,
+    }
+    return write_set(made or archive(), Path(out), **options)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What an uninterrupted run writes."""
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    write(folder)
+    return contents(folder)
+
+
+def test_files_of_a_set(whole):
+    # Blocks of 31, 19 and 20 samples in shards of at most 10.
+    shards = [f"train-{number:05d}.tar" for number in range(6)]
+    assert sorted(whole) == ["index.json", "test-00000.tar", "test-00001.tar", *shards]
+
+
+def test_members_are_plain_and_alike_everywhere(tmp_path):
+    write(tmp_path / "out")
+    for path in (tmp_path / "out").glob("*.tar"):
+        data = path.read_bytes()
+        with tarfile.open(path) as tar:
+            members = tar.getmembers()
+        for member in members:
+            assert data[member.offset + 257 : member.offset + 265] == b"ustar\x0000"
+            assert (member.type, member.mode, member.mtime) == (tarfile.REGTYPE, 0o644, 0)
+            assert (member.uid, member.gid, member.uname, member.gname) == (0, 0, "", "")
+            assert member.offset_data == member.offset + 512
+        names = [member.name for member in members]
+        keys = [name.removesuffix(".png") for name in names[::2]]
+        assert names == [f"{key}.{part}" for key in keys for part in ("png", "cls")]
+
+
+@pytest.mark.parametrize("workers", [2, 3, 5])
+def test_any_number_of_workers_writes_the_same(workers, whole, tmp_path):
+    write(tmp_path / "out", workers=workers)
+    assert contents(tmp_path / "out") == whole
+
+
+def test_seed_orders_the_samples(whole, tmp_path):
+    write(tmp_path / "out", seed=1)
+    other = contents(tmp_path / "out")
+    assert other["train-00000.tar"] != whole["train-00000.tar"]
+    images, labels, _ = read_split(tmp_path / "out", "train")
+    assert sorted(image.numpy().tobytes() for image in images) == sorted(
+        image.tobytes() for image in PIXELS["train"].transpose(0, 3, 1, 2)
+    )
+    assert Counter(labels.tolist()) == Counter(LABELS["train"].tolist())
+
+
+def test_index_counts_and_sums(whole):
+    index = json.loads(whole["index.json"])
+    assert index["schema"] == 2
+    assert (index["name"], index["seed"]) == ("small", 0)
+    assert index["splits"]["train"]["samples"] == 50
+    assert index["splits"]["train"]["class_counts"] == [17, 17, 16]
+    assert [row["samples"] for row in index["splits"]["train"]["shards"]] == [8, 8, 8, 7, 10, 9]
+    for split in index["splits"].values():
+        for row in split["shards"]:
+            assert row["bytes"] == len(whole[row["file"]])
+    train = PIXELS["train"].astype(np.float64) / 255
+    assert index["mean"] == pytest.approx(train.mean((0, 1, 2)).tolist(), rel=1e-13)
+    assert index["std"] == pytest.approx(train.std((0, 1, 2)).tolist(), rel=1e-13)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    blocks=st.lists(st.integers(1, 3000), min_size=1, max_size=12),
+    shard_samples=st.none() | st.integers(1, 4000),
+    side=st.sampled_from([1, 28, 64, 224]),
+    seed=st.integers(0, 2**40),
+)
+def test_every_sample_is_in_one_shard(blocks, shard_samples, side, seed):
+    made = archive(
+        image_shape=(3, side, side),
+        splits={"train": [Block(np.zeros(n, np.int64), lambda: None) for n in blocks]},
+    )
+    shards = list(_plan(made, "train", shard_samples=shard_samples, seed=seed))
+    numbers = np.concatenate([shard.indices + shard.start for shard in shards])
+    assert np.array_equal(np.sort(numbers), np.arange(sum(blocks)))
+    assert [shard.file for shard in shards] == [f"train-{i:05d}.tar" for i in range(len(shards))]
+    for block in range(len(blocks)):
+        sizes = [len(shard.indices) for shard in shards if shard.block == block]
+        assert max(sizes) - min(sizes) <= 1
+        if shard_samples is not None:
+            assert max(sizes) <= shard_samples
+    if shard_samples is None:
+        assert max(len(s.indices) for s in shards) * (1536 + 3 * side * side) <= 13_000_000
+        if len(blocks) == 1 and blocks[0] >= 800:
+            assert len(shards) >= 8
+
+
+@pytest.mark.parametrize(
+    ("samples", "shape", "shards"),
+    [
+        (60_000, (1, 28, 28), 12),
+        (50_000, (3, 32, 32), 20),
+        (10_000, (3, 32, 32), 8),
+        (8_000, (3, 96, 96), 20),
+        (799, (1, 28, 28), 7),
+        (50, (1, 28, 28), 1),
+    ],
+)
+def test_number_of_shards_of_known_splits(samples, shape, shards):
+    block = Block(np.zeros(samples, np.int64), lambda: None)
+    made = archive(image_shape=shape, splits={"train": [block]})
+    assert len(list(_plan(made, "train", shard_samples=None, seed=0))) == shards
+
+
+def write_and_die(out, moment):
+    """Write in this process until it is about to put something on the disk for the n-th time."""
+    count = 0
+
+    def before(function):
+        def counting(*arguments, **options):
+            nonlocal count
+            count += 1
+            if count == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return counting
+
+    # What this changes dies with the process.
+    os.fsync = before(os.fsync)
+    Path.replace = before(Path.replace)
+    Path.unlink = before(Path.unlink)
+    write(out)
+
+
+def die_at(out, moment):
+    process = multiprocessing.get_context("fork").Process(target=write_and_die, args=(out, moment))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def test_a_kill_at_any_moment_loses_nothing(whole, tmp_path):
+    kept, moment = [], 0
+    while True:
+        moment += 1
+        out = tmp_path / str(moment)
+        code = die_at(out, moment)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        if (out / "index.json").exists():
+            # Killed between the index and the tidying: the set is finished.
+            assert {n: d for n, d in contents(out).items() if n in whole} == whole
+            with pytest.raises(FileExistsError, match="holds a finished set"):
+                write(out)
+            continue
+        kept.append(write(out).kept)
+        assert contents(out) == whole
+    # Progress, each shard and the index take about three moments each.
+    assert moment > 3 * 9
+    assert kept == sorted(kept)
+    assert set(kept) == set(range(9))
+
+
+def test_kills_one_after_another_come_to_an_end(whole, tmp_path):
+    for moment in (3, 5, 7, 9, 11):
+        assert die_at(tmp_path / "out", moment) == -signal.SIGKILL
+    assert 0 < write(tmp_path / "out").kept < 8
+    assert contents(tmp_path / "out") == whole
+
+
+def test_shards_are_trusted_only_by_their_sums(whole, tmp_path):
+    out = tmp_path / "out"
+    assert die_at(out, 19) == -signal.SIGKILL
+    shards = sorted(out.glob("*.tar"))
+    assert len(shards) >= 4
+    changed = bytearray(shards[0].read_bytes())
+    changed[700] ^= 1
+    shards[0].write_bytes(changed)
+    shards[1].write_bytes(shards[1].read_bytes()[:-512])
+    shards[2].unlink()
+    rows = len((out / ".progress.jsonl").read_text().splitlines()) - 1
+    assert write(out).kept == rows - 3
+    assert contents(out) == whole
+
+
+@pytest.mark.parametrize("rest", [b"", b'{"file": "train-0', b"\x00\x00"])
+def test_a_torn_line_is_forgotten(rest, whole, tmp_path):
+    out = tmp_path / "out"
+    assert die_at(out, 14) == -signal.SIGKILL
+    progress = out / ".progress.jsonl"
+    lines = progress.read_bytes().splitlines(keepends=True)
+    progress.write_bytes(b"".join(lines[:-1]) + rest)
+    assert write(out).kept == len(lines) - 2
+    assert contents(out) == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "made", "word"),
+    [
+        ({"seed": 1}, {}, "seed"),
+        ({"shard_samples": 9}, {}, "shard_samples"),
+        ({}, {"name": "other"}, "name"),
+        ({}, {"classes": ("a", "b", "c")}, "classes"),
+        ({}, {"sources": [{"file": "small.tar", "sha256": "01"}]}, "source"),
+    ],
+)
+def test_an_interrupted_run_with_other_settings_is_kept(options, made, word, tmp_path):
+    out = tmp_path / "out"
+    assert die_at(out, 12) == -signal.SIGKILL
+    before = contents(out)
+    with pytest.raises(FileExistsError, match=rf"interrupted run with another {word};"):
+        write(out, archive(**made), **options)
+    assert contents(out) == {name: data for name, data in before.items() if name != ".lock"}
+    write(out, archive(**made), overwrite=True, **options)
+    write(tmp_path / "fresh", archive(**made), **options)
+    assert contents(out) == contents(tmp_path / "fresh")
+
+
+def test_a_finished_set_is_replaced_only_when_asked(whole, tmp_path):
+    write(tmp_path / "out", shard_samples=3, seed=7)
+    before = contents(tmp_path / "out")
+    with pytest.raises(FileExistsError, match=r"holds a finished set; .*--overwrite"):
+        write(tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+    write(tmp_path / "out", overwrite=True)
+    assert contents(tmp_path / "out") == whole
+
+
+def test_a_kill_while_replacing_leaves_a_set_or_a_run(whole, tmp_path):
+    def replace(out, moment):
+        global write
+        plain, write = write, lambda out: plain(out, overwrite=True)
+        try:
+            return die_at(out, moment)
+        finally:
+            write = plain
+
+    for moment in range(1, 12):
+        out = tmp_path / str(moment)
+        write(out, shard_samples=7, seed=7)
+        old = contents(out)
+        assert replace(out, moment) == -signal.SIGKILL
+        if (out / "index.json").exists():
+            assert {n: d for n, d in contents(out).items() if n in old} == old
+        else:
+            write(out)
+            assert contents(out) == whole
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("letter.txt", b"dear"), ("train-00000.tar", b"of another"), ("index.json", b'{"a": 1}')],
+)
+def test_what_is_not_ours_is_left_alone(name, data, overwrite, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_bytes(data)
+    with pytest.raises(FileExistsError, match=rf"{name}.*new or empty"):
+        write(tmp_path / "out", overwrite=overwrite)
+    assert contents(tmp_path / "out") == {name: data}
+
+
+def test_replacing_leaves_what_the_user_added(whole, tmp_path):
+    write(tmp_path / "out", seed=3)
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    write(tmp_path / "out", overwrite=True)
+    assert contents(tmp_path / "out") == {**whole, "notes.txt": b"mine"}
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises((FileExistsError, NotADirectoryError)):
+        write(tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path):
+    def hold(out, ready, done):
+        with journal.claimed(out):
+            ready.set()
+            done.wait()
+
+    context = multiprocessing.get_context("fork")
+    ready, done = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(tmp_path / "out", ready, done))
+    process.start()
+    ready.wait()
+    try:
+        with pytest.raises(FileExistsError, match="written by another process"):
+            write(tmp_path / "out")
+    finally:
+        done.set()
+        process.join()
+    write(tmp_path / "out")
+
+
+def test_an_error_in_a_worker_leaves_a_run_to_take_up(whole, tmp_path):
+    out = tmp_path / "out"
+
+    def broken():
+        raise ValueError("photo.png is an image that cannot be decoded")
+
+    made = archive()
+    made.splits["test"][0] = made.splits["test"][0]._replace(open=lambda: lambda indices: broken)
+    # A function of this test's cannot travel to a process.
+    with pytest.raises(ValueError, match="photo.png"):
+        write(out, made, workers=1)
+    assert not (out / "index.json").exists()
+    assert write(out).kept == 6
+    assert contents(out) == whole
+
+
+def test_progress_tells_every_sample(tmp_path):
+    told = []
+    write(tmp_path / "out", on_progress=told.append)
+    train = [p.done for p in told if p.what == "writing train"]
+    assert train == [0, 8, 16, 24, 31, 41, 50]
+    assert {p.total for p in told if p.what == "writing test"} == {20}
+    assert {p.unit for p in told} == {"samples"}
