@@ -1,1 +1,1 @@
-"""What `hatch run` runs: the only place that knows all four packages."""
+"""The commands of `hatch run`: the only place that knows all four packages."""

@@ -1,4 +1,4 @@
-"""The searches that have a name of their own: data, network and settings of each."""
+"""Named searches: data, network and settings of each."""
 
 import itertools
 import os
@@ -17,18 +17,18 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Preset:
-    """What a named search starts from."""
+    """The settings of a named search."""
 
     model: str
     budget: float
     search: SearchConfig
     train: TrainConfig
     batch_size: int
-    """Of the search."""
+    """Batch size of the search."""
 
 
 def preset(data: str, recipe: str) -> Preset:
-    """Give the settings of a named search.
+    """Return the settings of a named search.
 
     Args:
         data: `cifar10`, `mnist` or `demo`.
@@ -37,7 +37,7 @@ def preset(data: str, recipe: str) -> Preset:
     search = RECIPES[recipe]
     train = training_of(recipe)
     if data == "demo":
-        # The budget is that of sizes 3.
+        # The budget is the parameter count with sizes 3.
         train = TrainConfig(8, 64, "adam", 1e-2, 0.0, "cosine", 1.0)
         return Preset("demo", 10_684, search, train, 64)
     return Preset("cifar_resnet20", 0.27e6, search, train, 128)
@@ -46,14 +46,14 @@ def preset(data: str, recipe: str) -> Preset:
 def make_batches(
     data: str, split: str, *, scale: float, limit: int | None = None, **options: Any
 ) -> Batches:
-    """Give a split of a preset's data.
+    """Return a split of a preset's data.
 
     Args:
         data: `cifar10`, `mnist` or `demo`.
         split: `train` or `test`.
-        scale: of the demo's pattern, in pixels.
-        limit: how many pictures there are at the most; None leaves all of them.
-        **options: of `load` and `synthetic` alike, such as batch_size, device, seed and rank.
+        scale: width of the demo's pattern, in pixels.
+        limit: largest number of images; None takes all.
+        **options: options of `load` and `synthetic`, such as batch_size, device, seed and rank.
     """
     if data == "demo":
         samples = {} if limit is None else {"samples": limit}
@@ -62,7 +62,7 @@ def make_batches(
 
 
 def data_note(data: str) -> str:
-    """Say what a preset's pictures are, for the report; call it when they have been read."""
+    """Return a description of a preset's images, for the report; call it after they were read."""
     if data == "demo":
         return "drawn patches in noise"
     folder = Path(os.environ["EFFCONV_DATA"]) / data
@@ -74,7 +74,7 @@ def data_note(data: str) -> str:
 
 
 def make_network(name: str, batches: Batches, seed: int) -> nn.Module:
-    """Make a network for a data set's channels and classes, its values drawn from the seed."""
+    """Build a network for a data set's channels and classes, with initial values from the seed."""
     generator = torch.Generator().manual_seed(seed)
     channels, classes = batches.image_shape[0], batches.num_classes
     if name == "demo":
@@ -85,9 +85,9 @@ def make_network(name: str, batches: Batches, seed: int) -> nn.Module:
 def demo_network(
     channels: int, classes: int, generator: torch.Generator, *, mixes: int = 3
 ) -> nn.Sequential:
-    """Make a small CNN whose first searched layer, `see`, alone looks at the pixels.
+    """Build a small CNN in which only the first searched layer, `see`, looks at the pixels.
 
-    Pooling follows it, so that the `mix` layers cannot make up for a `see` that is too small.
+    Pooling follows it, so that the `mix` layers cannot compensate for a `see` that is too small.
     """
     network = nn.Sequential()
     widths = {

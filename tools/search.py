@@ -1,4 +1,4 @@
-"""`hatch run search:NAME`: learn kernel sizes, then train the CNN that was found, and report."""
+"""`hatch run search:NAME`: learn kernel sizes, train the found CNN, and report."""
 
 import os
 import re
@@ -27,7 +27,7 @@ DATA = ("cifar10", "mnist", "demo")
 
 @dataclass(frozen=True, kw_only=True)
 class PresetOptions(SearchOptions):
-    """Learn the kernel sizes of a CNN under a parameter budget, then train the CNN found.
+    """Learn the kernel sizes of a CNN under a parameter budget, then train the found CNN.
 
     `--search-epochs` may be written for `--search.epochs`, and so on.
     """
@@ -37,7 +37,7 @@ class PresetOptions(SearchOptions):
     scale: float = 8.0
     """Width in pixels of the pattern that carries the class in the demo's images."""
     samples: int = 4000
-    """Images of each split of the demo."""
+    """Number of images of each split of the demo."""
 
 
 def parse(arguments: list[str]) -> tuple[str, PresetOptions]:
@@ -64,19 +64,19 @@ def run(
     ranks: Ranks,
     hold: Callable[[Path], AbstractContextManager[Any]] = claim,
 ) -> Path:
-    """Search, train and report; give the run's folder.
+    """Search, train and report; return the run's folder.
 
     Args:
         data: the data's name.
-        options: of the command line.
-        console: where the run is shown.
-        ranks: the processes that do it together.
-        hold: keeps other processes out of the folder.
+        options: options of the command line.
+        console: where progress is shown.
+        ranks: the processes that share the run.
+        hold: locks the folder against other processes.
 
     Raises:
-        FileExistsError: if the run is finished, was made with other settings, or is at work in
-            another process.
-        ValueError: for what `search`, `train` or the data refuse.
+        FileExistsError: if the run is finished, has other settings, or is held by another
+            process.
+        ValueError: as `search`, `train` or the data do.
     """
     batches = partial(
         make_batches,
@@ -118,7 +118,7 @@ def run_in(folder: Path, console: Console, *, arguments: list[str]) -> None:
 
 
 def main() -> int:
-    """Run the command line; give the exit status."""
+    """Run the command line; return the exit status."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     name = f"search, rank {os.environ['RANK']}" if several else "search"
 
@@ -129,7 +129,7 @@ def main() -> int:
             console.quiet = ranks.rank > 0
             try:
                 return run(data, options, console, ranks)
-            except OtherRankError:  # which has said why
+            except OtherRankError:  # rank 0 has reported why
                 sys.exit(2)
 
     return run_and_report(name, command)

@@ -8,7 +8,7 @@ from effconv_core import SizePlan, search
 from tools.presets import make_batches, make_network, preset
 
 # 3x3 kernels cost 10,684: there a size of 6 for `see` leaves the others so little that only few
-# plans have it, and the same plan is often the nearest at both scales.
+# number of plans have it, and the same plan is often the nearest at both scales.
 BUDGET = 13_000
 
 

@@ -1,9 +1,9 @@
-"""`hatch run bench:cost`: how the time of a search grows, and what one on ImageNet-1k would take.
+"""`hatch run bench:cost`: scaling of a search's time, and a forecast for ImageNet-1k.
 
-Search steps, and plain training steps of the same networks, are timed while one thing at a time
+Search steps, and plain training steps of the same networks, are timed while one variable at a time
 changes: layers L, hidden size H of the GRUs, channels c, kernel size s, image size, and ranks. A
-model of a few terms, none negative, is fitted to the times; networks that it has not seen check it;
-and it is then applied to networks and a set that were never run here.
+model of a few non-negative terms is fitted to the times; held-out networks check it; and it is
+then applied to networks and a set that were never run here.
 """
 
 import json
@@ -37,12 +37,12 @@ from tools.support.console import show
 TERMS = ("step", "layers", "multiplications", "values", "gru", "projection", "parameters")
 RANK_TERMS = ("step", "parameters")
 IMAGES = 1_281_167
-"""Of ImageNet-1k's train split."""
+"""Images in ImageNet-1k's train split."""
 
 
 @dataclass(frozen=True)
 class CostPoint:
-    """One network that is timed."""
+    """One network to be timed."""
 
     model: str = "stack"
     """A name of effconv_models, one of torchvision's as `torchvision:NAME`, or `stack`: L
@@ -50,14 +50,14 @@ class CostPoint:
     layers: int = 6
     """L of the stack."""
     channels: int = 24
-    """c of the stack."""
+    """s of each searched layer, the initial soft size; the default recipe draws around it."""
     size: int = 3
     """s of every searched layer, where the soft sizes start; the default recipe draws around it."""
     image: int = 32
     hidden: int = 64
     """H of both predictors."""
     batch: int = 8
-    """Images of one rank's step."""
+    """Images per step of one rank."""
     ranks: int = 1
     recipe: str = "paper"
 
@@ -67,11 +67,11 @@ class CostOptions(BenchOptions):
     """Time points, fit the model, check it, and predict."""
 
     warmups: int = 2
-    """Steps of each kind at each point that are not counted."""
+    """Warm-up steps of each kind at each point."""
     repetitions: int = 6
-    """Steps of each kind that are counted."""
+    """Timed steps of each kind."""
     batch: int = 8
-    """Images of one rank's step."""
+    """Images per step of one rank."""
     threads: int = 1
     out: Path = Path("results/cost.json")
     """File for the result as JSON."""
@@ -89,7 +89,7 @@ def points(batch: int) -> list[CostPoint]:
         made += [replace(base, image=n) for n in (8, 16, 64)]
         made += [replace(base, hidden=n) for n in (16, 128, 256)]
         made += [replace(base, batch=n * batch) for n in (2, 4)]
-        # As wide as the last layers of large networks, where the projection counts.
+        # As wide as the last layers of large networks, where the projection matters.
         made += [replace(base, layers=2, channels=256, image=n) for n in (4, 8)]
     return made
 
@@ -218,7 +218,7 @@ def steps_of(rows: list[dict], *kinds: str) -> list[Step]:
 
 
 def fit(steps: list[Step], terms: tuple[str, ...]) -> dict[str, float]:
-    """Fit seconds for each term's unit, none negative, to the least relative error."""
+    """Fit non-negative seconds per unit of each term, by least relative error."""
     amounts = np.array([[amount[term] for term in terms] for amount, _ in steps])
     seconds = np.array([taken for _, taken in steps])
     scale = np.maximum(amounts.max(axis=0), 1e-30)
@@ -300,7 +300,7 @@ def fitted(timed: dict[str, list[dict]]) -> dict:
     Args:
         timed: the rows of each group of points.
     """
-    # One model of plain and search steps alike, so that their difference is the search's own.
+    # One model of plain and search steps, so that their difference is the search's own cost.
     model = fit(steps_of(timed["fitted"], "plain", "search"), TERMS)
     across = dict.fromkeys(RANK_TERMS, 0.0)
     if "ranks, on two" in timed:

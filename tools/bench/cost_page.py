@@ -1,4 +1,4 @@
-"""The page of what searches cost as they grow, made from the raw results alone."""
+"""The page on the scaling of searches, made only from the raw results."""
 
 import json
 import statistics

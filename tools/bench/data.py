@@ -1,8 +1,8 @@
-"""`hatch run bench:data`: images per second a core, by streaming, from memory and by others.
+"""`hatch run bench:data`: images per second and core, streamed, from memory and by other loaders.
 
-All sides give the same: shuffled batches of CIFAR-10's train split, padded, cropped, flipped and
-normalised, or, with `--form uint8`, as they are. Rounds are interleaved; a round of a side is one
-epoch from the loop's first line to its last batch, worker processes started within it.
+All sides yield the same: shuffled batches of CIFAR-10's train split, padded, cropped, flipped and
+normalised, or, with `--form uint8`, unchanged. Rounds are interleaved; a round of a side is one
+epoch from the loop's first line to its last batch, including the start of worker processes.
 """
 
 import io
@@ -43,10 +43,10 @@ class DataOptions:
     root: Path = Path(os.environ.get("EFFCONV_DATA", "data"))
     """The folder of all sets."""
     form: Literal["train", "uint8"] = "train"
-    """Batches as a training takes them, or of 8-bit images as they are."""
+    """Batches as used in training, or of unchanged 8-bit images."""
     batch_size: int = 128
     workers: int = 2
-    """Processes of each side that has any; give as many as there are cores."""
+    """Worker processes of each side that has any; pass the number of cores."""
     rounds: int = 5
     out: Path | None = None
     """JSON file of the raw results; None writes none."""
@@ -76,7 +76,7 @@ def sides(options: DataOptions, pictures: Path) -> dict[str, Callable[[], Iterab
     shards = sorted(map(str, (options.root / "cifar10").glob("train-*.tar.gz")))
 
     def webdataset() -> Iterable:
-        # As its documentation writes it: shards and a buffer shuffled, decoded, mapped, batched.
+        # As in its documentation: shards and a buffer shuffled, decoded, mapped, batched.
         dataset = (
             wds.WebDataset(shards, shardshuffle=100)
             .shuffle(1000)
@@ -103,7 +103,7 @@ def sides(options: DataOptions, pictures: Path) -> dict[str, Callable[[], Iterab
 
 
 def unpack(root: Path, pictures: Path) -> None:
-    """Write CIFAR-10's train pictures as an image folder."""
+    """Write CIFAR-10's train images as an image folder."""
     for path in sorted((root / "cifar10").glob("train-*.tar.gz")):
         labels, images = {}, {}
         with tarfile.open(fileobj=io.BytesIO(path.read_bytes())) as file:
@@ -141,13 +141,13 @@ def time_epochs(
 
 def run(options: DataOptions, console: Console) -> None:
     """Time all sides, show what a core loads, and write the result."""
-    # One thread a process: each side has the cores for its workers.
+    # One thread per process: each side has the cores for its workers.
     torch.set_num_threads(1)
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as pictures:
         unpack(options.root, Path(pictures))
         rates = time_epochs(sides(options, Path(pictures)), options.rounds, console)
-    # The resident side works in this process alone, which is one core.
+    # The resident side works in this process only, on one core.
     used = {name: 1 if "resident" in name else min(cores, options.workers) for name in rates}
     plain = statistics.median(rates["webdataset"]) / used["webdataset"]
     rows = []

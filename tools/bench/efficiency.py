@@ -1,8 +1,8 @@
-"""`hatch run bench:efficiency`: where a search step's time goes, and how it grows.
+"""`hatch run bench:efficiency`: the time of a search step by part, and its scaling.
 
-A step of the paper's recipe is taken whole, and again cut into its parts: the graph is cut between
-size predictor, unroll, assembly and network, and each part's backward pass gets the gradients that
-the next one gave. Whole, cut and plain steps take turns.
+A step of the paper's recipe is taken whole, and again in parts: the graph is cut between size
+predictor, unroll, assembly and network, and each part's backward pass gets the gradients of
+the next one. Whole, cut and plain steps alternate.
 """
 
 import time
@@ -29,14 +29,14 @@ from tools.support.console import plain_bar
 
 @dataclass(frozen=True)
 class EfficiencyPoint:
-    """One network, its kernel sizes, its batch, and whose search steps are taken."""
+    """One network, its kernel sizes, its batch, and the recipe of its search steps."""
 
     recipe: str = "paper"
     depth: int = 20
     width: int = 1
-    """Times the channels of 16, 32 and 64; above 1 it is a Wide-ResNet-16."""
+    """Factor on the channels of 16, 32 and 64; above 1 it is a Wide-ResNet-16."""
     size: int = 5
-    """Kernel size of every searched layer; the default recipe's steps draw around it."""
+    """Kernel size of each searched layer; the default recipe's steps draw around it."""
     image_size: int = 32
     batch_size: int = 64
 
@@ -46,7 +46,7 @@ class EfficiencyOptions(BenchOptions):
     """Time the parts of a search step, and the step over depth, width, size, image and batch."""
 
     pairs: int = 10
-    """Counted steps of each kind at each point."""
+    """Timed steps of each kind at each point."""
     warmups: int = 2
     out: Path | None = None
     """File for the result as JSON; by default `efficiency-cpu.json` or `efficiency-cuda.json` in
@@ -55,7 +55,7 @@ class EfficiencyOptions(BenchOptions):
     """Folder of the results that the page is made of."""
     page: Path = PAGE
     report: bool = False
-    """Only write the page from the results that there are."""
+    """Only write the page from existing results."""
 
 
 def efficiency_points() -> Iterator[tuple[str, EfficiencyPoint]]:
@@ -74,7 +74,7 @@ def network(point: EfficiencyPoint, sizes: int) -> nn.Module:
 
 
 class CutStep:
-    """A search step in parts, each of which can be timed; its gradients are those of the whole."""
+    """A search step in separately timed parts; its gradients are those of the whole step."""
 
     def __init__(
         self, searchable: SearchableCNN, budget: float, images: Tensor, labels: Tensor
@@ -137,10 +137,10 @@ def _leaf(tensor: Tensor) -> Tensor:
 
 
 def time_efficiency_point(point: EfficiencyPoint, options: EfficiencyOptions) -> dict:
-    """Time plain, whole and cut steps of a point in turns.
+    """Time plain, whole and cut steps of a point alternately.
 
     Raises:
-        RuntimeError: if the sizes did not stay where they were put.
+        RuntimeError: if the sizes changed.
     """
     batch = random_batch(point.batch_size, point.image_size, options.device)
     config = held_at(point.size, point.recipe, k=max(3, point.size - 1))

@@ -1,7 +1,7 @@
-"""`hatch run bench:fft`: from how many taps a convolution is faster by Fourier transform, here.
+"""`hatch run bench:fft`: the number of taps from which convolution by Fourier transform is faster.
 
-Both are timed in turns, forward and backward, so that whatever else the machine does falls on both.
-What comes out is a value for `FlexConvConfig.fft_taps`.
+Both are timed alternately, forward and backward, so that other load affects both. The result
+is a value for `FlexConvConfig.fft_taps`.
 """
 
 import statistics
@@ -19,18 +19,18 @@ from tools.support.console import show
 
 @dataclass(frozen=True, kw_only=True)
 class FftOptions(BenchOptions):
-    """Time square kernels on FlexConv's way through a convolution, directly and by FFT."""
+    """Time square kernels in FlexConv's convolution, directly and by FFT."""
 
     sizes: tuple[int, ...] = (3, 5, 7, 9, 11, 13, 17, 21, 25, 33)
-    """Of the kernels, in pixels; odd."""
+    """Kernel sizes in pixels; odd."""
     channels: tuple[int, ...] = (24, 48)
-    """Into and out of the layer."""
+    """Channels into and out of the layer."""
     groups: int = 1
     batch_size: int = 64
     image_size: int = 32
     """Height and width of the images in pixels."""
     repetitions: int = 9
-    """Counted passes of each."""
+    """Timed passes of each."""
     warmups: int = 2
     seed: int = 0
 

@@ -1,6 +1,6 @@
 """Writes a shard of generated images to standard output, for `pipe:` addresses.
 
-`python generated_shard.py FIRST SAMPLES CLASSES`: pictures of 32x32 noise, each with its own number
+`python generated_shard.py FIRST SAMPLES CLASSES`: images of 32x32 noise, each with its own number
 in its first pixel; nothing is stored.
 """
 
@@ -23,7 +23,7 @@ def pixels_of(number: int) -> bytes:
 
 
 def png(pixels: bytes) -> bytes:
-    """Encode a picture without compression, which noise would only cost time."""
+    """Encode an image without compression, which would only cost time for noise."""
     encoded = io.BytesIO()
     Image.frombytes("RGB", (SIZE, SIZE), pixels).save(encoded, "PNG", compress_level=0)
     return encoded.getvalue()
@@ -48,5 +48,5 @@ def main(first: int, samples: int, classes: int) -> None:
 if __name__ == "__main__":
     try:
         main(*map(int, sys.argv[1:]))
-    except BrokenPipeError:  # a reader that needs no more of it
+    except BrokenPipeError:  # the reader needs no more
         sys.stderr.close()

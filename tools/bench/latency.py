@@ -1,8 +1,8 @@
-"""`hatch run bench:latency`: times that a latency table predicts, against those of built networks.
+"""`hatch run bench:latency`: times predicted by a latency table, against those of built networks.
 
-Each short round measures a table and then, in turns, the plain CNNs of all plans, so that whatever
-else the machine does falls on both sides; what is compared are the medians over rounds. One long
-round is what a user of a table gets.
+Each short round measures a table and then, alternately, the plain CNNs of all plans, so that other
+load affects both sides; medians over rounds are compared. One long round is what a user of a
+table gets.
 """
 
 import statistics
@@ -21,7 +21,7 @@ from tools.support.console import show
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyOptions(BenchOptions):
-    """Compare the time that a latency table predicts with that of the network that is built."""
+    """Compare the time that a latency table predicts with that of the built network."""
 
     model: str = "effconv:cifar_resnet20"
     """effconv:NAME, torchvision:NAME, timm:NAME or package.module:function."""
@@ -29,14 +29,14 @@ class LatencyOptions(BenchOptions):
     image_size: int = 32
     """Height and width of the images in pixels."""
     random_plans: int = 6
-    """Plans of sizes drawn evenly, beside all sizes 3, 5 and 7 and one found for a budget."""
+    """Number of random plans, in addition to all sizes 3, 5 and 7 and one found for a budget."""
     rounds: int = 10
-    """Of a table, and then the networks."""
+    """Rounds, each of a table and then the networks."""
     repetitions: int = 4
-    """Counted forward passes of each network in a round, and of those that make the table."""
+    """Timed forward passes of each network in a round, and of those that make the table."""
     warmups: int = 1
     seed: int = 0
-    """Of images, weights and random plans."""
+    """Seed of images, weights and random plans."""
 
 
 def plans_of(
@@ -65,7 +65,7 @@ def time_plans(options: LatencyOptions) -> list[dict]:
     searchable = SearchableCNN(model)
     rows: list[dict] = []
     for _ in range(options.rounds):
-        # Another counter measures anew.
+        # A new counter measures again.
         latency = Latency(images, repetitions=options.repetitions, warmups=options.warmups)
         cost = latency(searchable)
         if not rows:

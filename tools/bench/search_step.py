@@ -19,21 +19,21 @@ class SearchStepOptions(BenchOptions):
     model: str = "cifar_resnet20"
     """A name of effconv_models."""
     size: int = 5
-    """Kernel size of every searched layer; with the default recipe each step draws around it."""
+    """Kernel size of each searched layer; with the default recipe each step draws around it."""
     recipe: Literal["paper", "default"] = "paper"
-    """Whose step is timed."""
+    """Recipe of the timed step."""
     batch_size: int = 128
     warmups: int = 3
-    """Pairs of steps that are not counted."""
+    """Warm-up pairs of steps."""
     pairs: int = 30
-    """Pairs of steps that are counted."""
+    """Timed pairs of steps."""
 
 
 def time_pairs(options: SearchStepOptions) -> dict:
     """Time both steps in pairs; return what the raw result holds of it.
 
     Raises:
-        ValueError: if the size is not one that a search can have.
+        ValueError: if a search cannot have the size.
         RuntimeError: if the sizes did not stay where they were put.
     """
     batch = random_batch(options.batch_size, 32, options.device)

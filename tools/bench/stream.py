@@ -1,7 +1,7 @@
 """`hatch run bench:stream`: a search over a stream of generated images, by two ranks.
 
-The images are made as they are read, by programs behind `pipe:` addresses, and nothing is stored.
-The memory of each rank and of its workers is taken along the way, and every image is counted.
+The images are generated as they are read, by programs behind `pipe:` addresses; nothing is stored.
+The memory of each rank and of its workers is sampled on the way, and each image is counted.
 """
 
 import resource
@@ -39,19 +39,19 @@ class StreamOptions:
     """Search over a stream of generated images, and watch the memory."""
 
     samples: int = 1_280_000
-    """Images of the set; of an epoch too, where batches divide them."""
+    """Images of the set; also of an epoch, if batches divide them."""
     shard_samples: int = 2_500
-    """Images of one shard; each lane has one of its shards in memory, of 5 KiB an image."""
+    """Images per shard; each lane has one of its shards in memory, of 5 KiB an image."""
     batch_size: int = 256
-    """Of all ranks together."""
+    """Batch size, over all ranks."""
     every: int = 25
-    """Batches between two readings of the memory."""
+    """Batches between memory readings."""
     out: Path = Path("results/stream.json")
     """File for the result as JSON."""
 
 
 def network() -> nn.Module:
-    """Make a network that is small beside the reading, on images of a quarter of the size."""
+    """Build a network that is cheap compared with reading, on images of a quarter of the size."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 4, stride=4),
         nn.BatchNorm2d(8),
@@ -66,7 +66,7 @@ def network() -> nn.Module:
 
 
 def stream(options: StreamOptions, ranks: Ranks) -> StreamedBatches:
-    """Give this rank's part of the set, as 8-bit images."""
+    """Return this rank's part of the set, as 8-bit images."""
     shards = []
     for first in range(0, options.samples, options.shard_samples):
         count = min(options.shard_samples, options.samples - first)
@@ -86,7 +86,7 @@ def stream(options: StreamOptions, ranks: Ranks) -> StreamedBatches:
 
 
 class Watched:
-    """Batches whose images are counted by their numbers, and beside which the memory is read."""
+    """Batches that count their images by index, and sample the memory."""
 
     def __init__(self, batches: Batches, samples: int, every: int) -> None:
         self.batches, self.every = batches, every
@@ -108,10 +108,10 @@ class Watched:
 
 
 def memory_of_this_and_its_workers() -> int:
-    """Give the resident bytes of this process and of all that it has started, one by one.
+    """Return the resident bytes of this process and of each of its descendants.
 
-    A page that two of them share counts twice: how many they share changes with who touches them,
-    and not with what is kept. Left out are the programs that make shards, no part of reading them.
+    A page that two of them share counts twice: how much they share depends on who touches it, not
+    on what is kept. Programs that generate shards are left out; they are not part of reading.
     """
     memory, waiting = 0, ["self"]
     while waiting:
@@ -122,7 +122,7 @@ def memory_of_this_and_its_workers() -> int:
             memory += int((folder / "statm").read_text().split()[1]) * resource.getpagesize()
             for children in folder.glob("task/*/children"):
                 waiting += children.read_text().split()
-        except (FileNotFoundError, ProcessLookupError):  # one that has just ended
+        except (FileNotFoundError, ProcessLookupError):  # a process that has just ended
             continue
     return memory
 
@@ -167,7 +167,7 @@ def search_stream(options: StreamOptions, ranks: Ranks, console: Console) -> dic
 
 
 def tenths(memory: list[int]) -> list[float]:
-    """Give the median memory of each tenth of the readings, in MiB."""
+    """Return the median memory of each tenth of the readings, in MiB."""
     edges = [len(memory) * part // 10 for part in range(11)]
     parts = [memory[low:high] for low, high in pairwise(edges)]
     return [statistics.median(part) / 2**20 for part in parts]

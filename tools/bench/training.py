@@ -1,9 +1,9 @@
-"""`hatch run bench:training`: what a step of a training and of a search costs in each way.
+"""`hatch run bench:training`: time per training and search step for each way of running it.
 
-The network is EffConv-20 of the budget: sizes as equal as it allows. The ways take their steps in
-turns on the same batches of real pictures, so that whatever else the machine does falls on all of
-them; the batch's own time, with augmentation, is told apart. What `torch.compile` takes before the
-first step, and how many graphs it makes, is told too.
+The network is EffConv-20 of the budget: sizes as equal as it allows. The ways take their steps
+alternately on the same batches of real images, so that other load affects all of them; the time
+of the batch itself, with augmentation, is reported separately, as are the compilation time of
+`torch.compile` and its number of graphs.
 """
 
 import itertools
@@ -42,10 +42,10 @@ class Way:
     """How a step is run."""
 
     recipe: str = ""
-    """Of the search whose step it is; empty trains the CNN of the same sizes."""
+    """Recipe of the search step; empty trains the CNN of the same sizes."""
     bfloat16: bool = False
     shapes: str = "exact"
-    """Of a search's kernels; exact ones stay as they are only where nothing is drawn."""
+    """Shapes of a search's kernels; exact ones are constant only if nothing is drawn."""
     compile: str = ""
     """Mode of `torch.compile`; empty runs eagerly. `reduce-overhead` is CUDA graphs."""
     channels_last: bool = True
@@ -90,16 +90,16 @@ class TrainingOptions(BenchOptions):
     """Of the searches."""
     batch_size: int = 128
     rounds: int = 10
-    """Counted turns of each way."""
+    """Timed turns of each way."""
     steps: int = 20 if CUDA else 1
-    """Steps of a turn, behind which a GPU is waited for."""
+    """Steps per turn, followed by a wait for the GPU."""
     seeds: tuple[int, ...] = (2, 4) if CUDA else ()
-    """How many processes, a seed each, train and search side by side on the device in the quickest
-    ways; empty leaves that out. They share a GPU in turns, and at the same time where NVIDIA's MPS
-    daemon runs."""
+    """Numbers of processes, each with its own seed, that train and search side by side on the
+    device in the fastest ways; empty skips this. They time-share a GPU, or run concurrently with
+    NVIDIA's MPS daemon."""
     minutes: float | None = None
-    """Ways that are not begun after half of this are left out, but for the first; rounds but the
-    first five after two thirds, and processes side by side after four fifths."""
+    """Ways not started after half of this are skipped, except the first; rounds after the first
+    five are skipped after two thirds, and processes side by side after four fifths."""
 
     LEAST: ClassVar = {**BenchOptions.LEAST, "rounds": 2}
 
@@ -168,14 +168,14 @@ class Stepped:
 
 
 def compile_network(searchable: SearchableCNN, **how: Any) -> None:
-    """Compile the CNN of a search on exact kernels, a graph for each tuple of sizes.
+    """Compile the CNN of a search on exact kernels, with a graph for each tuple of sizes.
 
-    The kernels are the graph's inputs. As attributes of the layers, PyTorch would take them to lie
-    where they lay in the first step, and record a CUDA graph anew wherever they do not.
+    The kernels are inputs of the graph. If they were attributes of the layers, PyTorch would expect
+    them at the addresses of the first step, and record a CUDA graph again whenever they move.
 
     Args:
-        searchable: whose `model` is run by the graphs from now on.
-        how: what `torch.compile` takes.
+        searchable: its `model` is run by the graphs from now on.
+        how: arguments of `torch.compile`.
     """
     run = searchable.model.forward
 
@@ -218,12 +218,12 @@ def passed(began: float, options: TrainingOptions, share: float) -> bool:
 
 
 def time_ways(options: TrainingOptions, console: Console, began: float) -> dict[str, Any]:
-    """Time all ways in turns.
+    """Time all ways alternately.
 
     Args:
         options: of the command line.
-        console: told each way that is ready.
-        began: when the minutes began.
+        console: reports each way that is ready.
+        began: start time of the minutes.
 
     Returns:
         Seconds of each counted turn by way, and those of the batches as `batch`; the seconds of
@@ -299,7 +299,7 @@ def epochs_of(options: TrainingOptions, seconds: dict[str, dict[str, float]]) ->
     epochs: dict[str, Any] = {"training": {"way": name, "seconds": training}}
     for recipe_name in options.recipes:
         if not any(name.startswith(f"search, {recipe_name}") for name in seconds):
-            continue  # left out for time
+            continue  # skipped for time
         name, step = best(seconds, f"search, {recipe_name}")
         epoch = steps * (step + batch)
         epochs[recipe_name] = {"way": name, "seconds": epoch, "of_training": epoch / training}

@@ -1,6 +1,6 @@
-"""A hook of MkDocs: the site holds the raw results and the READMEs that its pages link to.
+"""An MkDocs hook that adds the raw results and READMEs that pages link to.
 
-In the repository they lie outside of `docs`, where links to them work as they stand.
+In the repository they are outside of `docs`, where links to them work unchanged.
 """
 
 import re
@@ -12,12 +12,12 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("packages", "examples")
-"""Folders whose folders have a README, which is their page in the site."""
+"""Folders whose subfolders have a README, which is their page in the site."""
 OUTSIDE = re.compile(r"\]\(((?:\.\./)+)(results|packages|examples)(/[^)#\s]*)?(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add results, a list of each of their folders, and READMEs."""
+    """Add results, an index of each of their folders, and READMEs."""
     for path in sorted((ROOT / "results").rglob("*")):
         name = path.relative_to(ROOT).as_posix()
         if path.name == "README.md":
@@ -53,8 +53,8 @@ def _listing(config: MkDocsConfig, folder: Path, name: str) -> File:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point links that leave `docs` at what the site has instead."""
-    # A package's README lies one folder deeper in the repository than its page in the site.
+    """Point links that leave `docs` to their pages in the site."""
+    # A package's README is one folder deeper in the repository than its page in the site.
     depth = page.file.src_uri.count("/")
 
     def inside(match: re.Match[str]) -> str:
@@ -69,7 +69,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"]({'../' * depth}{target}{anchor or ''})"
 
     if page.file.src_uri.startswith("packages/"):
-        # Where the README lies, its examples lie beside it.
+        # Its examples are beside the README.
         package = page.file.src_uri.removeprefix("packages/").removesuffix(".md")
         markdown = re.sub(r"\]\(examples\)", "](examples/index.md)", markdown)
         markdown = markdown.replace("](examples/", f"]({package}/examples/")

@@ -1,7 +1,7 @@
-"""Which parts of a document state figures, and whether a raw result stands behind them.
+"""Check that sections of documents that state figures link to raw results.
 
-What a figure's value should be is not looked up: many are means or ratios of raw ones. Pages that
-are made by a command are compared with what it makes, which this cannot replace.
+The values themselves are not checked: many are means or ratios of raw ones. Generated pages are
+compared with their generators, which this cannot replace.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # What a measurement looks like: a decimal fraction, a percentage, or a number with a unit. Versions
-# have two dots, and parameters, in millions, are counted and not measured.
+# have two dots; parameters, in millions, are counted, not measured.
 UNITS = "s|ms|µs|points?|times|[MG]i?B|minutes?|hours?|seconds?"
 FIGURE = re.compile(
     rf"(?<![\w.])\d[\d,]*(\.\d+(?![\w.]*\.\d)(?!\w)(?! M\b)|\s?%|\s(?:{UNITS})\b)(?!\w)"
@@ -23,7 +23,7 @@ ITEM = re.compile(r"\s*(?:[-*]|\d+\.) ")
 
 
 def sections(text: str) -> Iterator[tuple[str, str]]:
-    """Give heading and prose of each section; code blocks are left out."""
+    """Yield heading and prose of each section, without code blocks."""
     text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     heading, lines = "", []
     for line in text.splitlines():
@@ -36,9 +36,9 @@ def sections(text: str) -> Iterator[tuple[str, str]]:
 
 
 def without_results(document: Path) -> list[str]:
-    """Give the headings of sections that state figures with no link to existing raw results.
+    """Return the headings of sections that state figures without a link to existing raw results.
 
-    A link in a section's prose stands behind all of it, one in an item of a list behind that item.
+    A link in a section's prose covers all of it, one in a list item covers that item.
     """
     found = []
     for heading, text in sections(document.read_text(encoding="utf-8")):
@@ -54,6 +54,6 @@ def without_results(document: Path) -> list[str]:
 
 
 def _links(text: str, document: Path) -> bool:
-    """Tell whether a text links to raw results that exist."""
+    """Return whether a text links to raw results that exist."""
     targets = [document.parent / target for target in LINK.findall(text)]
     return any("results" in target.parts and target.exists() for target in targets)

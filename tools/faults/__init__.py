@@ -1,1 +1,1 @@
-"""The fault drill: what is killed at random, resumed, and compared with what was not."""
+"""The fault drill: kill at random, resume, and compare with an uninterrupted run."""

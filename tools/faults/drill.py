@@ -1,9 +1,9 @@
-"""`hatch run bench:faults`: kill operations at random moments, resume them, look for a loss.
+"""`hatch run bench:faults`: kill operations at random moments, resume them, check for losses.
 
-One row a drill is appended to `results/faults/kills.jsonl`; those there are not done again.
-A drill begins an operation in an empty folder, kills its processes once to three times, each time
-at a moment drawn over the operation's length, lets the same command go on after each kill, and
-compares what is left at the end with what an operation leaves that was never killed, bit for bit.
+One row per drill is appended to `results/faults/kills.jsonl`; existing ones are not repeated.
+A drill starts an operation in an empty folder, kills its processes one to three times, each time
+at a moment drawn over the operation's length, resumes the same command after each kill, and
+compares the final files with those of an operation that was never killed, bit for bit.
 """
 
 import json
@@ -34,11 +34,11 @@ class DrillOptions:
     """Kill, resume, compare."""
 
     kills: int = 100
-    """So many, or a few more, since a drill has up to three."""
+    """Number of kills, or slightly more, since a drill has up to three."""
     seed: int = 0
-    """Of operations and moments."""
+    """Seed of operations and moments."""
     operations: tuple[str, ...] = tuple(OPERATIONS)
-    """Which operations, in turn."""
+    """Operations to drill, in turn."""
     out: Path = RESULTS
     """File of the rows."""
 
@@ -55,11 +55,11 @@ class Reference:
 def go(
     operation: Operation, folder: Path, moment: float | None, source: random.Random
 ) -> tuple[int, str, list[int]]:
-    """Start an operation's processes; give how many were killed, what they said, and how they end.
+    """Start an operation's processes; return the number killed, their output, and exit codes.
 
     Args:
-        operation: what to do.
-        folder: where.
+        operation: the operation.
+        folder: its folder.
         moment: seconds from the beginning until one process, or all of them, are killed; one is
             one of those that do the work, where the operation has some; None kills none.
         source: draws which are killed.
@@ -93,7 +93,7 @@ def go(
 
 
 def refer(name: str, folder: Path, whole: Path) -> Reference:
-    """Do an operation without a kill."""
+    """Run an operation without a kill."""
     operation = OPERATIONS[name]
     folder.mkdir()
     operation.begin(folder, whole)
@@ -105,7 +105,7 @@ def refer(name: str, folder: Path, whole: Path) -> Reference:
 
 
 def drill(name: str, seed: int, folder: Path, reference: Reference, whole: Path) -> dict[str, Any]:
-    """Kill an operation up to three times, resume it to its end, and give the row."""
+    """Kill an operation up to three times, resume it to its end; return the row."""
     operation, source = OPERATIONS[name], random.Random(f"{name} {seed}")
     wanted, kills, losses = source.randint(1, MOST), [], []
     operation.begin(folder, whole)
@@ -113,7 +113,7 @@ def drill(name: str, seed: int, folder: Path, reference: Reference, whole: Path)
         before = operation.done(folder)
         moment = source.uniform(0, reference.seconds) if len(kills) < wanted else None
         killed, said, codes = go(operation, folder, moment, source)
-        # An epoch whose state was on the disk is not to be run again.
+        # An epoch whose state was on disk must not be repeated.
         again = {
             phase: [before[phase], first]
             for phase, first in epochs_run(said).items()
@@ -128,7 +128,7 @@ def drill(name: str, seed: int, folder: Path, reference: Reference, whole: Path)
             done = operation.done(folder)
             kills.append({"after_s": round(moment, 3), "processes": killed, "done": done})
         if not killed or (len(kills) == wanted and 0 in codes):
-            break  # it has come to its end: nobody was killed, or others did the rest
+            break  # it has finished: nobody was killed, or others did the rest
     try:
         outcome = operation.outcome(folder)
         differing = [key for key in reference.outcome if outcome.get(key) != reference.outcome[key]]
@@ -152,7 +152,7 @@ def main() -> int:
         raise ValueError(f"{options.out} was made with {header['settings']}; name another --out")
     with TemporaryDirectory() as place:
         references: dict[str, Reference] = {}
-        # Training and report begin from what a search that was not killed has left.
+        # Training and report start from the results of an uninterrupted search.
         for name in ("search", *options.operations):
             if name not in references:
                 folder = Path(place) / f"whole {name}"
@@ -164,14 +164,14 @@ def main() -> int:
             seconds = {name: round(found.seconds, 2) for name, found in references.items()}
             header = {"settings": settings, "seconds": seconds, "environment": environment("cpu")}
             write_text(options.out, json.dumps(header) + "\n")
-        else:  # a line cut off by an interruption would run into the next one
+        else:  # a line cut off by an interruption would merge with the next one
             write_text(options.out, "".join(json.dumps(row) + "\n" for row in [header, *rows]))
         whole = references["search"].folder
         while (killed := sum(len(row["kills"]) for row in rows)) < options.kills:
             name = options.operations[len(rows) % len(options.operations)]
             seed = rows[-1]["seed"] + 1 if rows else options.seed * 1_000_000
             row: dict[str, Any] = {"kills": []}
-            while not row["kills"]:  # it may have come to its end before the moment was there
+            while not row["kills"]:  # it may have finished before that moment
                 folder = Path(place) / str(seed)
                 folder.mkdir()
                 row = drill(name, seed, folder, references[name], whole)

@@ -1,4 +1,4 @@
-"""What the drill kills: each operation's beginning, its process, and what it must leave behind."""
+"""Operations of the drill: start, process, and required outcome of each."""
 
 import contextlib
 import hashlib
@@ -33,7 +33,7 @@ SHORT = [*SMALL, f"--search.epochs={SEARCH_EPOCHS}", f"--train.epochs={TRAIN_EPO
 TIMES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC|\b\d+ h \d+ min|\b\d+ min \d+ s\b|\b\d+\.\d s\b")
 LIST = "list.json"
 LISTED = 3  # runs of the list
-# Imported once by the server that forks the processes, which then begin within milliseconds.
+# Imported once by the fork server, so that processes start within milliseconds.
 PRELOADED = ["tools.search", "tools.queue.launchers", "effconv_data.cli", "tools.faults.operations"]
 PRELOADED += ["torch._dynamo", "matplotlib.figure"]  # imported at need, and take the longest
 
@@ -42,15 +42,15 @@ Outcome = dict[str, Any]
 
 @dataclass(frozen=True)
 class Operation:
-    """Something that is killed.
+    """An operation to be killed.
 
     Attributes:
-        begin: lays what it starts from into an empty folder; the second folder is that of a run
-            that was never killed.
+        begin: prepares its input in an empty folder; the second folder is that of a run that was
+            never killed.
         commands: the module to run, or `module:function` to call, and the arguments of each
             process, for a folder.
-        outcome: what it must leave behind, the same to the bit however often it was killed.
-        done: what is complete at a kill and must not be done again.
+        outcome: its required result, bit-identical however often it was killed.
+        done: what is complete at a kill and must not be repeated.
         workers: the processes that those of the commands have started to do the work.
     """
 
@@ -62,7 +62,7 @@ class Operation:
 
 
 def start(command: Sequence[str], output: Path) -> tuple[BaseProcess, Any]:
-    """Start a process; give it, and a connection on which it says when it begins."""
+    """Start a process; return it, and a connection on which it reports its start."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     ours, theirs = context.Pipe()
@@ -73,7 +73,7 @@ def start(command: Sequence[str], output: Path) -> tuple[BaseProcess, Any]:
 
 
 def _run(command: list[str], output: Path, begun: Any) -> None:
-    """Do what a command does, with its output in a file."""
+    """Run a command, with its output in a file."""
     handle = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(handle, stream)
@@ -82,7 +82,7 @@ def _run(command: list[str], output: Path, begun: Any) -> None:
     module, _, function = command[0].partition(":")
     if function:
         sys.exit(getattr(importlib.import_module(module), function)(command[1:]))
-    sys.modules.pop(module, None)  # it was imported by the server, and is to run as a command
+    sys.modules.pop(module, None)  # it was imported by the server, and must run as a command
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
@@ -113,7 +113,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def _tensors(path: Path) -> str:
-    """Give the sum of a file's tensors; the order of its metadata differs from run to run."""
+    """Return the sha256 of a file's tensors; the order of its metadata differs between runs."""
     digest = hashlib.sha256()
     with safe_open(path, "np") as file:
         for name in sorted(file.keys()):
@@ -173,7 +173,7 @@ def epochs_done(folder: Path) -> dict[str, int]:
 
 
 def epochs_run(output: str) -> dict[str, int]:
-    """Give the first epoch of each phase that a process has completed, from 0, by its output."""
+    """Return the first epoch of each phase that a process has completed, from 0, by its output."""
     first: dict[str, int] = {}
     for phase, number in re.findall(r"^(search|train) epoch (\d+)/", output, re.MULTILINE):
         first.setdefault(phase, int(number) - 1)

@@ -16,7 +16,7 @@ WHAT = {
     "preparation": "`effconv-data prepare folder`, 40 shards, two processes that encode",
     "list of runs": "three searches and trainings by two workers: one is killed, or all of them",
 }
-# Each is a test; the sentence is what the test looks for.
+# Each is a test; the sentence says what it checks.
 FAULTS = {
     "the disk is full": (
         "the command stops: `PATH cannot be written: No space left on device; free some room,"
@@ -108,7 +108,7 @@ def faults_page(
 
 
 def kills(rows: list[dict[str, Any]]) -> list[str]:
-    """Tell what the drill found."""
+    """Return the lines on the drill's results."""
     header, *drills = rows
     count = sum(len(row["kills"]) for row in drills)
     lost = [row for row in drills if row["losses"]]

@@ -1,1 +1,1 @@
-"""Ways to learn kernel sizes beside each other: at equal parameters, data and epochs."""
+"""Comparison of ways to learn kernel sizes at equal parameters, data and epochs."""

@@ -1,4 +1,4 @@
-"""`hatch run bench:methods`: uniform, EffConv, FlexNet and multi-resolution beside each other."""
+"""`hatch run bench:methods`: comparison of uniform, EffConv, FlexNet and multi-resolution."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,26 +20,26 @@ from tools.support.rows import run_grid
 
 @dataclass(frozen=True)
 class MethodsOptions:
-    """Train the methods alike, time their steps in turns, or write the page."""
+    """Train the methods alike, time their steps alternately, or write the page."""
 
     what: tyro.conf.Positional[Literal["accuracy", "cost", "page"]]
     size: Literal["small", "paper"] = "small"
-    """Of the trained networks; the cost is always that of the papers' size."""
+    """Size of the trained networks; the cost is always that of the papers' size."""
     seeds: int = 2
     epochs: int = 6
     pictures: int | None = 4_000
     """Training pictures; None takes all."""
     data: Literal["cifar10", "stl10", "drawn"] = "cifar10"
-    """For the accuracy; `drawn` has 96x96 pixels, as STL-10 has."""
+    """Data for the accuracy; `drawn` has 96x96 pixels, like STL-10."""
     rounds: int = 5
-    """Counted steps of each kind."""
+    """Timed steps of each kind."""
     batch_sizes: tuple[int, int] = (32, 8)
-    """Pictures of a timed step, at 32x32 and at 96x96."""
+    """Images per timed step, at 32x32 and at 96x96."""
     threads: int = torch.get_num_threads()
     """Threads of the CPU, for the cost; trainings take one."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     out: Path = Path("results/methods")
-    """Folder of the raw results; a training that stands there is not made again."""
+    """Folder of the raw results; finished trainings are not repeated."""
 
 
 def main() -> None:

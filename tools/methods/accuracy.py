@@ -1,4 +1,4 @@
-"""Train each method's network on the same pictures for as many epochs."""
+"""Train each method's network on the same images for the same number of epochs."""
 
 import time
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +19,7 @@ from tools.train.flexnet import parameter_groups
 from tools.train.multi_resolution import MixingConfig, mixing_turns
 
 MIXING = MixingConfig(lr=0.04)
-"""The paper's rate of 1e-4 would move nothing in so few steps."""
+"""The paper's rate of 1e-4 would have no effect in so few steps."""
 
 
 DRAWN = {"scale": 12, "image_size": 96, "patches": 8, "contrast": 10.0}
@@ -36,19 +36,19 @@ class Training:
     size: str
     """A name of `SIZES`."""
     seed: int
-    """Of everything drawn."""
+    """Seed of all random numbers."""
     epochs: int
-    """Of the training; EffConv's search comes before."""
+    """Epochs of the training; EffConv's search comes before."""
     pictures: int | None
-    """Of the training set; None takes all."""
+    """Training images; None takes all."""
     data: str = "cifar10"
     """`cifar10`, `stl10`, or `drawn`: patches in noise, of 96x96 pixels."""
     test_pictures: int | None = None
-    """Of the test set; None takes all, of the drawn set 1,000."""
+    """Test images; None takes all, of the drawn set 1,000."""
 
 
 def split_of(training: Training, split: str, batch_size: int, device: str) -> Batches:
-    """Give a split of a training's data."""
+    """Return a split of a training's data."""
     options = {"split": split, "batch_size": batch_size, "seed": training.seed, "device": device}
     limit = training.pictures if split == "train" else training.test_pictures
     if training.data == "drawn":
@@ -57,7 +57,7 @@ def split_of(training: Training, split: str, batch_size: int, device: str) -> Ba
 
 
 def train_method(training: Training, device: str) -> dict[str, Any]:
-    """Learn the sizes and train; give the row."""
+    """Learn the sizes and train; return the row."""
     torch.set_num_threads(1)
     measure_peak(device)
     method, size, seed = training.method, training.size, training.seed
@@ -101,7 +101,7 @@ def train_method(training: Training, device: str) -> dict[str, Any]:
 
 
 def learned_sizes(method: str, network: nn.Module) -> list[Any]:
-    """Give the sizes in pixels of the image, where they are not those of `sizes`."""
+    """Return the sizes in pixels of the image, if they are not those of `sizes`."""
     if method not in ("flexnet", "multi-resolution"):
         return []
     sizes = effective_sizes(network).values()

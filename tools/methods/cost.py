@@ -1,4 +1,4 @@
-"""What a step of each method costs: time in turns, and memory in a process of its own."""
+"""Cost of a step of each method: time, alternately, and memory, in a separate process."""
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -71,10 +71,10 @@ def time_methods(
     Args:
         size: a name of `SIZES`.
         image_size: height and width in pixels.
-        batch_size: pictures of a step.
-        rounds: counted steps of each kind, after one that is not.
+        batch_size: images per step.
+        rounds: timed steps of each kind, after one warm-up.
         device: where to run.
-        threads: of the CPU.
+        threads: threads of the CPU.
 
     Returns:
         A row for each method.

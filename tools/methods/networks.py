@@ -20,13 +20,13 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Size:
-    """Networks of about as many parameters."""
+    """Networks of about the same number of parameters."""
 
     parameters: float
     uniform_depth: int
-    """Of the CIFAR ResNet with 3x3 kernels that has them."""
+    """Depth of the CIFAR ResNet with 3x3 kernels of that size."""
     searched_depth: int
-    """Of the one whose sizes are learned for that budget."""
+    """Depth of the ResNet whose sizes are learned for that budget."""
     flexnet: Callable[..., nn.Module]
     flexnet_channels: int
     resolution_layers: int
@@ -49,7 +49,7 @@ TRAIN = {
     "flexnet": TrainConfig(6, 64, "adam", 1e-2, 0.0, "cosine", 1.0),
     "multi-resolution": TrainConfig(6, 64, "sgd", 0.05, 1e-4, "cosine"),
 }
-"""As each method's own papers train, but for the number of epochs."""
+"""As in each method's own papers, except for the number of epochs."""
 
 
 def make(
@@ -61,7 +61,7 @@ def make(
     in_channels: int = 3,
     num_classes: int = 10,
 ) -> nn.Module:
-    """Make a method's network before its sizes are learned."""
+    """Build a method's network before its sizes are learned."""
     options = {
         "in_channels": in_channels,
         "num_classes": num_classes,
@@ -76,7 +76,7 @@ def make(
 
 
 def at_budget(size: Size, seed: int) -> nn.Module:
-    """Make the ResNet of sizes that are as even as the budget allows, for timing."""
+    """Build the ResNet of sizes as uniform as the budget allows, for timing."""
     model = make("effconv", size, 32, seed)
     searchable = SearchableCNN(model)
     even = (size.parameters / searchable.cost([1] * len(searchable.layers))) ** 0.5
@@ -86,7 +86,7 @@ def at_budget(size: Size, seed: int) -> nn.Module:
 
 
 def macs(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Count multiply-accumulates of an image; of FlexConvs, with their kernels sampled before."""
+    """Count multiply-accumulates per image; FlexConv kernels count as already sampled."""
     plain = to_plain(network) if isinstance(network, FlexNet) else network
     return multiply_accumulates(plain, image_shape)
 

@@ -1,4 +1,4 @@
-"""The page that says which method to take, made of the raw results alone."""
+"""The page that recommends a method, made only from the raw results."""
 
 import itertools
 import json

@@ -67,7 +67,7 @@ def local(path: Path, workers: int) -> Engine:
 
     others = set(active_children())
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    # More threads than cores would only be in each other's way.
+    # More threads than cores would slow each other down.
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // workers))
     gpus = _visible_gpus()
     slots: dict[int, tuple[loky.ProcessPoolExecutor, Future]] = {}
@@ -111,7 +111,7 @@ def local(path: Path, workers: int) -> Engine:
 
 
 def _begin_worker(parent: int, log: Path) -> None:
-    """Let a process write to its log, and end in order when it is told to or its parent is gone."""
+    """Make a process write to its log, and end in order when it is told to or its parent is gone."""
     with open_to_append(log) as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
@@ -136,7 +136,7 @@ def _visible_gpus() -> list[str]:
 
 
 class SlurmJob:
-    """What a SLURM job does; at the time limit, or when it is preempted, it is queued again."""
+    """The function of a SLURM job; it is requeued at the time limit or when preempted."""
 
     def __init__(self, folder: Path, run: Run) -> None:
         self.folder, self.run = folder, run

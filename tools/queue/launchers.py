@@ -18,21 +18,21 @@ from rich.console import Console
 from tools.queue.engines import Engine, here, local, ray, slurm
 from tools.queue.run_list import Run, end, fail, failure, write_list
 
-POLL = 0.5  # seconds between two looks at the runs
+POLL = 0.5  # seconds between polls of the runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """Who does the runs."""
+    """How runs are executed."""
 
     launcher: Literal["local", "slurm", "ray"] = "local"
-    """local: processes here, or this one where one worker is enough; slurm: jobs, through submitit;
+    """local: processes here, or this one if one worker is enough; slurm: jobs, through submitit;
     ray: tasks of the cluster that RAY_ADDRESS names, or of this machine. The folders of the runs
     must be at the same path on all machines."""
     workers: int = 1
     """How many runs are done at a time."""
     minutes: int = 24 * 60
-    """Time limit of a SLURM job; one that reaches it is queued again."""
+    """Time limit of a SLURM job; one that reaches it is requeued."""
     slurm: tuple[str, ...] = ()
     """Further parameters of sbatch, such as `partition=gpu gpus-per-node=1 cpus-per-task=8`."""
     gpus: float = 0.0
@@ -56,16 +56,16 @@ def launch(
     """Do all runs of a list; return the exit status, which is 1 if some are not finished.
 
     Args:
-        path: of the list, which is written; finished runs in its folders are kept.
-        runs: what is to be done.
-        options: who does it.
-        console: told what ends, and how.
-        on_end: told each run that has ended.
+        path: the list's file, which is written; finished runs in its folders are kept.
+        runs: the runs.
+        options: how to execute them.
+        console: reports what ends, and how.
+        on_end: called with each run that has ended.
         beside: names of other files that the command of this list writes into its folder.
 
     Raises:
         FileExistsError: if the folder holds files that would be replaced and are not of a list.
-        ValueError: if workers that see one GPU each are to run on one of a number.
+        ValueError: if workers that see one GPU each are to use a GPU by number.
     """
     alone = options.launcher == "local" and options.workers == 1
     for run in runs:
@@ -137,7 +137,7 @@ def _follow(
     tries: Counter[str] = Counter()
 
     def over(name: str) -> bool:
-        """Tell a run that has ended, by whomsoever, and one that cannot be done."""
+        """Report a run that has ended, or cannot be done; return whether it has."""
         ends = {need: end(folders[need]) for need in left[name].needs}
         failed = [need for need, how in ends.items() if how == "failed"]
         if failed and not end(folders[name]):

@@ -32,16 +32,16 @@ Name = Annotated[str, msgspec.Meta(pattern=r"\A[^/\\.][^/\\]*\Z")]
 
 @dataclass(frozen=True)
 class Run:
-    """One run: the function that does it, or what is left of it, in its folder."""
+    """One run: the function that executes or resumes it in its folder."""
 
     name: Name
-    """Of its folder."""
+    """Name of its folder."""
     function: str
     """`module:function`, called with the folder, a console and the arguments; writes the result."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """What JSON can hold."""
+    """Arguments of the function; JSON values."""
     needs: tuple[Name, ...] = ()
-    """Runs of the list that come before it."""
+    """Runs of the list that must end before it."""
 
 
 class Failure(msgspec.Struct):
@@ -52,11 +52,11 @@ class Failure(msgspec.Struct):
 
 
 def write_list(path: Path, runs: Sequence[Run], beside: Sequence[str] = ()) -> None:
-    """Write a list, and give its failed runs another chance.
+    """Write a list, and reset its failed runs.
 
     Args:
-        path: of the list.
-        runs: what is to be done.
+        path: the list's file.
+        runs: the runs.
         beside: names of other files that the command of this list writes into its folder.
 
     Raises:
@@ -84,7 +84,7 @@ def write_list(path: Path, runs: Sequence[Run], beside: Sequence[str] = ()) -> N
 
 
 def check_list_place(path: Path, beside: Sequence[str]) -> None:
-    """Refuse to replace files that no list has made: without the list there is none of the rest.
+    """Raise where files would be replaced that no list has made: without the list there is none of the rest.
 
     Raises:
         FileExistsError: if there is such a file.
@@ -143,17 +143,17 @@ def _do(folder: Path, run: Run, console: Console) -> None:
         getattr(importlib.import_module(module), name)(folder, console, **run.arguments)
         if not (folder / RESULT).exists():
             raise RuntimeError(f"{run.function} ended without writing {folder / RESULT}")
-    except Exception as error:  # the others are worth having all the same
+    except Exception as error:  # the other runs are still worth executing
         fail(folder, f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
 def _forget_what_was_compiled() -> None:
-    """Let a run compile as if it were alone in its process.
+    """Clear compiled functions, so that a run compiles as if it were alone in its process.
 
     PyTorch compiles a function, such as a network's forward, for eight kinds of arguments, such as
     networks of eight plans, and runs it eagerly for all further ones.
     """
-    if "torch._dynamo" in sys.modules:  # nothing was compiled before it is imported, which is slow
+    if "torch._dynamo" in sys.modules:  # before it is imported, which is slow, nothing was compiled
         torch.compiler.reset()
 
 

@@ -29,10 +29,10 @@ RESULTS = "results.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class Search(Launch):
-    """Do the same search with several seeds, budgets and recipes, and train what each finds.
+    """Run the same search with several seeds, budgets and recipes, and train each found CNN.
 
-    A run that is finished is not done again; an interrupted one goes on; one that failed is tried
-    again. What stands behind `--` is passed to every search.
+    Finished runs are not repeated; interrupted ones are resumed; failed ones are retried. Options
+    after `--` are passed to all searches.
     """
 
     data: tyro.conf.Positional[str]
@@ -40,26 +40,26 @@ class Search(Launch):
     folder: Path = Path("runs/sweep")
     """Folder of the runs, one each."""
     seeds: tuple[int, ...] = (0,)
-    """Of data order, initial values and search."""
+    """Seeds of data order, initial values and search."""
     budgets: tuple[float, ...] = ()
-    """Wanted numbers of parameters; by default the one of the search."""
+    """Target numbers of parameters; by default that of the search."""
     recipes: tuple[str, ...] = ("default",)
     """Recipes of search and training."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """Tell how the runs of a list stand."""
+    """Show the state of the runs of a list."""
 
     list: tyro.conf.Positional[Path]
-    """The list, or the folder of a sweep."""
+    """The list's file, or the folder of a sweep."""
 
 
 def runs_of(options: Search, further: list[str]) -> list[Run]:
-    """Give a sweep's runs, the first seed of everything first.
+    """Return a sweep's runs, ordered by seed.
 
     Raises:
-        ValueError: for options that no search takes.
+        ValueError: for options that no search has.
     """
     budgets = options.budgets or (None,)
     runs = []
@@ -95,7 +95,7 @@ def search_command(arguments: list[str], console: Console) -> int:
 
 
 def _summarise(options: Search, runs: list[Run], console: Console) -> None:
-    """Show accuracies by budget and recipe."""
+    """Print accuracies by budget and recipe."""
     groups: dict[str, list[float]] = {}
     for run in runs:
         if (options.folder / run.name / RESULT).exists():
@@ -109,7 +109,7 @@ def _summarise(options: Search, runs: list[Run], console: Console) -> None:
 
 
 def status_command(arguments: list[str], console: Console) -> int:
-    """Show how the runs of a list stand."""
+    """Print the state of the runs of a list."""
     options = tyro.cli(Status, args=arguments, prog="sweep:status")
     path = options.list / LIST if options.list.is_dir() else options.list
     shown = Table("run", "state", "")

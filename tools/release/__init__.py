@@ -1,1 +1,1 @@
-"""What is asked of the packages before they are released."""
+"""Checks of the packages before a release."""

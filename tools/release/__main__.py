@@ -1,8 +1,8 @@
-"""`hatch run release:check`: whether the packages can be released as they lie here.
+"""`hatch run release:check`: check that the packages can be released as they are.
 
-Their versions, what is built of them, and that it installs and works alone. What was checked is
-left in `runs/release/dist`, for the release workflow to upload, and the outcome in
-`runs/release/check.json`.
+It checks their versions, their builds, and that each installs and works on its own. The checked
+distributions are written to `runs/release/dist`, for the release workflow to upload, and the
+result to `runs/release/check.json`.
 """
 
 import json
@@ -47,10 +47,10 @@ Step = Literal["version", "build", "contents", "metadata", "install"]
 class ReleaseOptions:
     """Check that the packages can be released.
 
-    version: what changed since a package's last tag has a higher version and a changelog.
-    build: wheels and source archives come out the same elsewhere, and wheels from the archives.
+    version: packages changed since their last tag have a higher version and a changelog.
+    build: wheels and source archives are reproducible elsewhere, and wheels from the archives.
     contents: they hold what git tracks of a package, licence and metadata, and nothing else.
-    metadata: licence, types, Pythons and description are told; `twine check`.
+    metadata: licence, types, Pythons and description are present; `twine check`.
     install: each installs alone by pip and works, on the oldest and newest Python and torch.
     """
 
@@ -59,13 +59,13 @@ class ReleaseOptions:
 
 
 def check(root: Path, out: Path, only: tuple[str, ...], console: Console) -> dict[str, Any]:
-    """Build all packages, take the steps that install nothing, and give the outcome of each.
+    """Build all packages, run the steps that install nothing; return the outcome of each.
 
     Args:
         root: the repository.
         out: folder whose `dist` gets the distributions.
         only: the steps.
-        console: where progress is told.
+        console: where progress is shown.
     """
     epoch = git(root, "log", "-1", "--format=%ct").strip()
     outcomes: dict[str, Any] = {}
@@ -87,7 +87,7 @@ def check(root: Path, out: Path, only: tuple[str, ...], console: Console) -> dic
 
 
 def installs(root: Path, distributions: Path, console: Console) -> Iterator[dict[str, Any]]:
-    """Try every target on every Python and torch that is to be supported, and give the outcomes."""
+    """Try each target on each supported Python and torch; yield the outcomes."""
     for place in places(root):
         rows = [
             {
@@ -116,7 +116,7 @@ def installs(root: Path, distributions: Path, console: Console) -> Iterator[dict
 def attempt(
     root: Path, place: Place, torch: Path, distributions: Path, target: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Try one target in one place, and give the outcome."""
+    """Try one target in one place; return the outcome."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
@@ -129,7 +129,7 @@ def attempt(
 
 
 def show_outcome(result: dict[str, Any], console: Console) -> int:
-    """Print the outcome, and give how many problems there are."""
+    """Print the outcome; return the number of problems."""
     steps = Table("package", *next(iter(result["packages"].values()))["problems"])
     problems = []
     for name, package in result["packages"].items():
@@ -167,7 +167,7 @@ def begin(out: Path) -> None:
 
 
 def main() -> int:
-    """Run the command line; the status is 1 where something is wrong."""
+    """Run the command line; the status is 1 if something is wrong."""
     options, console = tyro.cli(ReleaseOptions, prog="release:check"), PlainConsole()
     begin(OUT)
     versions = {name: version(name) for name in ("hatchling", "twine")}

@@ -1,4 +1,4 @@
-"""Wheels and source archives of a package, and whether they come out the same every time."""
+"""Wheels and source archives of a package, and a check that builds are reproducible."""
 
 import hashlib
 import os
@@ -17,16 +17,16 @@ ELSEWHERE = {"PYTHONHASHSEED": "17", "TZ": "Asia/Kathmandu", "LC_ALL": "C"}
 
 
 class Built(NamedTuple):
-    """What is uploaded of a package."""
+    """The distributions of a package."""
 
     wheel: Path
     sdist: Path
 
 
 def copied(root: Path, to: Path) -> Path:
-    """Copy the packages without what git ignores, and give the folder that they lie in.
+    """Copy the packages without what git ignores; return their folder.
 
-    Files that git does not know are copied too, since a build would take them.
+    Untracked files are copied too, since a build would include them.
     """
     names = git(root, "ls-files", "-co", "--exclude-standard", "--", "packages", ".gitignore")
     for name in names.splitlines():
@@ -37,7 +37,7 @@ def copied(root: Path, to: Path) -> Path:
 
 
 def packages_in(folder: Path) -> list[Path]:
-    """Give the folders of all packages."""
+    """Return the folders of all packages."""
     return sorted(path.parent for path in folder.glob("*/pyproject.toml"))
 
 
@@ -45,10 +45,10 @@ def build(folder: Path, out: Path, epoch: str, *, elsewhere: bool = False) -> Bu
     """Build wheel and source archive of the package in a folder.
 
     Args:
-        folder: of the package.
-        out: where both are put.
-        epoch: the time that they bear, in seconds since 1970.
-        elsewhere: as if by somebody else, with another zone, language, order of sets and umask.
+        folder: the package's folder.
+        out: folder for both.
+        epoch: their timestamp, in seconds since 1970.
+        elsewhere: use another time zone, language, hash seed and umask.
 
     Raises:
         ValueError: if it cannot be built, with the reason.
@@ -85,12 +85,12 @@ def members(archive: Path) -> dict[str, bytes]:
 
 
 def sha256(path: Path) -> str:
-    """Give the sum of a file."""
+    """Return the sha256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def differences(one: Path, other: Path) -> str:
-    """Name what differs between two archives; empty where not one byte does."""
+    """Return the differences between two archives; empty if they are byte-identical."""
     if sha256(one) == sha256(other):
         return ""
     before, after = members(one), members(other)
@@ -99,13 +99,13 @@ def differences(one: Path, other: Path) -> str:
 
 
 def build_problems(root: Path, folder: Path, built: Built, epoch: str) -> list[str]:
-    """Say where a package comes out as other bytes when it is built elsewhere, or of its sdist.
+    """Return the differences when a package is built elsewhere, or from its sdist.
 
     Args:
         root: the repository.
-        folder: of the package that was built, named as in the repository.
-        built: what came of it.
-        epoch: the time given to that build.
+        folder: the folder of the built package, named as in the repository.
+        built: its distributions.
+        epoch: the timestamp of that build.
     """
     problems = []
     with tempfile.TemporaryDirectory() as name:

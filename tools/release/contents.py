@@ -1,4 +1,4 @@
-"""What lies in a wheel and in a source archive, against what should, file by file."""
+"""Check the files of a wheel and a source archive against the expected ones."""
 
 import re
 from collections.abc import Iterable
@@ -13,14 +13,14 @@ METADATA = ("METADATA", "WHEEL", "RECORD", "licenses/LICENSE")
 FILES = ("README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml")
 FOLDERS = ("src", "tests", "examples", "benchmarks")
 WRITTEN = ("PKG-INFO", ".gitignore")
-"""What hatchling adds to a source archive; by the second a build of it leaves out the same."""
+"""Files that hatchling adds to a source archive; the second makes its builds ignore the same."""
 
 
 def content_problems(folder: Path, built: Built) -> list[str]:
-    """Say what is missing in what was built of a package, and what does not belong there.
+    """Return the missing and unexpected files of a package's distributions.
 
     Args:
-        folder: of the package, in the repository: all that git tracks below it is what it has.
+        folder: the package in the repository: all files below it that git tracks are expected.
         built: its wheel and source archive.
     """
     tracked = git(folder, "ls-files").splitlines()

@@ -26,34 +26,34 @@ TARGETS: dict[tuple[str, ...], set[str]] = {
     ("effconv-core",): {"effconv-core", "effconv-kernels"},
     ("effconv-core", "effconv-models"): {"effconv-core", "effconv-kernels", "effconv-models"},
 }
-"""What somebody installs, and all packages of ours that shall come with it."""
+"""Requirements of a user, and all packages of this project that must come with them."""
 
 
 class Place(NamedTuple):
-    """Where the packages are tried."""
+    """A Python and torch on which the packages are tried."""
 
     version: str
-    """Of Python, such as 3.10."""
+    """Python version, such as 3.10."""
     python: str | None
-    """Its program; None where this machine has none."""
+    """Path of its interpreter; None if this machine has none."""
     torch: str
-    """What pip is given for torch."""
+    """Requirement of torch, as passed to pip."""
 
 
 class FailedError(Exception):
-    """A command that did not do what it should."""
+    """A command that failed."""
 
 
 def programs_of(target: Sequence[str]) -> list[Path]:
-    """Give the programs that use what was installed: those that need no more."""
+    """Return the programs that use only the installed packages."""
     given = {name.removeprefix("effconv-") for name in target}
     return [path for path in sorted(PROGRAMS.glob("*.py")) if {*path.stem.split("_and_")} <= given]
 
 
 def places(root: Path) -> list[Place]:
-    """Give the oldest Python with the oldest torch, and the newest with that of the constraints.
+    """Return the oldest Python with the oldest torch, and the newest with the constraints' torch.
 
-    Where this machine lacks a Python, the one that runs this stands in, beside the one not tried.
+    If this machine lacks a Python, the running one is used, in addition to the one not tried.
     """
     folders = packages_in(root / "packages")
     named = sorted({version for folder in folders for version in pythons(folder)}, key=Version)
@@ -72,17 +72,17 @@ def places(root: Path) -> list[Place]:
 
 
 def _found(version: str) -> str | None:
-    """Give a Python that runs: a version manager has names of some that do not."""
+    """Return a Python that runs: a version manager may list some that do not."""
     path = shutil.which(f"python{version}")
     runs = path and subprocess.run([path, "-c", ""], capture_output=True, check=False)
     return path if runs and runs.returncode == 0 else None
 
 
 def output_of(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> str:
-    """Run a command, and give what it prints.
+    """Run a command; return its output.
 
     Raises:
-        FailedError: if its status is another than 0, with the end of what it said.
+        FailedError: if its status is not 0, with the end of its output.
     """
     process = subprocess.run(
         [str(argument) for argument in arguments],
@@ -99,10 +99,10 @@ def output_of(*arguments: object, cwd: Path, env: dict[str, str] | None = None) 
 
 
 def fetch(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> None:
-    """Run a command that gets something from the network, which may break off: up to three times.
+    """Run a command that needs the network, which may fail: up to three times.
 
     Raises:
-        FailedError: if it fails each time, with the end of what it said.
+        FailedError: if it fails each time, with the end of its output.
     """
     for _ in range(2):
         with suppress(FailedError):
@@ -113,7 +113,7 @@ def fetch(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> N
 
 
 def foreign(root: Path, names: Sequence[str]) -> list[str]:
-    """Give what some packages need that is not ours, also by way of one of ours."""
+    """Return the third-party requirements of packages, including indirect ones."""
     found: dict[str, None] = {}
     for name in names:
         for text in project_of(root / "packages" / name)["dependencies"]:
@@ -125,25 +125,25 @@ def foreign(root: Path, names: Sequence[str]) -> list[str]:
     return list(found)
 
 
-# Environments are soon deleted, so what is never imported need not be compiled.
+# Environments are soon deleted, so modules that are never imported need not be compiled.
 PIP = ("-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
 PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 
 def _environment(place: Place, folder: Path) -> tuple[Path, Path]:
-    """Make an empty environment, and give its Python and its folder of packages."""
+    """Create an empty environment; return its Python and its site-packages folder."""
     output_of(place.python, "-m", "venv", folder, cwd=folder.parent)
     python = folder / "bin" / "python"
     return python, Path(output_of(python, "-I", "-c", PACKAGES, cwd=folder).strip())
 
 
 def _usual() -> dict[str, str]:
-    """Give the settings by which pip gets what is not ours, without the workspace's versions."""
+    """Return the environment variables for pip, without the workspace's constraints."""
     return {k: v for k, v in os.environ.items() if k not in ("PIP_CONSTRAINT", "PIP_USER")}
 
 
 def install_torch(place: Place, folder: Path) -> Path:
-    """Make an environment with torch and nothing else, and give its folder of packages.
+    """Create an environment with torch only; return its site-packages folder.
 
     Raises:
         FailedError: if pip refuses, with its reason.
@@ -164,10 +164,10 @@ def install(
     Args:
         root: the repository.
         place: the Python.
-        torch: where it was installed, once for all since it is large; seen as if it lay here.
+        torch: where it was installed, once for all since it is large; added to the path.
         distributions: the folder of what was built, from which pip chooses.
         target: the packages.
-        folder: where the environment is made, as `venv`.
+        folder: where the environment is created, as `venv`.
 
     Raises:
         FailedError: if pip refuses, with its reason.
@@ -186,10 +186,10 @@ def install(
 
 
 def use(python: Path, target: Sequence[str], folder: Path) -> dict[str, str]:
-    """Look at what came along with some packages in an environment, and use them there.
+    """Check what was installed with the packages in an environment, and use them there.
 
     Returns:
-        The version of everything that is installed.
+        The version of each installed package.
 
     Raises:
         FailedError: if something else of ours is there, or a program fails.

@@ -1,4 +1,4 @@
-"""What a package tells of itself: licence, types, Pythons, description."""
+"""Metadata of a package: licence, types, Pythons, description."""
 
 import re
 import subprocess
@@ -16,13 +16,13 @@ PYTHON = re.compile(r"Programming Language :: Python :: (3\.\d+)$")
 
 
 def pythons(folder: Path) -> list[str]:
-    """Give the Pythons that a package names, from the oldest to the newest."""
+    """Return the Pythons that a package names, from the oldest to the newest."""
     found = (PYTHON.match(classifier) for classifier in project_of(folder)["classifiers"])
     return sorted((match[1] for match in found if match), key=Version)
 
 
 def metadata_problems(root: Path, folder: Path, built: Built) -> list[str]:
-    """Say what the metadata of a package lack.
+    """Return what the metadata of a package lack.
 
     Args:
         root: the repository, which has the text of the licence.
@@ -85,7 +85,7 @@ def metadata_problems(root: Path, folder: Path, built: Built) -> list[str]:
 
 
 def twine_problems(built: Built) -> list[str]:
-    """Say what `twine check` finds: above all, whether an index can show the description."""
+    """Return the findings of `twine check`, mainly whether an index can show the description."""
     process = subprocess.run(
         [sys.executable, "-m", "twine", "check", "--strict", *map(str, built)],
         capture_output=True,

@@ -1,8 +1,8 @@
-"""`hatch run release:api`: list each package's public names, if the changelogs tell of changes.
+"""`hatch run release:api`: list each package's public names, if the changelogs cover changes.
 
-The list is `docs/public-api.json`. A test fails where it is not what the packages have, and this
-command writes it anew only where the newest section of the package's changelog has the package's
-version and names each name that came, went or takes other arguments.
+The list is `docs/public-api.json`. A test fails if it does not match the packages, and this
+command rewrites it only if the newest section of the package's changelog has the package's
+version and names each added, removed or changed name.
 """
 
 import importlib
@@ -20,7 +20,7 @@ PACKAGES = ("effconv_core", "effconv_data", "effconv_kernels", "effconv_models")
 
 
 def arguments_of(value: Any) -> str:
-    """Give what a function or class takes, without the kinds; empty for what cannot be called."""
+    """Return the arguments of a function or class, without annotations; empty if not callable."""
     if get_origin(value) is not None:  # `Callable[...]`, which Python 3.13 gives arguments
         return ""
     try:
@@ -33,13 +33,13 @@ def arguments_of(value: Any) -> str:
 
 
 def public(package: str) -> dict[str, str]:
-    """Give each public name of a package with its arguments."""
+    """Return each public name of a package with its arguments."""
     module = importlib.import_module(package)
     return {name: arguments_of(getattr(module, name)) for name in sorted(module.__all__)}
 
 
 def newest_section(changelog: str) -> tuple[str, str]:
-    """Give version and text of a changelog's first section."""
+    """Return version and text of a changelog's first section."""
     version, text = re.search(
         r"^## \[([^\]]+)\][^\n]*\n(.*?)(?=^## |\Z)", changelog, re.DOTALL | re.MULTILINE
     ).groups()
@@ -47,7 +47,7 @@ def newest_section(changelog: str) -> tuple[str, str]:
 
 
 def untold(package: str, before: dict[str, str], now: dict[str, str], changelog: str) -> list[str]:
-    """Say which changes of a package's names its changelog does not tell."""
+    """Return a sentence for each change of a package's names that its changelog lacks."""
     changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
     version, text = newest_section(changelog)
     own = importlib.import_module(package).__version__
@@ -62,7 +62,7 @@ def untold(package: str, before: dict[str, str], now: dict[str, str], changelog:
 
 
 def main() -> int:
-    """Write the list; the exit status is 1 where a changelog lacks something."""
+    """Write the list; the exit status is 1 if a changelog lacks something."""
     listed = json.loads(LIST.read_text(encoding="utf-8")) if LIST.exists() else {}
     problems, fresh = [], {}
     for package in PACKAGES:

@@ -1,4 +1,4 @@
-"""Versions, tags and changelogs: what has changed since a release has another number.
+"""Versions, tags and changelogs: changes since a release need a higher version.
 
 A release of a package is the tag `NAME-vVERSION`, such as `effconv-core-v0.3.0`.
 """
@@ -14,14 +14,14 @@ from packaging.version import Version
 
 try:
     import tomllib
-except ModuleNotFoundError:  # Python 3.10, where hatchling brings it
+except ModuleNotFoundError:  # Python 3.10, where hatchling depends on it
     import tomli as tomllib
 
 LOWER = (">=", "==", "~=")  # operators that name the least version
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Give what git answers in a folder.
+    """Return git's output in a folder.
 
     Raises:
         ValueError: if it refuses, with its reason.
@@ -57,10 +57,10 @@ def version_of(folder: Path) -> Version:
 
 
 def released(folder: Path) -> list[Version]:
-    """Give the versions of a package that have a tag, in the history of HEAD, from the first on.
+    """Return the tagged versions of a package in the history of HEAD, in ascending order.
 
     Raises:
-        ValueError: in a shallow clone, which may lack tags and what they were put on.
+        ValueError: in a shallow clone, which may lack tags and their commits.
     """
     if git(folder, "rev-parse", "--is-shallow-repository").strip() == "true":
         raise ValueError(
@@ -72,16 +72,16 @@ def released(folder: Path) -> list[Version]:
 
 
 def version_problems(folder: Path) -> list[str]:
-    """Say what is wrong with the version of the package in a folder of a git repository.
+    """Return the problems of the version of the package in a folder of a git repository.
 
     Raises:
-        ValueError: if this is no git repository, or a shallow one.
+        ValueError: if this is not a git repository, or a shallow one.
     """
     return bump_problems(folder) + changelog_problems(folder) + bound_problems(folder)
 
 
 def bump_problems(folder: Path) -> list[str]:
-    """Say where a package has changed since its newest release and its version has not."""
+    """Return a problem if a package has changed since its newest release but not its version."""
     name, version, releases = folder.name, version_of(folder), released(folder)
     if not releases:
         return []
@@ -105,7 +105,7 @@ def bump_problems(folder: Path) -> list[str]:
 
 
 def changelog_problems(folder: Path) -> list[str]:
-    """Say what the changelog lacks: a section of this version, with its day and some text."""
+    """Return what the changelog lacks: a section of this version, with its date and some text."""
     version = version_of(folder)
     section = re.search(
         rf"^## \[{re.escape(str(version))}\](?: - (\S+))?\s*?\n(.*?)(?=^## |\Z)",
@@ -130,7 +130,7 @@ def changelog_problems(folder: Path) -> list[str]:
 
 
 def bound_problems(folder: Path) -> list[str]:
-    """Say where a package needs one of its neighbours in a version that there is not."""
+    """Return the requirements of a package on versions of its neighbours that do not exist."""
     project, problems = project_of(folder), []
     extras = project.get("optional-dependencies", {}).values()
     for text in [*project.get("dependencies", []), *(text for extra in extras for text in extra)]:

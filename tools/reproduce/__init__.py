@@ -1,1 +1,1 @@
-"""The papers' tables, measured: lists of runs, a folder each, and the page made of them."""
+"""Reproduction of the papers' tables: lists of runs, and the page made from them."""

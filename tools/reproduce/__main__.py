@@ -1,4 +1,4 @@
-"""`hatch run reproduce:table1` and the like: run what a table or figure lacks, and write it."""
+"""`hatch run reproduce:table1` and so on: run what a table or figure lacks, and write it."""
 
 import json
 import os
@@ -28,20 +28,20 @@ from tools.support.rows import read_rows
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceOptions(Launch):
-    """Run the rows of a table or figure: finished ones are kept, an interrupted one goes on."""
+    """Run the rows of a table or figure: finished ones are kept, an interrupted one is resumed."""
 
     name: tyro.conf.Positional[
         Literal["table1", "table2", "table3", "table4", "figure2", "figure3"]
     ]
     scale: Literal["smoke", "cpu", "gpu", "paper"] = "cpu"
-    """smoke and cpu reduce pictures and epochs, and say so in each row."""
+    """smoke and cpu reduce images and epochs, and say so in each row."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     runs: Path = Path("runs/reproduce")
     """Folder of the runs, one each."""
     out: Path = Path("results/reproduce")
-    """Folder of the raw results; a run whose result stands there is not run again."""
+    """Folder of the raw results; a run whose result is there is not repeated."""
     dry_run: bool = False
-    """Name the runs and stop."""
+    """Print the names of the runs and stop."""
 
 
 def main() -> int:
@@ -65,11 +65,11 @@ def main() -> int:
                 write_result(folder / name, results[name])
 
     def keep(ended: Run) -> None:
-        """Write all results, and the kernels of a run that has some, where the page reads them."""
+        """Write all results, and a run's kernels if it has some, where the page reads them."""
         if not (folder / ended.name / RESULT).exists():
             return
         result = results[ended.name] = read_result(folder / ended.name)
-        # Before the row, which says that nothing is left to collect.
+        # Before the row, which marks the run as collected.
         if (kernels := folder / ended.name / KERNELS).exists():
             place = out.parent / "kernels" / out.stem / f"{ended.name}.safetensors"
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def main() -> int:
         )
         for row, seed in pairs
     ]
-    for run, (row, seed) in zip(runs, pairs, strict=True):  # what ended while nobody collected
+    for run, (row, seed) in zip(runs, pairs, strict=True):  # runs that nothing collected
         place = folder / run.name
         if run.name not in results and (place / RESULT).exists():
             check_settings(read_result(place), row, seed, options.scale, place)
@@ -102,12 +102,12 @@ def main() -> int:
 
 
 def _read(out: Path) -> dict[str, dict[str, Any]]:
-    """Give the results that a file of raw results holds, by the names of their runs."""
+    """Return the results in a file of raw results, by the names of their runs."""
     return {run_name(Row(**row["row"]), row["seed"]): row for row in read_rows(out)}
 
 
 def _write(out: Path, results: dict[str, dict[str, Any]]) -> None:
-    """Write results beside those that another command has written since; figures share files."""
+    """Merge results with those that another command has written since; figures share files."""
     results |= _read(out) | results
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, "".join(json.dumps(results[name]) + "\n" for name in sorted(results)))
@@ -120,7 +120,7 @@ def _table(
     results: dict[str, dict[str, Any]],
     out: Path,
 ) -> Path:
-    """Write the table or figure as it stands, beside the list of its runs."""
+    """Write the current table or figure, beside the list of its runs."""
     found = results_of(options.name, options.scale, results.values())
     drawn = pictures_of(options.name, options.scale, found, options.out)
     for picture, _, draw in drawn:

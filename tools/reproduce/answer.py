@@ -14,7 +14,7 @@ RECIPES = {"found": "default recipe", "paper": "the paper's recipe"}
 
 
 def answer(results: Results) -> str:
-    """Say in one paragraph whether learned sizes beat random ones, for each set and recipe."""
+    """Return a paragraph on whether learned sizes beat random ones, for each set and recipe."""
     question = "**Are learned sizes better than random ones at equal cost?** "
     sentences = []
     for (data, scale), rows in results.items():
@@ -43,7 +43,7 @@ def answer(results: Results) -> str:
 
 
 def told(differences: Sequence[tuple[float, list[float]]]) -> str:
-    """Tell the differences to the mean of random plans, each with those plans' accuracies."""
+    """Return a sentence on the differences to the mean of random plans, with their accuracies."""
     mean = statistics.mean(difference for difference, _ in differences)
     if len(differences) == 1:
         drawn = differences[0][1]
@@ -65,7 +65,7 @@ def told(differences: Sequence[tuple[float, list[float]]]) -> str:
 
 
 def equal_cost(larger: Sequence[float]) -> str:
-    """Tell how much larger the learned networks are than the random ones beside them."""
+    """Return a sentence on how much larger the learned networks are than the random ones."""
     mean = statistics.mean(larger)
     word = "more" if mean >= 0 else "fewer"
     return (
@@ -74,7 +74,7 @@ def equal_cost(larger: Sequence[float]) -> str:
 
 
 def one_size(learned: Sequence[dict[str, Any]]) -> str:
-    """Tell of learned plans that are no plans: one size for all layers."""
+    """Return a sentence on learned plans that have one size for all layers."""
     sizes = [set(row["sizes"].values()) for row in learned]
     uniform = sorted(next(iter(each)) for each in sizes if len(each) == 1)
     if not uniform:

@@ -38,7 +38,7 @@ def draw_pictures() -> None:
 
 
 def results_page() -> tuple[str, list[Picture]]:
-    """Make the page and its pictures from the results that there are."""
+    """Build the page and its pictures from the existing results."""
     sets = dict.fromkeys(data for data, _ in TABLES.values())
     results = {
         (data, scale): read_rows(RESULTS / f"{data}-{scale}.jsonl")
@@ -69,7 +69,7 @@ def results_page() -> tuple[str, list[Picture]]:
 
 
 def not_run(results: Results) -> list[str]:
-    """List what nobody ran."""
+    """Return the list of rows that were not run."""
     parts = ["## Not run", ""]
     for name, (data, _) in {**TABLES, **FIGURES}.items():
         for scale in MEASURED:

@@ -1,4 +1,4 @@
-"""The figures of the results page, drawn from the raw results alone."""
+"""The figures of the results page, drawn only from the raw results."""
 
 import hashlib
 import re
@@ -16,7 +16,7 @@ from tools.reproduce.rows import FIGURES, LEARNED, Row, name_of, rows_of
 from tools.reproduce.run import run_name
 
 Picture = tuple[str, str, Callable[[], Figure]]
-"""File name, caption, and what draws it."""
+"""File name, caption, and drawing function."""
 
 
 NAMED = re.compile(r"(kernels|accuracy-over)-[\w -]+-[0-9a-f]{12}\.png")
@@ -24,19 +24,19 @@ NAMED = re.compile(r"(kernels|accuracy-over)-[\w -]+-[0-9a-f]{12}\.png")
 
 
 def named(title: str, source: object) -> str:
-    """Name a picture by what it is drawn from, so that a page cannot show one of older results."""
+    """Name a picture by the hash of its source, so that a page cannot show one of older results."""
     source = source if isinstance(source, bytes) else repr(source).encode()
     return f"{title}-{hashlib.sha256(source).hexdigest()[:12]}.png"
 
 
 def pictures_of(name: str, scale: str, rows: list[dict[str, Any]], folder: Path) -> list[Picture]:
-    """Give what of a table or figure is drawn, from all results of a scale.
+    """Return the pictures of a table or figure, from all results of a scale.
 
     Args:
-        name: of the table or figure; tables have no pictures.
-        scale: of the results.
+        name: name of the table or figure; tables have no pictures.
+        scale: scale of the results.
         rows: the results, of CIFAR-10.
-        folder: of the raw results, which holds the kernels.
+        folder: folder of the raw results, which holds the kernels.
     """
     if name == "figure2":
         return list(kernel_pictures(folder, "cifar10", scale, rows))
@@ -44,12 +44,12 @@ def pictures_of(name: str, scale: str, rows: list[dict[str, Any]], folder: Path)
 
 
 def shown(name: str, pictures: Sequence[Picture], place: str = "") -> list[str]:
-    """Give the lines that show the pictures of a table or figure with their captions.
+    """Return the lines that show the pictures of a table or figure with their captions.
 
     Args:
-        name: of the table or figure.
+        name: name of the table or figure.
         pictures: what is drawn.
-        place: stands before the name of each.
+        place: prefix of each name.
     """
     if name in FIGURES and not pictures:
         return ["Not drawn yet: kernels take a run that kept them, a course two points.", ""]
@@ -62,7 +62,7 @@ def shown(name: str, pictures: Sequence[Picture], place: str = "") -> list[str]:
 def kernel_pictures(
     folder: Path, data: str, scale: str, rows: list[dict[str, Any]]
 ) -> Iterator[Picture]:
-    """Give the kernels of each network of Figure 2 that has been trained, its first seed's."""
+    """Yield the kernels of each trained network of Figure 2, of its first seed."""
     for wanted in rows_of("figure2", scale):
         for result in rows:
             run = run_name(Row(**result["row"]), result["seed"])
@@ -84,7 +84,7 @@ def _kernels(place: Path, layers: list[str]) -> Figure:
 
 
 def course_pictures(scale: str, rows: list[dict[str, Any]]) -> Iterator[Picture]:
-    """Give accuracy and time over depth and over budget, where there are two points or more."""
+    """Yield accuracy and time over depth and over budget, if there are two points or more."""
     figure3 = set(rows_of("figure3", scale))
     rows = [row for row in rows if Row(**row["row"]) in figure3]
     for title, x, of in (

@@ -1,4 +1,4 @@
-"""What each table and figure consists of, and how much of it each scale runs."""
+"""Rows of each table and figure, and how much each scale runs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,43 +8,43 @@ from effconv_core.engine.train import TRAIN_RECIPES, TrainConfig
 
 @dataclass(frozen=True)
 class Row:
-    """One network, and where its kernel sizes come from; tables and figures share rows."""
+    """One network, and the source of its kernel sizes; tables and figures share rows."""
 
     data: str
     model: str
     """A name of effconv_models."""
     budget: float
-    """Wanted number of parameters."""
+    """Target number of parameters."""
     sizes: str
     """`found` (the default recipe), `paper` (the paper's recipe), `original` (the network's own),
-    `uniform` (one size, nearest the budget), `random 0` and on, `reversed` (what was found, from
-    the last layer to the first) or `other seed` (what the next seed found); `reversed paper` and
-    `other seed paper` are of what the paper's recipe found."""
+    `uniform` (one size, nearest the budget), `random 0` and on, `reversed` (the found plan, last
+    layer first) or `other seed` (the next seed's plan); `reversed paper` and `other seed paper`
+    take the plan of the paper's recipe."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is run."""
+    """The amount of work."""
 
     train: TrainConfig
     seeds: int
     random_plans: int = 0
     pictures: int | None = None
-    """Training pictures; None takes all."""
+    """Training images; None takes all."""
     test_pictures: int | None = None
-    """None takes all."""
+    """Test images; None takes all."""
     search_epochs: int | None = None
-    """None takes the recipe's."""
+    """Epochs; None takes the recipe's."""
     finalists: int | None = None
-    """Of the default recipe; None takes its own number."""
+    """Search epochs of the default recipe; None takes its own number."""
     augment: bool = True
     """The data set's usual augmentation in training."""
     budgets: tuple[float, ...] | None = None
     """Only rows of these budgets in tables; None takes all."""
     depths: tuple[int, ...] = tuple(range(20, 57, 6))
-    """Of Figure 3(a)."""
+    """Depths of Figure 3(a)."""
     figure_budgets: tuple[float, ...] = (0.10e6, 0.20e6, 0.30e6, 0.40e6, 0.50e6)
-    """Of Figure 3(b)."""
+    """Budgets of Figure 3(b)."""
     kernels_of: float = 0.66e6
     """Budget of the network whose kernels Figure 2 shows."""
 
@@ -112,7 +112,7 @@ TAKEN = {
 
 
 def name_of(row: Row) -> str:
-    """Give a row's network as the papers call it."""
+    """Return a row's network as the papers call it."""
     if row.sizes in ("found", "paper"):
         return LEARNED[row.model]
     if row.sizes == "original":
@@ -121,18 +121,18 @@ def name_of(row: Row) -> str:
 
 
 def learned(data: str, model: str, budget: float) -> list[Row]:
-    """Give the rows of one network at one budget: both recipes."""
+    """Return the rows of one network at one budget: both recipes."""
     return [Row(data, model, budget, sizes) for sizes in ("found", "paper")]
 
 
 def with_controls(data: str, budget: float, scale: Scale, original: bool = False) -> list[Row]:
-    """Give EffConv-20's rows, and those that tell whether learned sizes are worth anything.
+    """Return EffConv-20's rows, and the controls of the value of learned sizes.
 
     Args:
         data: the set's name.
-        budget: wanted number of parameters.
-        scale: says how many random plans there are.
-        original: whether the network's own sizes, 3x3, are of this budget already.
+        budget: target number of parameters.
+        scale: sets the number of random plans.
+        original: whether the network's own sizes, 3x3, already have this budget.
     """
     kinds = [*(f"random {i}" for i in range(scale.random_plans)), *TAKEN]
     if not original:
@@ -142,12 +142,12 @@ def with_controls(data: str, budget: float, scale: Scale, original: bool = False
 
 
 def table1(scale: Scale) -> Iterator[Row]:
-    """Give the rows of the paper's Table 1, MNIST."""
+    """Yield the rows of the paper's Table 1, MNIST."""
     yield from learned("mnist", EFFCONV_20, 0.66e6)
 
 
 def table2(scale: Scale) -> Iterator[Row]:
-    """Give the rows of the paper's Table 2, CIFAR-10, and the controls that it lacks."""
+    """Yield the rows of the paper's Table 2, CIFAR-10, and the controls that it lacks."""
     yield Row("cifar10", EFFCONV_20, 0.27e6, "original")
     yield Row("cifar10", "cifar_resnet32", 0.46e6, "original")
     yield Row("cifar10", "cifar_resnet44", 0.66e6, "original")
@@ -160,7 +160,7 @@ def table2(scale: Scale) -> Iterator[Row]:
 
 
 def table3(scale: Scale) -> Iterator[Row]:
-    """Give the rows of the paper's Table 3, STL-10, with controls."""
+    """Yield the rows of the paper's Table 3, STL-10, with controls."""
     yield Row("stl10", "resnet18", 11.7e6, "original")
     yield from with_controls("stl10", 0.66e6, scale)
     for budget in (0.71e6, 0.78e6):
@@ -168,19 +168,19 @@ def table3(scale: Scale) -> Iterator[Row]:
 
 
 def table4(scale: Scale) -> Iterator[Row]:
-    """Give the rows of the paper's Table 4, ImageNet-32, with controls."""
+    """Yield the rows of the paper's Table 4, ImageNet-32, with controls."""
     yield Row("imagenet32", "cifar_resnet32", 0.53e6, "original")
     yield Row("imagenet32", "wide_resnet28_1", 0.44e6, "original")
     yield from with_controls("imagenet32", 0.50e6, scale)
 
 
 def figure2(scale: Scale) -> Iterator[Row]:
-    """Give the networks whose kernels the paper's Figure 2 shows."""
+    """Yield the networks whose kernels the paper's Figure 2 shows."""
     yield from learned("cifar10", EFFCONV_20, scale.kernels_of)
 
 
 def figure3(scale: Scale) -> Iterator[Row]:
-    """Give the networks of the paper's Figure 3: depths at 0.66 M, and budgets at depth 20."""
+    """Yield the networks of the paper's Figure 3: depths at 0.66 M, and budgets at depth 20."""
     budget = 0.66e6 if scale.budgets is None else scale.budgets[0]
     for depth in scale.depths:
         yield from learned("cifar10", f"cifar_resnet{depth}", budget)
@@ -198,7 +198,7 @@ FIGURES = {"figure2": ("cifar10", figure2), "figure3": ("cifar10", figure3)}
 
 
 def rows_of(name: str, scale: str) -> list[Row]:
-    """Give the rows of a table or a figure that a scale runs, each once."""
+    """Return the rows of a table or a figure at a scale, without duplicates."""
     data, make = {**TABLES, **FIGURES}[name]
     settings = SCALES[scale][data]
     wanted = settings.budgets if name in TABLES else None
@@ -207,7 +207,7 @@ def rows_of(name: str, scale: str) -> list[Row]:
 
 
 def runs_of(name: str, scale: str) -> list[tuple[Row, int]]:
-    """Give row and seed of each run of a table or a figure, in the order to run them."""
+    """Return row and seed of each run of a table or a figure, in order of execution."""
     rows = rows_of(name, scale)
     seeds = SCALES[scale][rows[0].data].seeds
     runs = [
@@ -216,6 +216,6 @@ def runs_of(name: str, scale: str) -> list[tuple[Row, int]]:
         for row in rows
         if row.sizes not in TAKEN or seed + TAKEN[row.sizes][1] < seeds
     ]
-    # What others need comes first, and the long searches of the paper's recipe last.
+    # Runs that others need come first, and the long searches of the paper's recipe last.
     last = ("reversed", "other seed", "paper", "reversed paper", "other seed paper")
     return sorted(runs, key=lambda run: run[0].sizes in last and 1 + last.index(run[0].sizes))

@@ -1,4 +1,4 @@
-"""One run of a row: search where sizes are learned, train from scratch, test."""
+"""One run of a row: search if its sizes are learned, train from scratch, test."""
 
 import json
 import math
@@ -29,17 +29,17 @@ from tools.studies.small_spaces import random_plan
 from tools.support.memory import measure_peak, peak_memory
 
 KERNELS = "kernels.safetensors"
-KERNELS_KEPT = 10  # of each layer, as many as Figure 2 shows
+KERNELS_KEPT = 10  # kernels kept per layer, as many as Figure 2 shows
 
 
 def run_name(row: Row, seed: int) -> str:
-    """Give the name of a run's folder."""
+    """Return the name of a run's folder."""
     parts = row.data, row.model, f"{row.budget / 1e6:.2f}M", row.sizes.replace(" ", "-")
     return name_of(*parts, f"seed{seed}")
 
 
 def made_with(row: Row, seed: int, scale: str) -> dict[str, Any]:
-    """Give all that decides a run's outcome, beside the versions."""
+    """Return everything that affects a run's outcome, except the versions."""
     settings = SCALES[scale][row.data]
     config = search_config(row, settings, seed)
     return {
@@ -55,10 +55,10 @@ def made_with(row: Row, seed: int, scale: str) -> dict[str, Any]:
 
 
 def check_settings(before: Mapping[str, Any], row: Row, seed: int, scale: str, place: Path) -> None:
-    """Check that a run was made with today's settings; those that came later do not count.
+    """Check that a run has the current settings; settings added since do not count.
 
     Raises:
-        ValueError: if it was not.
+        ValueError: if it has others.
     """
     now = made_with(row, seed, scale)
     for key, value in now.items():
@@ -75,7 +75,7 @@ def check_settings(before: Mapping[str, Any], row: Row, seed: int, scale: str, p
 
 
 def needed_by(row: Row, seed: int) -> list[str]:
-    """Name the runs whose plans a control takes, which must have ended before it."""
+    """Return the names of the runs whose plans a control uses, which must finish before it."""
     if row.sizes not in TAKEN:
         return []
     sizes, higher = TAKEN[row.sizes]
@@ -88,10 +88,10 @@ def run_row(
     """Do one run of a list, or what is left of it, and write its result; see `tools.queue`.
 
     Args:
-        folder: where the run is kept.
-        console: where the progress is shown.
+        folder: the run's folder.
+        console: where progress is shown.
         row: the fields of the `Row` to run.
-        seed: of the initial values, of the data's order and of the search.
+        seed: seed of the initial values, of the data's order and of the search.
         scale: a name of `SCALES`.
         device: where to run.
 
@@ -125,7 +125,7 @@ def run_row(
     made = {**made_with(row, seed, scale), "device": device}
     try:
         open_run(folder, made, data_note(row.data), describe(model), overwrite=False)
-    except FileExistsError as error:  # whose remedy is an option that this command lacks
+    except FileExistsError as error:  # its remedy is an option that this command lacks
         remedy = f"run it as it was begun, or delete {folder} to begin it anew"
         raise FileExistsError(f"{str(error).partition(';')[0]}; {remedy}") from error
     metrics = Metrics(folder)
@@ -173,7 +173,7 @@ def run_row(
         "seconds_per_search_epoch": seconds_per_epoch(metrics, "search"),
         "seconds_per_train_epoch": seconds_per_epoch(metrics, "train"),
         "seconds_per_epoch": seconds_per_epoch(metrics, "search", "train"),
-        "seconds_before": round(before, 1),  # epochs that earlier starts ended
+        "seconds_before": round(before, 1),  # epochs of earlier starts
         "seconds_since_last_start": round(time.perf_counter() - started, 1),
         "peak_memory_mib": peak_memory(device),
         "environment": {"data": data_note(row.data), **environment(device)},
@@ -182,7 +182,7 @@ def run_row(
 
 
 def search_config(row: Row, settings: Scale, seed: int) -> SearchConfig | None:
-    """Give the settings of a row's search, None where its sizes are not learned."""
+    """Return the settings of a row's search, None if its sizes are not learned."""
     if row.sizes not in ("found", "paper"):
         return None
     changes = {} if settings.search_epochs is None else {"epochs": settings.search_epochs}
@@ -196,7 +196,7 @@ def search_config(row: Row, settings: Scale, seed: int) -> SearchConfig | None:
 def given_plan(
     row: Row, model: nn.Module, found: Mapping[str, int] | None = None
 ) -> dict[str, int]:
-    """Give the sizes of a row that learns none, from those found where it takes them."""
+    """Return the sizes of a row that learns none, derived from found ones if it needs them."""
     searchable = SearchableCNN(model)
     layers, cost = searchable.layers, searchable.cost
 
@@ -219,5 +219,5 @@ def given_plan(
 
 
 def as_they_are(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Augment nothing."""
+    """Return the images unchanged."""
     return images

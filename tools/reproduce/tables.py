@@ -1,4 +1,4 @@
-"""A table or a figure's rows as measured, beside the paper's figures; made of raw results alone."""
+"""Measured rows of a table or figure, beside the paper's figures; made only from raw results."""
 
 import json
 import statistics
@@ -20,7 +20,7 @@ STATED = {
     "stl10": PAPER["table3_stl10"],
     "imagenet32": PAPER["table4_imagenet32"],
 }
-"""What the paper states of each data set."""
+"""The paper's figures for each data set."""
 TITLES = {
     "table1": "Table 1: MNIST",
     "table2": "Table 2: CIFAR-10",
@@ -45,7 +45,7 @@ HEADINGS = (
 
 
 def results_of(name: str, scale: str, results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give those results that are of a table or a figure, in its order."""
+    """Return the results of a table or a figure, in its order."""
     wanted = rows_of(name, scale)
     found = [result for result in results if Row(**result["row"]) in wanted]
     return sorted(found, key=lambda result: (wanted.index(Row(**result["row"])), result["seed"]))
@@ -54,14 +54,14 @@ def results_of(name: str, scale: str, results: Iterable[dict[str, Any]]) -> list
 def section(
     name: str, scale: str, results: list[dict[str, Any]], raw: str, pictures: Sequence[str] = ()
 ) -> list[str]:
-    """Give the lines of a table or a figure at one scale.
+    """Return the lines of a table or a figure at one scale.
 
     Args:
-        name: of the table or figure.
+        name: name of the table or figure.
         scale: a name of `SCALES`.
-        results: of `results_of`, at least one.
-        raw: where they are, from the page.
-        pictures: lines that stand above the table.
+        results: the output of `results_of`, not empty.
+        raw: their path, relative to the page.
+        pictures: lines above the table.
     """
     groups = defaultdict(list)
     for result in results:
@@ -94,7 +94,7 @@ def section(
 
 
 def repeated(results: Iterable[dict[str, Any]]) -> list[str]:
-    """Tell how far runs of one network, plan and seed differ, which ran at different times."""
+    """Return lines on the differences between repeated runs of one network, plan and seed."""
     groups = defaultdict(list)
     for result in results:
         plan = tuple(result["sizes"].values())
@@ -110,12 +110,12 @@ def repeated(results: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def cells(row: Row, found: list[dict[str, Any]]) -> list[str]:
-    """Give a row's cells, as `HEADINGS` names them."""
+    """Return a row's cells, in the order of `HEADINGS`."""
     accuracies = [100 * result["accuracy"] for result in found]
     parameters = [result["parameters"] for result in found]
     ends = min(parameters), max(parameters)
     spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
-    # Of an interrupted run, the epochs of its earlier starts are counted too.
+    # Of an interrupted run, the epochs of its earlier starts count too.
     in_all = [r["seconds_since_last_start"] + r.get("seconds_before", 0.0) for r in found]
     phases = ("seconds_per_search_epoch", "seconds_per_train_epoch", "seconds_per_epoch")
     return [
@@ -134,7 +134,7 @@ def cells(row: Row, found: list[dict[str, Any]]) -> list[str]:
 
 
 def scale_in_words(name: str, scale: str, result: dict[str, Any]) -> str:
-    """Say what a scale's rows are trained with, and which of the rows it has."""
+    """Return a sentence on the training of a scale's rows, and on which rows it has."""
     train = result["train"]
     pictures = (
         "all training pictures"
@@ -157,7 +157,7 @@ def scale_in_words(name: str, scale: str, result: dict[str, Any]) -> str:
 
 
 def reduced_to(result: dict[str, Any]) -> str:
-    """Say what of a row was run with less than at scale `paper`."""
+    """Return what was reduced for a row compared with scale `paper`."""
     row, search = Row(**result["row"]), result["search"]
     whole = SCALES["paper"][row.data]
     of_test = SCALES[result["scale"]][row.data].test_pictures
@@ -173,18 +173,18 @@ def reduced_to(result: dict[str, Any]) -> str:
 
 
 def top5(found: list[dict[str, Any]]) -> str:
-    """Give the mean top-5 accuracy where it was measured."""
+    """Return the mean top-5 accuracy as text if it was measured."""
     values = [100 * result["top5"] for result in found if "top5" in result]
     return f" (top-5 {statistics.mean(values):.2f})" if values else ""
 
 
 def source(sizes: str) -> str:
-    """Say where sizes come from."""
+    """Return a description of the source of the sizes."""
     return SOURCES.get(sizes, f"{sizes}, at the budget")
 
 
 def papers_figure(row: Row) -> str:
-    """Give what the paper states for a row, if anything."""
+    """Return the paper's figure for a row, if any."""
     for stated in STATED[row.data]:
         near = abs((stated["params_m"] or 0) - row.budget / 1e6) < 0.005
         ours = row.sizes in ("found", "paper", "original")

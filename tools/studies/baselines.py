@@ -1,4 +1,4 @@
-"""Other ways to a plan, for a number of training steps that the caller allows."""
+"""Baselines that find a plan within a given number of training steps."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -14,17 +14,17 @@ from tools.studies.small_spaces import Space
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
-START = 8  # plans
-SMOOTHED = 10  # last steps of a trial whose mean training loss is its value
+START = 8  # number of plans
+SMOOTHED = 10  # number of last steps of a trial whose mean training loss is its value
 
 
 def steps_allowed(space: Space) -> int:
-    """Give a fifth of the steps of one training from scratch."""
+    """Return a fifth of the steps of one training from scratch."""
     return len(space.batches("train", 0)) * space.train.epochs // 5
 
 
 def halving(space: Space, allowed: int, seed: int) -> dict[str, int]:
-    """Train random plans, drop the worse half by training loss, and train the rest on.
+    """Train random plans, drop the worse half by training loss, and continue with the rest.
 
     Each of the three rounds costs the same.
     """
@@ -44,7 +44,7 @@ def halving(space: Space, allowed: int, seed: int) -> dict[str, int]:
 def tpe(
     space: Space, allowed: int, seed: int, criterion: Criterion = F.cross_entropy
 ) -> dict[str, int]:
-    """Let Optuna's TPE propose sizes, each trained for an eighth of the steps; take the best.
+    """Search sizes with Optuna's TPE, training each for an eighth of the steps; return the best.
 
     A proposal is a soft size for each layer; the plan nearest to it within the budget is trained.
     """
@@ -90,7 +90,7 @@ class Trial:
             yield from list(batches)  # other trials set the epoch of the same batches
 
     def train(self, steps: int) -> float:
-        """Train on; give the mean loss of the last steps."""
+        """Continue training; return the mean loss of the last steps."""
         losses = []
         for images, labels in itertools.islice(self.batches, steps):
             loss = self.criterion(self.cnn(images), labels)

@@ -1,7 +1,7 @@
-"""`hatch run bench:ground-truth`: train every plan of the small spaces from scratch, alike.
+"""`hatch run bench:ground-truth`: tabular benchmark: train all plans of the small spaces.
 
-One row a training is appended to `results/ground-truth/TABLE.jsonl`; rows that are there are not
-trained again, so an interrupted command goes on where it stopped.
+One row per training is appended to `results/ground-truth/TABLE.jsonl`; existing rows are not
+repeated, so an interrupted command resumes where it stopped.
 """
 
 import time
@@ -24,12 +24,12 @@ FOLDER = Path("results/ground-truth")
 
 @dataclass(frozen=True)
 class GroundTruthOptions:
-    """Train every plan near the budget of each small space from scratch."""
+    """Train all plans near the budget of each small space from scratch."""
 
     tables: tuple[str, ...] = tuple(TABLES)
-    """Which tables."""
+    """Tables to fill."""
     seeds: int = 3
-    """Trainings of each plan."""
+    """Number of trainings of each plan."""
     workers: int = 2
     """Processes, of one thread each."""
     out: Path = FOLDER
@@ -40,7 +40,7 @@ def train_plan(table: str, plan: dict[str, int], seed: int) -> dict:
     """Train one plan once; return its row."""
     torch.set_num_threads(1)
     settings = TABLES[table]
-    batches = settings.batches("train", seed)  # reading or drawing the data is no part of the cost
+    batches = settings.batches("train", seed)  # reading or drawing the data does not count
     started = time.process_time()
     network = settings.network(seed)
     cnn = apply_plan(network, plan, generator=torch.Generator().manual_seed(seed))
@@ -57,10 +57,10 @@ def train_plan(table: str, plan: dict[str, int], seed: int) -> dict:
 
 
 def open_table(path: Path, table: str) -> None:
-    """Begin a table with its header, or check that of one that there is.
+    """Start a table with its header, or check that of one that there is.
 
     Raises:
-        ValueError: if the table was made with other settings.
+        ValueError: if the table has other settings.
     """
     space = TABLES[table]
     settings = {"samples": space.samples, "train": asdict(space.train)}

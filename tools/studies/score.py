@@ -1,7 +1,7 @@
-"""`hatch run bench:score`: where the plans of each recipe, and of its peers, stand among all plans.
+"""`hatch run bench:score`: ranks of the plans of each recipe and baseline among all plans.
 
-Searches are kept in `results/score/SPACE.jsonl`, one row each, and not run twice; the printed table
-is made from those rows and from the tables.
+Searches are stored in `results/score/SPACE.jsonl`, one row each, and not repeated; the printed
+table is made from those rows and from the tables.
 """
 
 import json
@@ -46,24 +46,24 @@ SPEED = {
     "default, compiled": replace(RING, shapes="padded", compile=True),
     "default, nudged": RING,
 }
-"""Other ways to run the same steps, which are compared where they are asked for; and the usual way
-with every initial value one bit larger, as what rounding alone does to a search."""
+"""Other ways to run the same steps, compared on request; and the usual way with all initial values
+one bit larger, to show the effect of rounding alone on a search."""
 PEERS = {"TPE": tpe, "halving": halving}
 FRESH = 10
-"""The first seed of those that had no say in the settings of the default recipe."""
+"""The first seed of those not used to choose the settings of the default recipe."""
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Search with each recipe and peer in each space, and print where the plans stand."""
+    """Search with each recipe and baseline in each space, and print the ranks of the plans."""
 
     spaces: tuple[str, ...] = tuple(SPACES)
     """Which spaces; each needs its ground-truth table."""
     recipes: tuple[str, ...] = (*RECIPES, *PEERS)
-    """Which recipes and peers; or ways to run the default one, such as `default, bfloat16`."""
+    """Recipes and baselines; or ways to run the default one, such as `default, bfloat16`."""
     seeds: int = 10
-    """Searches of each recipe in each space; seeds start at 10 for the default recipe, its variants
-    and the peers, since lower ones were used to choose its settings, and at 0 for the others."""
+    """Number of searches of each recipe in each space; seeds start at 10 for the default recipe,
+    its variants and the baselines, since lower ones chose its settings, and at 0 for others."""
     workers: int = 2
     """Processes, of one thread each."""
     tables: Path = FOLDER
@@ -116,9 +116,9 @@ def truth(
     """Return the plans of a space and their accuracies `(P, seeds)` from its ground-truth table.
 
     Args:
-        space: its name.
-        folder: of the tables.
-        every: give all plans that the table holds, not only those near the space's budget.
+        space: name of the space.
+        folder: folder of the tables.
+        every: whether to return all plans of the table, not only those near the space's budget.
 
     Raises:
         ValueError: if a plan was trained less often than another, or not at all.
@@ -147,10 +147,9 @@ def reversed_plan(space: str, plan: dict[str, int]) -> dict[str, int]:
 
 
 def trained_once(plans: list[dict[str, int]], accuracies: np.ndarray) -> list[PlanScore]:
-    """Score the plan that is best in one training of each, by the other trainings.
+    """Score the best plan of each training by the other trainings.
 
-    More than this nobody can expect of a search: what is lacking to the top is the noise of the
-    trainings.
+    No search can be expected to do better: the distance to the best is the noise of the trainings.
     """
     return [
         rank_plan(plans[accuracies[:, s].argmax()], plans, np.delete(accuracies, s, axis=1))
@@ -162,7 +161,7 @@ def summary(space: str, options: ScoreOptions) -> list[list[str]]:
     """Return the rows of the printed table for one space."""
     plans, accuracies = truth(space, options.tables)
     means = accuracies.mean(axis=1)
-    random_regret = means.max() - means.mean()  # what a random plan loses on average
+    random_regret = means.max() - means.mean()  # the mean loss of a random plan
     trainings = read_rows(options.tables / f"{SPACES[space].table or space}.jsonl")[1:]
     training = np.median([row["cpu_seconds"] for row in trainings if row["plan"] in plans])
     found = read_rows(options.out / f"{space}.jsonl")
@@ -207,7 +206,7 @@ def summary(space: str, options: ScoreOptions) -> list[list[str]]:
 
 
 def rounding(space: str, options: ScoreOptions) -> list[list[str]]:
-    """Say what lies between soft sizes and plan, where every plan at all was trained."""
+    """Return the rows on the effect of rounding soft sizes to a plan, if all plans were trained."""
     plans, accuracies = truth(space, options.tables, every=True)
     reached = {json.dumps(plan): mean for plan, mean in zip(plans, accuracies.mean(1), strict=True)}
     searchable = SearchableCNN(SPACES[space].network(0))

@@ -1,4 +1,4 @@
-"""Small spaces of plans: every plan near a budget can be trained from scratch in seconds."""
+"""Small search spaces: all plans near a budget can be trained from scratch in seconds."""
 
 import math
 from collections import OrderedDict
@@ -25,30 +25,30 @@ class Space:
     """A small network on a data set, with a budget that decides which plans belong to it."""
 
     make_batches: Callable[[str, int, int], Batches]
-    """Gives the batches of a split for a seed and a number of samples."""
+    """Returns the batches of a split for a seed and a number of samples."""
     train: TrainConfig
     samples: int = 4000
-    """Of each split."""
+    """Number of samples of each split."""
     halve: bool = False
-    """Whether images are halved before the network sees them."""
+    """Whether images are halved before the network."""
     mixes: int = 3
-    """Searched layers after the first, in the demo's network."""
+    """Number of searched layers after the first, in the demo's network."""
     depth: int | None = None
-    """Of a CIFAR ResNet; None takes the demo's network."""
+    """Depth of a CIFAR ResNet; None takes the demo's network."""
     device: str = "cpu"
-    """Of the batches and the network."""
+    """Device of the batches and the network."""
     uniform: int = 3
-    """The budget is the cost of this size everywhere."""
+    """The budget is the cost of this size in all layers."""
     table: str = ""
-    """A ground-truth table of every plan at all, which spaces of other budgets share; when empty,
-    the space has a table of its own, of the plans near its budget."""
+    """A ground-truth table of all plans, shared by spaces of other budgets; if empty, the space has
+    its own table, of the plans near its budget."""
 
     def batches(self, split: str, seed: int) -> Batches:
-        """Give the batches of a split for a seed."""
+        """Return the batches of a split for a seed."""
         return self.make_batches(split, seed, self.samples)
 
     def network(self, seed: int) -> nn.Module:
-        """Make the network, with sizes 3, its values drawn from the seed."""
+        """Build the network, with sizes 3 and initial values from the seed."""
         train = self.batches("train", 0)
         generator = torch.Generator().manual_seed(seed)
         channels, classes = train.image_shape[0], train.num_classes
@@ -71,7 +71,7 @@ class Space:
         return searchable.cost([self.uniform] * len(searchable.layers))
 
     def plans(self, tolerance: float = TOLERANCE) -> list[dict[str, int]]:
-        """Give every plan whose cost is within a tolerance of the budget."""
+        """Return all plans whose cost is within a tolerance of the budget."""
         searchable, budget = SearchableCNN(self.network(0)), self.budget
         return [
             dict(zip(searchable.layers, sizes, strict=True))
@@ -80,14 +80,14 @@ class Space:
         ]
 
     def table_plans(self) -> list[dict[str, int]]:
-        """Give the plans that the space's table holds."""
+        """Return the plans in the space's table."""
         return self.plans(math.inf if self.table else TOLERANCE)
 
 
 def random_plan(
     searchable: SearchableCNN, budget: float, generator: torch.Generator
 ) -> dict[str, int]:
-    """Draw sizes, and move them to the budget."""
+    """Draw sizes, and adjust them to the budget."""
     low, high = SIZES_DRAWN
     sizes = torch.randint(low, high + 1, (len(searchable.layers),), generator=generator)
     sizes = searchable.nearest_sizes(sizes.tolist(), budget)
@@ -96,7 +96,7 @@ def random_plan(
 
 @lru_cache(maxsize=4)
 def planted(scale: float, image_size: int, split: str, seed: int, samples: int) -> Batches:
-    """Give the drawn set at a scale."""
+    """Return the drawn set at a scale."""
     return synthetic(
         scale, split=split, samples=samples, image_size=image_size, batch_size=64, seed=seed
     )
@@ -104,7 +104,7 @@ def planted(scale: float, image_size: int, split: str, seed: int, samples: int) 
 
 @lru_cache(maxsize=4)
 def pictures(name: str, split: str, seed: int, samples: int) -> Batches:
-    """Give the first pictures of a real set."""
+    """Return the first images of a real set."""
     return load(name, split=split, batch_size=64, seed=seed, limit=samples)
 
 
@@ -124,4 +124,4 @@ SPACES = {
 }
 
 TABLES = {space.table or name: space for name, space in SPACES.items()}
-"""The ground-truth tables by name, each with a space whose trainings it holds."""
+"""The ground-truth tables by name, each with the space whose trainings it holds."""

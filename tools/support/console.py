@@ -23,7 +23,7 @@ def run_and_report(name: str, run: Callable[[list[str], Console], Path]) -> int:
     """Run a command line that leaves a run's folder, and return its exit status.
 
     Args:
-        name: stands before the sentence of a refusal.
+        name: prefix of an error message.
         run: takes the arguments and the console, and returns the folder.
     """
 
@@ -37,7 +37,7 @@ def run_and_report(name: str, run: Callable[[list[str], Console], Path]) -> int:
 
 
 def plain_bar(console: Console) -> Progress:
-    """Make the bar of a list of independent jobs."""
+    """Build the bar of a list of independent jobs."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),

@@ -15,7 +15,7 @@ def measure_peak(device: str) -> None:
         torch.cuda.init()  # without it there is nothing to reset where the device has a number
         torch.cuda.reset_peak_memory_stats(device)
     elif (PROCESS / "clear_refs").exists():
-        # What earlier runs of this process have freed would count as this one's.
+        # Memory freed by earlier runs of this process would count as this one's.
         gc.collect()
         libc = ctypes.CDLL(None)
         if hasattr(libc, "malloc_trim"):  # glibc's

@@ -1,4 +1,4 @@
-"""Lists of independent jobs whose results are kept as JSON lines, so that none is done twice."""
+"""Lists of independent jobs with results stored as JSON lines, so that none is repeated."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a file; a last line cut off by an interruption is left out.
 
     Raises:
-        ValueError: if a line holds no row; the sentence names it.
+        ValueError: if a line holds no row; the message names it.
     """
     rows = []
     with suppress(FileNotFoundError):
@@ -38,11 +38,11 @@ def current_rows(path: Path, key: str, settings: Mapping[str, Any]) -> list[dict
 
     Args:
         path: the file.
-        key: which of a row's entries names its settings.
+        key: the entry of a row that names its settings.
         settings: a dataclass for each name.
 
     Raises:
-        ValueError: if a row was made with other settings than its name has now.
+        ValueError: if the settings of a row's name have changed since.
     """
     rows = read_rows(path)
     for row in rows:
@@ -92,23 +92,23 @@ def run_jobs(
     jobs: Sequence[tuple[Path, tuple]],
     workers: int,
 ) -> None:
-    """Run jobs in processes, and append the row of each to its file as soon as it is there.
+    """Run jobs in processes; append the row of each to its file as soon as it is done.
 
     Args:
         console: where the bar is shown.
-        title: of the bar.
+        title: title of the bar.
         function: returns a job's row; it must be importable.
         jobs: a file and the function's arguments for each.
-        workers: processes at a time.
+        workers: number of parallel processes.
 
     Raises:
-        Exception: the first that a job raised; the rows written before it stay.
+        Exception: the first that a job raised; rows written before are kept.
     """
     for path in {path for path, _ in jobs}:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A line cut off by an interruption would run into the next one.
+        # A line cut off by an interruption would merge with the next one.
         write_text(path, "".join(json.dumps(row) + "\n" for row in read_rows(path)))
-    # A forked process cannot use the GPU that its parent has seen.
+    # A forked process cannot use the GPU of its parent.
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     with pool, plain_bar(console) as progress:
         task = progress.add_task(title, total=len(jobs))
@@ -143,11 +143,11 @@ def run_grid(
 
     Args:
         console: where the bar is shown.
-        title: of the bar.
+        title: title of the bar.
         function: returns a job's row; it must be importable.
         grid: a file, the entries by which a job's row is known there, and the function's arguments
             for each.
-        workers: processes at a time.
+        workers: number of parallel processes.
     """
     grid = list(grid)
     rows = {path: read_rows(path) for path in {path for path, _, _ in grid}}

@@ -27,7 +27,7 @@ def half_width(differences: Sequence[float]) -> float:
 def noise_floor(accuracies: np.ndarray) -> float:
     """Return the smallest difference of two plans' means that counts, at two standard errors.
 
-    Seeds are shared by all plans, so what a seed does to all of them alike is no noise.
+    Seeds are shared by all plans, so the effect of a seed on all of them alike is not noise.
 
     Args:
         accuracies: one row a plan, one column a seed, `(P, S)`.

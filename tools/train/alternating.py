@@ -1,4 +1,4 @@
-"""Two optimizers in turns: on other parameters, and on another part of the data."""
+"""Alternating (bilevel) optimisation: a second optimizer on other parameters and other data."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 
 class Turns:
-    """A second optimizer that takes turns with the first, on other parameters and other data.
+    """A second optimizer that alternates with the first, on other parameters and other data.
 
     Args:
-        parameters: what it trains.
-        batches: its training batches; where an epoch has fewer than the first's, it has several.
-        optimizer: of these parameters.
+        parameters: the parameters that it trains.
+        batches: its training batches; repeated if an epoch has fewer than the first's.
+        optimizer: the optimizer of these parameters.
     """
 
     def __init__(
@@ -28,28 +28,28 @@ class Turns:
         self.parameters, self.batches, self.optimizer = list(parameters), batches, optimizer
 
     def passes(self, epoch: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give the batches of one epoch of so many steps, a function of the epoch alone."""
+        """Yield the `steps` batches of one epoch; they depend only on the epoch."""
         needed = math.ceil(steps / len(self.batches))
         for number in range(epoch * needed, (epoch + 1) * needed):
             self.batches.set_epoch(number)
             yield from self.batches
 
     def step(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
-        """Take one turn."""
+        """Take one step of the second optimizer."""
         loss = F.cross_entropy(model(images), labels)
-        # Not backward, which would compute the gradients of all the model's weights too.
+        # Not backward, which would also compute the gradients of all the model's weights.
         gradients = torch.autograd.grad(loss, self.parameters)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
 
     def saved_with(self, first: torch.optim.Optimizer) -> "SavedTogether":
-        """Give both optimizers as one, as far as saving and loading go."""
+        """Return both optimizers as one, for saving and loading."""
         return SavedTogether(first, self.optimizer)
 
 
 class SavedTogether:
-    """Two optimizers as one, as far as saving and loading go."""
+    """Two optimizers as one, for saving and loading."""
 
     def __init__(self, first: torch.optim.Optimizer, second: torch.optim.Optimizer) -> None:
         self.first, self.second = first, second
@@ -58,7 +58,7 @@ class SavedTogether:
 
     @property
     def state(self) -> dict[nn.Parameter, dict[str, Any]]:
-        """What both keep of each parameter."""
+        """The state of both for each parameter."""
         return {**self.first.state, **self.second.state}
 
     @property
@@ -67,7 +67,7 @@ class SavedTogether:
         return [*self.first.param_groups, *self.second.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the state of both; the second's parameters are numbered behind the first's."""
+        """Return the state of both; the second's parameters are numbered after the first's."""
         first, second = self.first.state_dict(), self.second.state_dict()
         shifted = {number + self.shift: slots for number, slots in second["state"].items()}
         groups = [_numbered(group, self.shift) for group in second["param_groups"]]
@@ -77,7 +77,7 @@ class SavedTogether:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         slots, groups = state["state"], state["param_groups"]
         self.first.load_state_dict(
             {

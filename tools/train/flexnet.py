@@ -1,4 +1,4 @@
-"""`hatch run train:flexnet`: train a FlexNet, whose kernel sizes are learned on the way."""
+"""`hatch run train:flexnet`: train a FlexNet, which learns its kernel sizes in training."""
 
 import math
 import sys
@@ -50,29 +50,29 @@ FLEXNETS = {f.__name__: f for f in (flexnet3, flexnet5, flexnet16)}
 
 @dataclass(frozen=True)
 class FlexNetOptions:
-    """Train a FlexNet, or another network with FlexConv in place of its convolutions.
+    """Train a FlexNet, or another network with its convolutions replaced by FlexConv.
 
     The defaults are the paper's settings for CIFAR-10.
     """
 
     data: Literal["cifar10", "mnist", "demo"] = "cifar10"
     model: str = "flexnet16"
-    """`flexnet3`, `flexnet5`, `flexnet16`, or a name of effconv_models, in which every convolution
-    of more than one tap but the first is then replaced."""
+    """`flexnet3`, `flexnet5`, `flexnet16`, or a name of effconv_models, in which all convolutions
+    of more than one tap except the first are then replaced."""
     channels: int | None = None
-    """Of a FlexNet's first convolution; the model's own when None."""
+    """Channels of a FlexNet's first convolution; None takes the model's own."""
     dropout: float = 0.2
-    """Of a FlexNet's blocks."""
+    """Dropout probability of a FlexNet's blocks."""
     conv: FlexConvConfig = field(default_factory=FlexConvConfig)
     train: TrainConfig = field(default_factory=lambda: replace(TRAIN_RECIPES["flexconv"], lr=1e-2))
     mask_lr_factor: float = 0.1
-    """Learning rate of the masks over that of the rest."""
+    """Learning rate of the masks relative to the rest."""
     aliasing: float = 0.0
-    """Weight of the penalty on frequencies that the grids cannot hold; the paper's is 0.1."""
+    """Weight of the penalty on frequencies above those of the grids; the paper's is 0.1."""
     limit: int | None = None
-    """Pictures of the training set, at the most; all when None. The test set stays whole."""
+    """Largest number of training images; None takes all. The test set is used whole."""
     seed: int = 0
-    """Of data order, augmentation, initial values and dropout."""
+    """Seed of data order, augmentation, initial values and dropout."""
     scale: float = 8.0
     """Width in pixels of the pattern that carries the class in the demo's images."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -80,7 +80,7 @@ class FlexNetOptions:
     runs: Path = Path("runs")
     """Folder of all runs."""
     name: str = ""
-    """Name of the run's folder; made from data and model when empty."""
+    """Name of the run's folder; if empty, derived from data and model."""
     overwrite: bool = False
     """Delete a run of this name and start again."""
 
@@ -96,7 +96,7 @@ class FlexNetOptions:
 
 
 def make_network(options: FlexNetOptions, batches: Batches) -> tuple[nn.Module, dict[str, str]]:
-    """Give the network, and the convolutions that stayed as they were, with the reasons."""
+    """Return the network, and the skipped convolutions with the reasons."""
     generator = torch.Generator().manual_seed(options.seed)
     channels, *size = batches.image_shape
     if options.model in FLEXNETS:
@@ -126,7 +126,7 @@ def make_network(options: FlexNetOptions, batches: Batches) -> tuple[nn.Module, 
 
 
 def parameter_groups(network: nn.Module, mask_lr_factor: float = 0.1) -> list[dict[str, Any]]:
-    """Give the groups for `train`: the masks have a learning rate of their own."""
+    """Return the groups for `train`: the masks have their own learning rate."""
     masks = mask_parameters(network)
     of_masks = {id(mask) for mask in masks}
     return [
@@ -138,7 +138,7 @@ def parameter_groups(network: nn.Module, mask_lr_factor: float = 0.1) -> list[di
 def mask_meter(
     network: nn.Module, metrics: Metrics, steps_per_epoch: int
 ) -> Callable[[TrainStep], None]:
-    """Give an `on_step` that writes masks and sizes at the end of every epoch."""
+    """Return an `on_step` that writes masks and sizes at the end of each epoch."""
 
     def on_step(step: TrainStep) -> None:
         if step.step + 1 < steps_per_epoch:
@@ -157,12 +157,12 @@ def mask_meter(
 
 
 def run(options: FlexNetOptions, console: Console) -> Path:
-    """Train, test and report; give the run's folder.
+    """Train, test and report; return the run's folder.
 
     Raises:
-        FileExistsError: if the run is finished or was made with other settings.
+        FileExistsError: if the run is finished or has other settings.
         FloatingPointError: if the loss of an epoch is not finite.
-        ValueError: for what the network or the data refuse.
+        ValueError: as the network or the data do.
     """
 
     if options.name:
@@ -203,7 +203,7 @@ def _do(
     test_batches: Batches,
     console: Console,
 ) -> None:
-    """Do what is left of a run."""
+    """Do the remaining work of a run."""
     metrics = Metrics(folder)
     with progress_bar(console) as progress:
         steps = len(train_batches)
@@ -242,13 +242,13 @@ def _do(
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
-    """Write the weights whole or not at all."""
+    """Write the weights atomically."""
     state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_tensors(path, state)
 
 
 def layer_rows(network: nn.Module) -> list[tuple[str, ...]]:
-    """Give for each FlexConv (layer, channels, grid, mask's mean, mask's width, size)."""
+    """Return for each FlexConv (layer, channels, grid, mask's mean, mask's width, size)."""
 
     def joined(numbers: tuple[float, ...], form: str) -> str:
         return " x ".join(format(number, form) for number in numbers)
@@ -270,7 +270,7 @@ COLUMNS = ("layer", "channels", "grid", "mask's mean", "mask's width", "size")
 
 
 def layer_table(network: nn.Module) -> Table:
-    """Make the terminal's table of masks and sizes."""
+    """Build the terminal's table of masks and sizes."""
     table = Table(title="learned masks (height x width) and effective kernel sizes")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "layer" else "right")
@@ -280,7 +280,7 @@ def layer_table(network: nn.Module) -> Table:
 
 
 def draw(path: Path, network: nn.Module, plan: SizePlan, metrics: Metrics) -> None:
-    """Draw the size of each layer, and how the masks' widths went."""
+    """Draw the size of each layer, and the masks' widths over the training."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     figures.draw_sizes({"effective size": plan}, left)
@@ -306,7 +306,7 @@ def write_report(
     others: dict[str, str],
     metrics: Metrics,
 ) -> None:
-    """Write `report.md` from what the run has measured."""
+    """Write `report.md` from the run's measurements."""
     config = read_config(folder)
     settings = config.settings
     parameters, plain = (

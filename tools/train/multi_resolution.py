@@ -1,8 +1,8 @@
 """`hatch run train:multi-resolution`: filter sizes learned as a mixture of resolutions.
 
 Convolutional Neural Networks without Pooling or Fixed Filter Sizes, anonymous WACV submission 832:
-filters and mixing weights are trained in turns on two parts of the training set (Section 3.4); then
-the network is pruned by thresholds and to one resolution a layer, and each outcome is tuned.
+filters and mixing weights are trained alternately on two parts of the training set (Section 3.4);
+then the network is pruned by thresholds and to one resolution per layer, and each is fine-tuned.
 """
 
 import math
@@ -52,14 +52,14 @@ from tools.train.multi_resolution_report import (
 
 @dataclass(frozen=True)
 class MixingConfig:
-    """How the mixing weights are learned; the defaults are the paper's."""
+    """Settings of the learning of mixing weights; the defaults are the paper's."""
 
     lr: float = 1e-4
-    """Of Adam. A short run needs a higher one: in 100 steps this moves a logit by 0.01 at most."""
+    """Learning rate of Adam. Short runs need more: 100 steps move a logit by at most 0.01."""
     betas: tuple[float, float] = (0.5, 0.999)
     weight_decay: float = 3e-4
     share: float = 0.2
-    """Of the training pictures, which the filters never see."""
+    """Fraction of the training images that the filters never see."""
 
     def __post_init__(self) -> None:
         if not 0 < self.lr < math.inf:
@@ -74,14 +74,14 @@ class MixingConfig:
 
 @dataclass(frozen=True)
 class MultiResolutionOptions:
-    """Learn filter sizes as a mixture of resolutions, prune, tune, and report.
+    """Learn filter sizes as a mixture of resolutions, prune, fine-tune, and report.
 
-    The defaults are the paper's network and training where it tells them.
+    The defaults are the paper's network and training where it gives them.
     """
 
     data: Literal["cifar10", "mnist", "demo"] = "cifar10"
     layers: int = 10
-    """Blocks and the classifier."""
+    """Number of blocks and the classifier."""
     channels: int = 64
     resolutions: int = 4
     block: BlockKind = "conv"
@@ -90,22 +90,22 @@ class MultiResolutionOptions:
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(400, 128, "sgd", 0.1, 1e-4, "cosine")
     )
-    """Of the filters, on their part of the data. The paper tells epochs, SGD and cosine."""
+    """Training of the filters, on their part of the data. The paper has epochs, SGD and cosine."""
     mixing: MixingConfig = field(default_factory=MixingConfig)
     tune_epochs: int = 40
-    """Epochs of training what was pruned, with fixed mixing weights. Not told in the paper."""
+    """Epochs of fine-tuning pruned networks, with fixed mixing weights. Not in the paper."""
     tune_lr: float = 0.01
-    """Its learning rate; all else is as in the training. Not told in the paper."""
+    """Learning rate of fine-tuning; all else is as in the training. Not in the paper."""
     thresholds: tuple[float, ...] = (0.1, 0.2)
     """Resolutions of a lower weight are dropped."""
     baselines: bool = False
     """Train the paper's three baselines alike: no pooling, predefined pooling, scale invariant."""
     limit: int | None = None
-    """Pictures of the training set, both parts together, at the most; all when None."""
+    """Largest number of training images, both parts together; None takes all."""
     test_limit: int | None = None
-    """Pictures of the test set, at the most; all when None."""
+    """Largest number of test images; None takes all."""
     seed: int = 0
-    """Of initial values, parts, order and augmentation."""
+    """Seed of initial values, parts, order and augmentation."""
     scale: float = 8.0
     """Width in pixels of the pattern that carries the class in the demo's images."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -113,19 +113,19 @@ class MultiResolutionOptions:
     runs: Path = Path("runs")
     """Folder of all runs."""
     name: str = ""
-    """Name of the run's folder; made from data, layers and channels when empty."""
+    """Name of the run's folder; if empty, derived from data, layers and channels."""
     overwrite: bool = False
     """Delete a run of this name and start again."""
 
     @property
     def tune(self) -> TrainConfig:
-        """The training of what was pruned."""
+        """The settings of fine-tuning."""
         return replace(self.train, epochs=self.tune_epochs, lr=self.tune_lr)
 
 
 @dataclass(frozen=True)
 class Phases:
-    """What the phases of a run share."""
+    """State shared by the phases of a run."""
 
     options: MultiResolutionOptions
     parts: tuple[ResidentBatches, ResidentBatches]
@@ -143,7 +143,7 @@ class Phases:
         turns: Turns | None = None,
         extra: Callable[[], dict] | None = None,
     ) -> float:
-        """Train a network in place, or go on with it; give its test accuracy."""
+        """Train a network in place, or resume its training; return its test accuracy."""
         with progress_bar(self.console) as progress:
             steps = len(self.parts[0])
             meter = step_meter(
@@ -161,7 +161,7 @@ class Phases:
     def outcome(
         self, title: str, network: nn.Module, grid: Tensor, accuracy: float, before: float | None
     ) -> Outcome:
-        """Gather what the report says of a network."""
+        """Collect the report's values for a network."""
         return Outcome(
             title,
             parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -174,11 +174,11 @@ class Phases:
 
 
 def run(options: MultiResolutionOptions, console: Console) -> Path:
-    """Train, prune, tune and report; give the run's folder.
+    """Train, prune, fine-tune and report; return the run's folder.
 
     Raises:
-        FileExistsError: if the run is finished or was made with other settings.
-        ValueError: for what the networks, the training or the data refuse.
+        FileExistsError: if the run is finished or has other settings.
+        ValueError: as the networks, the training or the data do.
     """
     if options.name:
         check_name(options.name)
@@ -187,7 +187,7 @@ def run(options: MultiResolutionOptions, console: Console) -> Path:
     whole = _batches("train", options, options.train.batch_size, options.limit)
     parts = whole.divide(options.mixing.share, seed=options.seed)
     network = _network(options, test)
-    # Settings of later phases are refused before the run leaves a trace.
+    # Raises for settings of later phases before the run writes anything.
     _ = options.tune
     for threshold in options.thresholds:
         prune(network, threshold)
@@ -209,7 +209,7 @@ def run(options: MultiResolutionOptions, console: Console) -> Path:
 
 
 def _do(here: Phases, network: MultiResolutionNet) -> None:
-    """Do what is left of a run."""
+    """Do the remaining work of a run."""
     options, folder, parts = here.options, here.folder, here.parts
     outcomes = _baselines(here) if options.baselines else []
     accuracy = here.trained(
@@ -232,7 +232,7 @@ def _do(here: Phases, network: MultiResolutionNet) -> None:
 
 
 def mixing_turns(network: nn.Module, batches: Batches, config: MixingConfig) -> Turns:
-    """Give what trains the mixing weights, in turns with the filters and on other pictures."""
+    """Return the optimizer of the mixing weights, which alternates with that of the filters."""
     mixing = mixing_parameters(network)
     adam = torch.optim.Adam(
         mixing, config.lr, betas=tuple(config.betas), weight_decay=config.weight_decay
@@ -255,7 +255,7 @@ def _batches(split: str, options: MultiResolutionOptions, size: int, limit: int 
 def _network(
     options: MultiResolutionOptions, batches: Batches, **changes: bool
 ) -> MultiResolutionNet:
-    """Make the network of the options for the data's channels and classes."""
+    """Build the network of the options for the data's channels and classes."""
     network = MultiResolutionNet(
         options.layers,
         options.channels,
@@ -270,7 +270,7 @@ def _network(
 
 
 def _learned(network: MultiResolutionNet) -> dict[str, list]:
-    """Give what a row of metrics says of the mixing weights."""
+    """Return the mixing weights' values for a row of metrics."""
     return {
         "mixing": [
             [round(weight, 5) for weight in row] for row in mixing_weights(network).tolist()
@@ -281,7 +281,7 @@ def _learned(network: MultiResolutionNet) -> dict[str, list]:
 
 
 def _baselines(here: Phases) -> list[Outcome]:
-    """Train the three baselines as the network is, on the same part of the data."""
+    """Train the three baselines like the network, on the same part of the data."""
     options, outcomes = here.options, []
     chosen = {
         "no pooling": [0] * (options.layers - 1),
@@ -306,7 +306,7 @@ def _baselines(here: Phases) -> list[Outcome]:
 
 
 def _pruned(here: Phases, network: MultiResolutionNet) -> list[Outcome]:
-    """Prune by each threshold and to one resolution, and tune each."""
+    """Prune by each threshold and to one resolution, and fine-tune each."""
     outcomes = []
     for threshold in here.options.thresholds:
         pruned = prune(network, threshold)
@@ -327,7 +327,7 @@ def _pruned(here: Phases, network: MultiResolutionNet) -> list[Outcome]:
 
 
 def save_cnn(cnn: nn.Module, resolutions: list[int], path: Path) -> None:
-    """Write the weights of a plain CNN, for `pooled_cnn(resolutions)`, whole or not at all."""
+    """Write the weights of a plain CNN, for `pooled_cnn(resolutions)`, atomically."""
     tensors = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in cnn.state_dict().items()

@@ -1,4 +1,4 @@
-"""The outcome of a multi-resolution run: tables, the paper's grid of weights, and a report."""
+"""The results of a multi-resolution run: tables, the paper's grid of weights, and a report."""
 
 import json
 from collections.abc import Sequence
@@ -20,32 +20,32 @@ COLUMNS = ("network", "parameters", "MACs", "test accuracy", "before tuning")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run found out about one network."""
+    """The results of a run for one network."""
 
     title: str
     parameters: int
     macs: int
     """Multiply-accumulates of one image."""
     accuracy: float
-    """On the test set, from 0 to 1."""
+    """Test accuracy, from 0 to 1."""
     accuracy_before: float | None
-    """The same before tuning; None where nothing was pruned."""
+    """The same before fine-tuning; None if nothing was pruned."""
     grid: list[list[float]]
     """Weight of each resolution, layer by layer, from fine to coarse."""
     effective_sizes: dict[str, float]
     """Kernel size of each layer in pixels of the image."""
     resolutions: list[int] | None = None
-    """Of each layer of the plain CNN."""
+    """Resolution of each layer of the plain CNN."""
 
     def cells(self) -> tuple[str, ...]:
-        """Give the row of the table."""
+        """Return the row of the table."""
         before = "" if self.accuracy_before is None else f"{self.accuracy_before:.2%}"
         count, macs = f"{self.parameters:,}", f"{self.macs / 1e6:,.1f} M"
         return self.title, count, macs, f"{self.accuracy:.2%}", before
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
-    """Make the terminal's table."""
+    """Build the terminal's table."""
     made = Table(title="learned resolutions")
     for column in COLUMNS:
         made.add_column(column, justify="left" if column == "network" else "right")
@@ -55,7 +55,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def draw_grids(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Draw the weights of each network as the paper's Fig. 3 does: layers by resolutions."""
+    """Draw the weights of each network like the paper's Fig. 3: layers by resolutions."""
     columns = min(3, len(outcomes))
     rows = -(-len(outcomes) // columns)
     depth, resolutions = len(outcomes[0].grid), len(outcomes[0].grid[0])
@@ -83,7 +83,7 @@ def draw_grids(path: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def draw_learning(path: Path, network: MultiResolutionNet, metrics: Metrics) -> None:
-    """Draw how the effective sizes went over the steps in which they were learned."""
+    """Draw the effective sizes over the steps of training."""
     rows = [row for row in metrics.rows() if row["phase"] == "train"]
     start = sum(3 * 2**r for r in network.layers[0].resolutions) / len(
         network.layers[0].resolutions
@@ -108,7 +108,7 @@ def write_outcomes(
     Args:
         folder: the run's folder, with its `config.json`.
         network: the trained network with all resolutions.
-        outcomes: of all networks; that with the title `learned` is the network's.
+        outcomes: results of all networks; that with the title `learned` is the network's.
         metrics: the run's metrics.
     """
     text = json.dumps([asdict(outcome) for outcome in outcomes], indent=1)
@@ -140,7 +140,7 @@ def write_outcomes(
 
 
 def moved_sentence(learned: Outcome) -> str:
-    """Say how far the weights went from their equal start."""
+    """Return a sentence on how far the weights moved from their equal start."""
     start = 1 / len(learned.grid[0])
     least, most = (pick(w for row in learned.grid for w in row) for pick in (min, max))
     return (
@@ -150,7 +150,7 @@ def moved_sentence(learned: Outcome) -> str:
 
 
 def depth_sentence(network: MultiResolutionNet) -> str:
-    """Say which layers the classifier sees."""
+    """Return a sentence on the layers that the classifier sees."""
     weights = ", ".join(f"{weight:.3f}" for weight in network.exit_weights().tolist())
     return (
         f"The outputs of the blocks reach the classifier with the weights {weights}: "
@@ -159,7 +159,7 @@ def depth_sentence(network: MultiResolutionNet) -> str:
 
 
 def times_sentence(settings: dict, metrics: Metrics) -> str:
-    """Say how long an epoch took."""
+    """Return a sentence on the time per epoch."""
     return (
         f"Training: {settings['train']['epochs']} epoch(s) of filters and mixing weights in turns, "
         f"{seconds_per_epoch(metrics, 'train'):.1f} s each. "
@@ -168,7 +168,7 @@ def times_sentence(settings: dict, metrics: Metrics) -> str:
 
 
 def layer_lines(outcomes: Sequence[Outcome]) -> list[str]:
-    """Give the table of effective sizes: layers down, networks across."""
+    """Return the table of effective sizes: layers down, networks across."""
     titles = [outcome.title for outcome in outcomes]
     layers = dict.fromkeys(name for outcome in outcomes for name in outcome.effective_sizes)
     lines = [

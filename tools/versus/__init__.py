@@ -1,1 +1,1 @@
-"""The search beside other ways to kernel sizes, at equal parameters and equal training."""
+"""Comparison of the search with other ways to kernel sizes, at equal parameters and training."""

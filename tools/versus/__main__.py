@@ -1,7 +1,7 @@
 """`hatch run bench:versus`: EffConv, 3x3, random plans, TPE and AutoNAS at equal parameters.
 
-One row a finished run is appended to `results/versus/SCALE.jsonl`; runs that are there are not run
-again, so an interrupted command goes on where it stopped.
+One row per finished run is appended to `results/versus/SCALE.jsonl`; existing runs are not
+repeated, so an interrupted command resumes where it stopped.
 """
 
 import json
@@ -26,20 +26,20 @@ SEARCHES = ("EffConv", "TPE", "AutoNAS")
 
 @dataclass(frozen=True)
 class VersusOptions:
-    """Search kernel sizes in several ways, train all that is found alike, and compare."""
+    """Search kernel sizes in several ways, train all found plans alike, and compare."""
 
     scale: Literal["smoke", "cpu", "gpu"] = "cpu"
-    """smoke and cpu reduce network, pictures and epochs."""
+    """smoke and cpu reduce network, images and epochs."""
     seeds: int | None = None
-    """Searches of each method and trainings of each plan; None takes the scale's number."""
+    """Number of searches of each method and trainings of each plan; None takes the scale's."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """Where searches and trainings run."""
+    """Device of searches and trainings."""
     workers: int = 1
     """Processes, of one thread each."""
     out: Path = RESULTS
     """Folder of the raw results."""
     report: bool = False
-    """Print the table of the results that there are, and run nothing."""
+    """Print the table of existing results, and run nothing."""
 
 
 def main() -> None:
@@ -53,10 +53,10 @@ def main() -> None:
 
 
 def open_results(path: Path, scale: str) -> None:
-    """Begin the raw results with their settings, or drop from them what shall be tried again.
+    """Create the raw results with their settings, or drop rows to be retried.
 
     Raises:
-        ValueError: if they were made with other settings.
+        ValueError: if they have other settings.
     """
     settings = {"scale": scale, **asdict(SCALES[scale])}
     del settings["seeds"]  # more of them may be run later

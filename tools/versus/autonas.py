@@ -1,7 +1,7 @@
-"""NVIDIA ModelOpt's AutoNAS, searching kernel sizes alone, from a network of 7x7 kernels.
+"""NVIDIA ModelOpt's AutoNAS, searching only kernel sizes, from a network of 7x7 kernels.
 
-ModelOpt is no dependency of the project; `hatch run modelopt:versus` brings it in an environment of
-its own. What is used here was read in its guide and in the source of 0.47.0.
+ModelOpt is not a dependency of the project; `hatch run modelopt:versus` installs it in its own
+environment. Its use here follows its guide and the source of 0.47.0.
 """
 
 import contextlib
@@ -24,21 +24,21 @@ from tools.versus.count import Count
 from tools.versus.scales import AutoNas
 
 LARGEST = 7
-# Sizes keep the parity of the size that they start from.
+# Sizes keep the parity of their initial size.
 SIZES = (1, 3, 5, 7)
 CALIBRATION_BATCHES = 50  # as many as ModelOpt keeps
 
 
 def import_modelopt() -> tuple[ModuleType, ModuleType]:
-    """Give `modelopt` and `modelopt.torch.nas`.
+    """Return `modelopt` and `modelopt.torch.nas`.
 
     Raises:
-        ImportError: if one of what they need is not installed.
+        ImportError: if one of their requirements is not installed.
     """
     import modelopt
     import modelopt.torch.nas
 
-    # It is imported only when a search is well under way.
+    # It is imported only well into a search.
     import torchprofile.profile
 
     import tools.support.compat  # noqa: F401
@@ -57,24 +57,24 @@ def autonas(
     seed: int,
     count: Count,
 ) -> tuple[dict[str, int], dict[str, Any]]:
-    """Train a supernet of 7x7 kernels, then search it for the sizes of least training loss.
+    """Train a supernet of 7x7 kernels, then search it for the sizes of lowest training loss.
 
     Args:
         space: the network, its data and budget.
-        settings: of the supernet's training and of the search.
-        seed: of the initial values, of the data's order and of what ModelOpt draws.
-        count: told of every training step and forward pass.
+        settings: settings of the supernet's training and of the search.
+        seed: seed of the initial values, of the data's order and of ModelOpt's draws.
+        count: counts all training steps and forward passes.
 
     Returns:
-        The plan, and what the search did.
+        The plan, and a record of the search.
 
     Raises:
         ImportError: if ModelOpt cannot be imported.
-        ValueError: if no subnet that was drawn is near the budget.
+        ValueError: if no sampled subnet is near the budget.
     """
     modelopt, mtn = import_modelopt()
 
-    # There is no public way to a seed; 0 would be taken for none.
+    # There is no public way to set a seed; 0 would count as none.
     mtn.utils.random._set_deterministic_seed(seed + 1)
     searchable = SearchableCNN(space.network(seed))
     layers, budget = searchable.layers, space.budget
@@ -129,7 +129,7 @@ def autonas(
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         found, state = mtn.search(
             supernet,
-            # An upper bound; of itself the search looks no lower than 85 % of it.
+            # An upper bound; by default the search goes no lower than 85 % of it.
             constraints={"params": (1 + TOLERANCE) * budget},
             dummy_input=picture,
             config={

@@ -1,4 +1,4 @@
-"""What a search costs, in steps of a training."""
+"""Cost of a search in training steps."""
 
 import torch
 import torch.nn.functional as F
@@ -6,14 +6,14 @@ from torch import Tensor
 
 
 class Count:
-    """Training steps and forward passes that a search has made, of one batch each."""
+    """Counts the training steps and forward passes of a search, of one batch each."""
 
     def __init__(self) -> None:
         self.steps = 0
         self.forwards = 0.0
 
     def criterion(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Give the cross entropy, and count a step, or without gradients a forward pass."""
+        """Return the cross entropy; count a step, or without gradients a forward pass."""
         if torch.is_grad_enabled():
             self.step()
         else:
@@ -25,10 +25,10 @@ class Count:
         self.steps += 1
 
     def forward(self, batches: float = 1) -> None:
-        """Count a forward pass, over a part of a batch or a whole one."""
+        """Count a forward pass, over a whole batch or a part."""
         self.forwards += batches
 
     @property
     def equivalent(self) -> float:
-        """All of it in training steps: of one, the forward pass is about a third."""
+        """The total in training steps: a forward pass counts as a third of one."""
         return self.steps + self.forwards / 3

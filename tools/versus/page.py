@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Line:
-    """What is known of one method."""
+    """The results of one method."""
 
     method: str
     searches: list[Row]
@@ -71,7 +71,7 @@ class Line:
 
 
 def lines(rows: Sequence[Row]) -> list[Line]:
-    """Sort the rows by method; the random plans are one."""
+    """Group the rows by method; the random plans count as one."""
     return [
         Line(
             method,
@@ -104,7 +104,7 @@ def print_table(console: Console, path: Path) -> None:
 
 
 def outcome(rows: Sequence[Row]) -> list[str]:
-    """Say how EffConv's plans did against each of the others, paired by seed."""
+    """Return sentences on EffConv's plans against each of the others, paired by seed."""
     by_method = {line.method: _by_seed(line.trainings) for line in lines(rows)}
     mine, told = by_method.pop("EffConv"), []
     for method, others in by_method.items():
@@ -130,7 +130,7 @@ def outcome(rows: Sequence[Row]) -> list[str]:
 
 
 def highest(rows: Sequence[Row]) -> str:
-    """Name the method whose plans are best on average."""
+    """Return a sentence with the method whose plans are best on average."""
     means = {
         line.method: statistics.mean(100 * row["accuracy"] for row in line.trainings)
         for line in lines(rows)
@@ -168,7 +168,7 @@ def sizes(rows: Sequence[Row]) -> list[str]:
 
 
 def failures(rows: Sequence[Row]) -> list[str]:
-    """Say what did not run, and why."""
+    """Return sentences on what did not run, and why."""
     return sorted(
         {f"{row['method']} did not run: {row['failed']}" for row in rows if "failed" in row}
     )
@@ -211,7 +211,7 @@ def _network(network: Row) -> str:
 
 
 def autonas_note(settings: Row, rows: Sequence[Row]) -> str:
-    """Say what AutoNAS was given, and how many subnets it could choose from."""
+    """Return a sentence on AutoNAS's settings and its number of subnets."""
     given = settings["autonas"]
     epochs = given["epochs_factor"] * settings["train"]["epochs"]
     with_what = f"with {_told(given['settings'])}" if given["settings"] else "with its defaults"

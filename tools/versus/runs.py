@@ -1,4 +1,4 @@
-"""The runs of the comparison: each gives one row of the raw results."""
+"""The runs of the comparison: each returns one row of the raw results."""
 
 import time
 import warnings
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 def given_plans(scale: str) -> dict[str, dict[str, int]]:
-    """Give the plans that nobody searches for: 3x3 kernels, and random ones of the same cost."""
+    """Return the plans without a search: 3x3 kernels, and random ones of the same cost."""
     space = SCALES[scale].space("cpu")
     searchable = SearchableCNN(space.network(0))
     generator = torch.Generator().manual_seed(0)
@@ -39,12 +39,12 @@ def search_by(scale: str, method: str, seed: int, device: str, allowed: int | No
     Args:
         scale: a name of `SCALES`.
         method: `EffConv`, `TPE` or `AutoNAS`.
-        seed: of the search, of the initial values and of the data's order.
+        seed: seed of the search, of the initial values and of the data's order.
         device: where to run.
-        allowed: training steps that TPE may make in all.
+        allowed: total training steps of TPE.
 
     Returns:
-        The row; where ModelOpt does not work it says why, as `failed`, and holds no plan.
+        The row; if ModelOpt fails it says why, as `failed`, and has no plan.
     """
     space, settings, count = _prepared(scale, seed, device), SCALES[scale], Count()
     row = {"run": "search", "method": method, "seed": seed}
@@ -53,7 +53,7 @@ def search_by(scale: str, method: str, seed: int, device: str, allowed: int | No
             import_modelopt()
             clock = _clock(device)
             plan, made_with = autonas(space, settings.autonas, seed, count)
-        except Exception as error:  # what another project's release does is part of the outcome
+        except Exception as error:  # another project's behaviour is part of the outcome
             failed = f"{type(error).__name__}: {error}"
             return {**row, "failed": failed, "environment": _environment(device)}
         made_with = {**asdict(settings.autonas), **made_with}
@@ -107,9 +107,9 @@ def train_found(scale: str, method: str, plan: dict[str, int], seed: int, device
 
 
 def _prepared(scale: str, seed: int, device: str) -> Space:
-    """Make the space, with its pictures read: that is no part of what a run costs."""
+    """Build the space and read its images, which does not count as cost."""
     torch.set_num_threads(1)
-    # Torch says so once for every even size: true, and no concern of who compares.
+    # Torch warns once for each even size, which does not matter here.
     warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
     space = SCALES[scale].space(device)
     space.network(0)
@@ -122,8 +122,7 @@ def _environment(device: str) -> dict[str, str]:
 
 
 def _clock(device: str) -> Callable[[], float]:
-    """Start a clock: of the processor, which other work does not speed, or where a GPU runs of the
-    wall."""
+    """Start a clock of processor time, unaffected by other load, or, with a GPU, of wall time."""
     if not device.startswith("cuda"):
         started = time.process_time()
         return lambda: round(time.process_time() - started, 2)

@@ -1,4 +1,4 @@
-"""How much of the comparison is run."""
+"""Scales of the comparison."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -13,38 +13,38 @@ from tools.studies.small_spaces import ADAM, Space
 
 @dataclass(frozen=True)
 class AutoNas:
-    """What ModelOpt's AutoNAS is given; the defaults are its own, or what its guide says."""
+    """Settings of ModelOpt's AutoNAS; the defaults are its own, or its guide's."""
 
     epochs_factor: int = 2
-    """Epochs of the supernet, in those of a training; the guide says 2 to 3."""
+    """Epochs of the supernet, as a multiple of a training's; the guide says 2 to 3."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Of `mtn.search`, where they are not its defaults."""
+    """Options of `mtn.search` that differ from its defaults."""
     calibration_pictures: int | None = None
-    """Of each of the 50 batches that a subnet's normalisation is calibrated with; None takes whole
+    """Images of each of the 50 batches that calibrate a subnet's normalisation; None takes whole
     batches."""
     scored_batches: int = 8
-    """Training batches whose loss ranks a subnet."""
+    """Number of training batches whose loss ranks a subnet."""
 
 
 @dataclass(frozen=True)
 class VersusScale:
-    """A network, its data and training, and what each method may do."""
+    """A network, its data and training, and the limits of each method."""
 
     network: dict[str, Any]
-    """What `Space` takes of it."""
+    """Options of `Space`."""
     train: TrainConfig
     seeds: int
     random_plans: int
     pictures: int = 50_000
-    """Training pictures; there are 50,000."""
+    """Training images; there are 50,000."""
     test_pictures: int | None = None
-    """None takes all 10,000."""
+    """Test images; None takes all 10,000."""
     search: dict[str, Any] = field(default_factory=dict)
-    """Of the default recipe, where it is not followed."""
+    """Changes to the default recipe."""
     autonas: AutoNas = field(default_factory=AutoNas)
 
     def space(self, device: str) -> Space:
-        """Give the network with its data, budget and training, on a device."""
+        """Return the network with its data, budget and training, on a device."""
         return Space(
             partial(cifar10, self.train.batch_size, self.test_pictures, device),
             self.train,
@@ -54,7 +54,7 @@ class VersusScale:
         )
 
     def config(self, seed: int) -> SearchConfig:
-        """Give the settings of a search."""
+        """Return the settings of a search."""
         return recipe("default", seed=seed, **self.search)
 
 
@@ -62,7 +62,7 @@ class VersusScale:
 def cifar10(
     batch_size: int, test_pictures: int | None, device: str, split: str, seed: int, pictures: int
 ) -> Batches:
-    """Give the first pictures of a split."""
+    """Return the first images of a split."""
     limit = pictures if split == "train" else test_pictures
     return load(
         "cifar10", split=split, batch_size=batch_size, device=device, seed=seed, limit=limit

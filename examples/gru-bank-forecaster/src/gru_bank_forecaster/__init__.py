@@ -1,4 +1,4 @@
-"""Forecasts of many series, each by a small GRU of its own, all of them in one call."""
+"""Forecasts of many series, each by its own small GRU, all in one call."""
 
 from gru_bank_forecaster.forecaster import GRUBankForecaster
 from gru_bank_forecaster.series import best_lag, cut, draw_series, last_value, repeated

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 
 class GRUBankForecaster(nn.Module):
-    """S small GRUs, one a series, each with a horizon of its own.
+    """S small GRUs, one per series, each with its own horizon.
 
     Args:
-        horizons: how many values of each series to forecast.
-        window: how many past values each GRU is given.
+        horizons: number of values to forecast for each series.
+        window: number of past values that each GRU gets.
         hidden: units H of each GRU.
-        generator: of the initial values; None takes torch's own.
+        generator: source of the initial values; None uses the global one.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class GRUBankForecaster(nn.Module):
         """Forecast.
 
         Args:
-            windows: `(B, S, window)`, the last values of every series at B times.
+            windows: `(B, S, window)`, the last values of each series at B times.
 
         Returns:
-            For each series `(B, horizon)`, the values that follow.
+            For each series `(B, horizon)`, the following values.
         """
         level = windows.mean(-1)
         spread = windows.std(-1) + 1e-6

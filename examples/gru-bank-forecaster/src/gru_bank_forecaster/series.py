@@ -1,4 +1,4 @@
-"""Drawn series, windows of them, and forecasts that take no training."""
+"""Synthetic series, windows of them, and baseline forecasts without training."""
 
 import math
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 NOISE = 0.1
-"""Standard deviation of what nobody can forecast."""
+"""Standard deviation of the unpredictable noise."""
 PERIODS = (6.0, 24.0)
 
 
 def draw_series(count: int, length: int, generator: torch.Generator) -> Tensor:
-    """Draw `(count, length)` periodic series in noise, each of its own period and shape."""
+    """Draw `(count, length)` periodic series in noise, each with its own period and shape."""
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(*shape, generator=generator)
@@ -29,13 +29,13 @@ def draw_series(count: int, length: int, generator: torch.Generator) -> Tensor:
 def cut(
     series: Tensor, times: Sequence[int], window: int, horizons: Sequence[int]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Cut out the values before and after some times.
+    """Cut out the values before and after given times.
 
     Args:
         series: `(S, length)`.
-        times: B places of the first value to forecast.
-        window: how many values before each.
-        horizons: how many values of each series from there on.
+        times: B indices of the first value to forecast.
+        window: number of values before each.
+        horizons: number of values of each series from there on.
 
     Returns:
         `(B, S, window)` and for each series `(B, horizon)`.
@@ -49,18 +49,18 @@ def cut(
 
 
 def last_value(windows: Tensor, horizons: Sequence[int]) -> list[Tensor]:
-    """Forecast that everything stays as it is."""
+    """Forecast the last value."""
     return [windows[:, s, -1:].expand(-1, horizon) for s, horizon in enumerate(horizons)]
 
 
 def best_lag(series: Tensor, window: int) -> list[int]:
-    """Find for each series `(S, length)` after how many values it repeats itself best."""
+    """Return for each series `(S, length)` the lag at which it repeats itself best."""
     distances = [(series[:, lag:] - series[:, :-lag]).abs().mean(1) for lag in range(2, window + 1)]
     return (torch.stack(distances).argmin(0) + 2).tolist()
 
 
 def repeated(windows: Tensor, lags: Sequence[int], horizons: Sequence[int]) -> list[Tensor]:
-    """Forecast that the last `lag` values come again and again."""
+    """Forecast by repeating the last `lag` values."""
     return [
         windows[:, s, -lag:].repeat(1, -(-horizon // lag))[:, :horizon]
         for s, (lag, horizon) in enumerate(zip(lags, horizons, strict=True))

@@ -10,7 +10,7 @@ from gru_bank_forecaster.series import cut
 
 
 def errors(forecasts: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """Give the mean absolute error of each series, `(S,)`."""
+    """Return the mean absolute error of each series, `(S,)`."""
     pairs = zip(forecasts, targets, strict=True)
     return torch.stack([(forecast - target).abs().mean() for forecast, target in pairs])
 
@@ -24,15 +24,15 @@ def fit(
     learning_rate: float,
     generator: torch.Generator,
 ) -> list[float]:
-    """Train all GRUs at once, each on its own series, and give the error of every step.
+    """Train all GRUs at once, each on its own series; return the error of each step.
 
     Args:
-        model: of S series, trained in place.
+        model: model of S series, trained in place.
         series: `(S, length)`.
-        steps: of Adam, whose rate falls to zero along a cosine.
-        batch_size: times in a step.
-        learning_rate: of the first step.
-        generator: of the times.
+        steps: steps of Adam, whose rate falls to zero along a cosine.
+        batch_size: times per step.
+        learning_rate: rate of the first step.
+        generator: source of the times.
     """
     last = series.shape[1] - max(model.horizons)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)

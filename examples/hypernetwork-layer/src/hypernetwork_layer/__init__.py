@@ -1,4 +1,4 @@
-"""A convolution whose kernel is written for each image, from an embedding."""
+"""A convolution whose kernel is computed for each image, from an embedding."""
 
 from hypernetwork_layer.layer import HyperConv2d
 from hypernetwork_layer.task import embed, filtered, fit, relative_error

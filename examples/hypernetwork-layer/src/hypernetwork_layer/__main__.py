@@ -1,4 +1,4 @@
-"""`python -m hypernetwork_layer`: learn filters of some angles, and write those of others."""
+"""`python -m hypernetwork_layer`: learn filters of some angles, and predict those of others."""
 
 import math
 
@@ -11,7 +11,7 @@ ANGLES, HIDDEN = 12, 32
 
 
 def main() -> None:
-    """Train and print the errors at angles that were seen and that were not."""
+    """Train and print the errors at training and held-out angles."""
     generator = torch.Generator().manual_seed(0)
     layer = HyperConv2d(1, 1, SIZE, embedding=2, hidden=HIDDEN, generator=generator)
     seen = torch.arange(ANGLES) * (2 * math.pi / ANGLES)

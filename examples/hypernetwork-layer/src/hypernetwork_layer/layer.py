@@ -7,17 +7,17 @@ from torch import Tensor, nn
 
 
 class HyperConv2d(nn.Module):
-    """A convolution with another kernel for each image, which a GRU writes from an embedding.
+    """A convolution with a separate kernel for each image, which a GRU writes from an embedding.
 
     The output has the height and width of the input.
 
     Args:
-        in_channels: of the images.
-        out_channels: of the outputs.
+        in_channels: channels of the images.
+        out_channels: channels of the outputs.
         kernel_size: s, so that the GRU runs for s * s timesteps.
-        embedding: numbers that a kernel is written from.
+        embedding: length of the embedding.
         hidden: units H of the GRU.
-        generator: of the initial values; None takes torch's own.
+        generator: source of the initial values; None uses the global one.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class HyperConv2d(nn.Module):
         self.width = nn.Parameter(torch.tensor([float(kernel_size)]))
 
     def kernels(self, embeddings: Tensor) -> Tensor:
-        """Write `(N, c_out, c_in, s, s)` kernels from `(N, embedding)`."""
+        """Compute kernels `(N, c_out, c_in, s, s)` from embeddings `(N, embedding)`."""
         N, s = len(embeddings), self.kernel_size
         states = gru_unroll(
             F.linear(embeddings, self.weight_ih, self.bias_ih),

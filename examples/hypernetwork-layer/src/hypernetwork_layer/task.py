@@ -9,13 +9,13 @@ from hypernetwork_layer.layer import HyperConv2d
 SIZE = 3
 """Height and width of the filters."""
 DEVIATION = 0.9
-"""Of the Gaussian, in pixels."""
+"""Standard deviation of the Gaussian, in pixels."""
 IMAGE = 12
 """Height and width of the images in pixels."""
 
 
 def embed(angles: Tensor) -> Tensor:
-    """Give `(N, 2)`, the cosine and sine of `(N,)` angles."""
+    """Return `(N, 2)`, the cosine and sine of `(N,)` angles."""
     return torch.stack([angles.cos(), angles.sin()], 1)
 
 
@@ -39,15 +39,15 @@ def fit(
     learning_rate: float,
     generator: torch.Generator,
 ) -> list[float]:
-    """Train on images of noise, filtered at some angles, and give the error of every step.
+    """Train on images of noise, filtered at given angles; return the error of each step.
 
     Args:
-        layer: of one channel in and out, trained in place.
-        angles: those that may be seen.
-        steps: of Adam, whose rate falls to zero along a cosine.
-        batch_size: images in a step.
-        learning_rate: of the first step.
-        generator: of images and angles.
+        layer: layer of one channel in and out, trained in place.
+        angles: the training angles.
+        steps: steps of Adam, whose rate falls to zero along a cosine.
+        batch_size: images per step.
+        learning_rate: rate of the first step.
+        generator: source of images and angles.
     """
     optimizer = torch.optim.Adam(layer.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -64,10 +64,9 @@ def fit(
 
 
 def relative_error(layer: HyperConv2d, angles: Tensor, generator: torch.Generator) -> Tensor:
-    """Give the mean square of the error, over that of what is wanted, on noise of one image each.
+    """Return the mean squared error relative to that of zero output, on one noise image per angle.
 
-    A convolution with one kernel for all angles of a circle can do no better than 1, which is the
-    error of giving nothing.
+    A convolution with one kernel for all angles of a circle cannot do better than 1.
     """
     images = torch.randn(len(angles), 1, IMAGE, IMAGE, generator=generator)
     wanted = filtered(images, angles)

@@ -1,4 +1,4 @@
-"""Settings of a search; the defaults are the paper's."""
+"""Settings of a search; the defaults are those of the paper."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from typing import Literal
 class SearchConfig:
     """Settings of one search.
 
-    The defaults here are the EffConv paper's, `recipe` has others; where the paper is silent, the
-    field says so.
+    The defaults here are those of the EffConv paper, `recipe` has others; a field says so where the
+    paper gives no value.
     """
 
     k: int = 3
@@ -18,23 +18,23 @@ class SearchConfig:
     tau: float = 3.0
     """Widens the active region of tanh in EffConv Eq. 1."""
     b: float = -0.35
-    """Sets the soft size at the start: k tanh(b) + k + 1, which is 2.99."""
+    """Sets the initial soft size: k tanh(b) + k + 1, which is 2.99."""
     size_hidden: int = 64
     """Hidden size of the size predictor's GRU (the paper gives none)."""
     kernel_form: Literal["projected", "literal", "bank"] = "projected"
     """literal: each layer's GRU has c_in * c_out hidden units, as EffConv Eq. 5 says to the letter;
     projected: a small GRU, then a linear map to c_in * c_out; bank: no GRU, but one kernel of the
-    largest size a layer, learned directly and cropped (not in the paper)."""
+    largest size per layer, learned directly and cropped (not in the paper)."""
     kernel_hidden: int = 64
     """Hidden size of the projected form (the paper gives none)."""
     mask: Literal["gaussian", "ring"] = "gaussian"
-    """gaussian: EffConv Eq. 6; ring: the outermost ring of taps is on or off, drawn anew for each
-    step, with a chance that is the soft size's fraction (not in the paper; for the bank alone)."""
+    """gaussian: EffConv Eq. 6; ring: the outermost ring of taps is on or off, drawn in each step
+    with the soft size's fraction as its probability (not in the paper; only for the bank)."""
     centre: Literal["paper", "aligned"] = "paper"
-    """Centre of the Gaussian mask: v / 2, as EffConv Eq. 6 has it, or the middle of the kernel."""
+    """Centre of the Gaussian mask: v / 2, as in EffConv Eq. 6, or the middle of the kernel."""
     exploration: float = 0.0
     """Noise on the soft sizes of each training step, uniform within this many sizes of zero; the
-    budget term sees none of it (the paper has none)."""
+    budget term is computed without it (the paper has none)."""
     budget_form: Literal["paper", "smooth"] = "paper"
     """paper: |log(P(round v) / budget)| with a straight-through gradient (EffConv Eq. 4);
     smooth: log(P(v) / budget)^2."""
@@ -51,25 +51,25 @@ class SearchConfig:
     weight_decay: float = 1e-3
     """Weight decay of all three."""
     epochs: int = 10
-    """Epochs of the search (the paper takes 5 for ImageNet-32)."""
+    """Epochs of the search (the paper uses 5 for ImageNet-32)."""
     finalists: int = 1
-    """Plans near the learned sizes that are compared at the end, on the search's own kernels; with
-    1 the nearest plan is taken (the paper compares none)."""
+    """Number of plans near the learned sizes that are compared at the end, on the search's own
+    kernels; with 1 the nearest plan is taken (the paper compares none)."""
     tolerance: float = 0.02
-    """How far the plan's cost may lie from the budget, as a part of the budget."""
+    """Relative tolerance of the plan's cost around the budget (0.02 is 2 %)."""
     seed: int = 0
-    """Seed of the predictors' initial values and fixed inputs, of what training steps draw, and of
-    the finalists."""
+    """Seed of the predictors' initial values and fixed inputs, of the draws in training steps, and
+    of the finalists."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the CNN in training steps. bfloat16 is PyTorch's autocast: predictors, masks, kernels,
+    """Precision of the CNN in training steps. bfloat16 is autocast: predictors, masks, kernels,
     losses and updates stay in float32, and so does the comparison of the finalists."""
     shapes: Literal["exact", "padded"] = "exact"
-    """Of the kernels in training steps. exact: of the step's sizes; padded: of the largest ones,
-    with zeros around the step's: the same convolution, in shapes that never change and without a
-    size on the host."""
+    """Shapes of the kernels in training steps. exact: the step's sizes; padded: the largest sizes,
+    with zeros around the step's kernels: the same convolution, in shapes that never change and
+    without copying sizes to the host."""
     compile: bool = False
-    """Run training steps through `torch.compile`, with CUDA graphs on a GPU; for padded shapes. The
-    first step takes a while."""
+    """Run training steps through `torch.compile`, with CUDA graphs on a GPU; needs padded shapes.
+    The first step compiles, which takes a while."""
 
     def __post_init__(self) -> None:
         for name in ("k", "size_hidden", "kernel_hidden", "epochs", "finalists"):
@@ -141,11 +141,14 @@ RECIPES: dict[str, SearchConfig] = {
         finalists=24,
     ),
 }
-"""Named settings: `paper` is the EffConv paper to the letter, `default` is what `search` uses."""
+"""Named settings: `default` is what `search` uses; `paper` has the values of the EffConv paper.
+
+`paper` has the `projected` kernel form; `recipe("paper", kernel_form="literal")` follows Eq. 5 to
+the letter."""
 
 
 def recipe(name: str, **changes: object) -> SearchConfig:
-    """Give the settings of a named recipe, with some fields changed.
+    """Return the settings of a named recipe, with some fields changed.
 
     Args:
         name: `"paper"` or `"default"`.

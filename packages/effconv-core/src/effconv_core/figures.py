@@ -1,4 +1,4 @@
-"""Figures of plans, of a search's course, and of kernels; needs `pip install effconv-core[cli]`."""
+"""Figures of plans, search trajectories and kernels; needs `pip install effconv-core[cli]`."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ def draw_sizes(plans: Mapping[str, SizePlan], axes: "Axes | None" = None) -> Fig
 
     Args:
         plans: title to plan. Layers are those of the first, then others in their order.
-        axes: where to draw; on a new figure when None.
+        axes: where to draw; None makes a new figure.
 
     Raises:
         ValueError: if there is no plan.
@@ -103,15 +103,15 @@ def draw_course(
     names: Iterable[str],
     axes: "Axes | None" = None,
 ) -> Figure:
-    """Draw how the soft sizes go over the steps of a search.
+    """Draw the soft sizes over the steps of a search.
 
     Args:
-        soft_sizes: what `search(..., on_step=...)` was called with, or `(steps, S)` numbers.
+        soft_sizes: the steps that `search` passed to `on_step`, or `(steps, S)` numbers.
         names: the plan of the search, or S labels.
-        axes: where to draw; on a new figure when None.
+        axes: where to draw; None makes a new figure.
 
     Raises:
-        ValueError: if there is no step, or another number of names than of soft sizes.
+        ValueError: if there is no step, or the numbers of names and soft sizes differ.
     """
     rows = np.array(
         [row.soft_sizes.tolist() if isinstance(row, SearchStep) else row for row in soft_sizes],
@@ -133,14 +133,17 @@ def draw_course(
 
 
 def kernels_of(cnn: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
-    """Give the kernels of layers of a plain CNN, such as `apply_plan` builds.
+    """Return the kernels of layers of a plain CNN, such as one of `apply_plan`.
 
     Args:
         cnn: the network.
-        layers: names, as a plan has them.
+        layers: names, as in a plan.
+
+    Returns:
+        Layer name to `(c_out, c_in / groups, *taps)`.
 
     Raises:
-        ValueError: if one is no convolution of the network.
+        ValueError: if one is not a convolution of the network.
     """
     modules, kernels = dict(cnn.named_modules()), {}
     for name in layers:
@@ -157,15 +160,15 @@ def kernels_of(cnn: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
 
 
 def draw_kernels(kernels: Mapping[str, Tensor], *, columns: int = 10) -> Figure:
-    """Draw kernels as the paper's Fig. 2 does: a row for each layer, blue below zero, red above.
+    """Draw kernels like the paper's Fig. 2: a row for each layer, blue below zero, red above.
 
-    Each is scaled to its own greatest absolute value, and a pixel is equally large in all.
+    Each is scaled to its greatest absolute value, and pixels have the same size in all.
 
     Args:
-        kernels: layer name to `(c_out, c_in / groups, *taps)`, such as `kernels_of` gives, or, of
+        kernels: layer name to `(c_out, c_in / groups, *taps)`, such as from `kernels_of`, or, for
             a search, `dict(zip(searchable.layers, searchable.kernels_at(plan.values())))`. The
             first input channel of each output is drawn, and of three axes the middle of the first.
-        columns: how many of each layer, at the most.
+        columns: largest number of kernels per layer.
 
     Raises:
         ValueError: if there is no kernel.
@@ -197,7 +200,7 @@ def draw_kernels(kernels: Mapping[str, Tensor], *, columns: int = 10) -> Figure:
 
 
 def plane_of(kernel: Tensor) -> np.ndarray:
-    """Give one kernel as two axes."""
+    """Return one kernel as a 2-d array; of three axes the middle of the first is taken."""
     values = kernel.detach().float().cpu().numpy()
     if values.ndim == 3:
         return values[values.shape[0] // 2]
@@ -205,7 +208,7 @@ def plane_of(kernel: Tensor) -> np.ndarray:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG or SVG, whole or not at all.
+    """Write a figure as PNG or SVG, atomically.
 
     Raises:
         ValueError: if the name ends in neither.

@@ -1,4 +1,4 @@
-"""What a search finds: a size for each layer, as a file and as a CNN."""
+"""The result of a search: a size for each layer, as a JSON file and as a CNN."""
 
 import copy
 import json
@@ -32,7 +32,7 @@ from effconv_core.space.search_space import flat
 
 SCHEMA = 2
 READ = (1, SCHEMA)
-RECORD = {"counts", "amount", "at_most", "weight", "cost"}  # what is kept of a budget
+RECORD = {"counts", "amount", "at_most", "weight", "cost"}  # fields of a budget's record
 
 Size = int | tuple[int, ...]
 
@@ -44,11 +44,11 @@ class SizePlan(Mapping[str, Size]):
     Args:
         sizes: layer name, as in `model.named_modules()`, to kernel size of at least 1, or to a
             tuple of them, one for each axis of the kernel.
-        soft_sizes: layer name to soft size, or to a tuple, where a search made the plan.
+        soft_sizes: layer name to soft size, or to a tuple; empty if no search made the plan.
         cost: parameter count at these sizes.
-        budget: the wanted parameter count.
-        allowed: layer name to `(smallest, largest, step)` of the sizes that it may have.
-        budgets: for each budget a mapping with `counts`, what it counts, the `amount`, whether it
+        budget: the target parameter count.
+        allowed: layer name to `(smallest, largest, step)` of its allowed sizes.
+        budgets: for each budget a mapping with the unit that it `counts`, the `amount`, whether it
             is `at_most` that, its `weight`, and the `cost` of the plan.
         model: class name of the network.
         versions: package name to version.
@@ -108,8 +108,8 @@ class SizePlan(Mapping[str, Size]):
     def adjusted(self) -> dict[str, Size]:
         """Layers whose size is not the rounded soft size, with the rounded one.
 
-        They were changed because plain rounding left the budget's tolerance, or because a plan
-        near by did better at the end of the search (`SearchConfig.finalists`).
+        They were changed because the rounded sizes were outside of the budget's tolerance, or
+        because a nearby plan did better at the end of the search (`SearchConfig.finalists`).
         """
         rounded = {name: self._rounded(name, soft) for name, soft in self.soft_sizes.items()}
         return {name: size for name, size in rounded.items() if size != self.sizes[name]}
@@ -141,8 +141,8 @@ class SizePlan(Mapping[str, Size]):
         """Read a plan that `to_json` wrote.
 
         Raises:
-            ValueError: if the text is no such plan; the sentence says what is wrong.
-            TypeError: if a size is no integer or another entry no number.
+            ValueError: if the text is not such a plan; the message says what is wrong.
+            TypeError: if a size is not an integer or another entry not a number.
         """
         content = decode_json(text, Any, what="the plan")
         if not isinstance(content, dict) or content.get("schema") not in READ:
@@ -170,8 +170,8 @@ class SizePlan(Mapping[str, Size]):
         """Read a plan from a JSON file.
 
         Raises:
-            ValueError: if the file holds no plan; the sentence names the file.
-            TypeError: if a size is no integer.
+            ValueError: if the file holds no plan; the message names the file.
+            TypeError: if a size is not an integer.
         """
         if Path(path).is_dir():
             raise ValueError(f"{path} is a folder; pass a plan's file, such as plan.json of a run")
@@ -246,7 +246,7 @@ def _check_allowed(allowed: Mapping[str, tuple[int, int, int]]) -> None:
 
 
 def in_words(size: float | tuple[float, ...], form: str = "d") -> str:
-    """Write a size, soft or not: 3, or 3x5 where it has one for each axis."""
+    """Format a size, soft or not: 3, or 3x5 if it has one for each axis."""
     return "x".join(format(n, form) for n in (size if isinstance(size, tuple) else (size,)))
 
 
@@ -256,18 +256,18 @@ def apply_plan(
     """Build the plain CNN of a plan: a copy of the model with convolutions of the planned sizes.
 
     The layers of the plan are new, with He's fan-out normal values; all others are copied as they
-    are. The result holds classes of `torch.nn` and of the model alone.
+    are. The result holds only classes of `torch.nn` and of the model.
 
     Args:
         model: the network that was searched; it is not changed.
-        plan: layer name to kernel size, such as a `SizePlan`. A number is the size of every axis
+        plan: layer name to kernel size, such as a `SizePlan`. A number is the size of each axis
             along which the layer's own kernel has more than one tap.
-        generator: source of the initial values; the global one when None.
+        generator: source of the initial values; None uses the global one.
 
     Raises:
         ValueError: if a layer is unknown or no convolution of `torch.nn`, a size is not from 1 to
             1,000, or a layer would have more than 2**28 weights.
-        TypeError: if a size is no integer.
+        TypeError: if a size is not an integer.
     """
     sizes = SizePlan(dict(plan)).sizes
     shapes = _kernel_shapes(model, sizes)
@@ -310,12 +310,12 @@ def save(cnn: nn.Module, plan: SizePlan, path: str | os.PathLike[str]) -> None:
     """Write the weights of a plan's CNN, with the plan, as one safetensors file.
 
     Args:
-        cnn: what `apply_plan` gave, trained or not.
+        cnn: a CNN of `apply_plan`, trained or not.
         plan: its plan.
-        path: where to write; the file appears whole or not at all.
+        path: the file; it is written whole or not at all.
 
     Raises:
-        ValueError: if the network's state holds anything but tensors.
+        ValueError: if the network's state holds anything except tensors.
         OSError: if the file cannot be written.
     """
     tensors = {}
@@ -352,7 +352,7 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         except (ValueError, TypeError) as error:
             raise type(error)(f"{path}: {error}") from None
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    # What is drawn is overwritten, so it is no business of the global generator.
+    # The drawn weights are overwritten, so the global generator is not used.
     generator = torch.Generator()
     cnn = apply_plan(model, plan, generator=generator)
     remedy = "pass a file that save wrote after a training of this model"

@@ -1,4 +1,4 @@
-"""Random numbers that an interrupted search goes on with."""
+"""Counter-based random draws that resume exactly after an interruption."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,19 +6,18 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-STRIDE = 1_000_003  # draws until the numbers of a stream are those of the next one
+STRIDE = 1_000_003  # number of draws after which a stream repeats the next one
 
 
 class Draws(nn.Module):
-    """Uniform numbers that depend on a seed and on how often they were drawn, and on nothing else.
+    """Uniform numbers that depend only on a seed and on the number of earlier draws.
 
-    The count is part of the module's state. It lives on the host, so that drawing never waits for
-    the device, and is the same in every process of a distributed search.
+    The count is part of the module's state. It is kept on the host, so that drawing never waits
+    for the device, and is the same in each process of a distributed search.
 
     Args:
-        seed: of the numbers.
-        stream: 0 or 1; the two streams of a seed have nothing to do with each other for the first
-            million draws.
+        seed: seed of the numbers.
+        stream: 0 or 1; the two streams of a seed do not overlap in the first million draws.
     """
 
     def __init__(self, seed: int, stream: int) -> None:
@@ -26,17 +25,17 @@ class Draws(nn.Module):
         self.start, self.count = (2 * seed + stream) * STRIDE, 0
 
     def forward(self, n: int) -> Tensor:
-        """Give the next `(n,)` numbers in [0, 1), on the CPU."""
+        """Draw the next `(n,)` numbers in [0, 1), on the CPU."""
         generator = torch.Generator().manual_seed((self.start + self.count) % 2**63)
         self.count += 1
         return torch.rand(n, generator=generator)
 
     def get_extra_state(self) -> Tensor:
-        """Give the count, for `state_dict`."""
+        """Return the count, for `state_dict`."""
         return torch.tensor(self.count)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the count over from a `state_dict`.
+        """Restore the count from a `state_dict`.
 
         Raises:
             ValueError: if it is no count.
@@ -50,11 +49,11 @@ class Draws(nn.Module):
 
 @contextmanager
 def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Let what draws from torch's global generators draw from a seed; they go on as they were.
+    """Seed torch's global generators within the context; their states are restored afterwards.
 
     Args:
-        seed: of the numbers; None changes nothing.
-        device: whose generator is set beside that of the CPU.
+        seed: seed of the numbers; None changes nothing.
+        device: its generator is seeded in addition to that of the CPU.
     """
     if seed is None:
         yield
@@ -65,9 +64,9 @@ def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Seed torch's global generator of the CPU, and that of the device where it is another.
+    """Seed torch's global generator of the CPU, and that of the device if it is not the CPU.
 
-    `torch.manual_seed` would seed those of all GPUs, which `seeded` does not put back.
+    `torch.manual_seed` would seed those of all GPUs, which `seeded` does not restore.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Image classification sets in batches: WebDataset shards, own tensors or a synthetic set."""
+"""Image classification sets in batches: WebDataset shards, your own tensors or a synthetic set."""
 
 from effconv_data.load import load
 from effconv_data.loading.augment import horizontal_flip, normalize, pad_crop, per_image

@@ -1,4 +1,4 @@
-"""Checks of arguments that several modules share."""
+"""Argument checks shared by several modules."""
 
 
 def check_integer(name: str, value: object, least: int) -> None:

@@ -1,14 +1,14 @@
-"""One seed, many independent streams of random numbers."""
+"""Independent streams of random numbers from one seed."""
 
 import numpy as np
 import torch
 
-# The first number of a stream says what it is for, so that no two uses draw the same.
+# The first number of a stream identifies its use, so that no two uses draw the same.
 ORDER, AUGMENTATION, SYNTHESIS, DIVISION = range(4)
 
 
 def seeded_generator(seed: int, *stream: int) -> torch.Generator:
-    """Give a CPU generator whose draws are a pure function of a seed and a stream's numbers."""
+    """Return a CPU generator whose draws are a pure function of a seed and a stream's numbers."""
     state = np.random.SeedSequence(seed, spawn_key=stream).generate_state(1, np.uint64)
     # torch takes a signed 64-bit seed.
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))

@@ -1,4 +1,4 @@
-"""The command `effconv-data`: a word that names what to do, then its options."""
+"""The command `effconv-data`: a subcommand, then its options."""
 
 import contextlib
 import re
@@ -34,11 +34,11 @@ class Writing:
     out: Path
     """Folder for the shards and their index, new or empty."""
     shard_samples: int | None = None
-    """At most so many samples in a shard; by default shards of up to 12 MB, 8 or more a split."""
+    """Largest number of samples per shard; by default shards of up to 12 MB, 8 or more a split."""
     seed: int = 0
-    """Of the order in which samples are written."""
+    """Seed of the order in which samples are written."""
     workers: int | None = None
-    """Processes that encode; by default one for each processor."""
+    """Processes that encode; by default one per processor."""
     overwrite: bool = False
     """Replace a finished set, or an interrupted run with other settings."""
 
@@ -48,13 +48,13 @@ class Official(Writing):
     """Options of sets that have official archives."""
 
     source: Path | None = None
-    """Folder with the official archives, or with what is in them; by default they are fetched."""
+    """Folder with the official archives, or with their content; by default they are downloaded."""
     downloads: Path | None = None
     """Where to keep downloaded archives; by default `downloads` beside the shards' folder."""
     splits: tuple[Literal["train", "test"], ...] = ("train", "test")
-    """Splits to prepare; name one where the other's archives are missing."""
+    """Splits to prepare; name one if the other's archives are missing."""
     checksum: bool = True
-    """Whether an archive with another sum than the published one is an error."""
+    """Whether an archive whose checksum is not the published one is an error."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Cifar10(Official):
 
 @dataclass(frozen=True)
 class Stl10(Official):
-    """STL-10 from its binary version; the images without labels are left out."""
+    """STL-10 from its binary version; the unlabelled images are left out."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Imagenet32(Official):
     """ImageNet of 32, 16 or 64 pixels from its npz files or pickles.
 
     Get them at https://image-net.org/download-images.php under "Download downsampled image data"
-    and unpack them into one folder. The test split is what its authors call validation.
+    and unpack them into one folder. The test split is the authors' validation split.
     """
 
     image_size: Literal[16, 32, 64] = 32
@@ -86,16 +86,16 @@ class Imagenet32(Official):
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(Writing):
-    """Images of your own: SOURCE/train/CLASS/* and SOURCE/test/CLASS/*, or SOURCE/CLASS/*."""
+    """Your own images: SOURCE/train/CLASS/* and SOURCE/test/CLASS/*, or SOURCE/CLASS/*."""
 
     source: Path
     """The folder of images."""
     splits: tuple[Literal["train", "val", "test"], ...] | None = None
-    """Splits to prepare; by default all that are there."""
+    """Splits to prepare; by default all that exist."""
     image_size: int | None = None
-    """Crop every image to its middle square and resize it to so many pixels."""
+    """Crop each image to its middle square and resize it to this many pixels."""
     test_fraction: float | None = None
-    """Of an undivided folder, the part of every class that becomes the test split."""
+    """Fraction of each class of an undivided folder that becomes the test split."""
 
 
 Set = (
@@ -108,7 +108,7 @@ Set = (
 
 
 def prepare_command(arguments: Sequence[str], console: Console) -> int:
-    """Turn official archives, or a folder of images, into shards."""
+    """Convert official archives, or a folder of images, to shards."""
     options = tyro.cli(
         Set,
         args=arguments,
@@ -133,11 +133,11 @@ class Show:
     folder: tyro.conf.Positional[str]
     """The set: a folder, or the http(s) address of one."""
     split: str = "train"
-    """Whose samples are drawn."""
+    """The split whose samples are drawn."""
     columns: int = 10
-    """Samples of each class."""
+    """Number of samples of each class."""
     out: Path | None = None
-    """The picture; by default NAME-SPLIT.png, here."""
+    """The image file; by default NAME-SPLIT.png in the current folder."""
 
 
 def show_command(arguments: Sequence[str], console: Console) -> int:
@@ -169,14 +169,14 @@ def show_command(arguments: Sequence[str], console: Console) -> int:
 
 @dataclass(frozen=True)
 class Verify:
-    """Check every sum and every image of a set; the exit status is 1 if one is wrong."""
+    """Check all checksums and images of a set; the exit status is 1 if one is wrong."""
 
     folder: tyro.conf.Positional[str]
     """The set: a folder, or the http(s) address of one."""
 
 
 def verify_command(arguments: Sequence[str], console: Console) -> int:
-    """Check every sum and every image of a set."""
+    """Check all checksums and images of a set; return 1 if one is wrong."""
     options = tyro.cli(Verify, args=arguments, prog="effconv-data verify")
     with _bars(console) as on_progress:
         reports = verify(
@@ -202,12 +202,12 @@ def verify_command(arguments: Sequence[str], console: Console) -> int:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Turn official archives, or a folder of images, into shards."""
+    """Convert official archives, or a folder of images, to shards."""
 
     set: Annotated[Set, tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes]
 
 
-# All words of the command line as one type, from which a shell can be told what may follow what.
+# All subcommands as one type, from which shell completion is derived.
 Command = (
     Annotated[Prepare, tyro.conf.subcommand("prepare")]
     | Annotated[Show, tyro.conf.subcommand("show")]
@@ -223,7 +223,7 @@ COMMANDS: dict[str, Callable[[Sequence[str], Console], int]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and give the exit code.
+    """Run the command line; return the exit status.
 
     0 is success, 1 is a set that is not right, 2 is an error of the user's, told in a sentence, and
     130 is Ctrl-C, and 129 a terminal that was closed.
@@ -259,7 +259,7 @@ def _usage() -> str:
 
 
 def _complain(errors: Console, sentence: str) -> None:
-    # Neither wrapped nor coloured, because names of files stand in it.
+    # Neither wrapped nor coloured, because it contains file names.
     errors.print(f"effconv-data: {printable(sentence)}", markup=False, soft_wrap=True)
 
 
@@ -275,7 +275,7 @@ def _summarise(made: Prepared, console: Console) -> None:
 
 @contextmanager
 def _bars(console: Console) -> Iterator[OnProgress]:
-    """Give what draws a bar for each piece of work; off a terminal, a line for each when done."""
+    """Yield a callback that draws a bar per piece of work; off a terminal, one line when done."""
     if not console.is_terminal:
 
         def line(progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""`load`: the batches of a split, from memory where it fits and from its shards where not."""
+"""`load`: the batches of a split, from memory if it fits, else from its shards."""
 
 import glob
 import os
@@ -26,7 +26,7 @@ __all__ = ["load"]
 
 
 class Usual(NamedTuple):
-    """What is usual for a known set."""
+    """Usual settings of a known set."""
 
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
@@ -34,7 +34,7 @@ class Usual(NamedTuple):
 
 
 # Mean and standard deviation of the pixels of each official train split, as commonly published;
-# None where preparation writes them into the index.
+# None if preparation writes them into the index.
 KNOWN = {
     "cifar10": Usual((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 4),
     "mnist": Usual((0.1307,), (0.3081,), 0),
@@ -65,37 +65,36 @@ def load(
     limit: int | None = None,
     allow_commands: bool = False,
 ) -> Batches:
-    """Load a split of a set of shards and give its batches.
+    """Load a split of a set of shards; return its batches.
 
-    The split `"train"` is shuffled and drops a short last batch; every other split comes whole and
-    in order. Known sets have their usual augmentation in training: `"cifar10"`, `"stl10"` and
-    `"imagenet32"` are padded by an eighth, cropped and flipped, `"mnist"` is left as it is.
+    The split `"train"` is shuffled and drops a short last batch; all other splits come whole and in
+    order. Known sets have their usual augmentation in training: `"cifar10"`, `"stl10"` and
+    `"imagenet32"` are padded by an eighth, cropped and flipped, `"mnist"` is not augmented.
 
     Args:
         name: a set's folder below `root`, or its absolute path or `http(s)://` address; or shards
             without an index: a path or http(s) address ending in .tar, .tar.gz or .tgz, a pattern
             such as `"data/train-{000..099}.tar"` or `"data/*.tar"`, or a list of these. Shards
             without an index are read once for their number of samples.
-        split: a split that the set's index names; for shards without an index, what they are.
+        split: a split that the set's index names; for shards without an index, the name they get.
         batch_size: samples in a batch of this rank.
         root: the folder of all sets; None takes the environment variable EFFCONV_DATA.
-        device: where the batches are given.
-        seed: of order and augmentation.
-        rank: which part of each global batch this process gets, from 0.
+        device: device of the batches.
+        seed: seed of order and augmentation.
+        rank: index of the part of each global batch for this process, from 0.
         world_size: number of ranks.
-        resident: True decodes the split once into the device's memory, False reads the shards in
-            every epoch; None is True where the split takes at most half of the memory that is
-            available. Batches are the same either way.
+        resident: True decodes the split once into the device's memory, False reads the shards each
+            epoch; None is True if the split takes at most half of the available memory. Batches are
+            the same either way.
         workers: processes that read shards, see `StreamedBatches`.
-        on_error: `"raise"` stops at a sample that cannot be given; `"skip"` leaves it out of its
-            batch, of the computed mean and std too, keeps it in `problems` and logs their number
-            with each epoch.
-        augment: what is done to each uint8 batch, instead of the known set's own augmentation;
-            `lambda images, generator: images` does nothing. None leaves the set's own in training.
-        normalized: False gives uint8 images.
+        on_error: `"raise"` stops at an unusable sample; `"skip"` leaves it out of its batch and of
+            the computed mean and std, keeps it in `problems` and logs their number with each
+            epoch.
+        augment: applied to each uint8 batch, instead of the known set's own augmentation;
+            `lambda images, generator: images` does nothing. None uses the set's own in training.
+        normalized: False yields uint8 images.
         mean: `(C,)` for normalisation, of each channel on the scale 0..1; None takes the index's,
-            else a known set's published ones, else those of the whole train split, which is read
-            for it.
+            else a known set's published ones, else computes those of the whole train split.
         std: `(C,)`, as `mean`.
         limit: take only the first samples of the split, at most this many; None takes all.
         allow_commands: whether a name of shards may run a program: `"pipe:COMMAND"` runs a shell
@@ -148,7 +147,7 @@ def load(
     }
     if resident is None:
         C, H, W = shape
-        # On the CPU too, where the images are decoded before they go to a GPU.
+        # On the CPU too, where the images are decoded before they are copied to a GPU.
         available = min(available_memory(device), available_memory("cpu"))
         resident = sum(counts) * C * H * W <= available // 2
     if not resident:
@@ -176,7 +175,7 @@ def _find(
     skip: bool,
     allow_commands: bool,
 ) -> Index:
-    """Give the index of a set, or one made of shards that have none."""
+    """Return the index of a set, or one built from shards without an index."""
     sources = [name] if isinstance(name, str | Path) else list(name)
     if not isinstance(name, str | Path) or _names_shards(str(name)):
         urls = [url for source in sources for url in _expanded(str(source))]
@@ -204,7 +203,7 @@ def _names_shards(place: str) -> bool:
 
 
 def _expanded(source: str) -> list[str]:
-    """Give the addresses of a pattern: braces and `::` as WebDataset has them, then a glob."""
+    """Expand a pattern to addresses: braces and `::` as in WebDataset, then a glob."""
     if source.lower().startswith("pipe:"):
         return [source]
     urls: list[str] = []
@@ -222,7 +221,7 @@ def _statistics(
     index: Index, usual: Usual | None, shape: tuple[int, int, int], *, skip: bool
 ) -> tuple[Sequence[float], Sequence[float]]:
     if index.mean is not None and index.std is not None:
-        # A constant channel has the standard deviation 0, by which nothing can be divided.
+        # A constant channel has the standard deviation 0, which cannot be divided by.
         return index.mean, [value or 1.0 for value in index.std]
     if usual is not None and usual.mean is not None and usual.std is not None:
         return usual.mean, usual.std

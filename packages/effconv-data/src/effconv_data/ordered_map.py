@@ -1,4 +1,4 @@
-"""A function of many tasks, run by several processes."""
+"""Parallel map over tasks, in several processes."""
 
 import itertools
 import multiprocessing
@@ -45,14 +45,14 @@ def hangup_interrupts() -> Iterator[None]:
 def in_order(
     function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], workers: int | None = None
 ) -> Iterator[Any]:
-    """Give `function(*task)` for every task, in order, from several processes on Linux.
+    """Yield `function(*task)` for each task, in order, from several processes on Linux.
 
-    Only a few tasks are drawn ahead of the results, so that both may be large.
+    Only a few tasks are read ahead of the results, so that both may be large.
 
     Args:
         function: must not touch the accelerator; nor torch, whose threads do not survive a fork.
         tasks: arguments of each call.
-        workers: processes; None takes one for each processor that this process may use.
+        workers: number of processes; None takes one per processor available to this process.
 
     Raises:
         ChildProcessError: if a process dies.
@@ -93,9 +93,9 @@ def in_order(
 
 @contextmanager
 def _interrupts_wait() -> Iterator[None]:
-    """Let what interrupts raise its error after a task is handed over, which may fork a worker.
+    """Make an interruption raise its error after a task is handed over, which may fork a worker.
 
-    Amid a fork Python prints and drops the error, and a worker that has just begun would end by it.
+    During a fork Python prints and drops the error, and it would end a worker that just started.
     """
     before = {number: signal.getsignal(number) for number in INTERRUPTS}
     before = {number: handler for number, handler in before.items() if callable(handler)}
@@ -122,7 +122,7 @@ def _follow_parent() -> None:
     """
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # and not the parent's handler, which may raise
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler, which may raise
 
     def wait() -> None:
         multiprocessing.parent_process().join()

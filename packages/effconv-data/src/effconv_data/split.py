@@ -69,12 +69,12 @@ def read_split(folder: str | Path, split: str, *, limit: int | None = None) -> S
 
 
 def shards_of(index: Index, split: str, *, check: bool = True) -> tuple[Shard, ...]:
-    """Give the shards of a split, after a look whether they are there.
+    """Return the shards of a split, after checking that they exist.
 
     Args:
         index: the set.
         split: one of its splits.
-        check: False leaves that look out.
+        check: False skips that check.
 
     Raises:
         ValueError: if the index names no such split.
@@ -97,7 +97,7 @@ def shards_of(index: Index, split: str, *, check: bool = True) -> tuple[Shard, .
 
 
 def first_shape(index: Index, shards: Sequence[Shard]) -> tuple[int, int, int]:
-    """Give the shape `(C, H, W)` that the index names, or else that of the first image.
+    """Return the shape `(C, H, W)` that the index names, or else that of the first image.
 
     Raises:
         ShardError: if the first 16 shards hold no image that can be read.
@@ -129,14 +129,14 @@ def decode_shards(
 
     Args:
         shards: the shards.
-        counts: how many samples of each; shards behind the last count are left out.
-        shape: `(C, H, W)` of every image.
+        counts: number of samples of each shard; shards after the last count are left out.
+        shape: `(C, H, W)` of all images.
         num_classes: labels run from 0 to one less.
         skip: go on behind what cannot be read.
 
     Returns:
-        Images `(N, C, H, W)` uint8, labels `(N,)` int64, and what is wrong with those that could
-        not be read, by their number; their pixels and labels are 0.
+        Images `(N, C, H, W)` uint8, labels `(N,)` int64, and the problems of those that could not
+            read, by index; their pixels and labels are 0.
 
     Raises:
         ShardError: unless `skip` is set, for the first sample that cannot be read.
@@ -168,11 +168,11 @@ def decode_shards(
 def split_statistics(
     shards: Sequence[Shard], shape: tuple[int, int, int], num_classes: int, *, skip: bool = False
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Give mean and standard deviation of the pixels of shards, one image a process in memory.
+    """Return mean and standard deviation of shards' pixels; memory holds one image per process.
 
     Args:
         shards: the shards.
-        shape: `(C, H, W)` of every image.
+        shape: `(C, H, W)` of all images.
         num_classes: labels run from 0 to one less.
         skip: leave out what cannot be read.
 
@@ -207,7 +207,7 @@ def _decode_shard(
 def _count_shard(
     shard: Shard, shape: tuple[int, int, int], num_classes: int
 ) -> tuple[np.ndarray, Problem | None]:
-    """Count the values of each channel `(C, 256)`, and give the first problem there is."""
+    """Count the values of each channel, `(C, 256)`; return the first problem too."""
     counts, problem = np.zeros((shape[0], 256), dtype=np.int64), None
     try:
         for sample in counted_samples(shard):

@@ -1,4 +1,4 @@
-"""A drawn set whose classes show at one scale: Gabor patches in white noise.
+"""A synthetic set whose classes are visible at one scale: Gabor patches in white noise.
 
 A single-channel image is white Gaussian noise and a few Gabor patches at random places with random
 phases. The class is the orientation of its patches. `scale` is the full width of a patch in
@@ -46,12 +46,12 @@ def synthetic(
     rank: int = 0,
     world_size: int = 1,
 ) -> Batches:
-    """Draw a set in which the orientation of patches `scale` pixels wide carries the class.
+    """Draw a set in which the orientation of patches `scale` pixels wide determines the class.
 
     Args:
         scale: full width of a patch in pixels, from 2 to `image_size`; a much smaller kernel misses
             signal, a larger one gains little.
-        split: `"train"` or `"test"`; the two are drawn apart.
+        split: `"train"` or `"test"`; the two are independent.
         samples: number of images, spread evenly over the classes.
         image_size: height and width of an image in pixels.
         num_classes: number of orientations, evenly spaced over 180 degrees.
@@ -59,9 +59,9 @@ def synthetic(
         contrast: signal amplitude of one patch over noise standard deviation behind the patch's
             matched filter; higher is easier.
         batch_size: samples in a batch of this rank.
-        seed: of the drawing and of the order of training.
-        device: where the images are kept and the batches are given.
-        rank: which part of each global batch this process gets, from 0.
+        seed: seed of the images and of the order of training.
+        device: device of the images and batches.
+        rank: index of the part of each global batch for this process, from 0.
         world_size: number of ranks.
 
     Returns:

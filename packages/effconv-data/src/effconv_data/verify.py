@@ -1,4 +1,4 @@
-"""Every sum and every image of a set, looked at."""
+"""Verification of all checksums and images of a set."""
 
 import io
 import json
@@ -23,14 +23,14 @@ MOST_PROBLEMS = 1000
 
 
 class SplitReport(NamedTuple):
-    """What is in a split."""
+    """The content and the problems of a split."""
 
     samples: int
     """Samples without a problem."""
     class_counts: tuple[int, ...]
-    """Of these, in label order."""
+    """Number of good samples per class, in label order."""
     image_shape: tuple[int, int, int] | None
-    """`(C, H, W)`; None where no image can be read."""
+    """`(C, H, W)`; None if no image can be read."""
     problems: list[Problem]
     """What is wrong, one for each sample or shard; of a shard's samples the first 1,000."""
 
@@ -38,12 +38,12 @@ class SplitReport(NamedTuple):
 def verify(
     folder: str | Path, *, on_shard: Callable[[str, int, int], None] | None = None
 ) -> dict[str, SplitReport]:
-    """Check the sum of every shard and decode every part of every sample of a set.
+    """Check the checksum of each shard and decode all parts of each sample of a set.
 
     Args:
         folder: the set's folder or its address.
-        on_shard: called after each shard with the split's name, how many of its shards are done,
-            and how many there are.
+        on_shard: called after each shard with the split's name, the number of its shards that are
+            done, and their total.
 
     Returns:
         A report for each split; nothing is raised for a damaged shard.
@@ -76,7 +76,7 @@ def verify(
 def _verify_shard(
     shard: Shard, shape: tuple[int, int, int], num_classes: int
 ) -> tuple[Counter[int], list[Problem]]:
-    """Give the number of good samples of each class and what is wrong with the others."""
+    """Return the number of good samples of each class, and the problems of the others."""
     counts: Counter[int] = Counter()
     problems: list[Problem] = []
     more = 0
@@ -100,7 +100,7 @@ def _verify_shard(
 
 
 LARGEST_ARRAYS = 1 << 28
-"""Bytes that an .npz may unpack to."""
+"""Largest unpacked size of an .npz, in bytes."""
 
 
 def _arrays(data: bytes) -> dict[str, np.ndarray]:
@@ -125,7 +125,7 @@ def _decode_other_parts(shard: Shard, sample: Sample) -> None:
         try:
             if decoder is not None:
                 decoder(data)
-        except Exception as error:  # each decoder raises kinds of its own
+        except Exception as error:  # each decoder raises its own types
             sentence = (
                 f"sample {sample.key} of shard {shard.url} has a .{part} that cannot be decoded "
                 f"({error}); write the shard anew"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from math import isqrt
 
-# PyTorch 2.6 reads an operator's schema from typing's Sequence alone.
+# PyTorch 2.6 reads an operator's schema only from typing's Sequence.
 from typing import Any, Literal, Sequence  # noqa: UP035
 
 import torch
@@ -43,24 +43,24 @@ def assemble_kernels(
         hidden: `(sum s_l^2, H)`, the states of `gru_unroll`, layer after layer.
         weight: `(sum c_out c_in, H)`, the maps of all layers, one below the other.
         bias: `(sum c_out c_in,)`.
-        soft_sizes: `(L,)`, v, each above 0, which is not checked, because that would wait for the
-            device: at 0 values and gradients are not finite.
+        soft_sizes: `(L,)`, v, each above 0; not checked, because that would wait for the device:
+            at 0 values and gradients are not finite.
         sizes: L kernel sizes s, from 1 to 256.
         channels: L pairs `(c_out, c_in)`; for a grouped convolution c_in is that of one group.
-        centre: where the mask is highest: `"paper"` is v / 2, as Eq. 6 has it; `"aligned"` is
+        centre: centre of the mask: `"paper"` is v / 2, as in Eq. 6; `"aligned"` is
             (s + 1) / 2, the middle of the kernel.
-        dtype: of the kernels; that of `hidden` when None. Sums are made in float32 or longer.
+        dtype: dtype of the kernels; None takes that of `hidden`. Sums are in float32 or wider.
         memory_format: `torch.contiguous_format` or `torch.channels_last`.
 
-    Under autocast arguments in bfloat16 and float16 are taken as float32.
+    Under autocast, bfloat16 and float16 arguments are converted to float32.
 
     Returns:
         L kernels `(c_out, c_in, s, s)` in that memory format, views of one buffer.
 
     Raises:
-        TypeError: if an argument is of the wrong kind.
+        TypeError: if an argument has the wrong type.
         ValueError: if shapes, dtypes, devices, counts or the centre do not fit together.
-        NotImplementedError: if a forward-mode derivative is asked for.
+        NotImplementedError: if a forward-mode derivative is requested.
 
     Examples:
         >>> kernels = assemble_kernels(

@@ -1,4 +1,4 @@
-"""Small tables of integers on the device, which the forms of the operators look up."""
+"""Small integer tables on the device, which the operators' implementations look up."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ _captured: dict[int, Tensor] = {}
 
 
 class Table(NamedTuple):
-    """Integers on a device and, on a GPU, the stream that copies them and when they are there."""
+    """Integers on a device and, on a GPU, the copying stream and the event of its completion."""
 
     values: Tensor
     stream: torch.cuda.Stream | None = None
@@ -34,13 +34,13 @@ def on_device(rows: list, device: torch.device) -> Table:
 
 
 def ready(table: Table) -> Tensor:
-    """Give a table's values to what the current stream does next."""
+    """Make a table's values available to the current stream and return them."""
     values, copying, copied = table
     if copying is None:
         return values
     if torch.cuda.is_current_stream_capturing():
-        # A graph holds the bare address, so the table stays for good. It is there: capturing
-        # begins with a synchronisation.
+        # A CUDA graph holds the raw address, so the table is kept for good. It is complete:
+        # capturing begins with a synchronisation.
         _captured[values.data_ptr()] = values
         return values
     stream = torch.cuda.current_stream(values.device)

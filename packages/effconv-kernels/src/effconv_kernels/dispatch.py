@@ -1,4 +1,4 @@
-"""Which form of an operator runs on which tensors."""
+"""Dispatch of operators to Triton or batched PyTorch."""
 
 from functools import cache
 from importlib import import_module
@@ -10,13 +10,13 @@ from torch import Tensor
 from effconv_kernels import eager
 
 STREAMED = 512
-"""The largest hidden size whose timesteps a Triton program runs in one launch. Above, reading the
-recurrent weights is all the cost, and one matrix product a timestep reads them as fast."""
+"""The largest hidden size at which a Triton program runs all timesteps in one launch. Above it,
+reading the recurrent weights dominates, and one matrix product per timestep is as fast."""
 
 
 @cache
 def _triton(operator: str, device: torch.device) -> ModuleType | None:
-    # The programs were written for NVIDIA's warps; AMD's GPUs answer to "cuda" too.
+    # The kernels were written for NVIDIA's warps; AMD's GPUs are "cuda" devices too.
     if torch.version.hip is not None or torch.cuda.get_device_capability(device) < (7, 0):
         return None
     try:
@@ -26,11 +26,11 @@ def _triton(operator: str, device: torch.device) -> ModuleType | None:
 
 
 def form_of(operator: str, tensor: Tensor, hidden_size: int) -> ModuleType:
-    """Give the module whose functions run an operator: Triton's, or batched PyTorch.
+    """Return the module that implements an operator: Triton's, or batched PyTorch.
 
     Args:
         operator: `"gru"` or `"assemble"`.
-        tensor: one of the operator's arguments; float64 and CPU tensors take PyTorch.
+        tensor: one of the operator's arguments; float64 and CPU tensors use PyTorch.
         hidden_size: H.
     """
     fits = tensor.is_cuda and tensor.dtype in (torch.float32, torch.bfloat16, torch.float16)

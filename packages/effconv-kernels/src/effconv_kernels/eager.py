@@ -13,7 +13,7 @@ from effconv_kernels.mask import gaussian, middle_of
 
 
 def _long(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Give contiguous tensors in float32 or longer, which sums are made in."""
+    """Return contiguous tensors in float32 or wider, as used for sums."""
     return tuple(
         tensor.to(torch.promote_types(tensor.dtype, torch.float32)).contiguous()
         for tensor in tensors
@@ -21,26 +21,26 @@ def _long(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 class _Ragged(NamedTuple):
-    """Where layers and timesteps are in padded tables, whose layers are sorted by length."""
+    """Indices of layers and timesteps in padded tables, whose layers are sorted by length."""
 
     order: Table
     """`(L,)`: the layers from the longest to the shortest."""
     rank: Table
-    """`(L,)`: where each layer is in that order."""
+    """`(L,)`: the rank of each layer in that order."""
     by_step: Table
-    """`(sum T,)`: where each state is in a `(T, L)` table."""
+    """`(sum T,)`: the index of each state in a `(T, L)` table."""
     by_layer: Table
-    """`(sum T,)`: where each state is in an `(L, T)` table."""
+    """`(sum T,)`: the index of each state in an `(L, T)` table."""
     active: list[int]
-    """`T`: how many layers still run at each timestep."""
+    """`T` numbers: layers that still run at each timestep."""
     is_sorted: bool
 
     def sort(self, rows: Tensor) -> Tensor:
-        """Sort layers; weights that are so already are not copied."""
+        """Sort layers; sorted weights are not copied."""
         return rows if self.is_sorted else rows[ready(self.order)]
 
     def unsort(self, rows: Tensor) -> Tensor:
-        """Give sorted layers in their own order."""
+        """Restore the original order of sorted layers."""
         return rows if self.is_sorted else rows[ready(self.rank)]
 
 
@@ -66,7 +66,7 @@ def _ragged(steps: tuple[int, ...], device: torch.device) -> _Ragged:
 def gru_unroll(
     input_gates: Tensor, weight_hh: Tensor, bias_hh: Tensor, steps: Sequence[int]
 ) -> Tensor:
-    """Run all GRUs in one loop over timesteps; layers that have ended drop out of the batch."""
+    """Run all GRUs in one loop over timesteps; finished layers drop out of the batch."""
     layers, _, H = weight_hh.shape
     dtype = weight_hh.dtype
     ragged = _ragged(tuple(steps), weight_hh.device)
@@ -100,7 +100,7 @@ def gru_unroll_backward(
     bias_hh: Tensor,
     steps: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the gradients of `input_gates`, `weight_hh` and `bias_hh`.
+    """Return the gradients of `input_gates`, `weight_hh` and `bias_hh`.
 
     The gates of all timesteps are recomputed from the saved states in one product, and the
     weight gradient is one product at the end; the loop only carries dL/dh from step to step.
@@ -175,7 +175,7 @@ def _taps(sizes: Sequence[int], soft_sizes: Tensor, centre: str) -> tuple[Tensor
 
 
 def _slices(sizes: Sequence[int], counts: Sequence[int]) -> list[tuple[slice, slice, slice]]:
-    """Rows of the hidden states, rows of the map and stretch of the buffer of each layer."""
+    """Slices of the hidden states, the map's rows and the buffer for each layer."""
 
     def spans(lengths: list[int]) -> list[slice]:
         ends = list(accumulate(lengths))
@@ -198,9 +198,9 @@ def assemble_kernels(
     last: bool,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Write all masked kernels into one buffer; the mask is folded into the hidden states.
+    """Compute all masked kernels in one buffer; the mask is folded into the hidden states.
 
-    Folding it in before the product means that unmasked kernels are never in memory.
+    Because it is folded in before the product, unmasked kernels are never stored.
     """
     hidden, weight, bias, soft_sizes = _long(hidden, weight, bias, soft_sizes)
     _, mask, _ = _taps(sizes, soft_sizes, centre)
@@ -219,7 +219,7 @@ def assemble_kernels(
 def _swap_taps_and_channels(
     buffer: Tensor, slices: list, inner: Sequence[int], *, out_of_last: bool
 ) -> Tensor:
-    """Turn each layer's `(c_out, c_in, s * s)` into `(c_out, s * s, c_in)`, or back."""
+    """Transpose each layer's `(c_out, c_in, s * s)` to `(c_out, s * s, c_in)`, or back."""
     swapped = torch.empty_like(buffer)
     for (taps, rows, span), c_in in zip(slices, inner, strict=True):
         tap_count, c_out = taps.stop - taps.start, (rows.stop - rows.start) // c_in
@@ -241,7 +241,7 @@ def assemble_kernels_backward(
     centre: str,
     last: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Give the gradients of `hidden`, `weight`, `bias` and `soft_sizes`."""
+    """Return the gradients of `hidden`, `weight`, `bias` and `soft_sizes`."""
     dtype = hidden.dtype
     hidden, weight, bias, soft_sizes = _long(hidden, weight, bias, soft_sizes)
     grad = grad.to(hidden.dtype)

@@ -1,6 +1,6 @@
 """`gru_unroll`: many small GRUs on constant inputs, all layers and timesteps in one call."""
 
-# PyTorch 2.6 reads an operator's schema from typing's Sequence alone.
+# PyTorch 2.6 reads an operator's schema only from typing's Sequence.
 from typing import Any, Sequence  # noqa: UP035
 
 import torch
@@ -16,7 +16,7 @@ def gru_unroll(
 ) -> Tensor:
     """Unroll L independent GRUs, each on one constant input from a zero state (EffConv Eq. 5).
 
-    This is the GRU of `torch.nn.GRU`: gates stand in the order r, z, n, and the reset gate
+    This is the GRU of `torch.nn.GRU`: the gate order is r, z, n, and the reset gate
     multiplies the recurrent half of the candidate after its bias.
 
     Args:
@@ -26,15 +26,15 @@ def gru_unroll(
         steps: L timestep counts T_l, from 1 to 65,536. A tensor on a GPU costs one
             synchronisation.
 
-    Under autocast arguments in bfloat16 and float16 are taken as float32.
+    Under autocast, bfloat16 and float16 arguments are converted to float32.
 
     Returns:
-        `(sum T_l, H)`: the state after every timestep, layer after layer.
+        `(sum T_l, H)`: the state after each timestep, layer after layer.
 
     Raises:
-        TypeError: if an argument is of the wrong kind.
+        TypeError: if an argument has the wrong type.
         ValueError: if shapes, dtypes, devices or counts do not fit together.
-        NotImplementedError: if a forward-mode derivative is asked for.
+        NotImplementedError: if a forward-mode derivative is requested.
 
     Examples:
         >>> gates, weight, bias = torch.zeros(2, 12), torch.zeros(2, 12, 4), torch.zeros(2, 12)

@@ -1,4 +1,4 @@
-"""What each operator means, slow and plain: the oracle of the tests.
+"""Reference implementations of the operators, slow and plain: the oracle of the tests.
 
 Everything here is ordinary differentiable PyTorch, one layer, one timestep, one tap at a time.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 def gru_unroll_reference(
     input_gates: Tensor, weight_hh: Tensor, bias_hh: Tensor, steps: Sequence[int]
 ) -> Tensor:
-    """Run every GRU on its constant input, one layer and one timestep at a time.
+    """Run each GRU on its constant input, one layer and one timestep at a time.
 
     Arguments, result and gate order are those of `effconv_kernels.gru_unroll`.
     """
@@ -31,7 +31,7 @@ def gru_unroll_reference(
 
 
 def mask_reference(soft_size: Tensor, size: int, centre: str) -> Tensor:
-    """Write out EffConv Eq. 6 tap by tap, as a `(size, size)` tensor."""
+    """Compute EffConv Eq. 6 tap by tap, as a `(size, size)` tensor."""
     middle = soft_size / 2 if centre == "paper" else (size + 1) / 2
     rows = []
     for i in range(1, size + 1):
@@ -52,7 +52,7 @@ def assemble_kernels_reference(
     channels: Sequence[tuple[int, int]],
     centre: str = "paper",
 ) -> list[Tensor]:
-    """Map, shape and mask every layer's hidden states, one tap at a time (EffConv Eq. 5 to 7).
+    """Map, reshape and mask each layer's hidden states, one tap at a time (EffConv Eq. 5 to 7).
 
     Arguments and result are those of `effconv_kernels.assemble_kernels`.
     """

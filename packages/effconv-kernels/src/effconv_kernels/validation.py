@@ -1,4 +1,4 @@
-"""Argument checks that both operators share; each raises one sentence."""
+"""Argument checks that both operators share; each raises one message."""
 
 import operator as operators
 from collections.abc import Iterable
@@ -12,16 +12,16 @@ LIMIT = 65_536  # timesteps of a layer: a kernel of 256 x 256
 
 
 def uncast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Give the arguments as float32 under autocast, which makes some of them short and not others.
+    """Return the tensors as float32 under autocast, which casts only some of them.
 
-    Anything else is left to the checks.
+    Dtypes other than bfloat16 and float16 are left to the checks.
     """
     short = (torch.bfloat16, torch.float16)
     return tuple(
         tensor.float()
         if isinstance(tensor, Tensor)
         and tensor.dtype in short
-        and tensor.device.type != "meta"  # which PyTorch cannot ask about autocast
+        and tensor.device.type != "meta"  # which PyTorch cannot query about autocast
         and torch.is_autocast_enabled(tensor.device.type)
         else tensor
         for tensor in tensors
@@ -57,12 +57,12 @@ def check_tensors(operator: str, tensors: dict[str, tuple[Tensor, str]]) -> None
 
 
 def _has_tangent(tensor: Tensor) -> bool:
-    # Without a question PyTorch would drop the tangent of a custom operator, and give zero.
+    # Otherwise PyTorch would silently drop the tangent of a custom operator.
     return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def check_dtype(operator: str, subject: str, dtype: torch.dtype) -> None:
-    """Check that a dtype is one that the operators have."""
+    """Check that the operators support a dtype."""
     if dtype not in DTYPES:
         raise ValueError(
             f"{operator}: {subject} {dtype!r}; it must be a floating-point dtype of 16 bits or "
@@ -73,7 +73,7 @@ def check_dtype(operator: str, subject: str, dtype: torch.dtype) -> None:
 def check_shape(
     operator: str, name: str, tensor: Tensor, shape: str, expected: tuple[int, ...]
 ) -> None:
-    """Check that a tensor has exactly the expected shape, which `shape` spells in letters."""
+    """Check that a tensor has the expected shape, which `shape` spells in letters."""
     if tuple(tensor.shape) != expected:
         raise ValueError(
             f"{operator}: {name} has shape {tuple(tensor.shape)}; it must be {shape}, which by the "
@@ -84,7 +84,7 @@ def check_shape(
 def counts_of(
     operator: str, name: str, counts: Iterable[int] | Tensor, layers: int, limit: int | None = None
 ) -> list[int]:
-    """Give one integer for each layer as a list, of at least 1 and at most a limit."""
+    """Return one integer for each layer as a list, from 1 to `limit`."""
     if isinstance(counts, Tensor):
         whole = not (
             counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool
@@ -125,8 +125,8 @@ def counts_of(
 
 
 def _integer(operator: str, name: str, count: object) -> int:
-    # torch.compile traces an int without knowing its value, and nothing can be asked of that but
-    # whether it is one; NumPy's integers are none, but become one.
+    # torch.compile traces an int without its value, which can only be checked for its type;
+    # NumPy's integers are not int, but are converted.
     if isinstance(count, int) and not isinstance(count, bool):
         return count
     if isinstance(count, bool) or not hasattr(count, "__index__"):

@@ -1,4 +1,4 @@
-"""`torch.vmap` of the operators: a batch of calls is one call with more layers."""
+"""`torch.vmap` of the operators: a batch of calls becomes one call with more layers."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def folded(tensors: Sequence[Tensor], dims: Sequence[int | None], batch: int) -> list[Tensor]:
-    """Put the batch, which is dimension `dims` of each or not there (None), in front of the layers.
+    """Move each argument's batch dimension (`dims`, None if absent) in front, merged with layers.
 
-    The first dimension of every argument counts layers, or what layers have one after another.
+    The first dimension of each argument counts layers, or rows of consecutive layers.
 
     Raises:
         ValueError: if the batch is empty.

@@ -2,10 +2,10 @@
 
 
 def check_positive(what: str, value: int) -> int:
-    """Give back an integer of at least 1.
+    """Check that a value is an integer of at least 1, and return it.
 
     Raises:
-        TypeError: if the value is no integer; the sentence calls it `what`.
+        TypeError: if the value is not an integer; the message calls it `what`.
         ValueError: if it is below 1.
     """
     if isinstance(value, bool) or not isinstance(value, int):

@@ -1,4 +1,4 @@
-"""How much of the image each layer of a network of learned sizes sees, whatever the method."""
+"""Effective kernel sizes in pixels of the image, for networks of any method."""
 
 from collections.abc import Iterator
 
@@ -12,15 +12,15 @@ __all__ = ["effective_sizes"]
 
 
 def effective_sizes(model: nn.Module) -> dict[str, float | tuple[int, ...]]:
-    """Give the size of each layer's kernel in pixels, as the layer has it now.
+    """Return the current size of each layer's kernel in pixels, by layer name.
 
-    Of a FlexConv it is the size of the cropped kernel in pixels of the layer's input: one number
-    where all axes have the same, and else a tuple, as in the plans of effconv-core. In a
+    For a FlexConv it is the size of the cropped kernel in pixels of the layer's input: one number
+    if all axes are equal, and else a tuple, as in the plans of effconv-core. In a
     multi-resolution network a kernel of size k sees k * 2**r pixels of the image at resolution r;
-    of a mixture it is the mean of these sizes, weighted by alpha.
+    for a mixture it is the mean of these sizes, weighted by alpha.
 
     Args:
-        model: one with FlexConv layers, a `MultiResolutionNet`, or a plain CNN of `pooled_cnn` or
+        model: a model with FlexConv layers, a `MultiResolutionNet`, or a CNN of `pooled_cnn` or
             `one_resolution`.
 
     Raises:
@@ -47,7 +47,7 @@ def effective_sizes(model: nn.Module) -> dict[str, float | tuple[int, ...]]:
 
 
 def _scales(layers: nn.ModuleList | nn.Sequential) -> Iterator[float]:
-    """Give the pixels of the image that a pixel of each layer is wide, on average."""
+    """Yield for each layer the mean width of its pixels, in pixels of the image."""
     scale = 1.0
     for layer in layers:
         if isinstance(layer, MultiResolution):

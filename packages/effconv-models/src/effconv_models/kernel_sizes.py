@@ -1,4 +1,4 @@
-"""What a model takes as `kernel_sizes`, and what it gives back."""
+"""The `kernel_sizes` argument of models, and its inverse."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ DEFAULT_SIZE = 3
 def stage_sizes(
     kernel_sizes: KernelSizes, *, stages: int, blocks: int
 ) -> list[list[tuple[int, int]]]:
-    """Give the kernel sizes of `conv1` and `conv2` of each block, stage by stage.
+    """Return the kernel sizes of `conv1` and `conv2` of each block, stage by stage.
 
     Args:
         kernel_sizes: one size for all, one per convolution in forward order, or layer name to
-            size, where a layer left out has size 3.
-        stages: how many stages the model has, named `layer1`, `layer2` and so on.
-        blocks: how many blocks each stage has, named `0`, `1` and so on.
+            size; layers left out have size 3.
+        stages: number of stages of the model, named `layer1`, `layer2` and so on.
+        blocks: number of blocks per stage, named `0`, `1` and so on.
 
     Raises:
-        TypeError: if `kernel_sizes` is of another kind or a size is no integer.
+        TypeError: if `kernel_sizes` has the wrong type or a size is not an integer.
         ValueError: if a size is below 1, a layer is unknown, or the number of sizes is wrong.
     """
     names = [
@@ -39,7 +39,7 @@ def stage_sizes(
 
 
 def sizes_by_name(kernel_sizes: KernelSizes, names: list[str]) -> dict[str, int]:
-    """Give the kernel size of each of the named layers; refuses what `stage_sizes` refuses."""
+    """Return the kernel size of each of the named layers; raises as `stage_sizes` does."""
     given = _given_sizes(kernel_sizes, names)
     return {
         name: check_positive(f"kernel size of layer {name!r}", size) for name, size in given.items()
@@ -72,10 +72,10 @@ def _given_sizes(kernel_sizes: KernelSizes, names: list[str]) -> dict[str, int]:
 
 
 def block_kernel_sizes(model: nn.Module) -> dict[str, int]:
-    """Give the kernel sizes of the convolutions inside blocks, in forward order.
+    """Return the kernel sizes of the convolutions inside blocks, in forward order.
 
-    These are the layers that `kernel_sizes` of `create_model` is about, named as in
-    `model.named_modules()`; what is returned can be passed there.
+    These are the layers that `kernel_sizes` of `create_model` sets, named as in
+    `model.named_modules()`; the result can be passed there.
 
     Args:
         model: one of this package's models; the sizes are read from its layers.
@@ -89,7 +89,7 @@ def block_kernel_sizes(model: nn.Module) -> dict[str, int]:
         [('layer3.1.conv2', 3), ('layer3.2.conv1', 6), ('layer3.2.conv2', 3)]
     """
     sizes = {
-        # A layer with a padding module of its own holds its convolution last.
+        # A layer with its own padding module holds its convolution last.
         name: list(layer.modules())[-1].kernel_size[0]
         for name, layer in model.named_modules()
         if re.fullmatch(r"layer\d+\.\d+\.conv[12]|layers\.\d+\.block\.conv", name)

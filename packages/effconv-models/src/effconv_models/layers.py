@@ -17,10 +17,10 @@ def same_conv(
     groups: int = 1,
     generator: torch.Generator | None = None,
 ) -> nn.Conv2d | nn.Sequential:
-    """Make a convolution whose output size does not depend on its kernel size.
+    """Build a convolution whose output size does not depend on its kernel size.
 
     `(B, c_in, H, W)` becomes `(B, c_out, ceil(H / stride), ceil(W / stride))`. The image is padded
-    with (s - 1) // 2 zeros before and s // 2 after. There is no bias. Kernels start with the
+    with (s - 1) // 2 zeros before and s // 2 after. There is no bias. Initial kernels are the
     fan-out normal values of He et al. (2015, https://arxiv.org/abs/1502.01852).
 
     Args:
@@ -28,17 +28,17 @@ def same_conv(
         c_out: channels of the output.
         kernel_size: height and width s of the kernel.
         stride: step of the window.
-        groups: parts of the channels that do not see each other; each part's kernels start with
-            the values for its own number of outputs.
-        generator: source of the initial values, on the layer's device; the global one when None.
+        groups: groups of channels; the initial kernels of each are scaled for its own number of
+            outputs.
+        generator: source of the initial values, on the layer's device; None uses the global one.
 
     Returns:
         One `nn.Conv2d`; for an even size with a stride, which `nn.Conv2d` cannot pad, an
         `nn.Sequential` of `nn.ZeroPad2d` and `nn.Conv2d`, whose weight is named `1.weight`.
 
     Raises:
-        TypeError: if a number is no integer.
-        ValueError: if a number is below 1, or the channels are no multiples of the groups.
+        TypeError: if a number is not an integer.
+        ValueError: if a number is below 1, or the channels are not multiples of the groups.
 
     Examples:
         >>> same_conv(3, 8, 4, stride=2)(torch.zeros(1, 3, 15, 15)).shape
@@ -73,14 +73,14 @@ def same_conv(
     )
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu", generator=generator)
     if groups > 1:
-        # torch counts the outputs of all groups, of which an input reaches those of one.
+        # torch counts the outputs of all groups, but an input feeds only those of its own group.
         with torch.no_grad():
             conv.weight.mul_(groups**0.5)
     return conv if padder is None else nn.Sequential(padder, conv)
 
 
 def linear(features: int, num_classes: int, *, generator: torch.Generator | None) -> nn.Linear:
-    """Make a classifier of `(B, features)` with the values that `nn.Linear` starts from."""
+    """Build a classifier of `(B, features)` with the initial values of `nn.Linear`."""
     classifier = nn.utils.skip_init(
         nn.Linear, features, num_classes, device=torch.get_default_device()
     )
@@ -99,10 +99,10 @@ def make_stage(
     """Chain blocks, of which the first changes the channels and takes the stride.
 
     Args:
-        block: makes a block from its input channels, output channels, stride and kernel sizes.
+        block: builds a block from its input channels, output channels, stride and kernel sizes.
         c_in: channels of the stage's input.
         c_out: channels of its output.
-        stride: of its first block; the others have 1.
+        stride: stride of its first block; the others have 1.
         sizes: kernel sizes of the two convolutions of each block.
     """
     first, *others = sizes

@@ -12,7 +12,7 @@ from effconv_models.kernel_sizes import KernelSizes
 
 
 class ModelOptions(TypedDict, total=False):
-    """What every registered function takes, by keyword; see `create_model`."""
+    """Keyword arguments of all registered functions; see `create_model`."""
 
     num_classes: int
     in_channels: int
@@ -26,7 +26,7 @@ _models: dict[str, Callable[..., nn.Module]] = {}
 
 
 def register_model(function: ModelFunction) -> ModelFunction:
-    """Make a model known to `create_model` under the function's own name.
+    """Register a model for `create_model` under the function's own name.
 
     Args:
         function: takes `num_classes`, `in_channels`, `kernel_sizes` and `generator` by keyword.
@@ -45,7 +45,7 @@ def register_model(function: ModelFunction) -> ModelFunction:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Give the names of the registered models that match a pattern with `*`, `?` and `[...]`.
+    """Return the names of the registered models that match a pattern with `*`, `?` and `[...]`.
 
     Examples:
         >>> list_models("wide_resnet28*")
@@ -62,20 +62,20 @@ def create_model(
     kernel_sizes: KernelSizes = 3,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
-    """Make a model by name; it maps images `(B, in_channels, H, W)` to logits `(B, num_classes)`.
+    """Build a model by name; it maps images `(B, in_channels, H, W)` to logits `(B, num_classes)`.
 
     Args:
         name: one of `list_models()`.
-        num_classes: how many logits there are.
+        num_classes: number of logits.
         in_channels: channels of the images.
-        kernel_sizes: of the convolutions inside blocks, 3x3 in the published networks; the first
-            convolution and 1x1 shortcuts keep theirs. One int for all, a sequence of one int for
-            each in forward order, or a mapping of layer name to int in which a layer left out
-            has size 3. `block_kernel_sizes(model)` lists the layers.
-        generator: source of the initial values, on the model's device; the global one when None.
+        kernel_sizes: sizes of the convolutions inside blocks, 3x3 in the published networks; the
+            first convolution and 1x1 shortcuts keep theirs. One int for all, a sequence of one int
+            for each in forward order, or a mapping of layer name to int, where a missing layer has
+            size 3. `block_kernel_sizes(model)` lists the layers.
+        generator: source of the initial values, on the model's device; None uses the global one.
 
     Raises:
-        TypeError: if an argument is of another kind.
+        TypeError: if an argument has the wrong type.
         ValueError: if the name is unknown or a number is not allowed.
 
     Examples:

@@ -41,15 +41,15 @@ Shortcut = Callable[[int, int, int, torch.Generator | None], nn.Module]
 def zero_padded_shortcut(
     c_in: int, c_out: int, stride: int, generator: torch.Generator | None
 ) -> nn.Module:
-    """Take every stride-th pixel and append channels of zeros (option A); no parameters."""
-    # On `(B, C, H, W)` the third dimension that ZeroPad3d pads is that of the channels.
+    """Build the shortcut of option A: strided pixels, zero channels appended; no parameters."""
+    # On `(B, C, H, W)` the third dimension that ZeroPad3d pads is the channels.
     return nn.Sequential(nn.AvgPool2d(1, stride), nn.ZeroPad3d((0, 0, 0, 0, 0, c_out - c_in)))
 
 
 def projection_shortcut(
     c_in: int, c_out: int, stride: int, generator: torch.Generator | None
 ) -> nn.Module:
-    """Convolve with a 1x1 kernel and normalise (option B)."""
+    """Build the shortcut of option B: a 1x1 convolution and batch norm."""
     return nn.Sequential(
         same_conv(c_in, c_out, 1, stride, generator=generator), nn.BatchNorm2d(c_out)
     )
@@ -61,10 +61,10 @@ class BasicBlock(nn.Module):
     Args:
         c_in: channels of the input.
         c_out: channels of the output.
-        stride: of the first convolution and the shortcut.
+        stride: stride of the first convolution and the shortcut.
         sizes: kernel sizes of the two convolutions.
-        shortcut: makes the shortcut where the block changes the shape.
-        generator: source of the initial values; the global one when None.
+        shortcut: builds the shortcut if the block changes the shape.
+        generator: source of the initial values; None uses the global one.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class CifarResNet(nn.Module):
 
     Args:
         depth: number of weighted layers, 6n + 2.
-        num_classes: how many logits there are.
+        num_classes: number of logits.
         in_channels: channels of the images.
         kernel_sizes: of the 6n convolutions inside blocks, see `create_model`.
-        generator: source of the initial values, on the model's device; the global one when None.
+        generator: source of the initial values, on the model's device; None uses the global one.
 
     Raises:
-        TypeError: if an argument is of another kind.
+        TypeError: if an argument has the wrong type.
         ValueError: if a number is not allowed.
     """
 
@@ -138,7 +138,7 @@ class CifarResNet(nn.Module):
         self.fc = linear(64, num_classes, generator=generator)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits."""
+        """Return the logits."""
         features = self.relu(self.bn1(self.conv1(images)))
         features = self.layer3(self.layer2(self.layer1(features)))
         return self.fc(self.avgpool(features).flatten(1))
@@ -148,16 +148,16 @@ class ResNet18(nn.Module):
     """ResNet-18 for ImageNet, `(B, in_channels, H, W)` to logits `(B, num_classes)`.
 
     Four stages of 64 to 512 channels with 1x1 projections as shortcuts (He et al., Table 1). With
-    every kernel size at 3, weights fit those of torchvision's `resnet18` by name.
+    all kernel sizes at 3, weights match those of torchvision's `resnet18` by name.
 
     Args:
-        num_classes: how many logits there are.
+        num_classes: number of logits.
         in_channels: channels of the images.
         kernel_sizes: of the 16 convolutions inside blocks, see `create_model`.
-        generator: source of the initial values, on the model's device; the global one when None.
+        generator: source of the initial values, on the model's device; None uses the global one.
 
     Raises:
-        TypeError: if an argument is of another kind.
+        TypeError: if an argument has the wrong type.
         ValueError: if a number is not allowed.
     """
 
@@ -186,7 +186,7 @@ class ResNet18(nn.Module):
         self.fc = linear(512, num_classes, generator=generator)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits."""
+        """Return the logits."""
         features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         features = self.layer4(self.layer3(self.layer2(self.layer1(features))))
         return self.fc(self.avgpool(features).flatten(1))

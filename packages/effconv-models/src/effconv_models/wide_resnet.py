@@ -37,9 +37,9 @@ class PreActivationBlock(nn.Module):
     Args:
         c_in: channels of the input.
         c_out: channels of the output.
-        stride: of the first convolution and the shortcut.
+        stride: stride of the first convolution and the shortcut.
         sizes: kernel sizes of the two convolutions.
-        generator: source of the initial values; the global one when None.
+        generator: source of the initial values; None uses the global one.
     """
 
     def __init__(
@@ -76,15 +76,15 @@ class WideResNet(nn.Module):
 
     Args:
         depth: 6n + 4 convolutions: the first, 6n inside blocks and three projections; at width 1
-            the first stage needs none, but the paper counts it all the same.
+            the first stage needs none, but the paper counts it anyway.
         width: factor on the channels of the stages.
-        num_classes: how many logits there are.
+        num_classes: number of logits.
         in_channels: channels of the images.
         kernel_sizes: of the 6n convolutions inside blocks, see `create_model`.
-        generator: source of the initial values, on the model's device; the global one when None.
+        generator: source of the initial values, on the model's device; None uses the global one.
 
     Raises:
-        TypeError: if an argument is of another kind.
+        TypeError: if an argument has the wrong type.
         ValueError: if a number is not allowed.
     """
 
@@ -116,7 +116,7 @@ class WideResNet(nn.Module):
         self.fc = linear(64 * width, num_classes, generator=generator)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits."""
+        """Return the logits."""
         features = self.layer3(self.layer2(self.layer1(self.conv1(images))))
         features = self.relu(self.bn(features))
         return self.fc(self.avgpool(features).flatten(1))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
-EXTRA = ("tyro", "rich", "matplotlib", "jinja2")  # what it imports of the extra
+EXTRA = ("tyro", "rich", "matplotlib", "jinja2")  # packages of the extra that it imports
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What the command `effconv` does with its first word."""
+"""Dispatch of the subcommands of `effconv`."""
 
 import importlib
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ USAGE = """usage: effconv COMMAND ... [--help]
   data        prepare, show, verify: image sets (the command of effconv-data).
   completion  Print the completion script of a shell: bash or zsh.
 
-effconv COMMAND --help tells more; effconv --version tells which this is.
+effconv COMMAND --help says more; effconv --version prints the version.
 
 exit status:
   0    done
   1    an error that nobody has foreseen, with a traceback (of data verify: the
        set is not right)
   2    refused, with one sentence that says why and what to do
-  3    the loss was not finite; the sentence says where that began
+  3    the loss was not finite; the message says where that began
   130  stopped by Ctrl-C, 143 by SIGTERM, and 129 when its terminal was closed:
        the same command goes on with a search, a training or a preparation"""
 
@@ -39,7 +39,7 @@ COMMANDS = {
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line and give the exit status, see `USAGE`."""
+    """Run the command line; return the exit status, see `USAGE`."""
     make_outputs_total()
     name, *rest = arguments or ["--help"]
     if name in ("--help", "-h"):

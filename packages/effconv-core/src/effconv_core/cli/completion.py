@@ -1,4 +1,4 @@
-"""The command `effconv completion`: what lets a shell complete the words of `effconv`."""
+"""The command `effconv completion`: shell completion for `effconv`."""
 
 import contextlib
 import importlib
@@ -15,7 +15,7 @@ from effconv_core.io.console import parsed
 from effconv_core.io.terminal import write_output
 
 FILES = """
-# Where nothing of the command fits, names of files.
+# File names where nothing else matches.
 _effconv_or_files() {
   _tyro_effconv "$@"
   if [ -z "${COMPREPLY[*]}" ]; then
@@ -30,16 +30,16 @@ complete -F _effconv_or_files effconv"""
 class Completion:
     """Print the completion script of a shell.
 
-    Keep that of bash in ~/.local/share/bash-completion/completions/effconv
+    Save that of bash as ~/.local/share/bash-completion/completions/effconv
 
-    Keep that of zsh as _effconv in a folder of $fpath.
+    Save that of zsh as _effconv in a folder of $fpath.
     """
 
     shell: tyro.conf.Positional[Literal["bash", "zsh"]]
 
 
 def completion_command(arguments: Sequence[str]) -> int:
-    """Print the script of a shell; give the exit status."""
+    """Print the completion script of a shell; return the exit status."""
     shell = parsed(Completion, arguments, prog="effconv completion").shell
     script = io.StringIO()
     # tyro prints the script and exits.
@@ -50,7 +50,7 @@ def completion_command(arguments: Sequence[str]) -> int:
             prog="effconv",
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-    # A sentence of help that goes over two lines would be two words that the shell offers.
+    # Help of two lines would otherwise become two words that the shell offers.
     lines = [
         line.replace("\\n", " ") if line.startswith("COMPLETION_SPEC") else line
         for line in script.getvalue().splitlines(keepends=True)
@@ -60,7 +60,7 @@ def completion_command(arguments: Sequence[str]) -> int:
 
 
 def words() -> Any:
-    """Give all commands as one type, from which tyro knows what may follow what."""
+    """Return all commands as one type, from which tyro derives the completions."""
     searching = search_train.Search(**search_train.search_defaults("default"))
     training = search_train.Train(**search_train.train_defaults("default"))
     commands = [
@@ -78,6 +78,6 @@ def words() -> Any:
 
 
 def _group(name: str, commands: Any) -> Any:
-    """Give a command whose next word chooses one of several."""
+    """Return the type of a command with subcommands."""
     field = Annotated[commands, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes]
     return Annotated[make_dataclass(name, [("command", field)]), tyro.conf.subcommand(name)]

@@ -1,4 +1,4 @@
-"""How a command begins, and ends: with a sentence and a status, whatever ends it."""
+"""Run a command-line entry point; turn errors and signals into one message and an exit status."""
 
 import contextlib
 import errno
@@ -26,8 +26,8 @@ OURS = ("effconv_core", "effconv_data", "effconv_kernels", "effconv_models", "to
 
 LONGEST = 3000  # characters of a sentence that are shown
 
-# Exit statuses, beside 0; 1 is an error that nobody has foreseen, with a traceback, and 128 and a
-# signal's number is that signal.
+# Exit statuses, besides 0; 1 is an unexpected error, with a traceback, and 128 plus a signal's
+# number is that signal.
 REFUSED = 2
 DIVERGED = 3
 
@@ -46,7 +46,10 @@ class StoppedError(KeyboardInterrupt):
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that is not there."""
+    """Check that a device exists.
+
+    Raises:
+        ValueError: if PyTorch does not know it, or sees no such GPU."""
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
@@ -77,7 +80,7 @@ def run_command(name: str, function: Callable[[], int | None]) -> int:
         function: gives the exit status, None for 0.
     """
     make_outputs_total()
-    # Torch says so once for every even size: true, and no concern of who runs a command.
+    # Torch warns once for each even size, which does not matter to the user of a command.
     warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
     immune = CLOSED is not None and signal.getsignal(CLOSED) is signal.SIG_IGN
     numbers = [number for number in ENDS if not (number == CLOSED and immune)]
@@ -121,7 +124,7 @@ def _stop_before(error: BaseException) -> StoppedError | None:
 
 
 def os_sentence(error: OSError) -> str:
-    """Say what the system refused, and what can be done."""
+    """Return a message with what the system refused and a remedy."""
     if error.errno == errno.EPIPE:
         return "what it writes to was closed; the same command goes on from the last checkpoint"
     remedy = (ROOM | RIGHTS).get(error.errno)
@@ -134,7 +137,7 @@ def os_sentence(error: OSError) -> str:
 
 
 def _raised_by(error: Exception) -> str:
-    """Name the line of a user's own code, such as a model's, that an error came through."""
+    """Return the line of the user's own code, such as a model's, that an error came through."""
     places = sysconfig.get_paths()
     installed = places["purelib"], places["platlib"], places["stdlib"]
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
@@ -146,7 +149,7 @@ def _raised_by(error: Exception) -> str:
 
 
 def _in_thread(what: threading.ExceptHookArgs) -> None:
-    # TensorBoard's thread hands on what the system refuses it, so it is told once, by a sentence.
+    # TensorBoard's thread passes on its OSError, so it is reported once, as one message.
     if not isinstance(what.exc_value, OSError):
         threading.__excepthook__(what)
 

@@ -1,7 +1,7 @@
-"""A whole run in a folder: search, training from scratch, test and report.
+"""Pipeline of a run in a folder: search, training from scratch, test and report.
 
-What was done when a run was interrupted is not done again: search and training go on from their
-last checkpoint, and all else is made anew from them.
+An interrupted run does not repeat finished work: search and training resume from their last
+checkpoint, and everything else is derived from them again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,38 +42,38 @@ LockFactory = Callable[[Path], AbstractContextManager[Any]]
 
 
 def option(type_: Any, **options: Any) -> Any:
-    """Give the type of an option whose sentence says what its default is, where that matters."""
+    """Annotate an option so that its help does not repeat the default."""
     return Annotated[type_, tyro.conf.arg(help_behavior_hint="", **options)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What every run can be told."""
+    """Options of all runs."""
 
     train: TrainConfig
     seed: int = 0
-    """Of order, augmentation, initial values."""
+    """Seed of order, augmentation, initial values."""
     sync_batchnorm: option(bool) = False
-    """Let batch normalisation take the statistics of all ranks' images together; GPUs alone."""
+    """Use batch normalisation statistics over the images of all ranks; only on GPUs."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """`cpu`, `cuda` or such as `cuda:1`."""
+    """`cpu`, `cuda` or `cuda:1`, for example."""
     runs: Path = Path("runs")
     """Folder of all runs."""
     name: option(str) = ""
-    """Of the run's folder; by default made of the rest."""
+    """Name of the run's folder; by default from the rest."""
     overwrite: option(bool) = False
     """Delete a run of this name and start again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchArguments:
-    """What a search can be told, beside that."""
+    """Options of the search, in addition to `RunOptions`."""
 
     budget: float
-    """Wanted number of parameters of the CNN."""
+    """Target number of parameters of the CNN."""
     search: SearchConfig
     batch_size: int = 128
-    """Of the search; of all ranks together."""
+    """Batch size of the search, over all ranks."""
     recipe: option(Literal["default", "paper"]) = "default"
     """`default`, or `paper`; sets the other defaults."""
     baseline: option(bool) = False
@@ -82,11 +82,11 @@ class SearchArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions(RunOptions, SearchArguments):
-    """What a search with the training of what it found can be told."""
+    """Options of a search followed by the training of the found CNN."""
 
 
 def check_options(options: RunOptions) -> None:
-    """Refuse a device that is not there, and what it cannot do, and a name that is none."""
+    """Raise for a device that is missing, for what it cannot do, and for a name that is none."""
     if options.name:
         check_name(options.name)
     check_device(options.device)
@@ -110,24 +110,24 @@ def search_and_train(
     training: bool = True,
     hold: LockFactory = claim,
 ) -> dict[str, Any]:
-    """Learn sizes, train the CNN that was found, and report; give the result.
+    """Learn sizes, train the found CNN, and write the reports; return the result.
 
     Args:
-        folder: of the run.
-        settings: what decides the run's outcome.
-        options: of the command line.
+        folder: the run's folder.
+        settings: everything that affects the run's outcome.
+        options: options of the command line.
         model: the network to search.
         data: its images.
-        console: where the run is shown.
-        ranks: the processes that do it together.
-        budget: as for `search`; the parameters of the options when None.
+        console: where progress is shown.
+        ranks: the processes that share the run.
+        budget: as for `search`; None takes the parameter count of the options.
         training: whether the found CNN is trained.
-        hold: keeps other processes out of the folder.
+        hold: locks the folder against other processes.
 
     Raises:
-        FileExistsError: if the run is finished, was made with other settings, or is at work in
-            another process.
-        ValueError: for what `search`, `train` or the data refuse.
+        FileExistsError: if the run is finished, has other settings, or is held by another
+            process.
+        ValueError: as `search`, `train` or the data do.
     """
     done = None if options.overwrite else ranks.from_first(partial(reported, folder, settings))
     if done is not None:
@@ -136,7 +136,7 @@ def search_and_train(
     search_batch = ranks.share(options.batch_size, "batch_size")
     train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
     model = placed(model, options, ranks)
-    # Refuses what cannot be searched, trained or tested before the run leaves a trace.
+    # Raises for what cannot be searched, trained or tested before the run writes anything.
     SearchableCNN(model, options.search).plan(budget)
     if training and data.samples is not None and options.train.batch_size > data.samples:
         raise ValueError(
@@ -155,7 +155,7 @@ def search_and_train(
             if work.metrics is not None:
                 save(cnn, plan, folder / "cnn.safetensors")
             if options.baseline:
-                # The same start for the layers that are searched, in place of the model's own.
+                # New initial values for the searched layers, as in the found CNN.
                 original = fresh_cnn(model, original_sizes(model, plan), options)
                 networks["original"] = work.train_and_test("baseline", original, *loaders)
         found = {"sizes": plan.sizes, "parameters": plan.cost, "budget": options.budget}
@@ -173,21 +173,21 @@ def train_alone(
     console: Console,
     ranks: Ranks,
 ) -> dict[str, Any]:
-    """Train the CNN of a plan, or a network with the sizes that it has, and report.
+    """Train the CNN of a plan, or a network with its own sizes, and write the reports.
 
     Args:
-        folder: of the run.
-        settings: what decides the run's outcome.
-        options: of the command line.
-        model: the network that the plan is of.
-        plan: the sizes; those of the network itself when None.
+        folder: the run's folder.
+        settings: everything that affects the run's outcome.
+        options: options of the command line.
+        model: the network of the plan.
+        plan: the sizes; None takes those of the network itself.
         data: its images.
-        console: where the run is shown.
-        ranks: the processes that do it together.
+        console: where progress is shown.
+        ranks: the processes that share the run.
 
     Raises:
         FileExistsError: as `search_and_train` does.
-        ValueError: for what `apply_plan`, `train` or the data refuse.
+        ValueError: as `apply_plan`, `train` or the data do.
     """
     done = None if options.overwrite else ranks.from_first(partial(reported, folder, settings))
     if done is not None:
@@ -223,7 +223,7 @@ def begun(
     ranks: Ranks,
     hold: LockFactory,
 ) -> Iterator[None]:
-    """Hold a run's folder, made or gone on in; the first rank does it for all."""
+    """Lock the run folder and create or resume the run; rank 0 does it for all."""
     ranks.on_first(partial(check_run, folder, settings, overwrite=options.overwrite))
     with ExitStack() as held:
 
@@ -239,10 +239,10 @@ def begun(
 
 
 class _RunStages:
-    """What is left to do of a run.
+    """The stages of a run.
 
     Attributes:
-        metrics: of the run; None on all ranks but the first.
+        metrics: metrics of the run; None on all ranks except the first.
     """
 
     def __init__(self, folder: Path, options: RunOptions, console: Console, ranks: Ranks) -> None:
@@ -320,7 +320,7 @@ class _RunStages:
         networks: Mapping[str, Mapping[str, float]],
         result: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """Write reports and result, and give the result."""
+        """Write reports and result; return the result."""
         if networks:
             accuracy = networks["learned" if "learned" in networks else "original"]["test_accuracy"]
             result = {**result, "accuracy": accuracy, "networks": dict(networks)}
@@ -336,10 +336,10 @@ class _RunStages:
 
 
 class _Repeatable:
-    """A loader in whose epochs torch's global generators give what they give in every such epoch.
+    """A loader that seeds torch's global generators from the epoch before each epoch.
 
-    So a search that goes on has the order of a DataLoader, and what the network itself draws, that
-    it would have had. To be used within `seeded`, which puts the generators back.
+    So a resumed search has the same order of a DataLoader and the same draws of the network as an
+    uninterrupted one. Use it within `seeded`, which restores the generators.
     """
 
     def __init__(self, loader: Any, seed: int, device: torch.device) -> None:
@@ -358,7 +358,7 @@ class _Repeatable:
 
 
 def placed(model: nn.Module, options: RunOptions, ranks: Ranks) -> nn.Module:
-    """Bring a network to its device, in the memory format that convolutions like best."""
+    """Move a network to its device, in channels-last format where possible."""
     model = _channels_last(model.to(ranks.device))
     if options.sync_batchnorm:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model, ranks.group)
@@ -366,7 +366,7 @@ def placed(model: nn.Module, options: RunOptions, ranks: Ranks) -> nn.Module:
 
 
 def fresh_cnn(model: nn.Module, sizes: Mapping[str, Size], options: RunOptions) -> nn.Module:
-    """Make the plain CNN of some sizes, its values drawn from the seed."""
+    """Build the plain CNN of given sizes, with initial values drawn from the seed."""
     generator = torch.Generator().manual_seed(options.seed)
     return _channels_last(apply_plan(model, sizes, generator=generator))
 
@@ -377,6 +377,6 @@ def _channels_last(model: nn.Module) -> nn.Module:
 
 
 def original_sizes(model: nn.Module, layers: Iterable[str]) -> dict[str, Size]:
-    """Give the sizes that layers have in the network as it came."""
+    """Return the sizes that layers have in the original network."""
     kernels = {name: model.get_submodule(name).kernel_size for name in layers}
     return {n: k[0] if len(set(k)) == 1 else tuple(k) for n, k in kernels.items()}

@@ -47,17 +47,17 @@ class Diff:
 
 @dataclass(frozen=True)
 class Apply:
-    """Build the plain CNN of a plan, with weights drawn anew each time."""
+    """Build the plain CNN of a plan, with new random weights each time."""
 
     plan: tyro.conf.Positional[Path]
     """JSON file of a plan."""
     model: str
     """The network that was searched: torchvision:NAME, timm:NAME, effconv:NAME or
-    package.module:function, a function that is called with nothing and gives it."""
+    package.module:function, a function that returns it, called without arguments."""
     out: Path
     """Safetensors file for weights and plan, as effconv_core.load reads it."""
     overwrite: bool = False
-    """Replace the file where it exists."""
+    """Replace the file if it exists."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class Report:
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of runs, finished or not."""
     out: Path | None = None
-    """HTML file; report.html in the run's folder, or in the closest that holds all, when None."""
+    """HTML file; by default report.html in the run's folder, or in the closest common folder."""
     overwrite: bool = False
-    """Replace the file where it exists."""
+    """Replace the file if it exists."""
 
 
 Command = (
@@ -80,12 +80,12 @@ Command = (
 
 
 def plan_command(arguments: Sequence[str]) -> int:
-    """Run `effconv plan`, and give the exit status."""
+    """Run `effconv plan`; return the exit status."""
     return _run("effconv plan", Command, arguments)
 
 
 def report_command(arguments: Sequence[str]) -> int:
-    """Run `effconv report`, and give the exit status."""
+    """Run `effconv report`; return the exit status."""
     return _run("effconv report", Report, arguments)
 
 
@@ -162,7 +162,7 @@ def diff(command: Diff, console: PlainConsole) -> None:
 
 
 def apply(command: Apply, console: PlainConsole) -> None:
-    """Build the plain CNN of a plan, with weights drawn anew each time."""
+    """Build the plain CNN of a plan, with new random weights each time."""
     plan = SizePlan.load(command.plan)
     _check_out(command.out, command.overwrite)
     cnn = apply_plan(make_model(command.model), plan)
@@ -176,7 +176,7 @@ def apply(command: Apply, console: PlainConsole) -> None:
 
 def report(command: Report, console: PlainConsole) -> None:
     """Write the report of a run, or of several compared."""
-    # Here, so that the other commands need no matplotlib.
+    # Imported here, so that the other commands need no matplotlib.
     from effconv_core.report import is_report, write_report
 
     out = command.out
@@ -192,7 +192,7 @@ def report(command: Report, console: PlainConsole) -> None:
 
 def _draw(plans: Mapping[str, SizePlan], out: Path, overwrite: bool) -> None:
     _check_out(out, overwrite)
-    # Here, so that tables need no matplotlib.
+    # Imported here, so that tables need no matplotlib.
     from effconv_core.figures import draw_sizes, save_figure
 
     save_figure(draw_sizes(plans), out)

@@ -1,4 +1,4 @@
-"""What the words MODEL and DATA of the command line stand for."""
+"""Resolve the MODEL and DATA specifiers of the command line."""
 
 import importlib
 import os
@@ -24,12 +24,13 @@ class Data:
     """The images of a run.
 
     Attributes:
-        train: gives the batches of the training split, for a number of images in each.
-        test: gives those of the test split.
-        note: says what they are, for the report.
+        train: returns for a batch size the loader of the training split, an iterable of
+            `(images, labels)`: `(B, C, H, W)` and `(B,)`.
+        test: returns the loader of the test split.
+        note: description of the data, for the report.
         image_shape: `(C, H, W)`.
-        num_classes: how many there are; None where nothing tells.
-        samples: of the training split; None where nothing tells.
+        num_classes: number of classes; None if unknown.
+        samples: number of training samples; None if unknown.
         first: the first training batch of a user's own loader; None of a set.
     """
 
@@ -49,7 +50,7 @@ def make_model(
     channels: int | None = None,
     seed: int | None = None,
 ) -> nn.Module:
-    """Make the network that a name stands for, on the CPU.
+    """Build the network that a name stands for, on the CPU.
 
     Args:
         name: `torchvision:NAME`, `timm:NAME`, `effconv:NAME`, another word that a package brings
@@ -202,7 +203,7 @@ def _of_a_function(name: str, batch_size: int, seed: int) -> Data:
 
 
 def one_at_a_time(load: Callable[[int], Any]) -> Callable[[int], Any]:
-    """Keep what was loaded last for a batch size; it is dropped before anything else is loaded."""
+    """Cache the result of `load` for the last batch size; it is freed before the next load."""
     held: dict[int, Any] = {}
 
     def give(size: int) -> Any:
@@ -215,7 +216,7 @@ def one_at_a_time(load: Callable[[int], Any]) -> Callable[[int], Any]:
 
 
 def own_module(name: str) -> ModuleType:
-    """Import a module of the user's, also from the folder that the command was given in."""
+    """Import a module of the user, also from the current folder."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as python -m does
     return importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""The commands `effconv search` and `effconv train`: a run each, in a folder of its own."""
+"""The commands `effconv search` and `effconv train`: each runs in its own folder."""
 
 import argparse
 import json
@@ -35,32 +35,32 @@ from effconv_core.runs.names import name_of
 
 Options = TypeVar("Options", bound=RunOptions)
 
-# What says where a run is kept, and how it is told of, but decides nothing of its outcome.
+# Options that set where a run is stored and how it is reported, but do not affect its outcome.
 PLACES = ("runs", "name", "overwrite", "json")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is searched or trained, and on what."""
+    """The network to search or train, and its data."""
 
     model: tyro.conf.Positional[option(str, metavar="MODEL")]
     """torchvision:NAME, timm:NAME, effconv:NAME, or
-    package.module:function, called with nothing."""
+    package.module:function, without arguments."""
     data: tyro.conf.Positional[option(str, metavar="DATA")]
     """Set of `effconv data prepare`: folder or http(s); or
     package.module:function, called with batch_size and
-    seed, for the loaders of training and of the test."""
+    seed, which returns the training and test loaders."""
     num_classes: option(int | None, metavar="INT") = None
-    """Of a MODEL by name; by default those of the set."""
+    """Classes of a MODEL by name; by default the set's."""
     json: option(bool) = False
-    """The result as one JSON object, and nothing else."""
+    """Print the result as one JSON object, nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search(SearchOptions, Subject):
     """Learn the kernel sizes of a CNN under a budget, then train the CNN found.
 
-    The same command goes on with a run that was stopped.
+    The same command resumes a run that was stopped.
 
     Settings are options too, such as --search.epochs 2, --train.epochs 90 and
     --train.batch-size 64: --help-all has them all.
@@ -69,14 +69,14 @@ class Search(SearchOptions, Subject):
     budget_counts: option(Literal["parameters", "macs"], metavar="WHAT") = "parameters"
     """`parameters`, or `macs`: multiply-accumulates."""
     search_only: option(bool) = False
-    """Train nothing; `effconv train --plan` may, later."""
+    """Do not train; `effconv train --plan` can, later."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train(RunOptions, Subject):
     """Train the CNN of a plan from scratch, or a network with the sizes that it has.
 
-    The same command goes on with a run that was stopped.
+    The same command resumes a run that was stopped.
 
     Settings are options too, such as --train.epochs 90 and --train.batch-size 64:
     --help-all has them all.
@@ -104,19 +104,19 @@ class _ShortTrain(Train):
 
 
 def search_defaults(recipe: str) -> dict[str, Any]:
-    """Give what the options of a search are where nothing else is said."""
+    """Return the default options of a search."""
     needed = dict.fromkeys(("model", "data", "budget"), tyro.MISSING)
     return {**needed, "recipe": recipe, "search": RECIPES[recipe], "train": training_of(recipe)}
 
 
 def train_defaults(recipe: str) -> dict[str, Any]:
-    """Give what the options of a training are where nothing else is said."""
+    """Return the default options of a training."""
     needed = dict.fromkeys(("model", "data"), tyro.MISSING)
     return {**needed, "recipe": recipe, "train": training_of(recipe)}
 
 
 def search_command(arguments: Sequence[str]) -> int:
-    """Run `effconv search`; give the exit status."""
+    """Run `effconv search`; return the exit status."""
     name = "effconv search"
     return run_command(
         name, lambda: _run(_parse(Search, _ShortSearch, search_defaults, arguments, name), _search)
@@ -124,7 +124,7 @@ def search_command(arguments: Sequence[str]) -> int:
 
 
 def train_command(arguments: Sequence[str]) -> int:
-    """Run `effconv train`; give the exit status."""
+    """Run `effconv train`; return the exit status."""
     name = "effconv train"
     return run_command(
         name, lambda: _run(_parse(Train, _ShortTrain, train_defaults, arguments, name), _train)
@@ -132,10 +132,10 @@ def train_command(arguments: Sequence[str]) -> int:
 
 
 def recipe_of(arguments: Sequence[str]) -> str:
-    """Give the recipe that a command line names, which sets the defaults of its other options.
+    """Return the recipe that a command line names, which sets the defaults of its other options.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if there is no such recipe.
     """
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chosen.add_argument("--recipe", default="default")
@@ -169,14 +169,14 @@ def _parse(
 def _run(
     options: Search | Train, do: Callable[[Any, PlainConsole, Ranks], tuple[Path, dict[str, Any]]]
 ) -> int:
-    """Do a run, in several processes where torchrun has started this one; give the exit status."""
+    """Execute a run, in several processes under torchrun; return the exit status."""
     check_options(options)
     console, started = PlainConsole(stderr=options.json), time.perf_counter()
     with joined(options.device) as ranks:
         console.quiet = ranks.rank > 0
         try:
             folder, result = do(options, console, ranks)
-        except OtherRankError:  # which has said why
+        except OtherRankError:  # rank 0 has reported why
             return REFUSED
         leads = ranks.rank == 0
     seconds = time.perf_counter() - started
@@ -214,7 +214,7 @@ def _train(options: Train, console: PlainConsole, ranks: Ranks) -> tuple[Path, d
     data = _images(options, options.train.batch_size, ranks)
     model = _network(options, data)
     folder = _folder(options, "original" if options.plan is None else options.plan.stem)
-    # The sizes decide the outcome, and not the file that they are in.
+    # The sizes affect the outcome, not the file that they are in.
     settings = {**_settings(options), "plan": None if plan is None else plan.sizes}
     result = train_alone(folder, settings, options, model, plan, data, console=console, ranks=ranks)
     return folder, result
@@ -247,7 +247,7 @@ def _network(options: Search | Train, data: Data) -> nn.Module:
 
 @torch.no_grad()
 def _check_fit(model: nn.Module, options: Search | Train, data: Data) -> None:
-    """Refuse a network that does not take the images, or gives no score for each of the classes."""
+    """Raise for a network that does not take the images, or gives no score for each of the classes."""
     what, shape = f"model {options.model!r}", (1, *data.image_shape)
     images = torch.zeros(shape) if data.first is None else data.first[0][:1].cpu()
     try:

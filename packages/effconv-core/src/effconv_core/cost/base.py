@@ -14,33 +14,34 @@ from effconv_core.space.search_space import SizeSpace, flat
 
 
 class Cost(Protocol):
-    """What S sizes cost: a whole number for each layer, and a constant for the rest."""
+    """The cost of S sizes: an integer for each layer, and a constant for the rest."""
 
     counts: str
-    """What is counted, as a plural noun, such as `"parameters"`."""
+    """The unit of the cost, as a plural noun, such as `"parameters"`."""
     constant: int
 
     def part(self, layer: int, sizes: Sequence[int] | Mapping[int, int]) -> int:
-        """Give what the layer at this place costs; of the S sizes only its own are looked at."""
+        """Return the cost of the layer at index `layer`; only its entries of `sizes` are read."""
 
     def __call__(self, sizes: Sequence[int | Sequence[int]]) -> int:
-        """Give the constant and all parts."""
+        """Return the total cost: the constant plus all layers."""
 
     def soft(self, sizes: Tensor) -> Tensor:
-        """Give the cost at sizes `(S,)` that need not be whole, differentiable in them."""
+        """Return the cost at real-valued sizes `(S,)`, a scalar differentiable in them."""
 
 
 @dataclass(frozen=True)
 class TapCost:
-    """A cost that is proportional to every layer's taps: parameters, multiply-accumulates.
+    """A cost that is proportional to each layer's taps: parameters, multiply-accumulates.
 
     Args:
-        per_tap: what one kernel position of each searched layer costs: c_l * c_{l-1} parameters
-            (EffConv Eq. 3), and as many multiplications at each position of the output.
-        constant: what everything else costs; 0 for Eq. 3 alone.
-        factors: for each layer the places of the sizes whose product is its number of taps; a
-            square kernel with a size a layer, place twice, when None.
-        counts: what is counted.
+        per_tap: cost of one kernel position of each searched layer, in the unit `counts`: for
+            parameters c_l * c_{l-1} (EffConv Eq. 3), for multiply-accumulates that times the
+            number of output positions.
+        constant: cost of everything else; 0 for Eq. 3 itself.
+        factors: for each layer the indices of the sizes whose product is its number of taps;
+            None if each layer has a square kernel with one size.
+        counts: the unit of the cost, as a plural noun.
     """
 
     per_tap: tuple[int, ...]
@@ -49,12 +50,12 @@ class TapCost:
     counts: str = "parameters"
 
     def part(self, layer: int, sizes: Sequence[int] | Mapping[int, int]) -> int:
-        """Give what the layer at this place costs; of the S sizes only its own are looked at."""
+        """Return the cost of the layer at index `layer`; only its entries of `sizes` are read."""
         entries = (layer, layer) if self.factors is None else self.factors[layer]
         return self.per_tap[layer] * prod(sizes[entry] for entry in entries)
 
     def __call__(self, sizes: Sequence[int | Sequence[int]]) -> int:
-        """Count at integer sizes: S of them, or one number or tuple for each layer.
+        """Return the cost at integer sizes: S of them, or one number or tuple for each layer.
 
         Raises:
             ValueError: if there are too few or too many.
@@ -68,14 +69,14 @@ class TapCost:
         return self.constant + sum(self.part(layer, sizes) for layer in range(L))
 
     def soft(self, sizes: Tensor) -> Tensor:
-        """Count at sizes `(S,)`, as a scalar that is differentiable in them."""
-        # Kernel counts of big models pass 2^24, where float32 stops counting; a ratio to the
-        # budget is all that is made of this, so its rounding is harmless.
+        """Return the cost at sizes `(S,)`, as a scalar that is differentiable in them."""
+        # Kernel counts of big models exceed 2^24, above which float32 does not hold all integers;
+        # only the ratio to the budget is used, so the rounding is harmless.
         device = {"device": sizes.device, "non_blocking": True}
         amount = torch.tensor(self.per_tap, dtype=sizes.dtype).to(**device)
         if self.factors is None:
             return (amount * sizes * sizes).sum() + self.constant
-        # Kernels of fewer axes take a size of 1 for the others.
+        # Kernels of fewer axes get a size of 1 for the missing ones.
         widest = max(map(len, self.factors))
         padded = [f + (len(sizes),) * (widest - len(f)) for f in self.factors]
         extended = torch.cat([sizes, sizes.new_ones(1)])
@@ -106,7 +107,7 @@ class Searchable(Protocol):
         """Return L kernels `(c_out, c_in, *taps)` at given sizes."""
 
     def kernels_of(self, kernels: Sequence[Tensor]) -> AbstractContextManager[None]:
-        """Let the searched layers use these kernels for a while."""
+        """Use these kernels in the searched layers within a `with` block."""
 
     def forward_at(self, sizes: Sequence[int | Sequence[int]], *args: Any, **kwargs: Any) -> Any:
         """Run the CNN at given sizes."""
@@ -122,7 +123,7 @@ class Searchable(Protocol):
 
 
 class Counter(Protocol):
-    """Whatever tells what the sizes of a searchable network cost, such as `Macs`."""
+    """A factory of the cost function of a searchable network, such as `Macs`."""
 
     def __call__(self, searchable: Searchable) -> Cost:
         """Return the cost of the network as a function of its sizes."""

@@ -11,18 +11,18 @@ from effconv_core.space.search_space import SizeSpace, TiedSizes
 
 @dataclass(frozen=True)
 class Budget:
-    """A wanted cost.
+    """A target cost.
 
     Args:
-        amount: how much, in what is counted.
-        counter: what is counted; when None, parameters, as `SearchConfig.count` says.
+        amount: the target, in the unit of the counter.
+        counter: the kind of cost; None counts parameters, as `SearchConfig.count` says.
         at_most: whether the network may cost less. Otherwise it costs the amount within
             `SearchConfig.tolerance`.
-        weight: of its term among those of other budgets.
+        weight: weight of its term among those of other budgets.
 
     Raises:
-        TypeError: if the amount or the weight is no number.
-        ValueError: if one of them is not above 0.
+        TypeError: if the amount or the weight is not a number.
+        ValueError: if one of them is not above 0 and finite.
 
     Examples:
         >>> Budget(270_000, at_most=True)
@@ -48,7 +48,7 @@ Budgets = float | Budget | Sequence[Budget]
 
 
 def as_budgets(budget: Budgets) -> tuple[Budget, ...]:
-    """Give the budgets that a number, a budget or a list of them stands for.
+    """Return the budgets that a number, a budget or a list of them stands for.
 
     Raises:
         TypeError: if it is none of these.
@@ -62,7 +62,7 @@ def as_budgets(budget: Budgets) -> tuple[Budget, ...]:
 
 @dataclass(frozen=True)
 class Constraint:
-    """A budget, what sizes cost in it, and how far a plan may lie from it, as a part of it."""
+    """A constraint: a budget, its cost function, and the relative tolerance around it."""
 
     cost: Cost
     budget: Budget
@@ -70,16 +70,16 @@ class Constraint:
 
     @property
     def low(self) -> float:
-        """The least that a plan may cost."""
+        """The lowest cost that a plan may have."""
         return float("-inf") if self.budget.at_most else self.budget.amount * (1 - self.tolerance)
 
     @property
     def high(self) -> float:
-        """The most that a plan may cost."""
+        """The highest cost that a plan may have."""
         return self.budget.amount * (1 if self.budget.at_most else 1 + self.tolerance)
 
     def record(self, cost: int | None = None) -> dict[str, Any]:
-        """Give what is wanted, and what a plan costs, as JSON can hold it."""
+        """Return the budget, and a plan's cost if given, as a JSON object."""
         wanted = {
             "counts": self.cost.counts,
             "amount": self.budget.amount,
@@ -93,14 +93,14 @@ class Constraint:
         return f"{most}{self.budget.amount:,.0f} {self.cost.counts}"
 
     def check(self, space: SizeSpace) -> None:
-        """Refuse a budget below the smallest plan or above the largest one.
+        """Check that the budget lies between the cheapest and the dearest plan.
 
         Raises:
             ValueError: with the feasible range.
         """
         if self._within(self.cost(space.smallest()), self.cost(space.largest())):
             return
-        # Of measured costs the least and the most may be those of other sizes.
+        # Measured costs need not be lowest and highest at the smallest and largest sizes.
         cheapest, dearest = (self._extreme(space, choose) for choose in (min, max))
         low, high = self.cost(cheapest), self.cost(dearest)
         if self._within(low, high):
@@ -125,7 +125,7 @@ class Constraint:
         return low <= amount and (self.budget.at_most or amount <= high)
 
     def _extreme(self, space: SizeSpace, choose: Callable[..., tuple[int, ...]]) -> list[int]:
-        """Give the sizes of the plan that costs least, or most."""
+        """Return the S sizes of the cheapest plan (`choose` is `min`) or the dearest (`max`)."""
         sizes = space.smallest()
         for unit in space.units:
 

@@ -1,4 +1,4 @@
-"""Measured time as a function of kernel sizes: a table of this machine, kept as JSON."""
+"""Measured time as a function of kernel sizes: a table of this machine, stored as JSON."""
 
 import copy
 import json
@@ -34,22 +34,22 @@ REMEDY = "pass anew=True to measure again and replace it, or name another table"
 class Latency:
     """Measures the time of a forward pass on this machine, for `Budget`, in nanoseconds.
 
-    Plain CNNs are built in which every searched layer takes each of its allowed sizes once, and
-    run in turns, in evaluation mode, on the example. A layer's time is the median of what it took
-    within those networks; what is left of each pass makes the constant. Where a larger kernel is
-    faster, as an odd one often is than the even one below it, a plan is told so; the gradient sees
-    the average of both, so that for it cost never falls as a size grows.
+    Plain CNNs are built in which each searched layer takes each of its allowed sizes once, and
+    run interleaved, in evaluation mode, on the example. A layer's time is its median within those
+    networks; the rest of each pass makes the constant. Where a larger kernel is faster, as odd
+    ones often are than the even one below, the cost of a plan says so; the gradient uses the
+    average of both, so that for it the cost never falls as a size grows.
 
     The time is that of the example's batch, dtype and memory format, on the model's device, with
-    torch's present number of threads. Leave the machine alone while it measures.
+    torch's current number of threads. Run nothing else on the machine while it measures.
 
     Args:
-        example: what the network takes, on its device: a tensor, or a tuple of arguments.
-        table: JSON file that is read where it exists, and otherwise written; None keeps nothing.
-        anew: whether to measure although the table exists, and replace it.
-        repetitions: how often each of the networks is run and counted. There are as many networks
-            as the layer with the most choices has: sizes, or with sizes per axis tuples of them.
-        warmups: how often each is run before that.
+        example: the network's input, on its device: a tensor, or a tuple of arguments.
+        table: JSON file that is read if it exists, and otherwise written; None stores nothing.
+        anew: whether to measure again if the table exists, and replace it.
+        repetitions: number of timed runs of each network. There are as many networks as the
+            layer with the most choices has: sizes, or with sizes per axis tuples of them.
+        warmups: number of runs of each network before that.
 
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1))
@@ -80,7 +80,7 @@ class Latency:
         if path is not None and path.exists() and not self.anew:
             table = _read(path, identity, network)
         else:
-            # A layer that runs several times is laid out for the first.
+            # A layer that runs several times has the memory format of its first input.
             layers = identity["layers"].values()
             formats = [layer["inputs"][0]["memory_format"] for layer in layers]
             table = _measure(network, self, watch, formats)
@@ -91,21 +91,21 @@ class Latency:
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """What the network is called with."""
+        """The arguments of the network."""
         return self.example if isinstance(self.example, tuple) else (self.example,)
 
 
 class Stopwatch(NamedTuple):
-    """How time is taken on a device."""
+    """The clock of a device."""
 
     mark: Callable[[], Any]
-    """Gives a moment in the device's work."""
+    """Records a moment in the device's work."""
     between: Callable[[Any, Any], float]
-    """Gives the nanoseconds between two moments, when the work is done."""
+    """Returns the nanoseconds between two moments; waits for the work."""
 
 
 def stopwatch(device: torch.device) -> Stopwatch:
-    """Give the clock of a device.
+    """Return the clock of a device.
 
     Raises:
         ValueError: if it is neither a CPU nor a CUDA device.
@@ -131,11 +131,11 @@ def stopwatch(device: torch.device) -> Stopwatch:
 
 
 def _identity(network: Searchable, arguments: tuple[Any, ...]) -> dict[str, Any]:
-    """Tell what a table is good for: machine, versions, and what each searched layer is given."""
+    """Return what a table is valid for: machine, versions, and each searched layer's inputs."""
     seen: dict[PredictedConv, list[dict[str, Any]]] = {conv: [] for conv in network.convs}
 
     def note(conv: PredictedConv, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        # The dtype of what comes out is the one computed in, under autocast too.
+        # The dtype of the output is the one computed in, under autocast too.
         seen[conv].append(
             {
                 "shape": list(inputs[0].shape),
@@ -198,7 +198,7 @@ def _memory_format(images: Tensor) -> torch.memory_format:
 def _measure(
     network: Searchable, latency: Latency, watch: Stopwatch, formats: Sequence[str]
 ) -> dict[str, Any]:
-    """Time every layer at every choice, and the rest; see `Latency`."""
+    """Time each layer at each choice, and the rest; see `Latency`."""
     choices = [_choices(layer) for layer in network.space.layers]
     # In network j layer l takes its choice j + l, so that each runs among neighbours of all sizes.
     numbers = [
@@ -207,8 +207,8 @@ def _measure(
     ]
     times: list[dict[str, list[float]]] = [{_key(c): [] for c in own} for own in choices]
     rests: list[float] = []
-    # glibc gives memory back between layers, and takes it again page by page, or does not, by what
-    # else the process holds; once it has seen so large a block freed, it keeps up to twice as much.
+    # Whether glibc returns memory between layers, and faults it in again page by page, depends on
+    # the rest of the process; after one block of this size was freed, it keeps up to twice as much.
     torch.empty(31 * 2**20, dtype=torch.uint8)
     with torch.no_grad():
         cnns = [
@@ -248,11 +248,11 @@ def _key(choice: Sequence[int]) -> str:
 def _built(
     network: Searchable, sizes: Sequence[tuple[int, ...]], formats: Sequence[str]
 ) -> tuple[nn.Module, list[nn.Module]]:
-    """Build the plain CNN of some sizes, which shares all other layers' tensors, and its layers."""
+    """Build the plain CNN of given sizes, sharing all other tensors, and list its layers."""
     tensors = [*network.model.parameters(), *network.model.buffers()]
     cnn = copy.deepcopy(network.model, {id(tensor): tensor for tensor in tensors})
     generator = torch.Generator().manual_seed(0)
-    # A layer's device and dtype are those of its present kernel.
+    # A layer's device and dtype are those of its current kernel.
     with network.kernels_of(network.kernels_at(network.space.smallest())):
         resized = [
             resized_conv(conv, layer.shape(size), generator)
@@ -269,7 +269,7 @@ def _built(
 
 @contextmanager
 def _watched(convs: Sequence[nn.Module], watch: Stopwatch) -> Iterator[list[list[tuple[Any, Any]]]]:
-    """Note when each layer starts and ends, as often as it runs."""
+    """Record the start and end of each run of each layer."""
     spans: list[list[tuple[Any, Any]]] = [[] for _ in convs]
     starts: list[Any] = []
 
@@ -291,13 +291,13 @@ def _watched(convs: Sequence[nn.Module], watch: Stopwatch) -> Iterator[list[list
 
 
 def _spread(nanoseconds: Sequence[float]) -> dict[str, float]:
-    """Give median and 20th and 80th percentile, in seconds."""
+    """Return median and 20th and 80th percentile, in seconds."""
     p20, median, p80 = (np.percentile(nanoseconds, (20, 50, 80)) / 1e9).tolist()
     return {"median": median, "p20": p20, "p80": p80}
 
 
 def _read(path: Path, identity: dict[str, Any], network: Searchable) -> dict[str, Any]:
-    """Read a table and refuse one that is of something else."""
+    """Read a table and check that it is valid for this machine and network."""
     try:
         table = read_json(path, dict[str, Any])
         if table.get("schema") != SCHEMA:

@@ -15,16 +15,16 @@ def paper_budget_loss(
     sizes: Tensor | None = None,
     at_most: bool = False,
 ) -> Tensor:
-    """Give |log(P(s) / amount)| with a straight-through gradient (EffConv Eq. 4).
+    """Return |log(P(s) / amount)|, a scalar, with a straight-through gradient (EffConv Eq. 4).
 
-    The gradient takes d P / d v_l = 2 c_l c_{l-1} s_l.
+    The gradient uses d P / d v_l = 2 c_l c_{l-1} s_l.
 
     Args:
-        cost: what sizes cost.
+        cost: the cost function P.
         soft_sizes: `(S,)`, v.
-        amount: the wanted cost, above 0.
-        sizes: `(S,)`, s; v rounded when None.
-        at_most: whether it is 0 below the amount.
+        amount: the target cost, above 0.
+        sizes: `(S,)`, s; None rounds v.
+        at_most: whether the loss is 0 below the amount.
     """
     ratio = torch.log(cost.soft(round_straight_through(soft_sizes, sizes)) / amount)
     return ratio.relu() if at_most else ratio.abs()
@@ -33,13 +33,13 @@ def paper_budget_loss(
 def smooth_budget_loss(
     cost: Cost, soft_sizes: Tensor, amount: float, *, at_most: bool = False
 ) -> Tensor:
-    """Give log(P(v) / amount)^2 on the soft sizes: no dead zone, no jump at a half-integer.
+    """Return log(P(v) / amount)^2, a scalar: no dead zone, no jump at half-integers.
 
     Args:
-        cost: what sizes cost.
+        cost: the cost function P.
         soft_sizes: `(S,)`, v.
-        amount: the wanted cost, above 0.
-        at_most: whether it is 0 below the amount.
+        amount: the target cost, above 0.
+        at_most: whether the loss is 0 below the amount.
     """
     ratio = torch.log(cost.soft(soft_sizes) / amount)
     return (ratio.relu() if at_most else ratio) ** 2

@@ -21,8 +21,8 @@ class Macs:
     matrix multiplications, those on padding too, and no additions of biases.
 
     Args:
-        example: what the network takes, on its device: a tensor, or a tuple of arguments. A batch
-            of one counts for each image.
+        example: the network's input, on its device: a tensor, or a tuple of arguments. With a
+            batch of one the count is per image.
 
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1))
@@ -34,7 +34,7 @@ class Macs:
     example: Tensor | tuple[Any, ...]
 
     def __call__(self, searchable: Searchable) -> TapCost:
-        """Count for a searchable network, in evaluation mode; it is not changed.
+        """Return the cost of a searchable network, in evaluation mode; it is not changed.
 
         Raises:
             TypeError: if the example has another dtype than the network's parameters.
@@ -52,7 +52,7 @@ class Macs:
         sizes = network.space.smallest()
         arguments = self.example if isinstance(self.example, tuple) else (self.example,)
         with torch.no_grad(), explained_pass(network.model, arguments[0] if arguments else None):
-            kernels = network.kernels_at(sizes)  # what the predictors compute is no part of it
+            kernels = network.kernels_at(sizes)  # the work of the predictors does not count
             with network.kernels_of(kernels), FlopCounterMode(display=False) as counter:
                 network.model(*arguments)
         per_tap = tuple(

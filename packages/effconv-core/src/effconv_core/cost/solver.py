@@ -35,10 +35,10 @@ def nearest_plan(
     Args:
         constraints: at least one.
         soft_sizes: S soft sizes v.
-        space: the layers and what sizes they may have.
+        space: the layers and their allowed sizes.
 
-    Raises:
-        ValueError: if no plan is within the constraints; the sentence says what is near.
+        Raises:
+            ValueError: if no plan is within the constraints; the message says what is near.
     """
     rounded = space.rounded(soft_sizes)
     if all(c.low <= c.cost(rounded) <= c.high for c in constraints):
@@ -66,7 +66,7 @@ def _table(
         sizes = {e: s for es, s in zip(tied.entries, choice, strict=True) for e in es}
         spent = tuple(sum(cost.part(layer, sizes) for layer in tied.layers) for cost in costs)
         distance = sum(abs(size - v) for size, v in zip(choice, wanted, strict=True))
-        # Of choices that cost the same, as 3x5 and 5x3 may, only the nearest can be in a plan.
+        # Of choices of equal cost, such as 3x5 and 5x3, only the nearest can be in a plan.
         nearest[spent] = min(nearest.get(spent, (math.inf, ())), (distance, choice))
     distances, choices = zip(*nearest.values(), strict=True)
     return Table(list(choices), np.array(list(nearest)), np.array(distances))

@@ -1,4 +1,4 @@
-"""A cost that was measured at every allowed size, and interpolated between them."""
+"""A lookup-table cost, measured at each allowed size and interpolated between them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from effconv_core.space.search_space import SizeSpace, flat
 
 @dataclass(frozen=True, eq=False)
 class MeasuredCost:
-    """A `Cost` from tables: one whole number for each allowed size of each layer.
+    """A `Cost` from tables: one integer for each allowed size of each layer.
 
     Args:
-        tables: for each layer an array of integers, with an axis for each of its sizes, of which
-            it has one, or one for each axis of the kernel.
-        space: the layers and what sizes they may have.
-        constant: what everything else costs.
-        counts: what is counted.
+        tables: for each layer an array of integers with one axis for each of its sizes; a layer
+            has one size, or one for each axis of the kernel.
+        space: the layers and their allowed sizes.
+        constant: cost of everything else.
+        counts: the unit of the cost, as a plural noun.
     """
 
     tables: tuple[np.ndarray, ...]
@@ -31,7 +31,7 @@ class MeasuredCost:
     counts: str
 
     def part(self, layer: int, sizes: Sequence[int] | Mapping[int, int]) -> int:
-        """Give what the layer at this place costs; of the S sizes only its own are looked at.
+        """Return the cost of the layer at index `layer`; only its entries of `sizes` are read.
 
         Raises:
             ValueError: if a size is not allowed, so that it was not measured.
@@ -46,7 +46,7 @@ class MeasuredCost:
         return int(self.tables[layer][tuple(allowed.index(size) for size in own)])
 
     def __call__(self, sizes: Sequence[int | Sequence[int]]) -> int:
-        """Give the cost at integer sizes: S of them, or one number or tuple for each layer.
+        """Return the cost at integer sizes: S of them, or one number or tuple for each layer.
 
         Raises:
             ValueError: if there are too few or too many, or one was not measured.
@@ -59,12 +59,12 @@ class MeasuredCost:
         return self.constant + sum(self.part(layer, sizes) for layer in range(len(self.tables)))
 
     def soft(self, sizes: Tensor) -> Tensor:
-        """Give the cost at sizes `(S,)`, as a scalar that is differentiable in them.
+        """Return the cost at sizes `(S,)`, as a scalar that is differentiable in them.
 
         Linear between neighbouring allowed sizes, along each axis of a kernel; at an allowed size
         the slope is that towards the next larger one. Where a larger size was measured to cost
-        less, which would lead the search to stop between the two, their average is taken, see
-        `isotonic`: then this is not quite the whole number, and has no slope there.
+        less, which would make the search stop between the two, both get their average, see
+        `isotonic`: there the cost differs slightly from the measured one, and its slope is 0.
         """
         grid = {n: value.to(sizes.device, non_blocking=True) for n, value in self._grid.items()}
         own = torch.cat([sizes, sizes.new_zeros(1)])[grid["entry"]]
@@ -83,7 +83,7 @@ class MeasuredCost:
 
     @cached_property
     def _grid(self) -> dict[str, Tensor]:
-        """All tables as one, and where each layer's axes lie in it; axes it lacks have one size."""
+        """All tables concatenated, with offsets and strides; missing axes have one size."""
         layers, S = self.space.layers, len(self.space.ranges)
         widest = max(layer.size_count for layer in layers)
         columns: dict[str, list] = {n: [] for n in ("entry", "first", "step", "count", "stride")}
@@ -105,10 +105,10 @@ class MeasuredCost:
 
 
 def isotonic(values: np.ndarray) -> np.ndarray:
-    """Give the values nearest by least squares that do not fall along any axis.
+    """Return the least-squares fit that does not decrease along any axis.
 
-    With one axis this is isotonic regression. With more it is done along one after the other,
-    which keeps what was made before: isotonic regression preserves the order of its arguments.
+    With one axis this is isotonic regression. With more, the axes are fitted one after the other;
+    each keeps the earlier ones monotone, as isotonic regression preserves order.
 
     Args:
         values: any number of axes.

@@ -1,4 +1,4 @@
-"""One search in several processes: what runs in step, and what must be the same on every rank."""
+"""Distributed search: lockstep iteration and checks that all ranks agree."""
 
 import copy
 import dataclasses
@@ -16,9 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 from effconv_core.rng import Draws
 
 if dist.is_available():
-    # DistributedDataParallel imports it when it is made, and its functions keep the default group
-    # of that moment as the default of an argument: no destroy_process_group would end that group's
-    # threads then, and one that is at work when the interpreter ends aborts the process.
+    # DistributedDataParallel imports it when constructed, and its functions then keep the default
+    # group of that moment as a default argument: destroy_process_group would not end that group's
+    # threads, and one still running when the interpreter exits aborts the process.
     import torch.distributed.nn.functional
 
 
@@ -46,19 +46,19 @@ class Replica(Protocol):
 
 
 def leads(group: dist.ProcessGroup | None) -> bool:
-    """Tell whether this process writes files: rank 0 of the group, or the only process."""
+    """Return whether this process writes files: rank 0 of the group, or the only process."""
     return group is None or dist.get_rank(group) == 0
 
 
 def data_parallel(searchable: Replica, group: dist.ProcessGroup | None) -> Callable[[Any], Any]:
-    """Give what runs the network on a rank's inputs, so that `backward` averages the gradients.
+    """Return a function that runs the network on a rank's inputs; `backward` averages gradients.
 
-    That is PyTorch's DistributedDataParallel over the predictors and the rest of the CNN. It copies
-    the parameters of rank 0 to all others.
+    It uses PyTorch's DistributedDataParallel over the predictors and the rest of the CNN, which
+    copies the parameters of rank 0 to all others.
 
     Args:
-        searchable: on its device.
-        group: the ranks; the searchable network itself is given back when None.
+        searchable: the network, on its device.
+        group: the ranks; None returns the searchable network itself.
     """
     if group is None:
         return searchable
@@ -67,8 +67,8 @@ def data_parallel(searchable: Replica, group: dist.ProcessGroup | None) -> Calla
     def run(inputs: Any) -> Any:
         nonlocal network
         if network is None:
-            # Looking for unused parameters in every step costs time, and a warning where all are
-            # used; one pass of a copy tells whether it is needed.
+            # Looking for unused parameters in each step costs time, and warns if all are used; one
+            # pass of a copy shows whether it is needed.
             probe = copy.deepcopy(searchable)
             probe.config = dataclasses.replace(probe.config, compile=False)
             unused = _leaves_some_unused(probe, inputs)
@@ -84,7 +84,7 @@ def data_parallel(searchable: Replica, group: dist.ProcessGroup | None) -> Calla
 
 
 def _leaves_some_unused(searchable: Replica, inputs: Any) -> bool:
-    """Tell whether a pass leaves a parameter out, which is allowed in one process."""
+    """Return whether a pass leaves a parameter unused, which is allowed in one process."""
     ends = _tensors_in(_Pass(searchable)(inputs))
     stack = [end.grad_fn for end in ends if end.grad_fn is not None]
     reached = set(stack)
@@ -107,10 +107,10 @@ def _tensors_in(value: Any) -> list[Tensor]:
 
 
 class _Pass(nn.Module):
-    """A pass that also gives the soft sizes, so that all that a loss needs leads from its outputs.
+    """A pass that also returns the soft sizes, so that its outputs reach all inputs of the loss.
 
-    DistributedDataParallel takes parameters to be unused that it cannot reach from there, and some
-    of the size predictor's may have a gradient from the budget's term alone.
+    DistributedDataParallel treats parameters as unused that it cannot reach from the outputs, and
+    some of the size predictor may get a gradient only from the budget term.
     """
 
     def __init__(self, searchable: Replica) -> None:
@@ -127,11 +127,11 @@ def in_step(
     group: dist.ProcessGroup | None,
     epoch: int,
 ) -> Iterator[Any]:
-    """Give the batches of an epoch while all ranks have one, and compare the ranks before each.
+    """Yield the batches of an epoch in lockstep; the state of all ranks is compared before each.
 
     Raises:
         ValueError: if a rank has fewer batches than rank 0, or more.
-        RuntimeError: if a rank went another way, see `check_ranks`.
+        RuntimeError: if the state of a rank differs, see `check_ranks`.
     """
     if group is None:
         yield from batches
@@ -155,19 +155,18 @@ def in_step(
 
 
 def check_ranks(searchable: Replica, group: dist.ProcessGroup | None) -> None:
-    """Raise where a rank has not the same soft sizes as rank 0, to the last bit.
+    """Raise if the soft sizes of a rank differ from those of rank 0 in any bit.
 
-    Sizes and plans follow from them. `search` does this at every step; call it in a loop of your
-    own after a pass, every few steps. It gathers one number for each size.
+    Sizes and plans follow from them. `search` does this in each step; in your own loop, call it
+    after a forward pass, every few steps. It gathers one number for each size.
 
     Args:
-        searchable: the network itself, not what DistributedDataParallel made of it.
+        searchable: the network itself, not its DistributedDataParallel wrapper.
         group: the ranks that share the search, such as `torch.distributed.group.WORLD`, which is
-            None in a program of one process; then there is nothing to compare.
+            None in a program of one process; then nothing is compared.
 
     Raises:
-        RuntimeError: if a rank differs; the sentence names it and the layer, and every rank raises
-            it.
+        RuntimeError: if a rank differs, on all ranks; the message names it and the layer.
     """
     if group is not None:
         rows = _gathered(_state(searchable), _device_of(searchable), group)
@@ -177,20 +176,20 @@ def check_ranks(searchable: Replica, group: dist.ProcessGroup | None) -> None:
 def check_same(
     values: Mapping[str, Any], device: torch.device | str, group: dist.ProcessGroup | None
 ) -> None:
-    """Raise where a rank was given another value than rank 0.
+    """Raise if a value of a rank differs from that of rank 0.
 
     Args:
-        values: name to anything that JSON can hold; the names are the same on every rank.
-        device: where the ranks' numbers are put to compare them.
+        values: name to any JSON value; the names are the same on all ranks.
+        device: device of the collective.
         group: the ranks; None compares nothing.
 
     Raises:
-        RuntimeError: if a rank differs; the sentence names it and the value.
+        RuntimeError: if a rank differs; the message names it and the value.
     """
     if group is None:
         return
     digests = [hashlib.sha256(json.dumps(v).encode()).hexdigest()[:12] for v in values.values()]
-    # 48 bits are whole numbers in float64.
+    # float64 holds 48-bit integers exactly.
     rows = _gathered([float(int(digest, 16)) for digest in digests], device, group)
     for rank, row in enumerate(rows):
         for name, mine, theirs in zip(values, row, rows[0], strict=True):
@@ -202,7 +201,7 @@ def check_same(
 
 
 def _state(searchable: Replica) -> list[float]:
-    """Give the soft sizes of the last pass, and how often sizes and masks were drawn."""
+    """Return the counts of draws so far, and the S soft sizes of the last pass."""
     counts = [float(m.count) for m in searchable.modules() if isinstance(m, Draws)]
     if searchable.soft_sizes is None:
         return counts + [0.0] * len(searchable.space.ranges)
@@ -231,7 +230,7 @@ def _device_of(searchable: Replica) -> torch.device:
 def _gathered(
     values: Sequence[float], device: torch.device | str, group: dist.ProcessGroup
 ) -> list[list[float]]:
-    """Give the values of every rank."""
+    """Return the values of all ranks, one row each."""
     mine = torch.tensor(values, dtype=torch.float64, device=device)
     rows = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
     dist.all_gather(rows, mine, group=group)
@@ -239,7 +238,7 @@ def _gathered(
 
 
 def average(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """Average values over the ranks, in place; all ranks have the same bits then."""
+    """Average values over the ranks, in place; the result is bit-identical on all ranks."""
     if group is not None:
         dist.all_reduce(values, group=group)
         values /= dist.get_world_size(group)

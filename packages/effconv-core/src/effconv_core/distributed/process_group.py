@@ -1,4 +1,4 @@
-"""The processes of one run, as torchrun starts them."""
+"""The process group of a run started by torchrun."""
 
 import gc
 import os
@@ -13,21 +13,21 @@ T = TypeVar("T")
 
 
 class OtherRankError(RuntimeError):
-    """Rank 0 has raised, and says why."""
+    """Rank 0 has raised, and reports why."""
 
 
 class Ranks(NamedTuple):
-    """Which of how many processes this is."""
+    """The rank of this process, the world size, the group and the device."""
 
     rank: int
     world_size: int
     group: dist.ProcessGroup | None
     """None in a program that torchrun did not start."""
     device: str
-    """This rank's own."""
+    """The device of this rank."""
 
     def share(self, batch_size: int, name: str) -> int:
-        """Give this rank's part of a batch.
+        """Return this rank's part of a batch, in samples.
 
         Raises:
             ValueError: if the batch cannot be divided evenly.
@@ -40,10 +40,10 @@ class Ranks(NamedTuple):
         return batch_size // self.world_size
 
     def on_first(self, function: Callable[[], T]) -> T | None:
-        """Call a function on rank 0 alone; the others wait for it and get None.
+        """Call a function on rank 0 only; the others wait for it and get None.
 
         Raises:
-            OtherRankError: on the others, where rank 0 raised whatever it raised.
+            OtherRankError: on the others, if the function raised on rank 0.
         """
         result, error = None, None
         if self.rank == 0:
@@ -76,7 +76,7 @@ class Ranks(NamedTuple):
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Join the other processes where torchrun has started this one, and leave them at the end.
+    """Join the process group if torchrun started this process, and leave it at the end.
 
     Args:
         device: `cpu`, or `cuda` for each rank's own GPU.
@@ -91,7 +91,7 @@ def joined(device: str) -> Iterator[Ranks]:
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), dist.group.WORLD, device)
     finally:
-        # What DistributedDataParallel leaves in cycles holds the group, whose threads must end
+        # Reference cycles of DistributedDataParallel hold the group, whose threads must end
         # before the interpreter does.
         gc.collect()
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""One pass over anybody's loader."""
+"""Iteration over one epoch of any data loader."""
 
 import logging
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-STALL = 60.0  # seconds without a batch after which the log says so
+STALL = 60.0  # seconds without a batch between warnings
 
 logger = logging.getLogger("effconv_core")
 
@@ -17,7 +17,7 @@ logger = logging.getLogger("effconv_core")
 def epoch_batches(
     loader: Iterable[tuple[Any, Any]], epoch: int, device: torch.device
 ) -> Iterator[tuple[Any, Any]]:
-    """Give the batches of one epoch, with their tensors on a device.
+    """Yield the batches of one epoch, with their tensors on a device.
 
     A loader that hangs is told of by a warning to the log, once a minute.
 
@@ -63,7 +63,7 @@ def epoch_batches(
 
 
 class _Wait:
-    """Looks at how long a loader takes for a batch, from a thread of its own."""
+    """Watches how long a loader takes for a batch, from its own thread."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch, self.step = epoch, 0
@@ -72,7 +72,7 @@ class _Wait:
         threading.Thread(target=self._look, daemon=True).start()
 
     def next(self, batches: Iterator[Any], step: int) -> Any:
-        """Give the next batch, None behind the last."""
+        """Return the next batch, None after the last."""
         self.step, self.since = step, time.monotonic()
         try:
             return next(batches, None)

@@ -1,4 +1,4 @@
-"""Losses that are not finite: noticed before they reach a parameter, and traced."""
+"""Checks for non-finite losses before they reach a parameter, and their diagnosis."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 def finite_soon(loss: Tensor) -> Callable[[], bool]:
-    """Begin to bring to the host whether a loss is finite.
+    """Start copying `isfinite(loss)` to the host; call the result to wait for it.
 
-    What is given waits for the loss alone: what was queued on a GPU behind it, such as the backward
-    pass, goes on meanwhile.
+    The call waits only for the loss: work queued behind it on a GPU, such as the backward pass,
+    continues meanwhile.
 
     Args:
         loss: any tensor.
@@ -35,14 +35,14 @@ def finite_soon(loss: Tensor) -> Callable[[], bool]:
 def no_finite_loss(
     model: nn.Module, batch: tuple[Any, Any], *, loss: Tensor, epoch: int, step: int
 ) -> FloatingPointError:
-    """Give the error of a loss that is not finite; the sentence says where that began.
+    """Return the error of a loss that is not finite; its message names the likely cause.
 
     Args:
-        model: is run once more on the batch, to find its first layer whose output is not finite.
+        model: run once more on the batch, to find its first layer whose output is not finite.
         batch: inputs and targets of the step.
-        loss: of the step.
+        loss: the loss of the step.
         epoch: counted from 0.
-        step: of the epoch, counted from 0.
+        step: index of the step in its epoch, counted from 0.
     """
     return FloatingPointError(
         f"the loss is {loss.item()} in step {step + 1} of epoch {epoch + 1}: {_cause(model, batch)}"
@@ -50,14 +50,14 @@ def no_finite_loss(
 
 
 def check_parameters(model: nn.Module, epoch: int) -> None:
-    """Refuse parameters that are not finite, so that they are not kept in the place of good ones.
+    """Check that all parameters are finite, so that no bad checkpoint replaces a good one.
 
     Args:
-        model: after an epoch.
+        model: the network after an epoch.
         epoch: counted from 0.
 
     Raises:
-        FloatingPointError: if one is not.
+        FloatingPointError: if one is not finite.
     """
     if name := _bad_parameter(model):
         raise FloatingPointError(
@@ -88,7 +88,7 @@ def _cause(model: nn.Module, batch: tuple[Any, Any]) -> str:
 
 @torch.no_grad()
 def _first_not_finite(model: nn.Module, inputs: Any) -> str | None:
-    """Name the first of the innermost modules, as they run, whose output is not finite."""
+    """Return the name of the first leaf module, in order of execution, with a non-finite output."""
     found: list[str] = []
 
     def look(name: str) -> Callable[[nn.Module, Any, Any], None]:

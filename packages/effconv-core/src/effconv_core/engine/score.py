@@ -1,4 +1,4 @@
-"""`score`: how good the plans of a search are where the best plan is known."""
+"""`score`: rank the plans of a search in a table in which the best plan is known."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,26 +16,26 @@ from effconv_core.space.selection import LayerFilter
 
 @dataclass(frozen=True)
 class PlanScore:
-    """Where one plan stands in a table of plans whose accuracies are known."""
+    """The rank of one plan in a table of plans whose accuracies are known."""
 
     plan: Mapping[str, int]
     accuracy: float
-    """That of the plan in the table, mean over its trainings."""
+    """The plan's accuracy in the table, from 0 to 1, the mean over its trainings."""
     percentile: float
-    """Part of the table's other plans that are worse, in per cent; equal ones count half."""
+    """Share of the table's other plans that are worse, in per cent; equal ones count half."""
     regret: float
-    """Accuracy lost to the best plan of the table."""
+    """Accuracy of the table's best plan minus that of this one."""
 
 
 def rank_plan(
     plan: Mapping[str, int], plans: Sequence[Mapping[str, int]], accuracies: Sequence[Any]
 ) -> PlanScore:
-    """Say where a plan stands in a table.
+    """Rank a plan in a table.
 
     Args:
         plan: layer name to size.
         plans: P plans, at least two, all different.
-        accuracies: `(P,)`, or `(P, trainings)` of which the mean is taken.
+        accuracies: `(P,)`, or `(P, trainings)`, which are averaged.
 
     Raises:
         ValueError: if the table is too small or uneven, or the plan is not in it.
@@ -74,15 +74,15 @@ def score(
     budget: float | None = None,
     searched: LayerFilter | None = None,
 ) -> list[PlanScore]:
-    """Search once with each loader, and say where each found plan stands in a table of all plans.
+    """Search once with each loader, and rank each found plan in a table of all plans.
 
     Args:
-        make_model: gives the network to search for a seed.
-        loaders: one for each search; search i takes `loaders[i]`, `make_model(i)` and seed i.
-        plans: every plan within the recipe's tolerance of the budget.
-        accuracies: `(P,)`, or `(P, trainings)`, what the plans reach when trained from scratch.
+        make_model: returns the network to search for a seed.
+        loaders: one for each search; search i uses `loaders[i]`, `make_model(i)` and seed i.
+        plans: all P plans within the recipe's tolerance of the budget.
+        accuracies: `(P,)`, or `(P, trainings)`, of the plans when trained from scratch.
         recipe: settings of the search; its seed is set for each search.
-        budget: the wanted parameter count; when None, the middle of the cheapest and the dearest
+        budget: the target parameter count; None is the middle of the cheapest and the dearest
             plan of the table.
         searched: which convolutions are searched, see `searched_layers`.
 
@@ -90,8 +90,8 @@ def score(
         One `PlanScore` for each search.
 
     Raises:
-        ValueError: if the table is malformed or does not hold the plan that a search found, or for
-            what `search` refuses.
+        ValueError: if the table is malformed or lacks the plan that a search found, or as `search`
+            does.
 
     Examples:
         >>> def make_model(seed):
@@ -107,7 +107,7 @@ def score(
         >>> [(s.percentile, s.regret) for s in scores]
         [(100.0, 0.0), (100.0, 0.0)]
     """
-    rank_plan(plans[0], plans, accuracies)  # a malformed table is refused before any search
+    rank_plan(plans[0], plans, accuracies)  # raises before any search if the table is malformed
     if budget is None:
         searchable = SearchableCNN(make_model(0), recipe, searched=searched)
         costs = [searchable.cost([plan[name] for name in searchable.layers]) for plan in plans]

@@ -35,12 +35,22 @@ from effconv_core.space.selection import LayerFilter, Ranges
 
 @dataclass(frozen=True)
 class SearchStep:
-    """What one step of a search did; tensors stay on the device, so reading one synchronises.
+    """The result of one search step; tensors stay on the device, so reading one synchronises.
 
-    Soft sizes, sizes and cost are those learned so far; where the config draws the sizes of a step,
-    losses and outputs are those of the drawn ones. Sizes and cost are made from the soft sizes when
-    they are read, which waits for the device. In a search by several processes, task loss,
+    Soft sizes, sizes and cost are those learned so far; if the config draws the sizes of a step,
+    losses and outputs are those of the drawn ones. Sizes and cost are computed from the soft sizes
+    when they are read, which waits for the device. In a search by several processes, task loss,
     outputs and targets are those of this rank's part of the batch.
+
+    Attributes:
+        epoch: counted from 0.
+        step: index of the step in its epoch, counted from 0.
+        task_loss: scalar, detached.
+        budget_loss: scalar, the weighted budget term, detached.
+        outputs: the network's outputs, `(B, classes)` for a classifier.
+        targets: the batch's targets, `(B,)` for a classifier.
+        soft_sizes: `(S,)`, detached.
+        searchable: the network being searched.
     """
 
     epoch: int
@@ -54,12 +64,12 @@ class SearchStep:
 
     @cached_property
     def sizes(self) -> list[int]:
-        """The soft sizes, rounded to allowed ones."""
+        """The S soft sizes, rounded to allowed ones."""
         return self.searchable.rounded(self.soft_sizes)
 
     @cached_property
     def cost(self) -> int:
-        """What the sizes cost in parameters."""
+        """The cost of the sizes in parameters."""
         return self.searchable.cost(self.sizes)
 
 
@@ -84,24 +94,24 @@ def search(
     Args:
         model: any network with `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d` layers; it is not changed.
             The search runs on its device and in its memory format. Or a `SearchableCNN`, which is
-            trained in place, so that its `warm_start` can be asked for afterwards; it has the
-            config and all that says what is searched.
-        loader: gives batches `(inputs, targets)`, once an epoch and, where the config has
-            finalists, for their comparison. Where it has `set_epoch`, that is called before.
-        budget: the wanted parameter count of the found network, a `Budget`, or several of them
+            trained in place, so that its `warm_start` can be called afterwards; it already has the
+            config and the layer selection.
+        loader: iterable of batches `(inputs, targets)`, read once per epoch and, with several
+            finalists, for their comparison. Its `set_epoch`, if any, is called before.
+        budget: the target parameter count of the found network, a `Budget`, or several of them
             that it must meet at once.
-        config: settings; `recipe("default")` when None, `recipe("paper")` is the paper.
-        criterion: the task's loss of `(outputs, targets)`.
+        config: settings; None is `recipe("default")`; `recipe("paper")` has the paper's.
+        criterion: the task's loss of `(outputs, targets)`, a scalar.
         searched: which convolutions are searched, see `searched_layers`.
         allowed: the sizes that layers may have, see `SearchableCNN`.
         tie: groups of layers that share their size, see `SearchableCNN`.
         per_axis: whether kernels may be rectangular, see `SearchableCNN`.
-        checkpoint: a file that is written after every epoch and, where it exists, gone on from; the
+        checkpoint: a file that is written after each epoch and, if it exists, resumed from; the
             one before it is kept too, see `load_training_state`.
-        on_step: called after every step.
+        on_step: called after each step.
         on_round: called before each round of the comparison of plans, as by `tournament`.
-        group: the processes that make this one search together, each of which calls this with its
-            own part of every batch; None searches in this process alone. Gradients are averaged by
+        group: the processes that share this search, each of which calls this with its own part of
+            each batch; None searches in this process only. Gradients are averaged by
             DistributedDataParallel, rank 0 writes the checkpoint and all ranks read it. In a
             program that torchrun started, `torch.distributed.group.WORLD`.
 
@@ -114,9 +124,9 @@ def search(
         ValueError: if no layer can be searched, the budget cannot be met, the loader is empty, the
             inputs have another channel count than the network takes, a label is none of the
             network's classes, a layer is not run, or the checkpoint belongs to another search.
-        FloatingPointError: if the loss or a soft size is not finite; the sentence names the step,
+        FloatingPointError: if the loss or a soft size is not finite; the message names the step,
             the layer and the last good checkpoint.
-        RuntimeError: if a rank went another way than the others; the sentence names it.
+        RuntimeError: if a rank diverged from the others; the message names it.
     """
     if isinstance(model, SearchableCNN):
         choices = {"config": config, "searched": searched, "allowed": allowed, "tie": tie or None}
@@ -133,7 +143,7 @@ def search(
         searchable = SearchableCNN(
             model, config, searched=searched, allowed=allowed, tie=tie, per_axis=per_axis
         )
-    searchable.plan(budget)  # refuses a budget that cannot be met before any training
+    searchable.plan(budget)  # raises before any training if the budget cannot be met
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
     identity = {
         "config": asdict(config),
@@ -179,7 +189,7 @@ def _as_json(searchable: SearchableCNN, budget: Budgets) -> Any:
 
 
 def _costs_of_some(searchable: SearchableCNN, budget: Budgets) -> list[list[int]]:
-    """Give what plans from the smallest to the largest cost in each budget."""
+    """Return the costs in each budget of plans from the smallest to the largest."""
     ranges = searchable.space.ranges
     plans = [[r[min(i, len(r) - 1)] for r in ranges] for i in range(max(map(len, ranges)))]
     return [[c.cost(sizes) for sizes in plans] for c in searchable.constraints(budget)]
@@ -202,7 +212,7 @@ def _resume(
             )
     check_epoch(state.path, progress, identity["config"]["epochs"])
     counts = {f"model.{n}": v for n, v in searchable.state_dict().items() if n.endswith("_state")}
-    # Before 0.2.0 nothing was drawn, so nothing was counted.
+    # Before 0.2.0 nothing was drawn, so files have no counts.
     put_training_state(state._replace(tensors={**counts, **state.tensors}), searchable, optimizer)
     return progress
 
@@ -241,7 +251,7 @@ def _plan_found(
 
 
 def _of_this_version(progress: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
-    """Give the progress that another version wrote with what it took for granted."""
+    """Return the progress of another version with its implicit settings filled in."""
     config = {**asdict(SearchConfig()), **progress["config"]}
     L = len(progress.get("layers", ()))
     granted = {"allowed": [[1, 2 * identity["config"]["k"] + 1, 1]] * L, "tie": list(range(L))}
@@ -262,7 +272,7 @@ def _run_epoch(
     device = next(searchable.parameters()).device
     batches = in_step(epoch_batches(loader, epoch, device), searchable, group, epoch)
     for step, (inputs, targets) in enumerate(batches):
-        # Before the pass, so that the gradients' memory is free for it, and for a CUDA graph's.
+        # Before the forward pass, so that it, or a CUDA graph, can use the gradients' memory.
         optimizer.zero_grad()
         with explained_pass(searchable.model, inputs):
             outputs = network(inputs)

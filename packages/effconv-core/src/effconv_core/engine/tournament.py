@@ -1,4 +1,4 @@
-"""Which of the plans near the learned sizes is best, by the kernels that the search has learned."""
+"""Comparison of plans near the learned sizes, on the kernels that the search has learned."""
 
 import copy
 import math
@@ -21,7 +21,7 @@ from effconv_core.plan import SizePlan
 from effconv_core.space.search_space import flat
 
 ROUNDS = 4
-MOVED = 4  # layers of a drawn plan that leave the learned sizes, on average, or all where fewer
+MOVED = 4  # expected number of layers that a candidate changes; all if there are fewer
 
 
 def tournament(
@@ -33,21 +33,21 @@ def tournament(
     on_round: Callable[[int, int], None] | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> SizePlan:
-    """Compare plans near the learned sizes by their loss; give the best (not in the paper).
+    """Return the plan near the learned sizes with the lowest loss (not in the paper).
 
-    In each of four rounds the plans left see the same batches, twice as many as in the round
-    before, starting with two, and the better half stays; all rounds count. Batch normalisation
-    takes the batch's own statistics, since those it has gathered are of other sizes; all else,
-    dropout for one, is as in evaluation. The searchable network is not changed.
+    In each of four rounds the remaining plans see the same batches, twice as many as in the round
+    before, starting with two, and the better half stays; losses add up over rounds. Batch
+    normalisation uses the batch's own statistics, since its running ones are of other sizes; all
+    else, such as dropout, is as in evaluation. The searchable network is not changed.
 
     Args:
-        searchable: after a search; its config says how many plans are compared and how far from the
+        searchable: after a search; its config sets how many plans are compared and how far from the
             soft sizes they are drawn.
-        loader: training batches; passed over again from its start where it is too short.
-        budget: the wanted parameter count, or `Budget`s, which all plans meet.
+        loader: training batches; read again from its start if it is too short.
+        budget: the target parameter count, or `Budget`s, which all plans meet.
         criterion: the task's loss of `(outputs, targets)`.
-        on_round: called before each round with its number, from 1, and how many plans are left.
-        group: the processes that compare together, each on its own part of every batch, see
+        on_round: called before each round with its number, from 1, and the number of plans left.
+        group: the processes that compare together, each on its own part of each batch, see
             `search`; losses are averaged over them, so that all choose the same plan.
 
     Raises:
@@ -101,7 +101,7 @@ def tournament(
 def _candidates(
     searchable: SearchableCNN, plan: SizePlan, budget: Budgets
 ) -> dict[tuple[int, ...], None]:
-    """Draw different plans that meet the budget, the learned one first."""
+    """Draw distinct plans that meet the budget, the learned one first; at most `finalists`."""
     config, space = searchable.config, searchable.space
     V = len(space.variable_ranges)
     generator = torch.Generator().manual_seed(config.seed)

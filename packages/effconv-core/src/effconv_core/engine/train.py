@@ -37,14 +37,14 @@ class TrainConfig:
     lr: float = 0.1
     weight_decay: float = 1e-4
     schedule: Literal["steps", "cosine"] = "steps"
-    """steps: a tenth of the rate after 50 % and after 75 % of the training."""
+    """steps: divide the rate by 10 after 50 % and after 75 % of the training."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up, but at most a tenth of the training."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is PyTorch's autocast: weights and their updates stay in float32."""
     compile: bool = False
     """Run the network through `torch.compile`, which takes a while before the first step. PyTorch
-    compiles eight networks of one class in a process and runs all further ones as they are: call
+    compiles eight networks of one class per process and runs all further ones uncompiled: call
     `torch.compiler.reset()` between trainings of more plans than that."""
 
     def __post_init__(self) -> None:
@@ -64,19 +64,27 @@ class TrainConfig:
 TRAIN_RECIPES = {
     # He et al. 2016, section 4.2.
     "resnet": TrainConfig(),
-    # The commands that the FlexConv repository gives for its CIFAR ResNets.
+    # From the commands of the FlexConv repository for its CIFAR ResNets.
     "flexconv": TrainConfig(350, 64, "adam", 1e-3, 0.0, "cosine", 5.0),
 }
 
 
 def training_of(recipe: str) -> TrainConfig:
-    """Give the training that goes with a recipe of the search, `default` or `paper`."""
+    """Return the training settings that go with a search recipe, `default` or `paper`."""
     return TRAIN_RECIPES["flexconv" if recipe == "paper" else "resnet"]
 
 
 @dataclass(frozen=True)
 class TrainStep:
-    """What one step of a training did; tensors stay on the device."""
+    """The result of one training step; tensors stay on the device.
+
+    Attributes:
+        epoch: counted from 0.
+        step: index of the step in its epoch, counted from 0.
+        task_loss: scalar, detached, without the penalty.
+        outputs: `(B, classes)`, detached.
+        targets: `(B,)`.
+    """
 
     epoch: int
     step: int
@@ -86,7 +94,7 @@ class TrainStep:
 
 
 def rate_factor(config: TrainConfig, epoch: float) -> float:
-    """Give what the learning rate is multiplied by after so many epochs, a fraction included."""
+    """Return the learning rate's factor, 0 to 1, after `epoch` epochs, which may be fractional."""
     warmup = min(config.warmup_epochs, config.epochs / 10)
     if epoch < warmup:
         return epoch / warmup
@@ -99,7 +107,7 @@ def rate_factor(config: TrainConfig, epoch: float) -> float:
 def make_optimizer(
     parameters: Iterable[Tensor] | Iterable[dict[str, Any]], config: TrainConfig
 ) -> torch.optim.Optimizer:
-    """Make the optimizer of a training, at its highest rate."""
+    """Build the optimizer of a training, at its highest learning rate."""
     if config.optimizer == "sgd":
         return torch.optim.SGD(
             parameters, config.lr, momentum=0.9, weight_decay=config.weight_decay
@@ -108,18 +116,18 @@ def make_optimizer(
 
 
 class Turns(Protocol):
-    """A second optimizer that takes turns with the first, on other parameters and other data."""
+    """A second optimizer that alternates with the first, on other parameters and other data."""
 
     parameters: list[nn.Parameter]
 
     def passes(self, epoch: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give the batches of one epoch of so many steps, a function of the epoch alone."""
+        """Yield the `steps` batches of one epoch; they depend only on the epoch."""
 
     def step(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
-        """Take one turn."""
+        """Take one step of the second optimizer."""
 
     def saved_with(self, first: torch.optim.Optimizer) -> Any:
-        """Give both optimizers as one, as far as saving and loading go."""
+        """Return both optimizers as one, for saving and loading."""
 
 
 def train(
@@ -139,23 +147,23 @@ def train(
 
     Args:
         model: the network.
-        loader: gives batches of inputs and labels, once an epoch, and has a length. Where it has
-            `set_epoch`, that is called before.
+        loader: sized iterable of batches of inputs and labels, read once per epoch. Its
+            `set_epoch`, if any, is called before.
         config: settings.
-        turns: what takes a step after each of these, and trains the rest of the parameters.
-        checkpoint: a file that is written after every epoch and, where it exists, gone on from.
-        on_step: called after every step.
-        groups: for the optimizer, each with `params` and a `factor` on the learning rate; one of
-            all parameters when None.
-        penalty: called in every step; what it gives is added to the loss.
-        seed: of what network and loader draw from torch's global generators, such as dropout and a
-            DataLoader's order; set anew for every epoch, so that a training that goes on draws
-            what it would have drawn. None leaves it to chance.
-        group: the ranks that train together, each on its part of every batch; the gradients are
+        turns: a second optimizer, which takes a step after each of these, on other parameters.
+        checkpoint: a file that is written after each epoch and, if it exists, resumed from.
+        on_step: called after each step.
+        groups: parameter groups, each with `params` and a `factor` on the learning rate; None is
+            one group of all parameters.
+        penalty: called in each step; its result, a scalar, is added to the loss.
+        seed: seeds torch's global generators, from which network and loader draw, such as dropout
+            and a DataLoader's order; set in each epoch, so that a resumed training draws the same
+            numbers. None leaves the generators as they are.
+        group: the ranks that train together, each on its part of each batch; the gradients are
             averaged, rank 0 writes the checkpoint, and its buffers are those of the result.
 
     Raises:
-        FloatingPointError: if a loss is not finite; the sentence names the step, the layer and the
+        FloatingPointError: if a loss is not finite; the message names the step, the layer and the
             last good checkpoint.
         TypeError: if images or labels have a dtype that the network or cross entropy does not take.
         ValueError: if the checkpoint belongs to another training, the images do not fit the
@@ -226,7 +234,7 @@ def evaluate(
     *,
     top: int = 1,
 ) -> float:
-    """Give the part of a split, from 0 to 1, whose class is among the `top` likeliest.
+    """Return the fraction of a split, from 0 to 1, whose class is among the `top` likeliest.
 
     Of several ranks, all parts count together.
 
@@ -273,7 +281,7 @@ def evaluate(
 
 
 def _check_test(outputs: Any, images: Any, labels: Tensor, top: int) -> None:
-    """Refuse what `evaluate` would count as wrong answers of the network in silence."""
+    """Raise for what `evaluate` would count as wrong answers of the network in silence."""
     check_targets(outputs, labels)
     if labels.dim() != 1 or outputs.dim() != 2:
         raise ValueError(

@@ -1,1 +1,1 @@
-"""Files, strangers' JSON and terminals: the only modules that open, replace or delete anything."""
+"""Atomic files, untrusted JSON and terminal output: all file access goes through these modules."""

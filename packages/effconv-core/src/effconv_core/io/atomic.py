@@ -1,7 +1,7 @@
-"""Write files whole or not at all, under names that nobody can have prepared.
+"""Write files atomically, through temporary names that nobody can predict.
 
-A file is written under a random name that must be new (`O_EXCL`, which follows no link), brought
-to the disk, and renamed. Renaming replaces a link at the target, and never what it points at.
+A file is written under a random name that must be new (`O_EXCL`, which follows no link), synced
+to disk, and renamed. Renaming replaces a link at the target, never the file that it points to.
 """
 
 import contextlib
@@ -18,24 +18,24 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # as safetensors reports what the system refused
+SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors reports system errors
 PARTIAL = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.partial")
 NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 
 
 @contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary file to write to; afterwards it gets the name asked for.
+    """Yield a temporary file to write to; afterwards it is renamed to `path`.
 
-    Its content is on the disk before it gets its name, so neither a kill nor a power cut leaves a
-    part of a file. Where writing fails, the file that was there stays and the part is removed. Its
-    mode is that of any new file (0666 less the umask), whatever wrote it.
+    Its content is synced before the rename, so neither a kill nor a power cut leaves a partial
+    file. If writing fails, an existing file stays and the partial one is removed. Its mode is that
+    of any new file (0666 without the umask), whatever wrote it.
 
     Args:
         path: the file; a link there is replaced, not followed.
 
     Raises:
-        OSError: if it cannot be written; it names the file, also where the disk is full.
+        OSError: if it cannot be written; the error names the file, also if the disk is full.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
@@ -45,7 +45,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         mode = os.fstat(handle).st_mode & 0o777
         os.close(handle)
         yield temporary
-        temporary.chmod(mode)  # safetensors writes a file of its own, which nobody else may read
+        temporary.chmod(mode)  # safetensors writes with a private mode
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -61,7 +61,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
+    """Sync the entries of a folder to disk, if the system supports it."""
     with contextlib.suppress(OSError):  # Windows opens no folders, some network disks sync none
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -118,9 +118,9 @@ def write_tensors(
 
 
 def _keep(path: Path, previous: Path) -> None:
-    """Let a file have a second name, which replaces what had that name before."""
+    """Link a file to a second name, which replaces what had that name before."""
     if path.is_symlink() or not path.exists():
-        previous.unlink(missing_ok=True)  # of another run, whose newest was deleted
+        previous.unlink(missing_ok=True)  # left by another run, whose newest was deleted
         return
     second = previous.with_name(f".{previous.name}.{secrets.token_hex(8)}.partial")
     try:
@@ -131,7 +131,7 @@ def _keep(path: Path, previous: Path) -> None:
                 shutil.copyfileobj(source, copy)
         second.replace(previous)
     finally:
-        second.unlink(missing_ok=True)  # still there where both were links to one file
+        second.unlink(missing_ok=True)  # still there if both were links to one file
 
 
 def create_file(path: str | os.PathLike[str], content: bytes) -> None:
@@ -164,7 +164,7 @@ def open_to_append(path: str | os.PathLike[str]) -> TextIO:
 
 
 def append_text(path: str | os.PathLike[str], text: str) -> None:
-    """Append to a text file (UTF-8), which is made where it is missing.
+    """Append to a text file (UTF-8), which is created if missing.
 
     Raises:
         OSError: as `open_to_append` does.
@@ -183,7 +183,7 @@ def renew_time(path: Path) -> None:
 
 
 def rename_file(path: Path, target: Path) -> None:
-    """Give a file another name; what had that name is replaced, a link itself and not its end.
+    """Rename a file; what had that name is replaced, a link itself and not its end.
 
     Raises:
         OSError: if it cannot be renamed.
@@ -207,7 +207,7 @@ def remove_empty_folder(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that killed processes left in a folder of ours."""
+    """Delete the temporary files that killed processes left in a folder of this package."""
     for path in folder.iterdir():
         if PARTIAL.fullmatch(path.name) and not path.is_dir():
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Training state as safetensors with JSON in its header: whole or not at all, and the last two."""
+"""Checkpoints: safetensors with JSON in the header, written atomically; the last two are kept."""
 
 import contextlib
 import hashlib
@@ -33,7 +33,7 @@ logger = logging.getLogger("effconv_core")
 
 
 class DamagedError(ValueError):
-    """A file is no whole training state."""
+    """A file is not an intact training state."""
 
 
 class LaterError(ValueError):
@@ -41,10 +41,10 @@ class LaterError(ValueError):
 
 
 class TrainingState(NamedTuple):
-    """What a file of `save_training_state` holds."""
+    """The content of a file of `save_training_state`."""
 
     path: Path
-    """The file that was asked for, also where it was damaged and the one before it was taken."""
+    """The requested file, also if it was damaged and the one before it was read."""
     tensors: dict[str, torch.Tensor]
     param_groups: list[dict[str, Any]]
     progress: dict[str, Any]
@@ -56,18 +56,18 @@ def save_training_state(
     optimizer: torch.optim.Optimizer,
     progress: dict[str, Any],
 ) -> None:
-    """Write model, optimizer and progress; the state before stays beside it as `NAME.previous.*`.
+    """Write model, optimizer and progress; the state before it is kept as `NAME.previous.*`.
 
-    An interruption at any moment leaves the newest file whole: the old one or the new one.
+    An interruption at any moment leaves the newest file intact: the old one or the new one.
 
     Args:
-        path: where to write.
+        path: the file.
         model: any module.
         optimizer: its optimizer.
-        progress: anything that JSON can hold.
+        progress: a JSON object.
 
     Raises:
-        OSError: if the file cannot be written; the states before are untouched then.
+        OSError: if the file cannot be written; earlier states are then untouched.
     """
     path = Path(path)
     state = optimizer.state_dict()
@@ -99,7 +99,7 @@ def load_training_state(
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if neither is whole, or the state belongs to another model or optimizer, or
-            holds what they never have, such as int8 weights; the sentence names the tensor. Model
+            holds what they never have, such as int8 weights; the message names the tensor. Model
             and optimizer are as before then.
     """
     state = read_training_state(path)
@@ -111,7 +111,7 @@ def read_training_state(path: str | os.PathLike[str]) -> TrainingState:
     """Read a saved state, see `load_training_state`."""
     path, why = Path(path), None
     before = _previous(path)
-    # The path again, because another rank may have put the state before it in its place.
+    # The path again, because another rank may have moved the previous state there.
     for candidate in (path, before, path):
         try:
             state = _read(candidate)
@@ -123,7 +123,7 @@ def read_training_state(path: str | os.PathLike[str]) -> TrainingState:
                 raise
             continue
         if why is not None:
-            # So that the next state does not push it out and keep the damaged one.
+            # So that the next save does not drop it and keep the damaged one.
             with contextlib.suppress(FileNotFoundError):
                 rename_file(before, path)
             told = str(why).removesuffix(f"; {REMEDY}")
@@ -133,7 +133,7 @@ def read_training_state(path: str | os.PathLike[str]) -> TrainingState:
 
 
 def last_state(path: str | os.PathLike[str] | None, epochs: int) -> str:
-    """Say where the state of so many epochs lies, for the sentence of a search that stops."""
+    """Return a clause that names the last good state, for the error of a stopped search."""
     if path is None or not epochs:
         return "no state was written before it"
     return f"the last good state is {path}, of {epochs} epoch(s)"
@@ -142,7 +142,7 @@ def last_state(path: str | os.PathLike[str] | None, epochs: int) -> str:
 def put_training_state(
     state: TrainingState, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put a state that was read into a model and its optimizer, see `load_training_state`."""
+    """Load a state that was read into a model and its optimizer, see `load_training_state`."""
     slots: dict[int, dict[str, torch.Tensor]] = {}
     weights = {}
     for name, tensor in state.tensors.items():
@@ -163,7 +163,7 @@ def put_training_state(
         raise ValueError(f"{state.path} does not fit this model ({error}); {REMEDY}") from None
     for parameter, own in optimizer.state.items():
         for slot, value in own.items():
-            # Files hold contiguous tensors alone; in another layout than its parameter's a slot
+            # Files hold only contiguous tensors; a slot whose layout differs from its parameter's
             # keeps PyTorch from updating all parameters by one kernel.
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                 like = {"dtype": value.dtype, "device": value.device}
@@ -205,7 +205,7 @@ def _read(path: Path) -> TrainingState:
         with opened_tensors(path) as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        # Schema 1 has no sum; later ones keep this one, so that damage is told from a later schema.
+        # Schema 1 has no checksum; later schemas keep it, to tell damage from a newer schema.
         if metadata.keys() & {"schema", "sha256"}:
             if metadata.get("sha256") != _digest(tensors, metadata):
                 raise ValueError("its content has another sha256 than was written")
@@ -232,7 +232,7 @@ def _part(metadata: Mapping[str, str], name: str, kind: type[T]) -> T:
 
 
 def _digest(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
-    """Give the sha256 of all that a file says, the sum itself excepted."""
+    """Return the sha256 of a file's content, without the checksum itself."""
     digest = hashlib.sha256()
     texts = {name: text for name, text in metadata.items() if name != "sha256"}
     digest.update(json.dumps(texts, sort_keys=True).encode())

@@ -21,7 +21,7 @@ class _Terminal(io.FileIO):
 
 
 def outlive_terminal() -> None:
-    """Let standard output and error be lost in silence where they are a terminal that was closed.
+    """Discard standard output and error in silence where they are a terminal that was closed.
 
     Otherwise the next line of progress would end a process that the closing itself has not ended,
     such as one in the background.

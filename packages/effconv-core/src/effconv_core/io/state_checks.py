@@ -40,7 +40,7 @@ def check_weights(
 
     Raises:
         ValueError: if a tensor has another shape or is of another kind (floating point, integer,
-            complex, boolean) than the network's, or a parameter is not finite; the sentence names
+            complex, boolean) than the network's, or a parameter is not finite; the message names
             it.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -80,7 +80,7 @@ def check_slots(
 
     Raises:
         ValueError: if groups, parameters, slots or settings are others than the optimizer's, or
-            hold values that it never has; the sentence names the slot or the setting.
+            hold values that it never has; the message names the slot or the setting.
     """
     own_groups = optimizer.param_groups
     if len(groups) != len(own_groups):

@@ -19,10 +19,13 @@ PADDERS = {
 
 
 class PredictedConv(nn.Module):
-    """A convolution that is handed its kernel before each forward pass.
+    """A convolution whose kernel is set from outside before each forward pass.
 
     Args:
-        conv: the original: its bias and geometry are kept, its weight is not.
+        conv: the original; its bias and geometry are kept, its weight is not.
+
+    Attributes:
+        kernel: `(c_out, c_in / groups, *taps)`, or None outside of a forward pass.
     """
 
     def __init__(self, conv: Conv) -> None:
@@ -45,7 +48,7 @@ class PredictedConv(nn.Module):
 
         Raises:
             ValueError: if the input is too small for the padding mode at this kernel size.
-            RuntimeError: if there is no kernel, because it is no forward pass of the whole network.
+            RuntimeError: if no kernel is set, because the layer runs outside of the whole network.
         """
         if self.kernel is None:
             raise RuntimeError(
@@ -85,14 +88,14 @@ class PredictedConv(nn.Module):
 
 
 def padding_for(conv: Conv | PredictedConv, kernel_shape: Sequence[int]) -> tuple[int, ...]:
-    """Give the padding at which a kernel keeps the output size, last axis first, as `F.pad` has it.
+    """Return the padding that keeps the output size with this kernel, in the order of `F.pad`.
 
     The window stays centred where the original one was. For an original with "same" padding and
     no dilation that is (s - 1) // 2 before and s // 2 after; where the original pads less than
     that, a value may be negative, which crops.
 
     Args:
-        conv: the original, or what stands in its place.
+        conv: the original, or the layer that replaced it.
         kernel_shape: taps of the new kernel, one number for each axis.
     """
     sides = []
@@ -113,18 +116,18 @@ def padding_for(conv: Conv | PredictedConv, kernel_shape: Sequence[int]) -> tupl
 
 
 def _cropped_and_padded(sides: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Tell what crops from what pads: only zeros can do both at once."""
+    """Split `F.pad` amounts into cropping and padding; only zero padding can do both at once."""
     return tuple(min(side, 0) for side in sides), tuple(max(side, 0) for side in sides)
 
 
 def kernel_shape_of(conv: Conv, size: int | Sequence[int]) -> tuple[int, ...]:
-    """Give the kernel that a size of a plan stands for.
+    """Return the kernel shape (taps per axis) for a plan's size.
 
     One number is the size of every axis along which the original has more than one tap, or of all
-    axes where it has one tap alone; a sequence has one number for each axis.
+    axes if it has a single tap; a sequence has one number for each axis.
 
     Raises:
-        ValueError: if the sequence has another length than the kernel has axes.
+        ValueError: if the length of the sequence is not the kernel's number of axes.
     """
     axes = len(conv.kernel_size)
     if isinstance(size, int):
@@ -141,29 +144,29 @@ def kernel_shape_of(conv: Conv, size: int | Sequence[int]) -> tuple[int, ...]:
 def resized_conv(
     conv: Conv, kernel_shape: Sequence[int], generator: torch.Generator | None
 ) -> nn.Module:
-    """Make a fresh convolution with another kernel, as `conv_of` does.
+    """Build a freshly initialised convolution with another kernel shape, as `conv_of` does.
 
     The kernel starts with He's fan-out normal values, the bias at zero.
     """
     shape = (conv.out_channels, conv.in_channels // conv.groups, *kernel_shape)
     kernel = torch.empty(shape)
     nn.init.kaiming_normal_(kernel, mode="fan_out", nonlinearity="relu", generator=generator)
-    # torch counts the outputs of all groups, but an input feeds those of its own alone.
+    # torch counts the outputs of all groups, but an input feeds only those of its own group.
     kernel *= conv.groups**0.5
     bias = None if conv.bias is None else torch.zeros_like(conv.bias)
     return conv_of(conv, kernel.to(conv.weight), bias)
 
 
 def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> nn.Module:
-    """Make a convolution with another kernel, of classes of `torch.nn` alone.
+    """Build a convolution with another kernel, from classes of `torch.nn` only.
 
     Odd sizes and unstrided "same" ones are one convolution; the rest, such as an even size with a
     stride, is an `nn.Sequential` of padding layers and a convolution.
 
     Args:
-        conv: the original, or what stands in its place; its geometry is kept.
-        kernel: `(c_out, c_in / groups, *taps)`, which is copied.
-        bias: `(c_out,)`, which is copied, or None where the original has none.
+        conv: the original, or the layer that replaced it; its geometry is kept.
+        kernel: `(c_out, c_in / groups, *taps)`; copied.
+        bias: `(c_out,)`, copied; None if the original has none.
     """
     kernel_shape, axes = tuple(kernel.shape[2:]), kernel.dim() - 2
     sides = padding_for(conv, kernel_shape)
@@ -205,7 +208,7 @@ def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> 
 
 
 def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
-    """Put other modules in the place of some, wherever the model holds them, also twice."""
+    """Replace modules in place, wherever the model holds them, also where one is used twice."""
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
             if child in replacements:

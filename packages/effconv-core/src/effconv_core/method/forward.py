@@ -53,7 +53,7 @@ def draw_sizes(
             min(max(v, float(allowed[0])), float(allowed[-1]))
             for v, allowed in zip(explored, space.ranges, strict=True)
         ]
-    # The ring between a size and the next is what is drawn.
+    # The mask draws the ring between a size and the next one.
     ring = config.mask == "ring"
     return DrawnSizes(soft_sizes, space.above(on_host) if ring else space.rounded(on_host))
 
@@ -108,7 +108,7 @@ class StaticForward:
                 self.kernels(noise, rings)
             self.compiled = torch.compile(whole, mode="reduce-overhead" if graphs else None)
         given = self.compiled(noise, rings, args, kwargs)
-        # The next step writes a CUDA graph's outputs anew, which `on_step` may have kept.
+        # The next step overwrites a CUDA graph's outputs, which `on_step` may have kept.
         return tree_map_only(Tensor, torch.clone, given) if graphs else given
 
     def drawn(self) -> tuple[Tensor | None, Tensor | None]:

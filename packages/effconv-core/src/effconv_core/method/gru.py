@@ -1,4 +1,4 @@
-"""GRUs on fixed inputs, which both predictors of the paper are made of."""
+"""GRUs on fixed inputs, which both predictors of the paper use."""
 
 import math
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from effconv_kernels import gru_unroll
 from torch import Tensor, nn
 
 INPUTS = 64
-"""Width of the fixed inputs z and z'. They never change, so it bears on the start alone."""
+"""Width of the fixed inputs z and z'. They never change, so it affects only the initial values."""
 
 
 class FixedInputGRUs(nn.Module):
-    """L independent GRUs, each with a fixed N(0, 1) input and a zero state to begin with.
+    """L independent GRUs, each with a fixed N(0, 1) input and a zero initial state.
 
     Args:
-        layers: L, how many.
+        layers: L, their number.
         hidden: H, hidden size of each.
         generator: source of the inputs and of the initial values, which are those of
             `torch.nn.GRU`: uniform within 1 / sqrt(H) of zero.
@@ -36,6 +36,6 @@ class FixedInputGRUs(nn.Module):
         self.bias_hh = uniform(layers, 3 * hidden)
 
     def forward(self, steps: Sequence[int]) -> Tensor:
-        """Give the states after every timestep, layer after layer, as `(sum steps, H)`."""
+        """Return the states after each timestep, layer after layer, as `(sum steps, H)`."""
         gates = torch.einsum("lgi,li->lg", self.weight_ih, self.z) + self.bias_ih
         return gru_unroll(gates, self.weight_hh, self.bias_hh, steps)

@@ -15,9 +15,9 @@ from effconv_core.space.search_space import Layer, SizeSpace
 
 
 class KernelBank(nn.Module):
-    """One kernel of the largest size a layer, learned directly and cropped to s (not in the paper).
+    """One kernel of the largest size per layer, learned and cropped to s (not in the paper).
 
-    A tap keeps its place over the image when the size changes, unlike in the row-major order of
+    A tap keeps its spatial position when the size changes, unlike in the row-major order of
     Eq. 5. Values start with He's fan-out standard deviation at size 3.
 
     Args:
@@ -37,12 +37,12 @@ class KernelBank(nn.Module):
         )
 
     def forward(self, soft_sizes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """Give L masked kernels `(c_out, c_in, *taps)` for soft sizes `(S,)` and sizes."""
+        """Return L masked kernels `(c_out, c_in, *taps)` for soft sizes `(S,)` and sizes."""
         masked = []
-        # In evaluation every ring that has a chance is on. Layers that share a size share a draw.
+        # In evaluation each ring that can be on is on. Layers that share a size share a draw.
         count = len(self.space.variable_ranges)
         drawn = self.draws(count) if self.draws and self.training else torch.zeros(count)
-        # In bfloat16 a number near 1 would become 1.
+        # Kept in float32: in bfloat16 a number near 1 would be rounded to 1.
         drawn = self.space.expand(drawn).to(soft_sizes.device)
         for place, (layer, kernel) in enumerate(zip(self.space.layers, self.kernels, strict=True)):
             entry = self.space.entries(place)
@@ -61,7 +61,7 @@ class KernelBank(nn.Module):
     def padded(
         self, soft_sizes: Tensor, sizes: Tensor, padding: Padding, drawn: Tensor | None = None
     ) -> list[Tensor]:
-        """Give the kernels with zeros around them, see `KernelSource`."""
+        """Return the kernels zero-padded to the largest size, see `KernelSource`."""
         windows, inner, masked = padding.windows(sizes), padding.inner(sizes), []
         if drawn is None:
             profiles = mask_rows(soft_sizes, windows, self.centre)
@@ -79,13 +79,13 @@ class KernelBank(nn.Module):
 
 
 def window_of(size: int, largest: int) -> slice:
-    """Give where a window of a size lies in the largest one, as "same" padding puts it."""
+    """Return the slice of a window in the largest one, positioned as by "same" padding."""
     first = (largest - 1) // 2 - (size - 1) // 2
     return slice(first, first + size)
 
 
 def _rings(layer: Layer, soft_sizes: Tensor, sizes: Sequence[int], drawn: Tensor) -> Tensor:
-    """Give the product of the rings of a layer's sizes: one, or one an axis."""
+    """Return the product of the ring masks of a layer's sizes, one per kernel or per axis."""
     masks = [
         ring_mask(
             soft_sizes[number],

@@ -25,16 +25,16 @@ def _padded(
     centre: str,
     values: Callable[[int, Tensor], Tensor],
 ) -> list[Tensor]:
-    """Give padded kernels that GRUs write.
+    """Return the L padded kernels that GRUs write.
 
     Args:
         space: the layers.
-        states: of each layer for all taps of its largest kernel.
+        states: for each layer, `(taps, H)`, for all taps of its largest kernel.
         soft_sizes: `(S,)`.
         sizes: `(S,)`.
         padding: of the space.
         centre: of the mask.
-        values: gives for a layer's place and its states `(taps, H)` what they write, as
+        values: maps a layer's index and its states `(taps, H)` to kernel values,
             `(taps, c_out * c_in)`.
     """
     windows = padding.windows(sizes)
@@ -49,7 +49,7 @@ def _padded(
 
 
 class ProjectedKernelPredictor(nn.Module):
-    """One GRU of hidden size H a layer, then a linear map to c_out * c_in values for each tap.
+    """One GRU of hidden size H per layer, then a linear map to c_out * c_in values for each tap.
 
     The map starts so that unmasked kernels of size 3 have He's fan-out standard deviation.
 
@@ -77,7 +77,7 @@ class ProjectedKernelPredictor(nn.Module):
         self.square, self.all_square = square, len(square) == len(layers)
 
     def forward(self, soft_sizes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """Give L masked kernels `(c_out, c_in, *taps)` for soft sizes `(S,)` and sizes."""
+        """Return L masked kernels `(c_out, c_in, *taps)` for soft sizes `(S,)` and S sizes."""
         layers = self.space.layers
         entries = [self.space.entries(place) for place in range(len(layers))]
         shapes = [layer.shape(sizes[e]) for layer, e in zip(layers, entries, strict=True)]
@@ -101,7 +101,7 @@ class ProjectedKernelPredictor(nn.Module):
                 kernels[place] = kernel
         for place, (layer, shape) in enumerate(zip(layers, shapes, strict=True)):
             if kernels[place] is None:
-                # In float32 under autocast too, as the operator for square kernels has it.
+                # In float32 under autocast too, like the operator for square kernels.
                 with torch.autocast(hidden.device.type, enabled=False):
                     raw = nn.functional.linear(states[place], weights[place], biases[place])
                 entry = entries[place]
@@ -112,7 +112,7 @@ class ProjectedKernelPredictor(nn.Module):
     def padded(
         self, soft_sizes: Tensor, sizes: Tensor, padding: Padding, drawn: Tensor | None = None
     ) -> list[Tensor]:
-        """Give the kernels with zeros around them, see `KernelSource`."""
+        """Return the kernels, zero-padded to the largest sizes; see `KernelSource`."""
         steps = [math.prod(self.space.extents(place)) for place in range(len(self.space.layers))]
         hidden = self.grus(steps)
         weights, biases = self.weight.split(self.rows), self.bias.split(self.rows)
@@ -147,7 +147,7 @@ class ProjectedKernelPredictor(nn.Module):
 
 
 class LiteralKernelPredictor(nn.Module):
-    """One GRU a layer whose c_out * c_in hidden units are the kernel values (Eq. 5 to the letter).
+    """One GRU per layer whose c_out * c_in hidden units are kernel values (Eq. 5 to the letter).
 
     A layer with 64 channels in and out has a hidden size of 4096 and 50 million recurrent weights.
 
@@ -161,7 +161,7 @@ class LiteralKernelPredictor(nn.Module):
         super().__init__()
         self.space, self.centre = space, config.centre
         widths = [math.prod(layer.channels) for layer in space.layers]
-        # Layers of one width run in one call.
+        # Layers of the same width run in one call.
         self.members = {
             width: [layer for layer, other in enumerate(widths) if other == width]
             for width in sorted(set(widths))
@@ -171,7 +171,7 @@ class LiteralKernelPredictor(nn.Module):
         )
 
     def forward(self, soft_sizes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """Give L masked kernels `(c_out, c_in, *taps)` for soft sizes `(S,)` and sizes."""
+        """Return L masked kernels `(c_out, c_in, *taps)` for soft sizes `(S,)` and S sizes."""
         kernels: dict[int, Tensor] = {}
         layers = self.space.layers
         entries = [self.space.entries(place) for place in range(len(layers))]
@@ -187,7 +187,7 @@ class LiteralKernelPredictor(nn.Module):
     def padded(
         self, soft_sizes: Tensor, sizes: Tensor, padding: Padding, drawn: Tensor | None = None
     ) -> list[Tensor]:
-        """Give the kernels with zeros around them, see `KernelSource`."""
+        """Return the kernels, zero-padded to the largest sizes; see `KernelSource`."""
         states: dict[int, Tensor] = {}
         for grus, places in zip(self.grus, self.members.values(), strict=True):
             steps = [math.prod(self.space.extents(place)) for place in places]
@@ -213,5 +213,5 @@ SOURCES = {
 def kernel_predictor(
     space: SizeSpace, config: SearchConfig, generator: torch.Generator
 ) -> ProjectedKernelPredictor | LiteralKernelPredictor | KernelBank:
-    """Make the source of kernels that the config names."""
+    """Build the source of kernels that `config.kernel_form` names."""
     return SOURCES[config.kernel_form](space, config, generator)

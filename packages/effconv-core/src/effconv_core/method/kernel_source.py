@@ -12,15 +12,15 @@ from effconv_core.space.search_space import Layer
 
 
 class KernelSource(Protocol):
-    """Anything that gives masked kernels for sizes; a module, so that it can be trained."""
+    """A trainable module that returns masked kernels for given sizes."""
 
     def __call__(self, soft_sizes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """Give L kernels `(c_out, c_in, *taps)`, differentiable in the soft sizes `(S,)`."""
+        """Return L masked kernels `(c_out, c_in, *taps)`, differentiable in soft sizes `(S,)`."""
 
     def padded(
         self, soft_sizes: Tensor, sizes: Tensor, padding: Padding, drawn: Tensor | None
     ) -> list[Tensor]:
-        """Give the same kernels with zeros around them, up to the largest sizes.
+        """Return the same kernels, zero-padded to the largest sizes.
 
         Args:
             soft_sizes: `(S,)`.
@@ -31,15 +31,15 @@ class KernelSource(Protocol):
 
 
 def he_deviation(layer: Layer) -> float:
-    """Give He's fan-out standard deviation at size 3: sqrt(2 / (9 c_out)) for a square kernel.
+    """Return He's fan-out standard deviation at size 3: sqrt(2 / (9 c_out)) for a square kernel.
 
-    Of a grouped convolution c_out is that of one group.
+    In a grouped convolution c_out is that of one group.
     """
     return math.sqrt(2 / (3**layer.ruled * layer.channels[0] / layer.groups))
 
 
 def gaussian_mask(layer: Layer, soft_sizes: Tensor, sizes: Sequence[int], centre: str) -> Tensor:
-    """Give the mask of Eq. 6 for a layer's soft sizes and sizes, one a kernel or one an axis."""
+    """Return a layer's mask of Eq. 6; its soft sizes and sizes are one per kernel or per axis."""
     shape = layer.shape(sizes)
     ruled = [
         (soft_sizes[axis], size)

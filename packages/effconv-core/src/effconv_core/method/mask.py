@@ -1,4 +1,4 @@
-"""Masks that make a kernel differentiable in its size: EffConv Eq. 6, and a ring."""
+"""Masks that make a kernel differentiable in its size: EffConv Eq. 6, and a ring mask."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -15,9 +15,9 @@ def modulation_mask(
     sizes: Sequence[int],
     centre: Literal["paper", "aligned"] = "paper",
 ) -> Tensor:
-    """Give the mask exp(-((i - c)^2 + (j - c)^2) / v^2), i and j from 1 to s (EffConv Eq. 6).
+    """Return the mask exp(-((i - c)^2 + (j - c)^2) / v^2), i and j from 1 to s (EffConv Eq. 6).
 
-    With one v and one s for each axis, any number of them: the exponents of the axes add up.
+    There may be any number of axes, each with its own v and s: their exponents add up.
 
     Args:
         soft_sizes: scalar tensors v, above 0, one for each axis; all the same for a square kernel.
@@ -42,9 +42,9 @@ def ring_mask(
     axes: Sequence[bool] = (True, True),
     step: int = 1,
 ) -> Tensor:
-    """Give 1 everywhere but in the outermost ring of taps, which is on or off (not in the paper).
+    """Return a mask that is 1 but for its outermost ring, which is on or off (not in the paper).
 
-    The ring, what a kernel of size s has and one of s - step has not, is on with the probability
+    The ring, the taps of a kernel of size s that one of s - step lacks, is on with the probability
     (v - (s - step)) / step, and passes its gradient on to v as that probability would. With v
     spread evenly from s - step to s, as exploration spreads it, the mean of dL/dv is the
     trapezoidal rule for the slope of the loss between the two sizes. A fixed mask has no such
@@ -71,6 +71,6 @@ def ring_mask(
 
 
 def outer(profiles: Sequence[Tensor]) -> Tensor:
-    """Multiply one vector for each axis to a tensor of all their lengths."""
+    """Return the outer product of one vector per axis."""
     last = len(profiles) - 1
     return reduce(mul, (p.view(-1, *[1] * (last - axis)) for axis, p in enumerate(profiles)))

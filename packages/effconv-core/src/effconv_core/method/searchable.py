@@ -38,27 +38,27 @@ class SearchableCNN(nn.Module):
         config: settings; the paper's by default.
         searched: which convolutions are searched, see `searched_layers`.
         allowed: the sizes that layers may have: one `range` for all, or a range for each name
-            pattern, of which a later one wins. Where it says nothing, 1 to the config's largest,
-            or to the layer's own size where that is larger. `range(1, 8, 2)` allows odd sizes
-            alone.
+            pattern, of which a later one wins. The default is 1 to the config's largest, or to
+            the layer's own size if that is larger. `range(1, 8, 2)` allows only odd sizes.
         tie: groups of layers that share their size, each a name pattern or a list of them.
-        per_axis: whether kernels may be rectangular: each axis has a size of its own then, which
-            Eq. 6 takes as the mask's width along it, and a plan holds a tuple for each layer.
+        per_axis: whether kernels may be rectangular: each axis then has its own size, which Eq. 6
+            takes as the mask's width along it, and a plan holds a tuple for each layer.
 
     Attributes:
         layers: names of the searched layers.
-        left_alone: names of the other convolutions, each with the reason.
-        cost: what sizes cost in parameters.
-        space: which sizes there are. They are S, layer after layer: one for each of L layers, or
+        left_alone: names of the skipped convolutions, each with the reason.
+        cost: the cost of sizes in parameters.
+        space: the search space. It has S sizes, layer after layer: one for each of L layers, or
             one for each axis of each.
         soft_sizes: `(S,)`, those of the last forward pass, None before it.
-        sizes: these rounded, what `plan()` would give. With padded shapes, reading them waits for
-            the device.
+        sizes: the rounded soft sizes, as `plan()` would return them. With padded shapes, reading
+            them waits for the device.
 
     Raises:
-        TypeError: if the model is no module, the config no `SearchConfig` or a range none.
-        ValueError: if no layer can be searched, a pattern fits none, or a dilated layer cannot be
-            padded.
+        TypeError: if the model is not a module, the config not a `SearchConfig` or an allowed
+            range not a `range`.
+        ValueError: if no layer can be searched, a pattern matches none, or a dilated layer cannot
+            be padded.
 
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
@@ -126,19 +126,19 @@ class SearchableCNN(nn.Module):
 
     @property
     def sizes(self) -> list[int]:
-        """The S soft sizes of the last pass, rounded; empty before it."""
+        """The S soft sizes of the last forward pass, rounded; empty before the first."""
         if self._sizes is None and self.soft_sizes is not None:
             self._sizes = self.rounded(self.soft_sizes)
         return self._sizes or []
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the network, with any arguments that it takes, on freshly predicted kernels.
+        """Run the network, with its own arguments, on newly predicted kernels.
 
         In training mode the config's exploration and mask draw the sizes of this pass around the
         soft sizes; in evaluation mode they are `sizes`.
 
         Raises:
-            FloatingPointError: if a soft size is not finite; the sentence names the layer. With
+            FloatingPointError: if a soft size is not finite; the message names the layer. With
                 padded shapes `sizes` raises it.
         """
         if self.training and self.config.shapes == "padded":
@@ -191,9 +191,9 @@ class SearchableCNN(nn.Module):
         """Run the network on the kernels learned so far, at given sizes.
 
         Args:
-            sizes: one for each of `layers`, such as the values of a plan; allowed ones.
-            *args: what the network takes.
-            **kwargs: what the network takes.
+            sizes: an allowed size for each of `layers`, such as the values of a plan.
+            *args: positional arguments of the network.
+            **kwargs: keyword arguments of the network.
 
         Raises:
             ValueError: if there are too few or too many sizes, or one is not allowed.
@@ -202,10 +202,10 @@ class SearchableCNN(nn.Module):
             return self.model(*args, **kwargs)
 
     def kernels_at(self, sizes: Sequence[int | Sequence[int]]) -> list[Tensor]:
-        """Give the kernels learned so far at given sizes, with their masks; see `forward_at`.
+        """Return L masked kernels learned so far, `(c_out, c_in / groups, *taps)`, at given sizes.
 
-        A Gaussian mask has the width of the soft size where that rounds to the given size, as in
-        evaluation, and elsewhere the width of the given size.
+        Sizes are as in `forward_at`. A Gaussian mask has the width of the soft size where that
+        rounds to the given size, as in evaluation, and elsewhere the width of the given size.
         """
         sizes, ranges = flat(sizes), self.space.ranges
         fits = len(sizes) == len(ranges)
@@ -232,7 +232,7 @@ class SearchableCNN(nn.Module):
 
     @contextmanager
     def kernels_of(self, kernels: Sequence[Tensor]) -> Iterator[None]:
-        """Let the searched layers use these kernels for a while."""
+        """Set the kernels of the searched layers for the duration of the context."""
         for conv, kernel in zip(self.convs, kernels, strict=True):
             conv.kernel = kernel
         try:
@@ -242,19 +242,19 @@ class SearchableCNN(nn.Module):
                 conv.kernel = None
 
     def warm_start(self, plan: Mapping[str, Size]) -> nn.Module:
-        """Build the plain CNN of a plan, which begins where the search ended (not in the paper).
+        """Build the plain CNN of a plan with the weights of the search (not in the paper).
 
-        It is that of `apply_plan`, but the searched layers have the kernels learned so far at the
-        planned sizes, with their masks multiplied in (`kernels_at`), and all else, such as biases,
-        normalisation and the classifier, is as trained in the search. So in evaluation it gives
-        what `forward_at(plan.values())` gives.
+        It has the layers that `apply_plan` builds, but the searched layers have the kernels learned
+        so far at the planned sizes, with their masks multiplied in (`kernels_at`), and everything
+        else, such as biases, normalisation and the classifier, is as trained in the search. So in
+        evaluation its output is that of `forward_at(plan.values())`.
 
         Args:
-            plan: what a search with this network gave, or other allowed sizes of its layers.
+            plan: the result of a search with this network, or other allowed sizes of its layers.
 
         Raises:
-            ValueError: if the plan is of other layers, or a size is not allowed.
-            TypeError: if a size is no integer.
+            ValueError: if the plan has other layers, or a size is not allowed.
+            TypeError: if a size is not an integer.
         """
         sizes = SizePlan(dict(plan)).sizes
         if sizes.keys() != set(self.layers):
@@ -275,15 +275,15 @@ class SearchableCNN(nn.Module):
         return cnn
 
     def _learned(self) -> list[float]:
-        """Give the S soft sizes learned so far."""
+        """Return the S soft sizes learned so far, on the host."""
         with torch.no_grad():
             return self.space.expand(self.size_predictor()).tolist()
 
     def rounded(self, soft_sizes: Tensor) -> list[int]:
-        """Round soft sizes `(S,)` to allowed ones (Eq. 2); waits for the device.
+        """Round soft sizes `(S,)` to S allowed ones (Eq. 2); waits for the device.
 
         Raises:
-            FloatingPointError: if one is not finite; the sentence names the layer.
+            FloatingPointError: if one is not finite; the message names the layer.
         """
         return self._round(soft_sizes.tolist())
 
@@ -301,13 +301,13 @@ class SearchableCNN(nn.Module):
         return self.accounting.constraints(self, budget)
 
     def budget_loss(self, budget: Budgets) -> Tensor:
-        """Give the weighted budget term for the soft sizes of the last forward pass (Eq. 4, 8).
+        """Return the weighted budget term, a scalar, at the last pass's soft sizes (Eq. 4, 8).
 
         Args:
             budget: the wanted parameter count, a `Budget`, or several, whose terms add up.
 
         Raises:
-            ValueError: if there was no forward pass yet.
+            ValueError: before the first forward pass.
         """
         if self.soft_sizes is None:
             raise ValueError(
@@ -318,7 +318,7 @@ class SearchableCNN(nn.Module):
         return self.accounting.loss(self.constraints(budget), self.soft_sizes, sizes)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Give three groups for one optimizer: size predictor, kernel predictor, the CNN's rest."""
+        """Return up to three groups for one optimizer: size predictor, kernel predictor, CNN."""
         config = self.config
         parts = {
             "size_predictor": (self.size_predictor, config.size_lr),
@@ -332,23 +332,23 @@ class SearchableCNN(nn.Module):
         ]
 
     def nearest_sizes(self, soft_sizes: Sequence[float], budget: Budgets) -> list[int]:
-        """Give the allowed sizes nearest to soft sizes that meet the budget.
+        """Return the S allowed sizes nearest to soft sizes that meet the budget.
 
         Args:
             soft_sizes: S soft sizes v.
             budget: as for `plan`.
 
         Raises:
-            ValueError: if the budget cannot be met; the sentence gives the feasible range.
+            ValueError: if the budget cannot be met; the message gives the feasible range.
         """
         return self.accounting.nearest(self.constraints(budget), soft_sizes)
 
     def plan(self, budget: Budgets | None = None) -> SizePlan:
-        """Give the sizes that the size predictor has learned so far (Algorithm 1, line 9).
+        """Return the plan that the size predictor has learned so far (Algorithm 1, line 9).
 
         Args:
-            budget: when given, the plan costs this within the config's tolerance: where rounding
-                leaves it outside, the nearest plan inside is taken (see `SizePlan.adjusted`).
+            budget: if given, the plan costs this within the config's tolerance: if the rounded
+                sizes do not, the nearest plan that does is returned (see `SizePlan.adjusted`).
 
         Raises:
             ValueError: if the budget cannot be met.
@@ -365,7 +365,7 @@ class SearchableCNN(nn.Module):
         soft_sizes: Sequence[float],
         budget: Budgets | None,
     ) -> SizePlan:
-        """Write sizes and the soft sizes that they come from as a plan."""
+        """Build the plan of S sizes and the S soft sizes that they come from."""
         constraints = [] if budget is None else self.constraints(budget)
         plain = [c.budget.amount for c in constraints if c.budget.counter is None]
         return SizePlan(

@@ -1,4 +1,4 @@
-"""The size predictor: a soft kernel size for every layer (EffConv Eq. 1, 2)."""
+"""The size predictor: a soft kernel size for each layer (EffConv Eq. 1, 2)."""
 
 from collections.abc import Sequence
 
@@ -20,13 +20,13 @@ def squash(
 
 
 class SizePredictor(nn.Module):
-    """A GRU that runs one step for each size on a fixed input, then a linear head a size.
+    """A GRU that runs one step per size on a fixed input, with a linear head for each size.
 
-    The heads start at zero, so that with the paper's range every layer starts at the soft size
+    The heads start at zero, so that with the paper's range each layer starts at the soft size
     k tanh(b) + k + 1.
 
     Args:
-        ranges: what each of the sizes may be, one range for each layer without sizes per axis.
+        ranges: V ranges, the allowed values of each size variable (one a layer by default).
         config: tau, b and the hidden size.
         generator: source of the fixed input and of the initial values.
     """
@@ -46,7 +46,7 @@ class SizePredictor(nn.Module):
         self.register_buffer("half_range", (largest - smallest) / 2, persistent=False)
 
     def forward(self) -> Tensor:
-        """Give the soft sizes v, `(V,)`."""
+        """Return the soft sizes v, `(V,)`."""
         states = self.gru([len(self.head_bias)])
         x = (states * self.head_weight).sum(dim=1) + self.head_bias
         return squash(x, self.half_range, self.tau, self.b, self.smallest)

@@ -1,6 +1,6 @@
-"""Windows in kernels of the largest size, as tensors: the shapes of a step do not tell its sizes.
+"""Kernels padded to the largest size with masks, so that tensor shapes never depend on the sizes.
 
-Nothing here brings a number to the host, so that a whole step can be one graph.
+Nothing here copies a number to the host, so that a whole step can be one graph.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from effconv_core.space.search_space import Layer, SizeSpace
 
 
 class Windows(NamedTuple):
-    """Where the windows of S sizes lie in the largest kernels, which have K taps at the most."""
+    """Positions of the windows of S sizes in the largest kernels, of at most K taps per axis."""
 
     sizes: Tensor
     """`(S,)`, s, as floating-point numbers."""
     taps: Tensor
-    """`(S, K)`: each tap's number in the window, from 0; below 0 before it, s or more behind it."""
+    """`(S, K)`: each tap's index in the window; below 0 before it, s or more behind it."""
     inside: Tensor
     """`(S, K)`: 1 in the window, 0 outside of it."""
 
     def of(self, entries: slice) -> "Windows":
-        """Give those of some of the sizes."""
+        """Return the windows of a slice of the sizes."""
         return Windows(*(values[entries] for values in self))
 
 
@@ -51,38 +51,38 @@ class Padding(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def expand(self, values: Tensor) -> Tensor:
-        """Give each of the S entries the value of its variable; `(V,)` to `(S,)`."""
+        """Expand values `(V,)` of the variables to the `(S,)` entries that share them."""
         return values[self.variables] if self.tied else values
 
     def nearest(self, soft_sizes: Tensor) -> Tensor:
-        """Round S soft sizes to allowed ones (EffConv Eq. 2), without a gradient."""
+        """Round soft sizes `(S,)` to allowed ones (EffConv Eq. 2), without a gradient."""
         first = self.smallest % self.step
         steps = torch.round((soft_sizes.detach() - first) / self.step)
         return (first + self.step * steps).clamp(self.smallest, self.largest)
 
     def above(self, soft_sizes: Tensor) -> Tensor:
-        """Give the allowed sizes next above S soft sizes, without a gradient."""
+        """Return the next allowed sizes above soft sizes, both `(S,)`, without a gradient."""
         steps = torch.floor((soft_sizes.detach() - self.smallest) / self.step) + 1
         return torch.minimum(self.smallest + self.step * steps, self.largest)
 
     def windows(self, sizes: Tensor) -> Windows:
-        """Give the windows of sizes `(S,)`, which lie as "same" padding puts them."""
+        """Return the windows of sizes `(S,)`, positioned as by "same" padding."""
         first = torch.floor((self.largest - 1) / 2) - torch.floor((sizes - 1) / 2)
         taps = self.places - first.unsqueeze(1)
         inside = (taps >= 0) & (taps < sizes.unsqueeze(1))
         return Windows(sizes, taps, inside.to(sizes))
 
     def inner(self, sizes: Tensor) -> Windows:
-        """Give the windows of the sizes one step smaller, which may be none."""
+        """Return the windows one step smaller than sizes `(S,)`; they may be empty."""
         return self.windows(sizes - self.step)
 
 
 def along_axes(axes: Sequence[int | None], rows: Tensor, extents: Sequence[int]) -> Tensor:
-    """Multiply a layer's rows, one for each of its sizes, to a tensor over its kernel's taps.
+    """Return the outer product of a layer's rows, a tensor of shape `extents` over its taps.
 
     Args:
-        axes: for each axis of the kernel the row that rules it, or None where it has one tap.
-        rows: `(size_count, K)`.
+        axes: for each axis of the kernel the index of its row, or None if it has one tap.
+        rows: `(size_count, K)`, one for each of the layer's sizes.
         extents: the kernel's taps along each axis, at most K.
     """
     return outer(
@@ -94,19 +94,22 @@ def along_axes(axes: Sequence[int | None], rows: Tensor, extents: Sequence[int])
 
 
 def mask_rows(soft_sizes: Tensor, windows: Windows, centre: str) -> Tensor:
-    """Give the factor of each tap in the mask of Eq. 6, `(S, K)`; 0 outside of the windows."""
+    """Return each tap's factor in the mask of Eq. 6, `(S, K)`; 0 outside of the windows."""
     v = soft_sizes.unsqueeze(1)
     middle = middle_of(v, windows.sizes.unsqueeze(1), centre)
     return gaussian([windows.taps + 1 - middle], v) * windows.inside
 
 
 def timesteps(layer: Layer, windows: Windows, extents: tuple[int, ...]) -> Tensor:
-    """Give at which timestep a GRU writes each tap, row-major in the window (EffConv Eq. 5).
+    """Return the timestep at which a GRU writes each tap, row-major in the window (EffConv Eq. 5).
 
     Args:
         layer: one layer.
         windows: of its own sizes, `(size_count, K)`.
-        extents: of its largest kernel; as many numbers are given, 0 for taps outside.
+        extents: of its largest kernel.
+
+    Returns:
+        One integer for each tap of the largest kernel, flattened; 0 outside of the window.
     """
     sizes, inside = windows.sizes.long(), windows.inside.long()
     own = windows.taps.long() * inside
@@ -121,12 +124,12 @@ def timesteps(layer: Layer, windows: Windows, extents: tuple[int, ...]) -> Tenso
 def rings(
     layer: Layer, gates: Tensor, inner: Windows, windows: Windows, extents: tuple[int, ...]
 ) -> Tensor:
-    """Give the product of the rings of a layer's sizes (`ring_mask`), 0 outside of the windows.
+    """Return the product of a layer's ring masks (`ring_mask`), 0 outside of the windows.
 
     Args:
         layer: one layer.
         gates: `(size_count,)`: 1 where the ring is on, 0 where it is off.
-        inner: what a ring lies around, of the layer's own sizes, `(size_count, K)`.
+        inner: windows inside of the rings, of the layer's own sizes, `(size_count, K)`.
         windows: of the layer's own sizes, `(size_count, K)`.
         extents: of its largest kernel.
     """
@@ -139,7 +142,7 @@ def rings(
 
 
 def check_dilation(convs: Sequence[PredictedConv], space: SizeSpace) -> None:
-    """Refuse layers whose windows do not lie on the grid of the largest kernel's taps.
+    """Check that the windows of all layers lie on the grid of the largest kernel's taps.
 
     Raises:
         ValueError: if a dilated layer may have even and odd sizes.

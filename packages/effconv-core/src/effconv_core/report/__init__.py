@@ -1,4 +1,4 @@
-"""The report of runs as one HTML file that needs nothing else; needs `effconv-core[cli]`."""
+"""The report of runs as one self-contained HTML file; needs `effconv-core[cli]`."""
 
 import datetime
 import os
@@ -78,7 +78,7 @@ def reported(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None
 
 
 def report_html(runs: Sequence[Run]) -> str:
-    """Give the report as HTML: no script, no address but those within the page."""
+    """Return the report as HTML without scripts or external addresses."""
     names = [run.name for run in runs]
     titles = [
         name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})"

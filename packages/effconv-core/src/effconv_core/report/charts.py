@@ -1,6 +1,6 @@
-"""Geometry and words of the report's pictures; the template draws them as SVG.
+"""Geometry and labels of the report's charts; the template draws them as SVG.
 
-A chart is 360 units wide, which is a phone's width, so that its letters keep their size there.
+A chart is 360 units wide, the width of a phone, so that its text keeps its size there.
 """
 
 import base64
@@ -24,12 +24,12 @@ WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 48, 350, 10, 172
 MOST_POINTS = 120
 POSITIVE, NEGATIVE, MAGNITUDE = (214, 69, 65), (52, 120, 214), (139, 98, 214)
-PICTURES = 8  # of the kernels of a layer
+PICTURES = 8  # number of kernels shown per layer
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart: places of tick labels, lines, dots at their ends, and each of them in words."""
+    """A chart: positions of tick labels, lines, dots at their ends, and a text for each."""
 
     title: str
     x_title: str
@@ -47,14 +47,14 @@ def line_chart(
     x_title: str = "step",
     level: tuple[str, float] | None = None,
 ) -> Chart | None:
-    """Lay out lines over steps, None where no series has a point.
+    """Lay out lines over steps; return None if no series has a point.
 
     Args:
-        title: of the picture.
+        title: title of the chart.
         series: title to (step, value); many points are averaged to at most `MOST_POINTS`.
-        form: writes a value.
-        x_title: what x is.
-        level: title and value of a level to compare with.
+        form: formats a value.
+        x_title: title of the x axis.
+        level: title and value of a horizontal reference line.
     """
     series = {name: averaged(points) for name, points in series.items() if points}
     if not series:
@@ -89,7 +89,7 @@ def line_chart(
 def dot_chart(
     title: str, dots: Mapping[str, tuple[float, float]], *, form: Callable[[float], str]
 ) -> Chart | None:
-    """Lay out a dot for each title, at (cost, value); None where there are fewer than two."""
+    """Lay out a dot for each title, at (cost, value); return None if there are fewer than two."""
     if len(dots) < 2:
         return None
     x_ticks = _ticks(*_span([x for x, _ in dots.values()]), count=4)
@@ -131,7 +131,7 @@ def small_course(points: Points, largest: float) -> dict[str, Any]:
 
 
 def averaged(points: Points) -> list[tuple[float, float]]:
-    """Give at most `MOST_POINTS` points: the last step and the mean value of equal stretches."""
+    """Return at most `MOST_POINTS` points: last step and mean value of equal segments."""
     each = -(-len(points) // MOST_POINTS)
     return [
         (part[-1][0], fmean(y for _, y in part))
@@ -140,7 +140,7 @@ def averaged(points: Points) -> list[tuple[float, float]]:
 
 
 def short(number: float) -> str:
-    """Write a count in few letters: 9k, 10.5k, 1.2M."""
+    """Format a count compactly: 9k, 10.5k, 1.2M."""
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= unit:
             return f"{number / unit:.4g}{letter}"
@@ -148,7 +148,7 @@ def short(number: float) -> str:
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
-    """Give the range of values, a tenth wider at either end."""
+    """Return the range of values, extended by a tenth at either end."""
     low, high = min(values), max(values)
     room = (high - low) / 10 or abs(high) / 20 or 1.0
     return low - room, high + room
@@ -163,10 +163,10 @@ def _ticks(low: float, high: float, *, count: int, whole: bool = False) -> list[
 
 
 def kernel_pictures(weight: Tensor) -> dict[str, Any]:
-    """Draw kernels as PNGs of one pixel a tap, and say how much of them is at their rim.
+    """Draw kernels as PNGs of one pixel per tap, and compute the share of their weight at the rim.
 
-    Zero is transparent, so that it is the page's own colour, dark or light. Of each output the
-    first input channel is drawn, scaled to its own greatest absolute value.
+    Zero is transparent, so that it shows the page's own colour, dark or light. For each output the
+    first input channel is drawn, scaled to its greatest absolute value.
 
     Args:
         weight: `(c_out, c_in / groups, *taps)`.
@@ -197,7 +197,7 @@ def kernel_pictures(weight: Tensor) -> dict[str, Any]:
 
 
 def _png(plane: np.ndarray, colours: tuple[Sequence[int], Sequence[int]]) -> str:
-    """Give an image of a plane as a `data:` address; colours are those below and above zero."""
+    """Return an image of a plane as a `data:` URL; colours are those below and above zero."""
     plane = np.nan_to_num(plane)
     peak = float(np.abs(plane).max()) or 1.0
     pixels = np.empty((*plane.shape, 4), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Several runs side by side: sizes, accuracy, cost and time, and what else differs."""
+"""Comparison of several runs: sizes, accuracy, cost, time and differing settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from effconv_core.runs.reader import Run
 
 
 def compare(runs: Mapping[str, Run]) -> dict[str, Any]:
-    """Give what the template shows of two runs or more together.
+    """Return the template's values for the comparison of two or more runs.
 
     Args:
         runs: title to run.
@@ -29,7 +29,7 @@ def compare(runs: Mapping[str, Run]) -> dict[str, Any]:
 
 
 def outcome(title: str, run: Run) -> dict[str, Any]:
-    """Give the row of one run: budgets, cost, accuracies and times; None where not known."""
+    """Return the row of one run: budgets, cost, accuracies, times in seconds; None if unknown."""
     learned, original = network_rows(run)
     gain = None
     if trained_phase(run) == "baseline":
@@ -49,13 +49,13 @@ def outcome(title: str, run: Run) -> dict[str, Any]:
 
 
 def trained_phase(run: Run) -> str:
-    """Name the phase whose CNN the run is about: `baseline` where nothing else was trained."""
+    """Return the phase of the run's main CNN: `baseline` if nothing else was trained."""
     phases = {row["phase"] for row in run.rows}
     return "baseline" if "baseline" in phases and "train" not in phases else "train"
 
 
 def warnings(runs: Mapping[str, Run]) -> list[str]:
-    """Say in what the runs differ so that their figures do not compare."""
+    """Return a sentence for each difference that makes the runs' figures incomparable."""
     sentences = []
     for place, of, so in (
         ("data", "environment", "their accuracies do not compare"),
@@ -64,7 +64,7 @@ def warnings(runs: Mapping[str, Run]) -> list[str]:
         ("device", "environment", "their times do not compare"),
     ):
         known = [getattr(run, of) for run in runs.values()]
-        if place == "budget":  # which a training without a search does not have
+        if place == "budget":  # a training without a search has none
             known = [entries for entries in known if place in entries]
         values = {str(entries.get(place, "not known")) for entries in known}
         if len(values) > 1:
@@ -79,7 +79,7 @@ def warnings(runs: Mapping[str, Run]) -> list[str]:
 
 
 def side_by_side(runs: Mapping[str, Run]) -> list[dict[str, Any]]:
-    """Give of each layer its size in each run; an empty cell where a run's plan lacks it."""
+    """Return a row for each layer with its size in each run; empty if a plan lacks the layer."""
     plans = [run.plan or {} for run in runs.values()]
     names = dict.fromkeys(name for plan in plans for name in plan)
     rows = []
@@ -91,7 +91,7 @@ def side_by_side(runs: Mapping[str, Run]) -> list[dict[str, Any]]:
 
 
 def charts(runs: Mapping[str, Run]) -> list[Any]:
-    """Draw accuracy against cost, and the trainings of the found CNNs."""
+    """Draw accuracy against cost, and the training curves of the found CNNs."""
     dots = {}
     for title, run in runs.items():
         for row in network_rows(run):
@@ -118,7 +118,7 @@ def charts(runs: Mapping[str, Run]) -> list[Any]:
 
 
 def differing(tables: Mapping[str, Mapping[str, str]]) -> list[tuple[str, list[str]]]:
-    """Give the entries that are not the same in all, each with its word in each."""
+    """Return the entries that differ between tables, each with its value in all of them."""
     names = dict.fromkeys(name for table in tables.values() for name in table)
     rows = [(name, [table.get(name, "-") for table in tables.values()]) for name in names]
     return [(name, words) for name, words in rows if len(set(words)) > 1]

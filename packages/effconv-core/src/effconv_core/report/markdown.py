@@ -1,4 +1,4 @@
-"""The outcome of a run: a table for the terminal, a figure and a short report."""
+"""The result of a run: a table for the terminal, a figure and a Markdown report."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ PHASES = {"search": "Search", "train": "Training", "baseline": "Training with or
 
 
 def layer_rows(model: nn.Module, plan: SizePlan) -> list[tuple[str, int, int, Size, int]]:
-    """Give (layer, input channels, output channels, size, parameters) along the network."""
+    """Return (layer, input channels, output channels, size, parameters) along the network."""
     modules = dict(model.named_modules())
     rows = []
     for name, size in plan.items():
@@ -36,7 +36,7 @@ def layer_rows(model: nn.Module, plan: SizePlan) -> list[tuple[str, int, int, Si
 
 
 def layer_table(model: nn.Module, plan: SizePlan) -> Table:
-    """Make the terminal's table: layer, channels, size, parameters."""
+    """Build the terminal's table: layer, channels, soft size, size, parameters."""
     table = Table(title="learned kernel sizes")
     for column in ("layer", "channels", "soft size", "size", "parameters"):
         table.add_column(column, justify="left" if column == "layer" else "right")
@@ -57,7 +57,7 @@ def _soft(soft: float | tuple[float, ...] | None) -> str:
 
 
 def draw_sizes(path: Path, plan: SizePlan, metrics: Metrics) -> None:
-    """Draw the learned size of each layer, and the course of the soft sizes over the search."""
+    """Draw the learned size of each layer, and the soft sizes over the search."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     figures.draw_sizes({"size": plan}, left)
@@ -78,14 +78,14 @@ def write_report(
     networks: Mapping[str, Mapping[str, float]],
     metrics: Metrics,
 ) -> None:
-    """Write `report.md`, the short report, from what the run has measured.
+    """Write the Markdown report, `report.md`, from the results of the run.
 
     Args:
         folder: the run's folder, with its `config.json`.
-        model: the network that was searched, or that the plan is of.
-        plan: what was found, or given.
-        networks: `parameters` and `test_accuracy` of the `learned` network, and where it was asked
-            for of the `original` one; none where nothing was trained.
+        model: the network that was searched, or the network of the plan.
+        plan: the found or given plan.
+        networks: `parameters` and `test_accuracy` (0 to 1) of the `learned` network, and if
+            requested of the `original` one; empty if nothing was trained.
         metrics: the run's metrics.
     """
     config = read_config(folder)
@@ -116,7 +116,7 @@ def write_report(
 
 
 def budget_sentence(plan: SizePlan) -> str:
-    """Say what was wanted, and what the plan costs."""
+    """Return a sentence with the budgets and the plan's costs."""
     said = []
     for budget in plan.budgets:
         most = "at most " if budget["at_most"] else ""
@@ -129,7 +129,7 @@ def budget_sentence(plan: SizePlan) -> str:
 
 
 def _times(settings: Mapping[str, Any], metrics: Metrics) -> str:
-    """Say how long the epochs of each phase took."""
+    """Return a sentence with the time per epoch of each phase, in seconds."""
     said = []
     for phase, title in PHASES.items():
         seconds = seconds_per_epoch(metrics, phase)
@@ -143,7 +143,7 @@ def _times(settings: Mapping[str, Any], metrics: Metrics) -> str:
 
 
 def made_with(config: ConfigFile) -> list[str]:
-    """Give the last lines of a report: device, versions and settings, from `config.json`."""
+    """Return the last lines of a report: device, versions and settings, from `config.json`."""
     lines = ["", "## Made with", "", "| what | value |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in config.environment.items()]
     settings = json.dumps(config.settings, indent=2)
@@ -151,7 +151,7 @@ def made_with(config: ConfigFile) -> list[str]:
 
 
 def left_alone_sentence(model: nn.Module) -> str:
-    """Say which convolutions were not searched, and why."""
+    """Return a sentence with the skipped convolutions and the reasons."""
     reasons = left_alone(model)
     if not reasons:
         return "Every convolution was searched."
@@ -160,7 +160,7 @@ def left_alone_sentence(model: nn.Module) -> str:
 
 
 def adjustment_sentence(plan: SizePlan) -> str:
-    """Say whether the plan is the rounded soft sizes, and what was changed."""
+    """Return a sentence on whether the plan is the rounded soft sizes, and what was changed."""
     if not plan.adjusted:
         return "It is the rounded soft sizes."
     changes = ", ".join(

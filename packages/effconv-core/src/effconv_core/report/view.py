@@ -1,4 +1,4 @@
-"""What the report shows of one run, as plain values for its template."""
+"""View model of the report of one run: plain values for its template."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -17,7 +17,7 @@ PHASES = {"search": "search", "train": "found CNN", "baseline": "original sizes"
 
 
 def describe(run: Run, title: str) -> dict[str, Any]:
-    """Give what the template shows of one run; each part is empty where it is not known."""
+    """Return the template's values for one run; unknown parts are empty."""
     layers, settings = layer_rows(run), flat(run.settings)
     search_seconds = [seconds for _, seconds in run.course("search", "seconds")]
     return {
@@ -60,7 +60,7 @@ def left_out(run: Run, settings: Mapping[str, str]) -> list[str]:
 
 
 def about(run: Run) -> str:
-    """Say in a sentence what was searched."""
+    """Return a sentence that describes the run: model, data and recipe."""
     settings = run.settings
     model = settings.get("model") or run.network.get("class") or (run.plan and run.plan.model)
     words = [f"{model or 'A network'}"]
@@ -72,7 +72,7 @@ def about(run: Run) -> str:
 
 
 def layer_rows(run: Run) -> list[dict[str, Any]]:
-    """Give of each layer of the plan its sizes, and its parameters where channels are known."""
+    """Return a row for each layer of the plan: sizes, and parameters if the channels are known."""
     if run.plan is None:
         return []
     rows, adjusted = [], run.plan.adjusted
@@ -96,7 +96,7 @@ def layer_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def parameters_of(layer: Mapping[str, Any], size: Size) -> int | None:
-    """Give how many weights a layer's kernels have at a size, None where it is not known."""
+    """Return the number of weights of a layer's kernels at a size, None if unknown."""
     if not layer:
         return None
     if isinstance(size, tuple) and len(size) != len(layer["kernel_size"]):
@@ -106,7 +106,7 @@ def parameters_of(layer: Mapping[str, Any], size: Size) -> int | None:
 
 
 def courses(run: Run) -> list[dict[str, Any]]:
-    """Give the course of each soft size over the search."""
+    """Return the trajectory of each soft size over the search."""
     rows = [
         (row["global_step"], row["soft_sizes"])
         for row in run.rows
@@ -114,7 +114,7 @@ def courses(run: Run) -> list[dict[str, Any]]:
         and "soft_sizes" in row
         and all(is_number(v) for v in row["soft_sizes"])
     ]
-    # Of one length, whatever a run that was gone on with another version has left.
+    # Only rows of the last length, because a run resumed by another version may mix lengths.
     rows = [(step, values) for step, values in rows if len(values) == len(rows[-1][1])]
     if not rows or not rows[-1][1]:
         return []
@@ -137,7 +137,7 @@ def courses(run: Run) -> list[dict[str, Any]]:
 
 
 def _labels(run: Run, count: int) -> list[tuple[str, int | None]]:
-    """Name the soft sizes of a search: layers, or layers with an axis, each with its size found."""
+    """Return labels of a search's soft sizes (layer, or layer and axis), with the found sizes."""
     if run.plan is not None:
         labels: list[tuple[str, int | None]] = []
         for name, size in run.plan.items():
@@ -154,7 +154,7 @@ def _labels(run: Run, count: int) -> list[tuple[str, int | None]]:
 
 
 def network_rows(run: Run) -> list[dict[str, Any]]:
-    """Give of the found and of the original network what is known to compare them."""
+    """Return a row for the found and one for the original network, for comparison."""
     rows = []
     for kind, phase, title in (
         ("learned", "train", "learned sizes"),
@@ -182,7 +182,7 @@ def network_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def budget_rows(run: Run) -> list[dict[str, Any]]:
-    """Give each budget with what the plan takes of it."""
+    """Return a row for each budget, with the plan's cost."""
     plan = run.plan
     if plan is None:
         return []
@@ -203,7 +203,7 @@ def budget_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def cost_chart(run: Run) -> Chart | None:
-    """Draw the parameters over the search, with the budget where it is of parameters."""
+    """Draw the parameters over the search, with the budget if it counts parameters."""
     budget = run.plan.budget if run.plan is not None else run.settings.get("budget")
     level = ("budget", budget) if is_number(budget) else None
     series = {"parameters of the sizes learned so far": run.course("search", "parameters")}
@@ -228,7 +228,7 @@ def curves(run: Run) -> list[Chart]:
 
 
 def epoch_rows(run: Run) -> list[dict[str, Any]]:
-    """Give of each epoch the mean loss and accuracy of its readings, and its time."""
+    """Return a row for each epoch: mean loss, mean accuracy, time in seconds, parameters."""
 
     def mean(rows: list[dict[str, Any]], value: str) -> float | None:
         values = [row[value] for row in rows if is_number(row.get(value))]
@@ -257,7 +257,7 @@ def _by_epoch(run: Run) -> dict[tuple[str, int], list[dict[str, Any]]]:
 
 
 def flat(settings: Mapping[str, Any], before: str = "") -> dict[str, str]:
-    """Give nested settings as `search.epochs` to words."""
+    """Flatten nested settings to dotted names such as `search.epochs`, with values as text."""
     words = {}
     for name, value in settings.items():
         if isinstance(value, dict):
@@ -268,7 +268,7 @@ def flat(settings: Mapping[str, Any], before: str = "") -> dict[str, str]:
 
 
 def duration(seconds: float) -> str:
-    """Write a time in its two largest units."""
+    """Format a time, given in seconds, in its two largest units."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -277,11 +277,11 @@ def duration(seconds: float) -> str:
 
 
 def size_words(size: Size) -> str:
-    """Write a size: 3, or 1x7; one number where all axes have the same."""
+    """Format a size: 3, or 1x7; one number if all axes are equal."""
     taps = as_tuple(size)
     return str(taps[0]) if len(set(taps)) == 1 else "x".join(map(str, taps))
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:
-    """Give what has one number, or one for each axis, as a tuple."""
+    """Return a value that has one number, or one for each axis, as a tuple."""
     return tuple(value) if isinstance(value, list | tuple) else (value,)

@@ -13,7 +13,7 @@ PACKAGES = ("effconv-core", "effconv-kernels", "effconv-models", "effconv-data")
 
 
 def environment(device: str) -> dict[str, str]:
-    """Name the device, the versions and the commit that a figure was made with."""
+    """Return the device, the versions and the commit of this process, as text by name."""
     name = platform.processor() or platform.machine()
     if device.startswith("cuda"):
         name = torch.cuda.get_device_name(device)
@@ -46,7 +46,7 @@ def _commit() -> str:
         if git("ls-files", "--error-unmatch", Path(__file__).name).returncode:
             return "none, the packages are installed"
         name = git("describe", "--always", "--abbrev=12").stdout.strip()
-        # Not `describe --dirty`: results, which a command itself writes, make no other code.
+        # Not `describe --dirty`: results, which commands write themselves, do not change the code.
         changed = git("diff", "--quiet", "HEAD", "--", ":/*.py", ":/*.toml").returncode
         return f"{name}-dirty" if name and changed else name or "unknown"
     except OSError:  # there is no git

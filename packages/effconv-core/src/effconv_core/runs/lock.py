@@ -30,7 +30,7 @@ class ClaimedError(FileExistsError):
 
 @contextmanager
 def claim(folder: Path, patience: float = 1.0) -> Iterator[None]:
-    """Hold a run's folder until the `with` block, or this process, ends.
+    """Lock a run's folder until the `with` block, or this process, ends.
 
     Args:
         folder: the run's folder, made where it is missing.
@@ -82,7 +82,7 @@ def was_killed(folder: Path) -> bool:
 
 
 def _check_unlinked(path: Path) -> None:
-    """Refuse a name that leads to a file which may be somebody's."""
+    """Raise for a name that leads to a file which may be somebody's."""
     with contextlib.suppress(FileNotFoundError):
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:

@@ -14,9 +14,9 @@ ROWS_LIMIT = 1 << 30  # bytes of the metrics of a run that goes on
 
 
 class Metrics:
-    """Rows of a run's metrics, as JSON lines and, where it is installed, for TensorBoard.
+    """Metrics of a run, as JSON lines and, if it is installed, for TensorBoard.
 
-    When a phase goes on after an interruption, the rows of the epochs that it repeats are dropped.
+    When a phase resumes after an interruption, the rows of the epochs that it repeats are dropped.
 
     Args:
         folder: the run's folder.
@@ -28,7 +28,7 @@ class Metrics:
         self.writer = _tensorboard(folder / TENSORBOARD)
 
     def log(self, phase: str, epoch: int, global_step: int, **values: Any) -> None:
-        """Append one row; numbers become curves named `phase/value` in TensorBoard."""
+        """Append one row; numbers become curves `phase/value` in TensorBoard; times are seconds."""
         if phase not in self.begun:
             self.begun.add(phase)
             kept = [r for r in self.rows() if r["phase"] != phase or r.get("epoch", 0) < epoch]
@@ -43,7 +43,7 @@ class Metrics:
         """Return all rows written so far; a last line cut off by an interruption is left out.
 
         Raises:
-            ValueError: if a line holds no reading; the sentence names it.
+            ValueError: if a line holds no reading; the message names it.
         """
         rows = []
         with suppress(FileNotFoundError):
@@ -60,7 +60,7 @@ class Metrics:
 
 
 def _tensorboard(folder: Path) -> Any:
-    """Give what writes for TensorBoard, None where that is not installed."""
+    """Return a TensorBoard writer, None if it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -72,6 +72,6 @@ def _tensorboard(folder: Path) -> Any:
 
 
 def seconds_per_epoch(metrics: Metrics, *phases: str) -> float | None:
-    """Give the mean time of the epochs of some phases together, None where there is none."""
+    """Return the mean time of an epoch over these phases, in seconds; None if there is none."""
     times = [r["seconds"] for r in metrics.rows() if r["phase"] in phases and "seconds" in r]
     return sum(times) / len(times) if times else None

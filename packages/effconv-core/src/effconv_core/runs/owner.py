@@ -82,7 +82,7 @@ def check_place(folder: Path) -> Owner:
 
     Raises:
         FileExistsError: if there is a file, a link that leads nowhere, or a folder that holds
-            something and is no run's; the sentence names it.
+            something and is no run's; the message names it.
         ValueError: if a later release has written it.
     """
     owner = owner_of(folder)

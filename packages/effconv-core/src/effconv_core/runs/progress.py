@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a bar on a terminal, a line an epoch, and rows of metrics."""
+"""Progress reporting: a terminal bar, one line per epoch, and metric rows."""
 
 import time
 from collections.abc import Callable
@@ -20,13 +20,13 @@ from effconv_core.engine.search import SearchStep
 from effconv_core.engine.train import TrainStep
 from effconv_core.runs.metrics import Metrics
 
-EVERY = 10  # steps between two readings, because each reading waits for the device
+EVERY = 10  # steps between readings, because each one waits for the device
 
 
 def progress_bar(console: Console) -> Progress:
-    """Make the bar of a run: phase, loss, accuracy, parameters against budget, time left.
+    """Build the progress bar of a run: phase, loss, accuracy, parameters against budget, time left.
 
-    In a pipe or a file there is none; `step_meter` writes its lines all the same.
+    It is disabled in a pipe or a file; `step_meter` still writes its lines.
     """
     return Progress(
         TextColumn("{task.description}", markup=False),
@@ -51,16 +51,16 @@ def step_meter(
     extra: Callable[[], dict[str, Any]] | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Callable[[SearchStep | TrainStep], None]:
-    """Give an `on_step` that moves the bar and writes the metrics of one phase.
+    """Return an `on_step` callback that updates the bar and writes the metrics of one phase.
 
     Args:
         progress: the bar.
-        metrics: where rows go; None on all ranks but the first.
+        metrics: where rows are written; None on all ranks except the first.
         phase: `search`, `train` or another.
-        epochs: how many the phase has.
-        steps_per_epoch: steps of one.
-        budget: shown beside the parameters of a search, where it is of parameters.
-        extra: gives what else is written to a row.
+        epochs: number of epochs of the phase.
+        steps_per_epoch: number of steps per epoch.
+        budget: target parameter count, shown beside the parameters of a search; None if none.
+        extra: returns additional values for a row.
         group: the ranks over which loss and accuracy are averaged.
     """
     task = progress.add_task(phase, total=epochs * steps_per_epoch, status="")

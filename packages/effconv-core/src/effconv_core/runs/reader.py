@@ -1,19 +1,19 @@
-"""Reading the folder of a run: what is there, and in words what is not.
+"""Reader of run folders: their content, and a sentence for each missing part.
 
-A run's folder may hold, each of them optional but for one of the first three:
+A run folder may hold the following files; at least one of the first three is needed:
 
-- `config.json`: `settings`, anything; `environment`, name to text; `network`, of the network that
-  was searched its `class`, its `parameters`, the searched `layers` (name to `channels`, in and out,
-  `groups` and `kernel_size`) and those `left_alone` (name to reason).
-- `plan.json`: what `SizePlan.save` writes.
-- `metrics.jsonl`: a row for each reading, with `phase` (`search`, `train` for the found CNN,
+- `config.json`: `settings`, anything; `environment`, name to text; `network`, which describes the
+  searched network by its `class`, its `parameters`, the searched `layers` (name to `channels`, in
+  and out, `groups` and `kernel_size`) and the skipped ones, `left_alone` (name to reason).
+- `plan.json`: written by `SizePlan.save`.
+- `metrics.jsonl`: one row per reading, with `phase` (`search`, `train` for the found CNN,
   `baseline` for the network with its original sizes), `epoch` from 0, `global_step` from 1, and
-  where it is known `loss` and `accuracy` of the batch, `seconds` of an epoch in its last row, and
-  in a search `parameters` and `soft_sizes`, one for each layer, or for each of its axes.
+  where known `loss` and `accuracy` (0 to 1) of the batch, `seconds` of an epoch in its last row,
+  and in a search `parameters` and `soft_sizes`, one for each layer, or for each of its axes.
 - `result.json`: `networks`, a mapping from `learned` and `original` to `parameters` and
   `test_accuracy`, from 0 to 1.
-- `cnn.safetensors`, what `save` writes, or while it is trained `train.safetensors`, what
-  `save_training_state` writes.
+- `cnn.safetensors`, written by `save`, or during the training `train.safetensors`, written by
+  `save_training_state`.
 - `effconv-run.json`: says that the folder is a run's, see `runs/owner.py`; reading needs none.
 """
 
@@ -45,19 +45,19 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 @dataclass(frozen=True)
 class Run:
-    """What a run's folder holds; what is not there is empty, and `missing` says so.
+    """The content of a run folder; missing parts are empty, and `missing` lists them.
 
     Args:
-        name: of the folder.
-        settings: of the run.
+        name: name of the folder.
+        settings: settings of the run.
         environment: data, device, versions and commit.
-        network: of the network that was searched, see above.
-        rows: of the metrics, those with a phase and a step.
-        plan: what was found.
+        network: description of the searched network, see above.
+        rows: metrics rows that have a phase and a step.
+        plan: the found plan.
         networks: `learned` and `original` to parameters and test accuracy.
         kernels: layer to the found CNN's weights, `(c_out, c_in / groups, *taps)`.
         kernels_from: the file that they are from.
-        missing: a sentence for each thing that is not there or cannot be read.
+        missing: a sentence for each part that is missing or cannot be read.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Run:
     missing: list[str] = field(default_factory=list)
 
     def course(self, phase: str, value: str) -> list[tuple[int, float]]:
-        """Give (step, value) of the rows of a phase that have a finite number there."""
+        """Return (step, value) of the rows of a phase in which the value is a finite number."""
         return [
             (row["global_step"], row[value])
             for row in self.rows
@@ -95,7 +95,7 @@ def read_run(folder: str | os.PathLike[str], *, result: Mapping[str, Any] | None
             read from that file when None.
 
     Raises:
-        ValueError: if it is no run's folder.
+        ValueError: if it is not a run folder.
     """
     folder = Path(folder)
     if not any((folder / name).is_file() for name in BEGINNINGS):
@@ -253,7 +253,7 @@ def _read_plan(path: Path, missing: list[str]) -> SizePlan | None:
 def _read_kernels(
     folder: Path, plan: SizePlan | None, missing: list[str]
 ) -> tuple[dict[str, Tensor], str]:
-    """Give the kernels of the plan's layers, and the file they are from."""
+    """Return the kernels of the plan's layers, and the file they are from."""
     if plan is None:
         return {}, ""
     for name, prefix in (("cnn.safetensors", ""), ("train.safetensors", "model.")):

@@ -119,10 +119,10 @@ def open_run(
 def begun(
     folder: Path, settings: Mapping[str, Any], data: str, *, overwrite: bool
 ) -> Iterator[bool]:
-    """Hold a run's folder, made or gone on in as by `open_run`, which says whether it goes on.
+    """Lock the run folder and create or resume the run; yields True when it resumes.
 
     Raises:
-        FileExistsError: as `check_run` does, or if another process is at work in the folder.
+        FileExistsError: as `check_run` does, or if another process holds the folder.
     """
     check_run(folder, settings, overwrite=overwrite)
     mark(folder)
@@ -131,7 +131,7 @@ def begun(
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
-    """Name the layers that a search of a network goes over, their shapes, and those left alone."""
+    """Return a network's searched layers, their shapes, and the skipped layers, for JSON."""
     return {
         "class": type(model).__name__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -14,7 +14,7 @@ def nearest_size(soft_size: float, allowed: range) -> int:
 
 
 def size_above(soft_size: float, allowed: range) -> int:
-    """Give the smallest allowed size above a soft size, or the largest size."""
+    """Return the smallest allowed size above a soft size, or the largest if there is none."""
     steps = math.floor((soft_size - allowed[0]) / allowed.step) + 1
     return min(allowed[0] + steps * allowed.step, allowed[-1])
 
@@ -24,7 +24,7 @@ def round_straight_through(soft_sizes: Tensor, sizes: Tensor | None = None) -> T
 
     Args:
         soft_sizes: v, of any shape.
-        sizes: what they are rounded to, where not every integer is allowed.
+        sizes: the rounded values, if not every integer is allowed; None rounds to integers.
     """
     sizes = torch.round(soft_sizes) if sizes is None else sizes
     return soft_sizes + (sizes - soft_sizes).detach()

@@ -1,4 +1,4 @@
-"""Which sizes there are to choose: the layers, their ranges, and what shares a size."""
+"""The search space: the layers, their allowed sizes, and the layers that share a size."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from effconv_core.space.rounding import nearest_size, size_above
 
 @dataclass(frozen=True)
 class Layer:
-    """One searched convolution, as far as its kernel's shape goes.
+    """One searched convolution, as described by the shape of its kernel.
 
     Args:
         name: as in `model.named_modules()`.
-        channels: `(c_out, c_in / groups)`, so that their product is what one tap costs.
-        allowed: the sizes that it may have.
-        axes: for each axis of the kernel the number of the layer's size that rules it, counted
-            from 0, or None where it has one tap always. A square kernel has `(0, 0)`.
-        groups: of the convolution.
+        channels: `(c_out, c_in / groups)`; their product is the number of parameters per tap.
+        allowed: the allowed sizes.
+        axes: for each axis of the kernel the index of the layer's size that sets its length, or
+            None if it always has one tap. A square kernel has `(0, 0)`.
+        groups: groups of the convolution.
     """
 
     name: str
@@ -29,16 +29,16 @@ class Layer:
 
     @property
     def size_count(self) -> int:
-        """How many sizes the layer has: 1, or one for each axis."""
+        """Number of sizes of the layer: 1, or one for each axis."""
         return 1 + max(axis for axis in self.axes if axis is not None)
 
     @property
     def ruled(self) -> int:
-        """How many axes have a size that is learned."""
+        """Number of axes whose size is learned."""
         return sum(axis is not None for axis in self.axes)
 
     def shape(self, sizes: Sequence[int]) -> tuple[int, ...]:
-        """Give the kernel's taps along each axis at the layer's sizes."""
+        """Return the kernel's taps along each axis at the layer's sizes."""
         return tuple(1 if axis is None else sizes[axis] for axis in self.axes)
 
 
@@ -47,9 +47,9 @@ class TiedSizes:
     """Sizes that must be chosen together: those of one layer, or of layers that share them.
 
     Args:
-        layers: places of the layers.
-        entries: for each size, its places in the list of all sizes.
-        allowed: what each of these sizes may be.
+        layers: indices of the layers.
+        entries: for each size, its indices in the list of all sizes.
+        allowed: the allowed values of each of these sizes.
     """
 
     layers: tuple[int, ...]
@@ -61,12 +61,12 @@ class SizeSpace:
     """All sizes of a search: one for each layer, or one for each axis of each layer.
 
     Lists and tensors of sizes have S entries, layer after layer; without sizes per axis S is L.
-    Entries that share a size are one variable, so there are V of S at the most.
+    Entries that share a size are one variable, so that there are V <= S variables.
 
     Args:
         layers: L layers.
-        ties: groups of places of layers that share their sizes; they must have equally many sizes
-            and the same range.
+        ties: groups of indices of layers that share their sizes; these must have the same number of
+            sizes and the same range.
     """
 
     def __init__(self, layers: Sequence[Layer], ties: Iterable[Sequence[int]] = ()) -> None:
@@ -101,13 +101,13 @@ class SizeSpace:
         return len(self.variable_ranges) < len(self.variables)
 
     def expand(self, values: Tensor) -> Tensor:
-        """Give each of the S entries the value of its variable; `(V,)` to `(S,)`."""
+        """Expand values `(V,)` of the variables to the `(S,)` entries that share them."""
         return values[self.variables] if self.tied else values
 
     def factors(self) -> tuple[tuple[int, ...], ...] | None:
-        """Give for each layer the places of the sizes whose product is its number of taps.
+        """Return for each layer the indices of the sizes whose product is its number of taps.
 
-        None where each is a square kernel with one size.
+        None if all kernels are square with one size.
         """
         if all(layer.axes == (0, 0) for layer in self.layers):
             return None
@@ -117,11 +117,11 @@ class SizeSpace:
         )
 
     def entry_names(self) -> list[str]:
-        """Give for each entry the name of its layer."""
+        """Return the layer name of each of the S entries."""
         return [layer.name for layer in self.layers for _ in range(layer.size_count)]
 
     def entries(self, place: int) -> slice:
-        """Give where the sizes of a layer stand among all."""
+        """Return the slice of a layer's sizes in the list of all S."""
         return slice(self.firsts[place], self.firsts[place + 1])
 
     def rounded(self, soft_sizes: Sequence[float]) -> list[int]:
@@ -131,23 +131,23 @@ class SizeSpace:
         ]
 
     def above(self, soft_sizes: Sequence[float]) -> list[int]:
-        """Give the allowed sizes next above S soft sizes."""
+        """Return the next allowed sizes above S soft sizes."""
         return [size_above(v, allowed) for v, allowed in zip(soft_sizes, self.ranges, strict=True)]
 
     def smallest(self) -> list[int]:
-        """Give the smallest size of each entry."""
+        """Return the smallest allowed size of each of the S entries."""
         return [allowed[0] for allowed in self.ranges]
 
     def largest(self) -> list[int]:
-        """Give the largest size of each entry."""
+        """Return the largest allowed size of each of the S entries."""
         return [allowed[-1] for allowed in self.ranges]
 
     def extents(self, place: int) -> tuple[int, ...]:
-        """Give the taps along each axis of a layer's largest kernel."""
+        """Return the taps along each axis of a layer's largest kernel."""
         return self.layers[place].shape(self.largest()[self.entries(place)])
 
     def by_layer(self, sizes: Sequence[int]) -> dict[str, int | tuple[int, ...]]:
-        """Give S sizes by layer name: a number, or a tuple where a layer has one for each axis."""
+        """Return S sizes by layer name: a number, or a tuple if a layer has one for each axis."""
         parts = [tuple(sizes[self.entries(place)]) for place in range(len(self.layers))]
         return {
             layer.name: part[0] if len(part) == 1 else part
@@ -156,5 +156,5 @@ class SizeSpace:
 
 
 def flat(sizes: Iterable[int | Sequence[int]]) -> list[int]:
-    """Write the sizes of layers, such as a plan's values, as one list."""
+    """Flatten the sizes of layers, such as a plan's values, into one list."""
     return [n for size in sizes for n in (size if isinstance(size, list | tuple) else (size,))]

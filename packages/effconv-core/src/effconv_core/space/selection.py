@@ -1,4 +1,4 @@
-"""Which convolutions of a network are searched, and why the others are not."""
+"""Layer selection: the searched convolutions of a network, and why others are skipped."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -10,29 +10,29 @@ from effconv_core.layers.conv import Conv
 from effconv_core.space.search_space import Layer, SizeSpace
 
 LayerFilter = Callable[[str, Conv], bool] | str | Iterable[str | nn.Module]
-"""Chooses layers: a function of name and module, a name pattern such as `"layer?.*.conv2"` (as
-`fnmatch` has them), or a list of patterns, names and modules."""
+"""Selects layers: a function of name and module, a name pattern such as `"layer?.*.conv2"` (as in
+`fnmatch`), or a list of patterns, names and modules."""
 
 Ranges = range | Mapping[str, range]
-"""Sizes that layers may have: one range for all, or a range for each name pattern."""
+"""Allowed sizes of layers: one range for all, or a range for each name pattern."""
 
 
 def searched_layers(model: nn.Module, searched: LayerFilter | None = None) -> dict[str, Conv]:
-    """Give the convolutions whose sizes a search learns, by name.
+    """Return the convolutions whose sizes a search learns, by name.
 
     Args:
         model: any network.
-        searched: which convolutions are searched; when None, all that can be and have more than
-            one tap, but the model's first.
+        searched: selects the convolutions; None selects all that can be searched and have more
+            than one tap, except the model's first.
 
     Raises:
-        ValueError: if there is none, or a pattern, name or module fits no convolution.
+        ValueError: if there is none, or a pattern, name or module matches no convolution.
     """
     return choose(model, searched)[0]
 
 
 def left_alone(model: nn.Module, searched: LayerFilter | None = None) -> dict[str, str]:
-    """Give the convolutions that a search leaves as they are, by name, each with the reason.
+    """Return the convolutions that a search skips, by name, each with the reason.
 
     Args:
         model: any network.
@@ -52,7 +52,7 @@ def left_alone(model: nn.Module, searched: LayerFilter | None = None) -> dict[st
 def choose(
     model: nn.Module, searched: LayerFilter | None = None, *, per_axis: bool = False
 ) -> tuple[dict[str, Conv], dict[str, str]]:
-    """Give the searched layers and the reasons of those left alone; see `searched_layers`."""
+    """Return the searched layers and the reasons of the skipped ones; see `searched_layers`."""
     convs = {n: m for n, m in model.named_modules() if isinstance(m, _ConvNd)}
     obstacles = {n: reason for n, m in convs.items() if (reason := _obstacle(m, per_axis=per_axis))}
     for name in _sharing_a_weight(model, convs):
@@ -88,9 +88,9 @@ def _or(kinds: Sequence[str]) -> str:
 
 
 def _obstacle(conv: nn.Module, *, per_axis: bool) -> str | None:
-    """Say why a convolution cannot be given another kernel, or None."""
+    """Return the reason why a convolution cannot get another kernel, or None if it can."""
     if type(conv) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
-        # A subclass does something of its own in forward, which would be lost.
+        # A subclass may have its own forward, which would be lost.
         return f"is a {type(conv).__name__}, not one of torch.nn's own Conv1d, Conv2d and Conv3d"
     if conv._parameters.get("weight") is None:
         return "has a weight that is computed from others, as weight norm does"
@@ -103,7 +103,7 @@ def _obstacle(conv: nn.Module, *, per_axis: bool) -> str | None:
 
 
 def _sharing_a_weight(model: nn.Module, convs: Mapping[str, nn.Module]) -> list[str]:
-    """Name the convolutions whose weight another module holds too."""
+    """Return the names of the convolutions that share their weight with another module."""
     holders: dict[int, set[nn.Module]] = {}
     for module in model.modules():
         for parameter in module._parameters.values():
@@ -117,7 +117,7 @@ def _sharing_a_weight(model: nn.Module, convs: Mapping[str, nn.Module]) -> list[
 def _wanted(
     model: nn.Module, convs: Mapping[str, Conv], searched: LayerFilter | None
 ) -> Callable[[str, Conv], bool] | None:
-    """Turn any form of `searched` into a function of name and module."""
+    """Convert any form of `searched` into a function of name and module; None stays None."""
     if searched is None or (callable(searched) and not isinstance(searched, nn.Module)):
         return searched
     entries = [searched] if isinstance(searched, str | nn.Module) else list(searched)
@@ -142,10 +142,10 @@ def _wanted(
 
 
 def matching(pattern: str, names: Iterable[str], argument: str) -> list[str]:
-    """Give the names that a pattern fits, in order.
+    """Return the names that match a pattern, in order.
 
     Raises:
-        ValueError: if it fits none.
+        ValueError: if it matches none.
     """
     names = list(names)
     found = [name for name in names if fnmatchcase(name, pattern)]
@@ -164,20 +164,20 @@ def size_space(
     tie: Iterable[str | Iterable[str]] = (),
     per_axis: bool = False,
 ) -> SizeSpace:
-    """Say which sizes the chosen layers may have.
+    """Build the search space of the chosen layers.
 
     Args:
         chosen: layer name to convolution.
-        largest: of the sizes where `allowed` says nothing; a layer whose own kernel is larger may
+        largest: largest size where `allowed` gives none; a layer whose own kernel is larger may
             have all sizes up to that.
         allowed: one range for all layers, or name pattern to range; a later pattern wins. Steps of
-            2 from 1 allow odd sizes alone.
+            2 from 1 allow only odd sizes.
         tie: groups of layers that share their sizes, each a name pattern or a list of them.
-        per_axis: whether each axis of a kernel has a size of its own.
+        per_axis: whether each axis of a kernel has its own size.
 
     Raises:
-        TypeError: if a range is none.
-        ValueError: if a range or a group cannot be.
+        TypeError: if a range is not a `range`.
+        ValueError: if a range or a group is invalid.
     """
     if isinstance(tie, str):
         raise ValueError(f"tie is {tie!r}; pass a list of groups, such as [{tie!r}]")

@@ -9,7 +9,7 @@ HTTP = ("http", "https")
 
 
 def is_remote(place: str) -> bool:
-    """Tell an address, such as `https://...` or `pipe:...`, from a path."""
+    """Return whether a location is an address, such as `https://...` or `pipe:...`, not a path."""
     return SCHEME.match(place) is not None
 
 

@@ -51,7 +51,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
+    """Sync the names in a folder to the disk, where the system can."""
     with contextlib.suppress(OSError):  # Windows opens no folders, some network disks sync none
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,8 +1,8 @@
-"""Read JSON that anybody may have written: limits first, then one schema, then use.
+"""Read untrusted JSON: check limits, then validate against one schema.
 
-A schema is a type that msgspec knows: a `msgspec.Struct`, or an annotated built-in such as
+A schema is a type that msgspec supports: a `msgspec.Struct`, or an annotated built-in such as
 `dict[Name, Annotated[int, msgspec.Meta(ge=1, le=1000)]]`. Whatever a file holds, reading it takes
-time and memory proportional to its limit, and ends with a value of that type or one sentence.
+time and memory proportional to its limit, and returns a value of that type or raises.
 """
 
 import json
@@ -17,27 +17,27 @@ import msgspec
 Kind = TypeVar("Kind")
 
 LIMIT = 8 << 20
-"""Bytes that a JSON file may have, unless its reader says otherwise."""
+"""Largest size of a JSON file, in bytes, unless its reader passes another."""
 DEPTH = 32
-"""Lists and mappings within each other."""
+"""Largest nesting depth of lists and mappings."""
 LINE = 1 << 20
 """Bytes of a line of a file of lines."""
 LINES = 64 << 20
 """Bytes that a file of lines may have, unless its reader says otherwise."""
 LARGEST = 2**63 - 1
-"""Integers are at most this, on both sides of zero."""
+"""Largest absolute value of integers."""
 
 
 def read_json(
     path: str | os.PathLike[str], kind: type[Kind], *, limit: int = LIMIT, finite: bool = True
 ) -> Kind:
-    """Read a JSON file of one schema.
+    """Read a JSON file and validate it against a schema.
 
     Args:
-        path: a regular file; what a link leads to counts.
-        kind: the schema, see above; `typing.Any` for whatever is within the limits.
-        limit: bytes that the file may have.
-        finite: whether NaN and infinity, which JSON has not but Python writes, are refused.
+        path: a regular file, or a link to one.
+        kind: the schema, see above; `typing.Any` accepts any content within the limits.
+        limit: largest size of the file, in bytes.
+        finite: whether NaN and infinity, which Python writes although JSON lacks them, are refused.
 
     Returns:
         The content, as a value of `kind`.
@@ -45,8 +45,8 @@ def read_json(
     Raises:
         FileNotFoundError: if there is no such file.
         OSError: if it cannot be read.
-        ValueError: if it is no regular file, too large, no JSON, or not of that schema; the
-            sentence names the file and the place within it.
+        ValueError: if it is not a regular file, too large, not JSON, or not of that schema; the
+            message names the file and the position within it.
     """
     text = read_limited(path, limit)
     return decode_json(text, kind, what=str(path), limit=limit, finite=finite)
@@ -58,7 +58,7 @@ def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
     Raises:
         FileNotFoundError: if there is no such file.
         OSError: if it cannot be read.
-        ValueError: if it is larger, or no regular file (a folder, a pipe, a device).
+        ValueError: if it is larger, or not a regular file (a folder, a pipe, a device).
     """
     with _opened(path) as file:
         content = file.read(limit + 1)
@@ -111,7 +111,7 @@ def read_lines(
 
 
 def _opened(path: str | os.PathLike[str]) -> BinaryIO:
-    # Without O_NONBLOCK the opening of a pipe waits for a writer.
+    # Without O_NONBLOCK, opening a pipe waits for a writer.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -128,7 +128,7 @@ def decode_json(
     finite: bool = True,
     largest: int = LARGEST,
 ) -> Kind:
-    """Decode JSON of one schema, as `read_json` does.
+    """Decode JSON and validate it against a schema, as `read_json` does.
 
     Args:
         text: the JSON; bytes are UTF-8.
@@ -168,7 +168,7 @@ def conform(content: Any, kind: type[Kind], *, what: str) -> Kind:
         what: names the content in errors.
 
     Raises:
-        ValueError: if the content is not of that schema; the sentence names the place within it.
+        ValueError: if the content is not of that schema; the message names the place within it.
     """
     try:
         return msgspec.convert(content, kind)
@@ -178,7 +178,7 @@ def conform(content: Any, kind: type[Kind], *, what: str) -> Kind:
 
 
 def _check_values(content: Any, what: str, finite: bool, largest: int) -> None:
-    """Refuse what no schema can: depth, integers and text of any size, numbers that are none."""
+    """Check what a schema cannot: depth, size of integers, surrogates, numbers not finite."""
     level, depth = [content], 0
     while level:
         if depth > DEPTH:

@@ -1,4 +1,4 @@
-"""Print what came from files and users: control characters are shown, never sent."""
+"""Terminal output of untrusted text: control characters are escaped, never sent."""
 
 import contextlib
 import os
@@ -7,13 +7,13 @@ from typing import TextIO
 
 
 def printable(text: object) -> str:
-    r"""Return text in which control characters, and all else that has no glyph, are escaped.
+    r"""Return text with control and other unprintable characters escaped.
 
-    An escape sequence in the name of a layer would otherwise reach the terminal, which it can
-    rename, clear or fill with text that nobody wrote.
+    Otherwise an escape sequence in the name of a layer would reach the terminal, which it can
+    rename, clear or fill with other text.
 
     Args:
-        text: any value; it is written by `str`.
+        text: any value; it is converted by `str`.
 
     Returns:
         The text on one line, such as `conv1\x1b[2J` for a name with an escape character.
@@ -27,7 +27,7 @@ def printable(text: object) -> str:
 
 
 def make_outputs_total() -> None:
-    """Let standard output and error take any character, also where nobody listens.
+    """Make standard output and error take any character, also where nobody listens.
 
     What their encoding cannot write becomes an escape: an arrow in a table would otherwise end a
     run where the output is ASCII, or a redirect on Windows. One that is closed leads nowhere.
@@ -42,7 +42,7 @@ def make_outputs_total() -> None:
         if stream is None:  # it was closed when Python started
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
             continue
-        reconfigure = getattr(stream, "reconfigure", None)  # what a test puts there may have none
+        reconfigure = getattr(stream, "reconfigure", None)  # a replacement in a test may have none
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
 
@@ -57,7 +57,7 @@ def write_output(text: str) -> None:
 
 
 def silence(stream: TextIO) -> None:
-    """Let what is written to a stream from now on lead nowhere."""
+    """Discard what is written to a stream from now on."""
     with contextlib.suppress(OSError, ValueError):  # it may be no file of the system
         _lead_nowhere(stream.fileno())
 

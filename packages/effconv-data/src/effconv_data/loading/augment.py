@@ -1,7 +1,7 @@
-"""Augmentation and normalisation of a batch, on whatever device it is.
+"""Augmentation and normalisation of a batch, on any device.
 
-Every random draw comes from the generator that is handed in. It may stay on the CPU while the
-images are on an accelerator: then the same seed draws the same on every device.
+All random draws come from the given generator. It may be on the CPU while the images are on an
+accelerator: then the same seed draws the same numbers on all devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ __all__ = ["horizontal_flip", "normalize", "pad_crop", "per_image"]
 
 
 def pad_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Pad every image with zeros on all four sides and crop it to its size at a random place.
+    """Pad each image with zeros on all four sides and crop it to its size at a random position.
 
     Args:
         images: `(B, C, H, W)`, any dtype.
@@ -37,10 +37,10 @@ def pad_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor
     corners = torch.randint(2 * padding + 1, (2, B), generator=generator, device=generator.device)
     padded = F.pad(images, (padding,) * 4)
     height, width = padded.shape[2:]
-    # The first pixel of every row that is kept, as a place in the padded images' memory. Rows are
-    # copied whole, which takes a fifth of the time of an indexing by image, row and column.
-    # Their numbers are made where the images are, from two draws for each image. As a copy they
-    # would be C * H for each, in memory that is not pinned, for which CUDA may let the host wait.
+    # The first pixel of each kept row, as an index into the padded images' memory. Rows are copied
+    # whole, which takes a fifth of the time of indexing by image, row and column. The indices are
+    # computed on the images' device, from two draws per image. Copied from the host they would be
+    # C * H per image, in memory that is not pinned, for which CUDA may make the host wait.
     top, left = _move(corners, images).view(2, B, 1, 1)
     planes = torch.arange(B * C, device=images.device).view(B, C, 1) * (height * width)
     rows = planes + (top + torch.arange(H, device=images.device)) * width + left
@@ -49,7 +49,7 @@ def pad_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor
 
 
 def horizontal_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror every image left to right with probability one half.
+    """Mirror each image left to right with probability one half.
 
     Args:
         images: `(B, C, H, W)`, any dtype.
@@ -64,22 +64,22 @@ def horizontal_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     _check_batch(images)
     coins = torch.randint(2, (len(images),), generator=generator, device=generator.device)
     chosen = coins * len(images) + torch.arange(len(images), device=coins.device)
-    # Of all images and their mirror images: whole images are copied faster than pixels are chosen.
+    # From all images and their mirror images: copying whole images is faster than selecting pixels.
     return torch.cat([images, images.flip(3)]).index_select(0, _move(chosen, images))
 
 
 def per_image(transform: Callable[[Tensor], Tensor]) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """Make a batch's augmentation of a random transform of one image, such as torchvision's v2.
+    """Build a batch augmentation from a random transform of one image, such as torchvision's v2.
 
     Such transforms draw from torch's global generator. Here each batch seeds it from the batch's
-    own generator, and gives it back as it was. It is slower than the functions above, since it
-    goes image by image.
+    own generator, and restores it. This is slower than the functions above, since it processes
+    image by image.
 
     Args:
-        transform: takes a uint8 image `(C, H, W)` and gives one of the same shape for all images.
+        transform: maps a uint8 image `(C, H, W)` to one of the same shape for all images.
 
     Returns:
-        What `augment` takes: a function of images `(B, C, H, W)` and a generator.
+        An `augment` function of images `(B, C, H, W)` and a generator.
 
     Examples:
         >>> turn = per_image(lambda image: image.rot90(int(torch.randint(4, ())), (1, 2)))
@@ -92,7 +92,7 @@ def per_image(transform: Callable[[Tensor], Tensor]) -> Callable[[Tensor, torch.
         _check_batch(images)
         seed = int(torch.randint(1 << 62, (), generator=generator, device=generator.device))
         with torch.random.fork_rng([images.device] if images.is_cuda else []):
-            # Not torch.manual_seed, which would seed every GPU and leave it so.
+            # Not torch.manual_seed, which would seed all GPUs without restoring them.
             torch.default_generator.manual_seed(seed)
             if images.is_cuda:
                 with torch.cuda.device(images.device):
@@ -105,7 +105,7 @@ def per_image(transform: Callable[[Tensor], Tensor]) -> Callable[[Tensor, torch.
 def normalize(
     images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor
 ) -> Tensor:
-    """Scale 8-bit images to 0..1, take the mean away and divide by the standard deviation.
+    """Scale 8-bit images to 0..1, subtract the mean and divide by the standard deviation.
 
     Args:
         images: `(B, C, H, W)` uint8.
@@ -129,7 +129,7 @@ def normalize(
             raise ValueError(
                 f"{name} has shape {tuple(values.shape)}; images of {C} channels need ({C},)"
             )
-    # In planes first: with three channels side by side the arithmetic takes three times as long.
+    # In planes first: with three interleaved channels the arithmetic takes three times as long.
     pixels = images.float().sub_(255 * mean[:, None, None]).div_(255 * std[:, None, None])
     # Not contiguous(), which leaves the strides of a single channel as they are.
     return torch.empty_like(pixels, memory_format=torch.channels_last).copy_(pixels)
@@ -141,5 +141,5 @@ def _check_batch(images: Tensor) -> None:
 
 
 def _move(draws: Tensor, images: Tensor) -> Tensor:
-    """Bring draws to the images' device, without waiting for what a GPU has yet to do."""
+    """Copy draws to the images' device, without waiting for pending work of a GPU."""
     return draws.to(images.device, non_blocking=images.is_cuda)

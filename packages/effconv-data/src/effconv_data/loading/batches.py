@@ -1,4 +1,4 @@
-"""`Batches`: what is the same wherever the images come from."""
+"""`Batches`: the interface shared by all sources of images."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -17,36 +17,36 @@ from effconv_data.shards.samples import Problem, ShardError
 __all__ = ["Augment", "Batches"]
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-"""Takes a uint8 batch `(B, C, H, W)` and a generator on the CPU; gives a batch of that shape."""
+"""Maps a uint8 batch `(B, C, H, W)` and a CPU generator to a batch of that shape."""
 
 logger = logging.getLogger("effconv_data")
 
 
 class Batches(ABC):
-    """Normalised batches of a split; `ResidentBatches` and `StreamedBatches` are the two kinds.
+    """Normalised batches of a split; `ResidentBatches` and `StreamedBatches` implement it.
 
     Each `iter()` is one epoch of `(images, labels)`: images `(B, C, H, W)` float32 in channels-last
-    memory format, labels `(B,)` int64, both on the device. In training the order is shuffled and
-    the last batch is dropped where it is short; otherwise all samples come in their own order, and
-    a short last batch is divided among the ranks, of which one may then get none of it.
+    memory format, labels `(B,)` int64, both on the device. In training the order is shuffled and a
+    short last batch is dropped; otherwise all samples come in their own order, and a short last
+    batch is divided among the ranks, of which some may get none of it.
 
-    Samples that are skipped make their batches smaller, in evaluation also empty.
+    Skipped samples make their batches smaller, in evaluation possibly empty.
 
-    Order and augmentation are pure functions of seed, epoch, batch and rank, the same on every
-    device, so that an epoch can be repeated exactly. The epoch advances by itself with its last
-    batch; `set_epoch` sets it. At a fixed global batch, `batch_size * world_size`, the ranks'
-    batches side by side are the same for any number of ranks, before augmentation.
+    Order and augmentation are pure functions of seed, epoch, batch and rank, the same on all
+    devices, so that an epoch can be repeated exactly. The epoch advances with its last batch;
+    `set_epoch` sets it. At a fixed global batch, `batch_size * world_size`, the ranks' batches
+    concatenated are the same for any number of ranks, before augmentation.
 
     Attributes:
-        name: what the set is called.
+        name: name of the set.
         classes: class names in label order.
         num_classes: number of classes.
         image_shape: `(C, H, W)`.
         samples: number of samples N of all ranks, dropped ones included.
         mean: of each channel on the scale 0..1, as used for normalisation.
         std: of each channel on the scale 0..1, as used for normalisation.
-        epoch: the epoch that the next `iter()` gives.
-        problems: what was skipped in the latest epoch, on this rank.
+        epoch: the epoch of the next `iter()`.
+        problems: samples skipped in the latest epoch, on this rank.
     """
 
     def __init__(
@@ -105,12 +105,12 @@ class Batches(ABC):
         self._resume_at = 0
         self._given = 0
         self._skipped_before = 0
-        # On the device once, so that no batch waits for a copy.
+        # Copied to the device once, so that no batch waits for it.
         self._mean, self._std = (torch.tensor(x, device=device) for x in (self.mean, self.std))
 
     @abstractmethod
     def _raw(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor, list[Problem]]]:
-        """Give uint8 images and int64 labels on the device, and what is missing, from a batch."""
+        """Yield uint8 images and int64 labels, on the device, and problems, from batch `first`."""
 
     def __len__(self) -> int:
         return self._order.batches
@@ -119,7 +119,7 @@ class Batches(ABC):
         return self._pass(self.epoch, self._resume_at)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that the next `iter()` gives; it is 0 at first.
+        """Set the epoch of the next `iter()`; initially 0.
 
         Raises:
             TypeError: if `epoch` is not an integer.
@@ -128,25 +128,25 @@ class Batches(ABC):
         check_integer("epoch", epoch, 0)
         if epoch != self.epoch:
             self.epoch, self._resume_at, self._skipped_before = epoch, 0, 0
-        # What was loaded for this epoch stays, a pass that was left does not.
+        # Loaded data of this epoch is kept, an unfinished pass is not.
         self._given = self._resume_at
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the place behind the last batch that was given, as plain numbers.
+        """Return the position after the last batch that was yielded, as plain numbers.
 
-        Batches that workers have prepared ahead do not count as given.
+        Batches that workers have prefetched do not count.
         """
         skipped = self._skipped_before + (len(self.problems) if self._given else 0)
         place = {"epoch": self.epoch, "batch": self._given, "skipped": skipped}
         return {**place, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next `iter()` go on at the very next batch.
+        """Resume the next `iter()` at the following batch.
 
-        The number of workers, and, at the same global batch, that of ranks, may have changed.
+        The numbers of workers, and, at the same global batch, of ranks, may have changed.
 
         Raises:
-            ValueError: if the state is of batches in another order, or no such state.
+            ValueError: if the state belongs to batches in another order, or is not such a state.
         """
         if not isinstance(state, dict) or {"epoch", "batch"} - state.keys():
             raise ValueError(f"the state is {state!r}; pass what state_dict() gave")
@@ -179,7 +179,7 @@ class Batches(ABC):
         }
 
     def _pass(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        # Not in iter(), so that an iterator that nobody uses takes nothing away.
+        # Not in iter(), so that an unused iterator has no effect.
         self.problems, self._given, self._resume_at = [], first, 0
         if not first:
             self._skipped_before = 0
@@ -193,7 +193,7 @@ class Batches(ABC):
                 sentence = f"no sample of {self.name} can be read, the first because "
                 raise ShardError(problems[0]._replace(sentence=sentence + problems[0].sentence))
             if self._augment is not None and len(images):
-                # A stream for each batch: batch b can be had without drawing those before it.
+                # A stream for each batch: batch b can be drawn without those before it.
                 stream = (AUGMENTATION, epoch, batch, self._rank)
                 images = self._augment(images, seeded_generator(self._order.seed, *stream))
             if self._normalized:
@@ -207,7 +207,7 @@ class Batches(ABC):
                     skipped,
                     self.problems[0].sentence if self.problems else "those before it was resumed",
                 )
-            # Before the batch is given: a state taken while it is in use is behind it.
+            # Before the batch is yielded: a state taken while it is in use is after it.
             if batch == last:
                 self.epoch, self._given, self._skipped_before = epoch + 1, 0, 0
             else:

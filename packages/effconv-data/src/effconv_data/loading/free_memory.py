@@ -1,4 +1,4 @@
-"""How much memory there is for a set."""
+"""Available memory for a set."""
 
 import os
 from pathlib import Path
@@ -8,14 +8,14 @@ import torch
 __all__ = ["available_memory", "free_memory"]
 
 UNKNOWN = 4 << 30
-"""Bytes taken for available where the system does not say."""
+"""Bytes assumed to be available if the system does not say."""
 CGROUP = Path("/sys/fs/cgroup")
 GROUPS = Path("/proc/self/cgroup")
 UNLIMITED = 1 << 62
 
 
 def available_memory(device: str | torch.device) -> int:
-    """Give the bytes that this process may fill on a device, its part of them on the CPU."""
+    """Return the bytes that this process may use on a device; on the CPU, this rank's part."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
@@ -24,7 +24,7 @@ def available_memory(device: str | torch.device) -> int:
 
 
 def free_memory() -> int:
-    """Give the bytes of memory that all processes of this machine or container may still fill."""
+    """Return the bytes of memory that all processes of this machine or container may still fill."""
     return min(_free_of_machine(), _free_of_container())
 
 
@@ -38,7 +38,7 @@ def _free_of_machine() -> int:
 
 
 def _free_of_container() -> int:
-    """Give what is left of the limits of a container or a job, of which /proc/meminfo is silent."""
+    """Return the free memory below a container's or job's limits, which /proc/meminfo ignores."""
     try:
         lines = GROUPS.read_text(encoding="ascii").splitlines()
     except OSError:
@@ -52,7 +52,7 @@ def _free_of_container() -> int:
         else:
             continue
         place = folder / path.strip("/")
-        # A limit of any group above holds too.
+        # A limit of any group above applies too.
         while place.is_relative_to(folder):
             free = min(free, _left(place, *names))
             place = place.parent

@@ -1,11 +1,11 @@
-"""Which sample stands where in an epoch: a pure function of seed and epoch.
+"""The order of samples in an epoch: a pure function of seed and epoch.
 
-In training, the shards are put in a random order, one behind the other in a ring, and the ring is
-cut at a random sample. What it holds, less the few samples that are dropped, is divided into
-`LANES` runs of neighbours, each of which gives its share of every batch. A lane is read from its
+In training, the shards are put in a random order, one after the other in a ring, and the ring is
+cut at a random sample. Its samples, except the few that are dropped, are divided into `LANES`
+runs of neighbours, each of which contributes its share to each batch. A lane is read from its
 first shard to its last, a window of samples at a time, and each window is shuffled. So a lane can
 be streamed in constant memory; ranks and workers divide the lanes, not the shards, which makes the
-order independent of their number; and which samples are dropped changes with every epoch.
+order independent of their number; and which samples are dropped changes with each epoch.
 
 In evaluation there is one lane, the samples in their own order, and nothing is dropped.
 """
@@ -21,9 +21,9 @@ import torch
 from effconv_data._seeding import ORDER, seeded_generator
 
 LANES = 8
-"""More of them mix better, and open more shards at a time."""
+"""More lanes mix better, and open more shards at a time."""
 WINDOW = 1024
-"""Samples of a lane that are shuffled together, undecoded in memory."""
+"""Samples of a lane that are shuffled together, kept undecoded in memory."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Order:
     """The order of a split's samples.
 
     Args:
-        counts: samples of each shard; `(N,)` for samples that are in no shards.
+        counts: samples of each shard; `(N,)` for samples without shards.
         global_batch: samples in a batch over all ranks.
         training: whether to shuffle and to drop a short last batch.
-        seed: of the shuffling.
-        whole: shuffle all samples together, for samples that are in no shards.
+        seed: seed of the shuffling.
+        whole: whether to shuffle all samples together, for samples without shards.
     """
 
     counts: tuple[int, ...]
@@ -58,12 +58,12 @@ class Order:
 
     @property
     def fingerprint(self) -> str:
-        """A short text that differs where, at the same seed, the order would."""
+        """A short text that differs if, at the same seed, the order would."""
         what = repr((self.counts, self.whole, LANES, WINDOW))
         return hashlib.sha256(what.encode()).hexdigest()[:16]
 
     def lanes(self, epoch: int) -> "list[Lane]":
-        """Give the lanes of an epoch, in the order of their rows in a batch."""
+        """Return the lanes of an epoch, in the order of their rows in a batch."""
         if not self.training or self.whole:
             length = self.batches * self.global_batch if self.training else self.samples
             return [Lane(self, epoch, 0, 0, self.global_batch, length, range(len(self.counts)), 0)]
@@ -87,16 +87,16 @@ class Order:
         ]
 
     def pieces(self, epoch: int, rank: int, world_size: int, readers: int = 1) -> "list[Piece]":
-        """Give what of the lanes a rank needs, in the order of its rows in a batch.
+        """Return the pieces of lanes that a rank needs, in the order of its rows in a batch.
 
-        A single lane is given in as many pieces as there are readers, at most `LANES`.
+        A single lane is divided into as many pieces as there are readers, at most `LANES`.
         """
         share = self.global_batch // world_size
         lanes = self.lanes(epoch)
         if len(lanes) > 1:
             edges = [lane.first_row for lane in lanes] + [self.global_batch]
         else:
-            # Several readers of one lane each read all of it, but decode their own rows alone.
+            # Several readers of one lane each read all of it, but decode only their own rows.
             count = min(readers, LANES, share)
             edges = [rank * share + share * part // count for part in range(count + 1)]
         pieces = []
@@ -110,16 +110,16 @@ class Order:
     def batch_indices(
         self, epoch: int, first: int, rank: int, world_size: int
     ) -> Iterator[np.ndarray]:
-        """Give the samples of each of a rank's batches, from a batch on.
+        """Yield the samples of each of a rank's batches, from batch `first` on.
 
         Args:
             epoch: 0 or more.
-            first: the first batch to give.
+            first: the first batch.
             rank: from 0 to world_size - 1.
             world_size: number of ranks, which divides the global batch.
 
         Yields:
-            `(B,)` int64, numbers of samples in the order of the shards.
+            `(B,)` int64, indices of samples in the order of the shards.
         """
         pieces = self.pieces(epoch, rank, world_size)
         orders = {piece.lane.number: piece.lane.order() for piece in pieces}
@@ -131,24 +131,24 @@ class Order:
 
 @dataclass(frozen=True)
 class Lane:
-    """A run of neighbouring samples that gives the same rows of every batch.
+    """A run of neighbouring samples that fills the same rows of each batch.
 
-    A slot is a place in the lane's order of an epoch, `width` of them to a batch.
+    A slot is a position in the lane's order of an epoch, `width` of them per batch.
     """
 
     parent: Order
     epoch: int
     number: int
     first_row: int
-    """Of the global batch."""
+    """First of its rows in the global batch."""
     width: int
-    """Rows of the global batch."""
+    """Number of its rows in the global batch."""
     length: int
     """Samples in the lane."""
     shards: "list[int] | range"
     """The shards in the order of the ring."""
     start: int
-    """Where in the ring the lane starts."""
+    """Where the lane starts in the ring."""
 
     @property
     def windows(self) -> int:
@@ -156,11 +156,11 @@ class Lane:
         return 1 if self.parent.whole else max(1, -(-self.length // WINDOW))
 
     def window(self, number: int) -> tuple[int, int]:
-        """Give the slots, first and behind the last, of a window: what is shuffled together."""
+        """Return the slots, first and end, of a window, the unit of shuffling."""
         return tuple(self.length * edge // self.windows for edge in (number, number + 1))
 
     def shuffled(self, window: int) -> np.ndarray:
-        """Give, for each slot of a window, which of the window's neighbours stands there."""
+        """Return for each slot of a window the index of its sample within the window."""
         first, stop = self.window(window)
         if not self.parent.training:
             return np.arange(stop - first)
@@ -171,10 +171,10 @@ class Lane:
         return torch.randperm(stop - first, generator=generator).numpy()
 
     def runs(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """Give the shards of neighbours `first` to `stop` of the lane, unshuffled.
+        """Yield the shards of neighbours `first` to `stop` of the lane, unshuffled.
 
         Yields:
-            Shard, its first sample, and the one behind its last.
+            Shard, its first sample, and the end of its range.
         """
         counts = [self.parent.counts[shard] for shard in self.shards]
         ends = list(accumulate(counts))
@@ -186,7 +186,7 @@ class Lane:
                     yield shard, max(low - begin, 0), min(high - begin, count)
 
     def order(self) -> np.ndarray:
-        """Give the samples of all slots `(length,)`, numbered in the order of the shards."""
+        """Return the samples of all slots `(length,)`, indexed in the order of the shards."""
         if self.parent.whole:
             return self.shuffled(0)
         offsets = [0, *accumulate(self.parent.counts)]
@@ -203,20 +203,20 @@ class Lane:
 
 @dataclass(frozen=True)
 class Piece:
-    """The columns of a lane that one rank needs, or one reader of it."""
+    """The columns of a lane for one rank, or for one of its readers."""
 
     lane: Lane
     first: int
     stop: int
 
     def slots(self, batch: int) -> tuple[int, int]:
-        """Give the slots, first and behind the last, of a batch; a short batch is divided alike."""
+        """Return the slots, first and end, of a batch; a short batch is divided likewise."""
         start, width = batch * self.lane.width, self.lane.width
         rows = min(width, self.lane.length - start)
         return start + rows * self.first // width, start + rows * self.stop // width
 
     def slots_between(self, low: int, high: int, batches: range) -> np.ndarray:
-        """Give the slots of these batches from `low` to before `high`, in order."""
+        """Return the slots of these batches from `low` to before `high`, in order."""
         width = self.lane.width
         inside = range(max(batches.start, low // width), min(batches.stop, -(-high // width)))
         slots = [np.arange(*self.slots(batch)) for batch in inside]

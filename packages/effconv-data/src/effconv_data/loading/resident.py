@@ -1,4 +1,4 @@
-"""A split that lies whole in the memory of the device."""
+"""A split held entirely in the memory of the device."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -17,31 +17,31 @@ __all__ = ["ResidentBatches"]
 
 
 class ResidentBatches(Batches):
-    """Batches of 8-bit images that lie on the device: shuffled, augmented, normalised there.
+    """Batches of 8-bit images on the device: shuffled, augmented and normalised there.
 
     Args:
-        images: `(N, C, H, W)` uint8; where they are on the device already they are not copied.
+        images: `(N, C, H, W)` uint8; not copied if they are already on the device.
         labels: `(N,)` integers, indices into `classes`.
         classes: class names in label order.
         batch_size: samples in a batch of this rank.
         training: whether to shuffle and to drop a short last batch.
         mean: `(C,)` for normalisation, of each channel on the scale 0..1; None computes mean and
-            std from `images`, so hand those of the training set to a test set.
+            std from `images`, so pass those of the training set to a test set.
         std: `(C,)`, as `mean`.
-        augment: what is done to each uint8 batch before normalisation; None does nothing.
-        normalized: False gives uint8 images.
-        seed: 0 or more; of order and augmentation.
-        device: where the images are kept and the batches are given.
-        rank: which part of each global batch this process gets, from 0.
+        augment: applied to each uint8 batch before normalisation; None does nothing.
+        normalized: False yields uint8 images.
+        seed: seed of order and augmentation, 0 or more.
+        device: device of the images and batches.
+        rank: index of the part of each global batch for this process, from 0.
         world_size: number of ranks.
-        name: what the set is called.
-        shards: samples of each shard that the images are from: then the order is that of streaming
+        name: name of the set.
+        shards: number of samples of each shard of the images: the order is then that of streaming
             them; None shuffles all images together.
-        missing: what is wrong with images that could not be read, by their number: those are left
-            out of their batches and reported.
+        missing: for images that could not be read, index to problem: these are left out of their
+            batches and reported.
 
     Raises:
-        TypeError: if `images` is not uint8, `labels` is not integer, or a number is no integer.
+        TypeError: if `images` is not uint8, `labels` not integer, or a number not an integer.
         ValueError: if shapes disagree, a label is out of range, only one of `mean` and `std` is
             given, or there is no batch to give.
 
@@ -106,17 +106,17 @@ class ResidentBatches(Batches):
         self._missing = dict(missing or {})
 
     def divide(self, share: float, *, seed: int = 0) -> "tuple[ResidentBatches, ResidentBatches]":
-        """Give the samples in two parts, drawn at random, each with batches of its own.
+        """Return the samples in two random parts, each with its own batches.
 
-        All else is as in the whole, but for the order: each part is shuffled by itself.
+        All else is as in the whole, except the order: each part is shuffled by itself.
 
         Args:
-            share: of the samples that the second part gets, rounded to a whole number of them.
-            seed: 0 or more; of who gets which. The whole's own seed stays that of the order.
+            share: fraction of the samples in the second part, rounded to an integer number of them.
+            seed: seed of the division, 0 or more. The order keeps the seed of the whole.
 
         Raises:
-            TypeError: if the seed is no integer.
-            ValueError: if the share or the seed is out of its range, or a part gives no batch.
+            TypeError: if the seed is not an integer.
+            ValueError: if the share or the seed is out of its range, or a part has no batch.
 
         Examples:
             >>> images = torch.randint(256, (10, 3, 8, 8), dtype=torch.uint8)
@@ -166,7 +166,7 @@ class ResidentBatches(Batches):
             yield self._images.index_select(0, chosen), self._labels[chosen], missing
 
     def _part(self, chosen: np.ndarray) -> tuple[np.ndarray, list[Problem]]:
-        """Divide the samples of a batch `(B,)` into those that are there and what is missing."""
+        """Split the samples of a batch `(B,)` into available ones and problems."""
         if not self._missing:
             return chosen, []
         there = [index not in self._missing for index in chosen.tolist()]

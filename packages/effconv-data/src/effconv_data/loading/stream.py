@@ -1,4 +1,4 @@
-"""A split that is read from its shards as it is needed."""
+"""A split that is read from its shards on demand."""
 
 import contextlib
 import multiprocessing
@@ -38,28 +38,28 @@ class StreamedBatches(Batches):
     Args:
         shards: the split's shards, in order.
         classes: class names in label order.
-        image_shape: `(C, H, W)` of every image.
+        image_shape: `(C, H, W)` of all images.
         batch_size: samples in a batch of this rank.
         mean: `(C,)` for normalisation, of each channel on the scale 0..1.
         std: `(C,)`, as `mean`.
         training: whether to shuffle and to drop a short last batch.
         limit: take only the first samples of the split; None takes all.
-        augment: what is done to each uint8 batch before normalisation; None does nothing.
-        normalized: False gives uint8 images.
-        seed: 0 or more; of order and augmentation.
-        device: where the batches are given.
-        rank: which part of each global batch this process gets, from 0.
+        augment: applied to each uint8 batch before normalisation; None does nothing.
+        normalized: False yields uint8 images.
+        seed: seed of order and augmentation, 0 or more.
+        device: device of the batches.
+        rank: index of the part of each global batch for this process, from 0.
         world_size: number of ranks.
         workers: processes that read, at most 8 of them; 0 reads in this one, None takes
             `usual_workers`.
-        on_error: `"raise"` stops at the first sample that cannot be given; `"skip"` leaves it out
-            of its batch, keeps it in `problems` and logs their number with each epoch.
-        name: what the set is called.
+        on_error: `"raise"` stops at the first unusable sample; `"skip"` leaves it out of its
+            batch, keeps it in `problems` and logs their number with each epoch.
+        name: name of the set.
 
     Raises:
-        TypeError: if a number is no integer.
+        TypeError: if a number is not an integer.
         ValueError: if a number is out of its range or there is no batch to give.
-        ShardError: while iterating, for what cannot be read; it is a ValueError.
+        ShardError: while iterating, if a sample cannot be read; it is a ValueError.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class StreamedBatches(Batches):
 
 
 def first_counts(shards: Sequence[Shard], limit: int | None) -> tuple[int, ...]:
-    """Give how many samples of each shard the first `limit` samples of all are."""
+    """Return the number of samples of each shard among the first `limit` samples of all."""
     if limit is None:
         return tuple(shard.samples for shard in shards)
     check_integer("limit", limit, 1)
@@ -162,17 +162,17 @@ def first_counts(shards: Sequence[Shard], limit: int | None) -> tuple[int, ...]:
 
 
 def usual_workers() -> int:
-    """Give this rank's part of the processors, 8 at most; 0 where processes are not forked."""
+    """Return this rank's part of the processors, at most 8; 0 if processes are not forked."""
     if sys.platform != "linux":  # elsewhere a new process runs the user's script again
         return 0
-    if multiprocessing.current_process().daemon:  # which may have no children
+    if multiprocessing.current_process().daemon:  # daemons may have no children
         return 0
     ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return min(LANES, max(1, len(os.sched_getaffinity(0)) // ranks))
 
 
 def _hear_the_signal() -> None:
-    """Take the second error of a worker's end, which must not strike wherever the caller is then.
+    """Wait for torch's error of a dead worker, so that it is not raised later in the caller.
 
     A broken connection is noticed before the SIGCHLD for which torch raises a RuntimeError.
     """
@@ -181,14 +181,14 @@ def _hear_the_signal() -> None:
 
 
 def _in_workers(rows: "_Rows", workers: int) -> DataLoader:
-    """Let processes read; they give a batch's parts one after another."""
+    """Read in worker processes; they return a batch's parts one after another."""
     return DataLoader(
         rows,
         batch_size=None,
         num_workers=workers,
         timeout=STALL,
         collate_fn=_as_it_is,
-        # Its seed is of no use here, and is not to be drawn from the global generator.
+        # Its seed is unused here, and must not be drawn from the global generator.
         generator=torch.Generator(),
         multiprocessing_context="fork" if sys.platform == "linux" else None,
     )
@@ -203,7 +203,7 @@ class _Part(NamedTuple):
 
 
 class _Rows(IterableDataset):
-    """One worker's rows of every batch; DataLoader gives each worker a copy."""
+    """One worker's rows of each batch; DataLoader gives each worker a copy."""
 
     def __init__(
         self,
@@ -265,7 +265,7 @@ def _stream(
     shape: tuple[int, int, int],
     num_classes: int,
 ) -> Iterator[tuple[Shard, Sample | Problem]]:
-    """Give the undecoded samples of a piece's slots, in order."""
+    """Yield the undecoded samples of a piece's slots, in order."""
     lane = piece.lane
     start = piece.slots(batches.start)[0]
     first = bisect_right(range(lane.windows), start, key=lambda number: lane.window(number)[1])
@@ -286,7 +286,7 @@ def _stream(
         mine = piece.slots_between(low, high, batches)
         for done, place in enumerate(lane.shuffled(number)[mine - low].tolist(), 1):
             yield there[place]
-            # In step with what is given, so that no batch waits for a whole window.
+            # In step with the output, so that no batch waits for a whole window.
             while len(ahead) < coming * done // len(mine):
                 ahead.append(next(neighbours))
 
@@ -294,7 +294,7 @@ def _stream(
 def _small(
     items: Iterator[tuple[Shard, Sample | Problem]], shape: tuple[int, int, int], num_classes: int
 ) -> Iterator[tuple[Shard, Sample | Problem]]:
-    """Keep of each sample what is needed, and nothing that is too large for an image of a shape."""
+    """Keep only the needed parts of each sample, and no sample too large for an image's shape."""
     for shard, sample in items:
         if isinstance(sample, Problem):
             yield shard, sample

@@ -1,11 +1,11 @@
-"""Official archives, or an image folder, to a set of shards with an index.
+"""Convert official archives, or an image folder, to a set of shards with an index.
 
     from effconv_data.prepare import prepare
     prepare("cifar10", "downloads", out="data/cifar10")
 
-The samples of a split are written in a shuffled order that depends on `seed` alone, so that
-whoever streams them sees all classes mixed. A sample's key is its number in the archive's own
-order. The same archives, options and versions give the same bytes, on any number of processors.
+The samples of a split are written in a shuffled order that depends only on `seed`, so that a
+streaming reader sees all classes mixed. A sample's key is its index in the archive's own order.
+The same archives, options and versions give the same bytes, on any number of processors.
 """
 
 from collections.abc import Sequence
@@ -37,30 +37,30 @@ def prepare(
     downloads: str | Path | None = None,
     on_progress: OnProgress = quiet,
 ) -> Prepared:
-    """Turn the official archives of a set into shards.
+    """Convert the official archives of a set to shards.
 
-    A run that was killed goes on from its complete shards when it is repeated. The index is
+    A run that was killed resumes from its complete shards when it is repeated. The index is
     written last: a folder with an `index.json` is a complete set.
 
     Args:
         name: one of `SETS`.
-        source: folder with the official archives, or with what is in them; None downloads them.
+        source: folder with the official archives, or with their content; None downloads them.
         out: folder for the shards, new or empty.
-        splits: `"train"`, `"test"` or both; None is both. The test split of ImageNet is what its
-            authors call validation.
-        image_size: 16, 32 or 64 pixels, of ImageNet alone; None is 32.
-        shard_samples: at most so many samples in a shard; None makes shards of up to 12 MB, and
-            at least 8 of a split where each then has 100 samples.
-        seed: 0 or more; of the order in which samples are written.
-        workers: number of processes; None takes all processors of this process. Without effect
-            where processes do not fork, as on macOS and Windows.
-        checksum: whether an official archive with another sum than the published one is an error.
+        splits: `"train"`, `"test"` or both; None is both. ImageNet's test split is the authors'
+            validation split.
+        image_size: 16, 32 or 64 pixels, only for ImageNet; None is 32.
+        shard_samples: largest number of samples per shard; None makes shards of up to 12 MB, and at
+            least 8 of a split if each then has 100 samples.
+        seed: seed of the order in which samples are written, 0 or more.
+        workers: number of processes; None takes all processors of this process. No effect where
+            processes do not fork, as on macOS and Windows.
+        checksum: whether an official archive whose checksum is not the published one is an error.
         overwrite: replace a finished set, or an interrupted run with other settings.
         downloads: where to keep downloaded archives; None is `downloads` beside `out`.
-        on_progress: told how far each piece of work is.
+        on_progress: called with the progress of each piece of work.
 
     Returns:
-        What was made.
+        Counts and notes of the prepared set.
 
     Raises:
         ChildProcessError: if a worker process is killed.
@@ -68,7 +68,7 @@ def prepare(
         FileExistsError: if `out` holds a finished set and `overwrite` is not set, an interrupted
             run with other settings, or anything else.
         FileNotFoundError: if an archive or a file of it is missing.
-        TypeError: if a number is no integer.
+        TypeError: if a number is not an integer.
         ValueError: if an option is out of its range, or an archive is damaged or not the official
             one.
     """
@@ -116,7 +116,7 @@ def prepare_folder(
     overwrite: bool = False,
     on_progress: OnProgress = quiet,
 ) -> Prepared:
-    """Turn a folder of images, one folder for each class, into shards.
+    """Convert a folder of images, one folder for each class, to shards.
 
     `source` holds `train/CLASS/...` beside `test/CLASS/...`, `val/CLASS/...` or both, or just
     `CLASS/...`. Classes are numbered in the order of their names. The images become grey if all
@@ -125,24 +125,24 @@ def prepare_folder(
     Args:
         source: the folder.
         out: folder for the shards, new or empty; its name is the set's.
-        splits: which of `"train"`, `"val"` and `"test"`; None is all that are there.
-        image_size: pixels; every image is cropped to its middle square and resized to this. None
-            leaves the images as they are, which must then have one size.
-        test_fraction: of an undivided folder, the part of every class that becomes the test split.
+        splits: which of `"train"`, `"val"` and `"test"`; None takes all that exist.
+        image_size: pixels; each image is cropped to its middle square and resized to this. None
+            the images as they are, which must then have one size.
+        test_fraction: fraction of each class of an undivided folder that becomes the test split.
         shard_samples: see `prepare`.
-        seed: 0 or more; of the choice of test samples and of the order of writing.
+        seed: seed of the choice of test samples and of the order of writing, 0 or more.
         workers: see `prepare`.
         overwrite: see `prepare`.
-        on_progress: told how far each piece of work is.
+        on_progress: called with the progress of each piece of work.
 
     Returns:
-        What was made.
+        Counts and notes of the prepared set.
 
     Raises:
         ChildProcessError: if a worker process is killed.
         FileExistsError: as `prepare`.
         FileNotFoundError: if there is no such folder, split or class.
-        TypeError: if a number is no integer.
+        TypeError: if a number is not an integer.
         ValueError: if an option is out of its range, an image cannot be decoded or has more than
             8 bits a channel, a class is empty, or the images have several sizes and no
             `image_size` is given.
@@ -173,7 +173,7 @@ def prepare_folder(
 
 
 def _check_splits(splits: Sequence[str] | None, known: Sequence[str]) -> list[str]:
-    """Give the splits in their usual order."""
+    """Return the splits in their usual order."""
     if splits is None:
         return list(known)
     strange = [split for split in splits if split not in known]

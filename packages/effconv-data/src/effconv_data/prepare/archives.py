@@ -1,4 +1,4 @@
-"""Finding, checking and reading the files of official archives, packed or unpacked."""
+"""Find, check and read the files of official archives, packed or unpacked."""
 
 import gzip
 import hashlib
@@ -39,16 +39,16 @@ class Layout(NamedTuple):
 def record(
     path: Path, published: Published | None, *, checksum: bool, on_progress: OnProgress
 ) -> dict[str, str | int]:
-    """Give a file's name and sha256 for the index, after a check of its published md5.
+    """Return a file's name and sha256 for the index, after checking its published md5.
 
     Args:
         path: the file.
-        published: how its authors publish it; None where they do not publish it as it is.
-        checksum: whether a sum that is not the published one is an error.
-        on_progress: told the bytes read.
+        published: the published file; None if it is not published in this form.
+        checksum: whether a checksum that is not the published one is an error.
+        on_progress: called with the number of bytes read.
 
     Raises:
-        ValueError: if the file has another md5 than the published one and `checksum` is set.
+        ValueError: if the file's md5 is not the published one and `checksum` is set.
     """
     md5, sha256 = sums(path, on_progress)
     if checksum and published is not None and md5 != published.md5:
@@ -61,7 +61,7 @@ def record(
 
 
 def sums(path: Path, on_progress: OnProgress) -> tuple[str, str]:
-    """Give a file's md5 and sha256."""
+    """Return a file's md5 and sha256."""
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     done, total = 0, path.stat().st_size
     with path.open("rb") as file:
@@ -74,7 +74,7 @@ def sums(path: Path, on_progress: OnProgress) -> tuple[str, str]:
 
 
 def find(source: Path, names: Sequence[str], remedy: str) -> Path:
-    """Give the first of some names that is a file in a folder.
+    """Return the first of several names that is a file in a folder.
 
     Raises:
         FileNotFoundError: if none is; the message ends with `remedy`.
@@ -86,7 +86,7 @@ def find(source: Path, names: Sequence[str], remedy: str) -> Path:
 
 
 def place(source: Path, layout: Layout, names: Sequence[str]) -> Path | None:
-    """Give the archive, or the folder that has any of the names; None where there is neither."""
+    """Return the archive, or the folder that has any of the names; None if there is neither."""
     if (source / layout.archive.file).is_file():
         return source / layout.archive.file
     for folder in (source / layout.folder, source):
@@ -103,23 +103,23 @@ def read_files(
     checksum: bool,
     on_progress: OnProgress,
 ) -> tuple[Layout, list[bytes], list[dict[str, str | int]]]:
-    """Read files of the first layout that is there, out of the archive or out of its folder.
+    """Read files of the first layout that exists, from the archive or from its folder.
 
-    Nothing is unpacked to disk: the members of an archive are read where they lie.
+    Nothing is unpacked to disk: the members of an archive are read in place.
 
     Args:
         source: the folder with the archive, or with its folder, or that folder itself.
-        layouts: what to look for.
-        names: of each layout, the files to read.
-        checksum: whether an archive with another md5 than the published one is an error.
-        on_progress: told the bytes read.
+        layouts: layouts to look for, in order.
+        names: the files to read for each layout.
+        checksum: whether an archive whose md5 is not the published one is an error.
+        on_progress: called with the number of bytes read.
 
     Returns:
         The layout found, the contents of its files in the order of their names, and a record of
-        what was read for the index.
+        the read files for the index.
 
     Raises:
-        FileNotFoundError: if no layout is there, or a file of it is missing.
+        FileNotFoundError: if there is no layout, or a file of it is missing.
         ValueError: if an archive is damaged or is not the official one.
     """
     for layout, wanted in zip(layouts, names, strict=True):
@@ -148,7 +148,7 @@ def read_files(
 def _read_members(
     path: Path, folder: str, names: Sequence[str], on_progress: OnProgress
 ) -> dict[str, bytes]:
-    """Read files out of an archive, in one pass over it."""
+    """Read files from an archive, in one pass over it."""
     wanted = {f"{folder}/{name}": name for name in names}
     contents: dict[str, bytes] = {}
     total = path.stat().st_size
@@ -180,17 +180,17 @@ def _read_members(
 
 
 def check_labels(labels: object, images: int, where: str, first: int, last: int) -> np.ndarray:
-    """Give labels that run from `first` to `last` as indices from 0, `(N,)` int64.
+    """Convert labels from `first` to `last` to indices from 0, `(N,)` int64.
 
     Args:
         labels: a list of integers or an array.
-        images: how many images there are.
+        images: number of images.
         where: the labels' file, for messages.
         first: the smallest label.
         last: the largest label.
 
     Raises:
-        ValueError: if they are no integers, are not one for each image or are out of range.
+        ValueError: if they are not integers, not one for each image or out of range.
     """
     if isinstance(labels, list) and all(type(label) is int for label in labels):
         # Of arbitrary size, until the range is checked.

@@ -42,7 +42,7 @@ NUM_CLASSES = 10
 
 
 def downloads(splits: Sequence[str]) -> list[Published]:
-    """Give the archive as it is published; it holds every split."""
+    """Return the published archive; it holds all splits."""
     return [PYTHON.archive]
 
 

@@ -1,4 +1,4 @@
-"""Downloading a file that is known by its sum, going on where an earlier attempt broke off."""
+"""Resumable download of a file with a known checksum."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ ATTEMPTS = 5
 def download(
     published: Published, folder: Path, *, on_progress: OnProgress, pause: float = 1.0
 ) -> Path:
-    """Give a published file in a folder, downloaded unless it is there already.
+    """Return the path of a published file in a folder; download it unless it is there.
 
     What has arrived lies in `FILE.partial` until its sum is right; the next attempt, of this call
     or of a later one, asks only for the rest. A server that sends everything again is obeyed; one
@@ -24,13 +24,13 @@ def download(
 
     Args:
         published: the file's name, address and md5.
-        folder: made if it does not exist.
-        on_progress: told the bytes that are there.
+        folder: created if it does not exist.
+        on_progress: called with the number of bytes received.
         pause: seconds before the third attempt in a row that follows one that brought nothing, half
             of those before the fourth, and so on.
 
     Raises:
-        ConnectionError: if the server refuses, or several attempts in a row bring nothing.
+        ConnectionError: if the server refuses, or several attempts in a row receive nothing.
         ValueError: if the file has another md5 than the published one, or `FILE.partial` is a link
             or no regular file.
     """
@@ -61,7 +61,7 @@ def download(
 
     found, _ = sums(partial, on_progress)
     if found != published.md5:
-        # Out of the way of the next attempt, but the user may want to see what came.
+        # Moved aside for the next attempt, but kept for the user to inspect.
         wrong = partial.replace(folder / f"{published.file}.wrong")
         raise ValueError(
             f"{published.url} gave a file with the md5 {found} instead of the official "
@@ -72,7 +72,7 @@ def download(
 
 
 def _fetch(published: Published, partial: Path, on_progress: OnProgress) -> None:
-    """Bring the partial file to its full length, or raise what went wrong."""
+    """Complete the partial file, or raise."""
     start = partial.stat().st_size if partial.exists() else 0
     try:
         with asked(published.url, limit=published.largest, start=start) as answer:
@@ -87,6 +87,6 @@ def _fetch(published: Published, partial: Path, on_progress: OnProgress) -> None
                     done += len(piece)
                     on_progress(Progress(f"downloading {published.file}", done, total, "bytes"))
     except WebError as error:
-        # Nothing follows what is there: it is complete, or its sum will show that it is not.
+        # The server has nothing after these bytes: the file is complete, or its checksum is wrong.
         if not (start and error.status == 416):
             raise

@@ -1,4 +1,4 @@
-"""Encoding a shard, with the same bytes for the same samples."""
+"""Encode a shard: the same bytes for the same samples."""
 
 import io
 import tarfile
@@ -13,13 +13,13 @@ __all__ = ["Encoded", "encode_shard"]
 
 
 class Encoded(NamedTuple):
-    """A shard and what is counted of it."""
+    """A shard and its counts."""
 
     tar: bytes
     class_counts: list[int]
     """Samples of each class."""
     histogram: list[list[int]]
-    """For each channel, how many pixels have each of the 256 values."""
+    """`(C, 256)`: number of pixels of each value for each channel."""
 
 
 def encode_shard(
@@ -28,14 +28,14 @@ def encode_shard(
     """Write samples as a plain ustar archive, two members each: `KEY.png` and `KEY.cls`.
 
     Args:
-        pixels: `(N, H, W, C)` uint8, or a function that gives them.
+        pixels: `(N, H, W, C)` uint8, or a function that returns them.
         labels: `(N,)` int64.
         numbers: `(N,)` integers, which become the keys in eight digits.
         num_classes: number of classes.
     """
     pixels = pixels() if callable(pixels) else pixels
     out = io.BytesIO()
-    # One format, no time and no owner, so that equal samples give equal bytes on every machine.
+    # One format, no time and no owner, so that equal samples give equal bytes on all machines.
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for image, label, number in zip(pixels, labels.tolist(), numbers.tolist(), strict=True):
             png = io.BytesIO()

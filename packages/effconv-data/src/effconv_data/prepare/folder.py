@@ -1,6 +1,6 @@
-"""An image folder of the user's own: `train/CLASS/*` and `test/CLASS/*`, or `CLASS/*` to be split.
+"""The user's own image folder: `train/CLASS/*` and `test/CLASS/*`, or `CLASS/*` to be split.
 
-Photographs are turned upright as their camera noted; transparency is dropped.
+Photographs are turned upright by their EXIF orientation; transparency is dropped.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ __all__ = ["read"]
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-# JPEG stands for MPO too, which is what some cameras write.
+# JPEG includes MPO, which some cameras write.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 GREY = {"1", "L", "LA"}
 COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"}
@@ -31,7 +31,7 @@ FILES_PER_TASK = 100
 
 
 class _Look(NamedTuple):
-    """What is known of an image before it is decoded."""
+    """Properties of an image before it is decoded."""
 
     sha256: str
     width: int
@@ -87,7 +87,7 @@ def read(
     listing = hashlib.sha256()
     for path in sorted(every):
         line = f"{looks[path].sha256}  {path.relative_to(source).as_posix()}\n"
-        # Names of files need not be UTF-8.
+        # File names need not be UTF-8.
         listing.update(line.encode(errors="surrogateescape"))
     notes = []
     if len(sizes) > 1 or (width, height) not in sizes:
@@ -111,14 +111,14 @@ def read(
 
 
 def _text(name: str) -> str:
-    """Give a file's name as text; bytes of it that are no UTF-8 are escaped."""
+    """Return a file's name as text; bytes of it that are no UTF-8 are escaped."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _list_files(
     source: Path, splits: Sequence[str] | None, test_fraction: float | None, seed: int
 ) -> tuple[tuple[str, ...], dict[str, tuple[list[Path], np.ndarray]], int]:
-    """Give the classes, each split's files and labels, and how many files are no images."""
+    """Return the classes, each split's files and labels, and the number of other files."""
     there = {split: source / split for split in SPLITS if _holds_classes(source / split)}
     if there:
         wanted = list(splits or there)
@@ -177,7 +177,7 @@ def _list_files(
 
 
 def _holds_classes(folder: Path) -> bool:
-    """Tell a folder of class folders from a class that is called `train`."""
+    """Return whether this is a folder of class folders, not a class called `train`."""
     return (
         folder.is_dir()
         and any(path.is_dir() for path in folder.iterdir())
@@ -194,7 +194,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
 
 
 def _images(folder: Path, classes: tuple[str, ...]) -> tuple[list[list[Path]], int]:
-    """Give each class's images, sorted, and how many other files there are."""
+    """Return each class's images, sorted, and the number of other files."""
     strange = set(_classes(folder)) - set(classes)
     if strange:
         raise ValueError(
@@ -228,9 +228,9 @@ def _look(path: Path) -> _Look:
     data = path.read_bytes()
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        # Only cameras turn pictures, and only in JPEG is the note found without decoding.
+        # Only cameras rotate pictures, and only in JPEG is the orientation known without decoding.
         turned = image.format in ("JPEG", "MPO") and image.getexif().get(0x0112, 1) >= 5
-    except Exception as error:  # Pillow raises many kinds on damaged input
+    except Exception as error:  # Pillow raises many types on damaged input
         raise ValueError(_undecodable(path, error)) from error
     if image.mode not in GREY | COLOUR:
         raise ValueError(
@@ -242,7 +242,7 @@ def _look(path: Path) -> _Look:
 
 
 def _decode_all(paths: list[Path], mode: str, size: tuple[int, int]) -> np.ndarray:
-    """Give images of one size (W, H): `(N, H, W, C)` uint8."""
+    """Return images of one size (W, H): `(N, H, W, C)` uint8."""
     images = np.stack([_decode(path, mode, size) for path in paths])
     return images.reshape(len(paths), size[1], size[0], len(mode))
 
@@ -253,7 +253,7 @@ def _decode(path: Path, mode: str, size: tuple[int, int]) -> np.ndarray:
         image.load()
         if image.format in ("JPEG", "MPO"):
             image = ImageOps.exif_transpose(image)
-    except Exception as error:  # Pillow raises many kinds on damaged input
+    except Exception as error:  # Pillow raises many types on damaged input
         raise ValueError(_undecodable(path, error)) from error
     image = image.convert(mode)
     if image.size != size:

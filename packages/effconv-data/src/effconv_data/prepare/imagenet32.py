@@ -22,7 +22,7 @@ __all__ = ["SIZES", "SPLITS", "downloads", "read"]
 SPLITS = ("train", "test")
 SIZES = (16, 32, 64)
 PAGE = "https://image-net.org/download-images.php"
-# The labels of the authors' test split were never published; everyone tests on the val split.
+# The labels of the authors' test split were never published; the val split is used for tests.
 FILES = {
     "train": [f"train_data_batch_{number}" for number in range(1, 11)],
     "test": ["val_data"],
@@ -34,10 +34,10 @@ MOST_IMAGES = 200_000
 
 
 def downloads(splits: Sequence[str]) -> list[Published]:
-    """Refuse, because ImageNet is given only to users who sign in.
+    """Raise, because ImageNet is available only to users who sign in.
 
     Raises:
-        ValueError: always; it says where to get the archives.
+        ValueError: always; the message says where to get the archives.
     """
     raise ValueError(
         f"ImageNet cannot be downloaded for you, because its site asks each user to sign in; get "
@@ -75,7 +75,7 @@ def read(
         classes = _classes(source / NAMES)
         used.append(source / NAMES)
     records = [record(path, None, checksum=checksum, on_progress=on_progress) for path in used]
-    # Every batch is read here once for its labels and checks, so that no error comes hours later.
+    # Each batch is read here once for its labels and checks, so that no error comes hours later.
     blocks = {
         split: [Block(_read(path, image_size)[1], _opener(path, image_size)) for path in files]
         for split, files in paths.items()
@@ -122,7 +122,7 @@ def _read_npz(path: Path, size: int) -> dict[str, np.ndarray]:
                 raise ValueError(f"{name} unpacks to {sizes[name]} bytes, more than it may")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in ("data", "labels") if name in arrays}
-    except Exception as error:  # NumPy, zipfile and zlib each raise kinds of their own
+    except Exception as error:  # NumPy, zipfile and zlib each raise their own types
         raise ValueError(f"{path} cannot be read ({error}); get the archive anew") from error
 
 

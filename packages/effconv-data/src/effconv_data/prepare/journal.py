@@ -1,4 +1,4 @@
-"""What of a set is complete: the rows of finished shards, kept beside them until the index is.
+"""Journal of a set in progress: the rows of finished shards, kept until the index is written.
 
 A set being written is a folder with `.progress.jsonl`: a first line with all settings, then a line
 for each finished shard. A finished set has an `index.json` and no such file.
@@ -21,7 +21,7 @@ from msgspec import Meta
 
 try:
     import fcntl
-except ImportError:  # not on Windows, where two runs into one folder are not kept apart
+except ImportError:  # not on Windows, where two runs into one folder are not excluded
     fcntl = None
 
 from effconv_data.io.atomic import (
@@ -73,10 +73,10 @@ class _Row(msgspec.Struct):
 
 
 class Journal:
-    """The rows of finished shards by file, and the file to which rows are added.
+    """The rows of finished shards by file, and the file to which rows are appended.
 
     Attributes:
-        rows: by shard file.
+        rows: row by shard file.
     """
 
     def __init__(self, folder: Path, rows: Mapping[str, Row]) -> None:
@@ -84,21 +84,21 @@ class Journal:
         self._path = folder / PROGRESS
 
     def add(self, row: Row) -> None:
-        """Note a shard that is complete on disk."""
+        """Append a shard that is complete on disk."""
         self.rows[row["file"]] = row
         append_text(self._path, json.dumps(row) + "\n")
 
     def close(self) -> None:
-        """Remove the file, once the index is there."""
+        """Remove the file, once the index exists."""
         self._path.unlink()
 
 
 def check_place(folder: Path, *, overwrite: bool) -> None:
-    """Raise FileExistsError unless a set may be written, or go on being written, into a folder.
+    """Raise FileExistsError unless a set may be written, or resumed, in a folder.
 
     Raises:
         FileExistsError: if there is a finished set and `overwrite` is not set, or anything else
-            that is no set of shards.
+            that is not a set of shards.
         NotADirectoryError: if it is a file.
     """
     if folder.exists() and not folder.is_dir():
@@ -131,17 +131,17 @@ def check_place(folder: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Make the folder if need be and keep other processes from writing a set into it.
+    """Create the folder if needed and lock it against other processes writing a set.
 
     Raises:
-        FileExistsError: if another process does.
+        FileExistsError: if another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     with opened_for_appending(path) as file:
         try:
             if fcntl is not None:
-                # This kind of lock ends with the process and does not pass to forked children.
+                # This kind of lock ends with the process and is not inherited by forked children.
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:  # noqa: PTH116
                     raise OSError("the process that had it has just removed it")
@@ -156,13 +156,13 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def begin(folder: Path, settings: Row, planned: Mapping[str, int], *, overwrite: bool) -> Journal:
-    """Take up the interrupted run of a folder, or start afresh.
+    """Resume the interrupted run of a folder, or start a new one.
 
     A row is trusted if it is of a shard that is planned and that still has the size and sum that
     the row says; every other shard is to be written again.
 
     Args:
-        folder: where.
+        folder: its folder.
         settings: all that decides what is written.
         planned: the samples of each shard to be written, by its file.
         overwrite: whether a finished set, or a run with other settings, is replaced.
@@ -184,7 +184,7 @@ def begin(folder: Path, settings: Row, planned: Mapping[str, int], *, overwrite:
                 f"{folder} holds an interrupted run with another {other}; repeat that run, pass "
                 "another folder, or overwrite=True (--overwrite) to begin anew"
             )
-    # In this order a kill leaves a set, or a run to take up: never shards that nothing claims.
+    # In this order a kill leaves a set, or a run to resume: never shards without a journal.
     lines = [json.dumps(line) for line in (settings, *trusted.values())]
     write_bytes(folder / PROGRESS, ("\n".join(lines) + "\n").encode())
     (folder / INDEX).unlink(missing_ok=True)
@@ -198,7 +198,7 @@ def begin(folder: Path, settings: Row, planned: Mapping[str, int], *, overwrite:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """Give the whole lines of a file, one at a time, up to one that is too long."""
+    """Yield the whole lines of a file, one at a time, up to one that is too long."""
     with opened_for_appending(path) as file:  # which follows no link, and waits for no pipe
         file.seek(0)
         while (line := file.readline(LONGEST_LINE)).endswith(b"\n"):
@@ -216,7 +216,7 @@ def _settings(path: Path) -> Row | None:
 
 
 def _rows(path: Path, settings: Row, planned: Mapping[str, int]) -> Iterator[Row]:
-    """Give the rows of shards that are planned; what a killed run left unfinished ends them.
+    """Yield the rows of shards that are planned; what a killed run left unfinished ends them.
 
     What is read is limited by the plan, not by the file, whoever wrote it.
     """

@@ -36,7 +36,7 @@ OTHER = {"train": "test", "test": "train"}
 
 
 def downloads(splits: Sequence[str]) -> list[Published]:
-    """Give the files of some splits as they are published."""
+    """Return the published files of given splits."""
     return [_published(stem) for split in splits for stem in STEMS[split]]
 
 
@@ -76,7 +76,7 @@ def _read_idx(path: Path, sizes: tuple[int, ...]) -> np.ndarray:
         try:
             with gzip.open(path) as file:
                 data = file.read(LARGEST_UNPACKED + 1)
-        except Exception as error:  # gzip and zlib each raise kinds of their own
+        except Exception as error:  # gzip and zlib each raise their own types
             raise ValueError(f"{path} cannot be decompressed ({error}); get it anew") from error
         if len(data) > LARGEST_UNPACKED:
             raise ValueError(

@@ -1,9 +1,9 @@
-"""Reading pickled archives without running what is in them.
+"""Read pickled archives without running their code.
 
-A pickle is a program that may call any function by name. An array in it takes three names: NumPy's
+A pickle is a program that may call any function by name. An array in it needs three names: NumPy's
 array, its dtype, and the function that makes an array, of which there are two by age. This reader
-answers those with stand-ins that merely note what they are given, refuses every other name, and
-builds the arrays itself after checking what was noted.
+resolves those to stand-ins that only record their arguments, refuses all other names, and builds
+the arrays itself after checking what was recorded.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 __all__ = ["read_pickle"]
 
 PLAIN = {type(None), bool, int, float, complex, str, bytes, bytearray}
-# Numbers without a pointer in them; "O" is the one to keep out.
+# Numeric kinds without pointers; "O" must be kept out.
 DTYPES = {f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)} | {"f2", "f4", "f8", "b1"}
 
 
@@ -29,11 +29,11 @@ def read_pickle(file: BinaryIO, where: str) -> Any:
         where: the file's name, for messages.
 
     Raises:
-        ValueError: if the pickle is damaged or names anything but an array.
+        ValueError: if the pickle is damaged or names anything except an array.
     """
     try:
         return _finished(_Unpickler(file, encoding="latin1").load(), {})
-    except Exception as error:  # a damaged pickle raises nearly any kind
+    except Exception as error:  # a damaged pickle raises nearly any type
         reason = str(error) or type(error).__name__
         raise ValueError(
             f"{where} is not read as a pickle ({reason}); only numpy arrays and plain containers "
@@ -41,12 +41,12 @@ def read_pickle(file: BinaryIO, where: str) -> Any:
         ) from error
 
 
-# All stand-ins are classes with __setstate__, because then a pickle cannot give them, or a
-# function of this module, other attributes.
+# All stand-ins are classes with __setstate__, so that a pickle cannot set other attributes of
+# them, or of a function of this module.
 
 
 class _Array:
-    """Notes the state of an array: version, shape, dtype, whether by columns, and bytes."""
+    """Records the state of an array: version, shape, dtype, whether by columns, and bytes."""
 
     __slots__ = ("state",)
 
@@ -58,7 +58,7 @@ class _Array:
 
 
 class _BufferArray(_Array):
-    """Notes the same as protocol 5 of pickles gives it."""
+    """Records the same from protocol 5 of pickles."""
 
     __slots__ = ()
 
@@ -67,7 +67,7 @@ class _BufferArray(_Array):
 
 
 class _Dtype:
-    """Notes a dtype's name and byte order."""
+    """Records a dtype's name and byte order."""
 
     __slots__ = ("name", "order")
 
@@ -79,7 +79,7 @@ class _Dtype:
 
 
 class _Encoded:
-    """Notes bytes as Python 3 writes them for Python 2: text to be encoded."""
+    """Records bytes as Python 3 writes them for Python 2: text to be encoded."""
 
     __slots__ = ("data",)
 
@@ -111,7 +111,7 @@ def _check_hashed(values: list[Any]) -> None:
 
 
 def _at_mark(method: Callable[[Any], None], step: int) -> Callable[[Any], None]:
-    """Give a method of the unpickler that looks at every `step`-th value behind the mark first."""
+    """Return a method of the unpickler that looks at every `step`-th value behind the mark first."""
 
     def checked(self: Any) -> None:
         _check_hashed(self.stack[::step])
@@ -120,8 +120,8 @@ def _at_mark(method: Callable[[Any], None], step: int) -> Callable[[Any], None]:
     return checked
 
 
-# The one in Python, because the one in C makes room for as many values as a pickle numbers, which
-# can be more than there is memory.
+# The Python implementation, because the one in C allocates as many values as a pickle declares,
+# which can be more than the memory.
 class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -130,7 +130,7 @@ class _Unpickler(pickle._Unpickler):
             raise pickle.UnpicklingError(f"it names {module}.{name}") from None
 
     def _bytearray8(self) -> None:
-        # Python's own makes room for the length that the pickle declares before it reads.
+        # Python's own allocates the length that the pickle declares before it reads.
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
     # The hash of a tuple that holds another twice, which holds another twice, takes time without
@@ -151,10 +151,10 @@ class _Unpickler(pickle._Unpickler):
 
 
 def _finished(value: Any, seen: dict[int, Any]) -> Any:
-    """Give a value with real arrays and bytes in the place of the stand-ins."""
+    """Return a value with the stand-ins replaced by real arrays and bytes."""
     if type(value) in PLAIN:
         return value
-    # What stands in several places is visited once; nested, that would take time without end.
+    # Shared values are visited once; if they are nested, the time would be exponential.
     if id(value) not in seen:
         if isinstance(value, _Array):
             seen[id(value)] = _array(*value.state)

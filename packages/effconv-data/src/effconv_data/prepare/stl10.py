@@ -1,4 +1,4 @@
-"""STL-10, the binary version; its 100,000 images without labels are left out.
+"""STL-10, the binary version; its 100,000 unlabelled images are left out.
 
 An image is three planes, red, green, blue, each column by column. Labels run from 1 to 10.
 """
@@ -29,7 +29,7 @@ NUM_CLASSES = 10
 
 
 def downloads(splits: Sequence[str]) -> list[Published]:
-    """Give the archive as it is published; it holds every split."""
+    """Return the published archive; it holds all splits."""
     return [LAYOUT.archive]
 
 

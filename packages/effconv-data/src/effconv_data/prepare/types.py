@@ -1,4 +1,4 @@
-"""What a reader of archives hands to the writer of shards."""
+"""Types that readers of archives pass to the writer of shards."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +9,14 @@ import numpy as np
 __all__ = ["Archive", "Block", "OnProgress", "Pixels", "Prepared", "Progress", "quiet"]
 
 Pixels = np.ndarray | Callable[[], np.ndarray]
-"""Images `(N, H, W, C)` uint8, or a picklable function that gives them in a worker process."""
+"""Images `(N, H, W, C)` uint8, or a picklable function that returns them in a worker process."""
 
 
 class Progress(NamedTuple):
-    """How far a piece of work is."""
+    """Progress of a piece of work."""
 
     what: str
-    """The piece of work in a few words, such as `"writing train"`; one bar of a display."""
+    """Name of the piece of work, such as `"writing train"`; one bar of a display."""
     done: int
     total: int | None
     """None where it is not known."""
@@ -33,26 +33,26 @@ class Block(NamedTuple):
     labels: np.ndarray
     """`(N,)` int64, indices into the classes."""
     open: Callable[[], Callable[[np.ndarray], Pixels]]
-    """Reads the images and gives a function from indices `(n,)` to those images."""
+    """Reads the images; returns a function from indices `(n,)` to those images."""
 
 
 class Archive(NamedTuple):
-    """A set as its archives hold it, every label and size checked."""
+    """A set as stored in its archives, with labels and sizes checked."""
 
     name: str
     classes: tuple[str, ...]
-    """In label order."""
+    """Class names in label order."""
     image_shape: tuple[int, int, int]
     """(C, H, W)."""
     splits: dict[str, list[Block]]
     sources: list[dict[str, str | int]]
-    """What was read, for the index: names and sums."""
+    """What was read, for the index: names and checksums."""
     notes: tuple[str, ...] = ()
-    """What the user should know of what was left out or changed, a sentence each."""
+    """Notes for the user on omitted or changed data, a sentence each."""
 
 
 class Prepared(NamedTuple):
-    """What a preparation made."""
+    """The result of a preparation."""
 
     folder: Path
     samples: dict[str, int]
@@ -60,10 +60,10 @@ class Prepared(NamedTuple):
     shards: dict[str, int]
     """By split."""
     kept: int
-    """Shards of an interrupted run that were found complete."""
+    """Number of shards of an interrupted run that were complete."""
     notes: tuple[str, ...]
-    """What was left out or changed, a sentence each."""
+    """Notes on omitted or changed data, a sentence each."""
 
 
 def quiet(progress: Progress) -> None:
-    """Show no progress."""
+    """Ignore progress."""

@@ -1,4 +1,4 @@
-"""Samples to shards and their index: shuffled, encoded in parallel, resumable."""
+"""Write samples as shards with an index: shuffled, encoded in parallel, resumable."""
 
 import hashlib
 import json
@@ -24,26 +24,26 @@ from effconv_data.shards.index import LARGEST_IMAGE, MOST_SAMPLES
 __all__ = ["check_writing", "write_set"]
 
 SCHEMA = 2
-# Large enough that opening a file costs little, small enough that a few lie in memory at once.
+# Large enough that opening a file is cheap, small enough that several fit in memory.
 SHARD_BYTES = 12_000_000
-# So that a few readers can share a split; but a shard has no fewer than so many samples for that.
+# So that several readers can share a split; but no shard gets fewer samples than this for it.
 SHARDS_PER_SPLIT, SAMPLES_PER_SHARD = 8, 100
 
 
 class _Shard(NamedTuple):
-    """A shard to be written: which samples of which block."""
+    """A shard to be written: the block and indices of its samples."""
 
     file: str
     block: int
     indices: np.ndarray
     start: int
-    """Number of the block's first sample within the split."""
+    """Index of the block's first sample within the split."""
 
 
 def check_writing(
     out: Path, *, shard_samples: int | None, seed: int, workers: int | None, overwrite: bool
 ) -> None:
-    """Raise what `write_set` would raise for its options, before anything long begins."""
+    """Raise as `write_set` would for its options, before any long work starts."""
     check_integer("seed", seed, 0)
     if shard_samples is not None:
         check_integer("shard_samples", shard_samples, 1)
@@ -107,7 +107,7 @@ def write_set(
                     missing.append(shard)
             on_progress(Progress(f"writing {split}", done, total, "samples"))
             tasks = _tasks(archive, split, missing)
-            # Closed, so that the processes end with this loop also where it ends in an error.
+            # Closed, so that the processes end with this loop also if it raises.
             with closing(in_order(encode_shard, tasks, workers)) as encoded:
                 for shard, (tar, class_counts, histogram) in zip(missing, encoded, strict=True):
                     write_bytes(out / shard.file, tar)
@@ -138,14 +138,14 @@ def write_set(
 def _plan(
     archive: Archive, split: str, *, shard_samples: int | None, seed: int
 ) -> Iterator[_Shard]:
-    """Give the shards of a split: each block shuffled and cut into pieces of nearly one size."""
+    """Yield the shards of a split: each block shuffled and cut into pieces of nearly equal size."""
     blocks = archive.splits[split]
     number = start = 0
     for block, (labels, _) in enumerate(blocks):
         samples = len(labels)
         if shard_samples is None:
             # A sample is two headers of 512 bytes, a label in another 512, and at most about its
-            # pixels, because photographs shrink little.
+            # pixels, because photographs compress little.
             size = 1536 + math.prod(archive.image_shape)
             count = max(
                 math.ceil(samples * size / SHARD_BYTES),
@@ -154,7 +154,7 @@ def _plan(
             )
         else:
             count = math.ceil(samples / shard_samples)
-        # Drawn apart for each split, so that a split is the same whichever others are prepared;
+        # Drawn separately for each split, so that a split does not depend on the others prepared;
         # by sorting raw draws, whose stream NumPy promises never to change.
         sequence = np.random.SeedSequence(seed, spawn_key=(*split.encode(), block))
         order = np.argsort(np.random.PCG64(sequence).random_raw(samples), kind="stable")
@@ -165,7 +165,7 @@ def _plan(
 
 
 def _tasks(archive: Archive, split: str, shards: list[_Shard]) -> Iterator[tuple[Any, ...]]:
-    """Give the arguments of `encode_shard` for each shard; one block is open at a time."""
+    """Yield the arguments of `encode_shard` for each shard; one block is open at a time."""
     for block, (labels, open_block) in enumerate(archive.splits[split]):
         mine = [shard for shard in shards if shard.block == block]
         if not mine:
@@ -183,7 +183,7 @@ def _index(archive: Archive, rows: dict[str, list[dict[str, Any]]], seed: int) -
         "classes": list(archive.classes),
         "image_shape": list(archive.image_shape),
     }
-    # Without a train split there is nothing by which images should be normalised.
+    # Without a train split there are no statistics to normalise images with.
     if "train" in rows:
         index["mean"], index["std"] = _statistics([row["histogram"] for row in rows["train"]])
     index["splits"] = {
@@ -203,7 +203,7 @@ def _index(archive: Archive, rows: dict[str, list[dict[str, Any]]], seed: int) -
 
 
 def _statistics(histograms: list[list[list[int]]]) -> tuple[list[float], list[float]]:
-    """Give mean and standard deviation of each channel on the scale 0..1, from integer sums."""
+    """Return mean and standard deviation of each channel on the scale 0..1, from integer sums."""
     mean, std = [], []
     for channel in np.sum(np.array(histograms, dtype=np.int64), axis=0).tolist():
         count = sum(channel)

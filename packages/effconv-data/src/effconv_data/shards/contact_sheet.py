@@ -1,4 +1,4 @@
-"""A sheet of samples, to look at a set before an hour is spent on it."""
+"""A contact sheet of samples, to inspect a set before training on it."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from effconv_data.split import first_shape, shards_of
 __all__ = ["draw_sheet", "is_sheet", "save_sheet"]
 
 SIDE = 64
-"""Pixels of a drawn image's shorter side, at least."""
+"""Smallest size in pixels of a drawn image's shorter side."""
 LONGEST_SIDE = 320
 """Pixels of a drawn image's longer side, at most."""
 NAME_WIDTH, MARGIN = 160, 4
@@ -26,14 +26,14 @@ MARK = "effconv-data show"
 
 
 def draw_sheet(index: Index, split: str, *, columns: int = 10) -> Image.Image:
-    """Draw the first samples of each class in a row of their own, beside the class's name.
+    """Draw the first samples of each class in its own row, beside the class's name.
 
     Of many classes the first 50 are drawn; images of more than 320 pixels a side are shrunk.
 
     Args:
         index: the set.
         split: one of its splits.
-        columns: samples of each class.
+        columns: number of samples of each class.
 
     Raises:
         ValueError: if there is no such split, no image of it can be read, or `columns` is below 1.
@@ -58,7 +58,7 @@ def draw_sheet(index: Index, split: str, *, columns: int = 10) -> Image.Image:
 def _readable(
     shards: Sequence[Shard], shape: tuple[int, int, int], num_classes: int
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Give image and label of each sample that can be read."""
+    """Yield image and label of each sample that can be read."""
     for shard in shards:
         with contextlib.suppress(ShardError):
             for sample in counted_samples(shard):

@@ -1,4 +1,4 @@
-"""What a set consists of: its classes, its splits and their shards."""
+"""The index of a set: its classes, its splits and their shards."""
 
 import re
 import urllib.parse
@@ -28,14 +28,14 @@ HALF_CHARACTER = re.compile(rb"(?<!\\)(?<!\\ud[89ab][0-9a-f][0-9a-f])\\udc([89a-
 
 
 class Shard(NamedTuple):
-    """One tar of a split."""
+    """One tar file of a split."""
 
     url: str
     """A path or an http(s) address; with `allow_commands` also `pipe:...` or another address."""
     samples: int
-    """How many samples it holds."""
+    """Number of samples."""
     sha256: str | None
-    """Of the file as it lies there; None where the index gives none."""
+    """sha256 of the file as stored; None if the index has none."""
     size: int | None = None
     """Bytes of the file, which no server may exceed; None where the index does not say."""
     allow_commands: bool = False
@@ -46,17 +46,17 @@ class Index(NamedTuple):
     """A set of shards."""
 
     name: str
-    """What the set is called: by its index, or else as its folder."""
+    """Name of the set: from its index, or else its folder."""
     classes: tuple[str, ...]
     """Class names in label order."""
     splits: Mapping[str, tuple[Shard, ...]]
     """The shards of each split, in order."""
     image_shape: tuple[int, int, int] | None
-    """`(C, H, W)`; None where the index does not give it."""
+    """`(C, H, W)`; None if the index lacks it."""
     mean: tuple[float, ...] | None
-    """`(C,)` of the pixels of the train split on the scale 0..1, or None."""
+    """`(C,)` mean of the pixels of the train split on the scale 0..1, or None."""
     std: tuple[float, ...] | None
-    """As `mean`."""
+    """`(C,)` standard deviation, as `mean`."""
 
 
 # The schema of an index.json; what else it holds is not read. A name with a folder in it could

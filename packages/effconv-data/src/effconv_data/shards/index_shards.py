@@ -1,4 +1,4 @@
-"""An index made by reading shards that have none."""
+"""Build an index by reading shards that have none."""
 
 from collections.abc import Sequence
 
@@ -16,14 +16,14 @@ __all__ = ["scan_shards"]
 def scan_shards(
     urls: Sequence[str], split: str, *, skip: bool = False, allow_commands: bool = False
 ) -> Index:
-    """Read shards once and give an index of them as one split.
+    """Read shards once; return an index of them as one split.
 
     Classes are named by their numbers, from 0 to the largest label.
 
     Args:
         urls: paths or addresses.
-        split: what the split is called.
-        skip: leave out what cannot be read: samples, and all of a shard behind a damage.
+        split: name of the split.
+        skip: leave out what cannot be read: samples, and the rest of a damaged shard.
         allow_commands: whether programs may be run to read them.
 
     Raises:
@@ -57,7 +57,7 @@ def scan_shards(
 def _scan_shard(
     url: str, skip: bool, allow_commands: bool
 ) -> tuple[int, tuple[int, ...] | None, int, np.ndarray]:
-    """Give a shard's number of samples, image shape, largest label and counts of pixel values."""
+    """Return a shard's number of samples, image shape, largest label and counts of pixel values."""
     shard = Shard(url, 0, None, allow_commands=allow_commands)
     shape, largest, samples, counts = None, 0, 0, np.zeros((0, 256))
     try:
@@ -76,5 +76,5 @@ def _scan_shard(
     except ShardError:
         if not skip:
             raise
-    # Where no sample is whole there is nothing to give.
+    # If no sample is intact there is nothing to return.
     return (samples if shape else 0), shape, largest, counts

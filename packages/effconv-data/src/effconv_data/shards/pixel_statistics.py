@@ -9,9 +9,9 @@ __all__ = ["pixel_statistics", "statistics_of_counts"]
 
 
 def statistics_of_counts(counts: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Give the mean and standard deviation of each channel on the scale 0..1.
+    """Return the mean and standard deviation of each channel on the scale 0..1.
 
-    A constant channel is given the standard deviation 1, because it is to be divided by.
+    A constant channel gets the standard deviation 1, because it is used as a divisor.
 
     Args:
         counts: counts `(C, 256)` of the values of parts of a set.
@@ -27,7 +27,7 @@ def statistics_of_counts(counts: Iterable[Tensor]) -> tuple[tuple[float, ...], t
 
 
 def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Give the mean and standard deviation of each channel on the scale 0..1.
+    """Return the mean and standard deviation of each channel on the scale 0..1.
 
     Args:
         images: `(N, C, H, W)` uint8.

@@ -1,4 +1,4 @@
-"""From a shard to its samples: opened, checked, grouped by key and decoded."""
+"""Read the samples of a shard: open, check, group by key and decode."""
 
 import gzip
 import hashlib
@@ -34,11 +34,11 @@ __all__ = [
 
 IMAGE_PARTS = ("jpg", "jpeg", "png")
 OTHER_PARTS = ("cls", "txt", "json", "npy", "npz")
-"""What else a sample may have; none of it can run code when it is read."""
+"""Other parts that a sample may have; none of them can run code when it is read."""
 NEEDED_PARTS = (*IMAGE_PARTS, "cls")
 CHANNELS = {"L": 1, "RGB": 3}
 IMAGE_EXTRA = 1 << 18
-"""Bytes that an image file may have besides its pixels, such as a colour profile."""
+"""Bytes that an image file may have in addition to its pixels, such as a colour profile."""
 SLIM_EXTRA = 1 << 14
 """As `IMAGE_EXTRA`, of samples that wait to be decoded."""
 GZIP = b"\x1f\x8b"
@@ -51,18 +51,18 @@ LARGEST_SAMPLE = 4 * LARGEST_MEMBER
 LARGEST_SHARD = 8 << 30
 """Bytes of a remote shard whose size the index does not give."""
 IN_MEMORY = 1 << 24
-"""Bytes of a remote shard that are kept in memory; a larger one lies in a temporary file."""
+"""Largest size in bytes of a remote shard kept in memory; larger ones go to a temporary file."""
 
 
 class Problem(NamedTuple):
-    """A sample that cannot be given."""
+    """A sample that cannot be used."""
 
     shard: str
-    """Of which shard."""
+    """URL of the shard."""
     key: str | None
-    """Which sample; None where the shard is too damaged to say."""
+    """Key of the sample; None if the shard is too damaged to tell."""
     sentence: str
-    """What is wrong with it, and what to do."""
+    """The problem and the remedy."""
 
 
 class ShardError(ValueError):
@@ -77,22 +77,21 @@ class ShardError(ValueError):
 
 
 class Sample(NamedTuple):
-    """One sample as it lies in a shard."""
+    """One sample as stored in a shard."""
 
     key: str
     parts: dict[str, bytes]
-    """Bytes by the name's ending in small letters, such as `jpg` and `cls`."""
+    """Bytes by lower-case file extension, such as `jpg` and `cls`."""
 
 
 def read_samples(shard: Shard) -> Iterator[Sample]:
-    """Give the samples of a shard in order, undecoded.
+    """Yield the samples of a shard in order, undecoded.
 
-    Members that follow each other and have a name in common up to its first dot are one sample, as
-    in WebDataset.
+    Consecutive members whose names agree up to the first dot form one sample, as in WebDataset.
 
     Raises:
-        ShardError: if the shard is missing, has another sum than its index gives, is damaged, or
-            holds a member that belongs to no sample.
+        ShardError: if the shard is missing, its checksum is not the index's, it is damaged or holds
+            a member that belongs to no sample.
     """
     try:
         with _opened(shard) as stream:
@@ -126,13 +125,13 @@ def read_samples(shard: Shard) -> Iterator[Sample]:
                 yield sample
     except ShardError:
         raise
-    except Exception as error:  # tar, gzip and the network each raise kinds of their own
+    except Exception as error:  # tar, gzip and the network each raise their own types
         reason = str(error) or type(error).__name__
         raise _unreadable(shard, f"cannot be read ({reason}); copy the set again") from error
 
 
 def counted_samples(shard: Shard, stop: int | None = None) -> Iterator[Sample]:
-    """Give the first samples of a shard, which must be as many as its index says.
+    """Yield the first samples of a shard, which must be as many as its index says.
 
     Args:
         shard: the shard; it is not read on when there are more samples than it may have.
@@ -154,13 +153,13 @@ def counted_samples(shard: Shard, stop: int | None = None) -> Iterator[Sample]:
 
 
 def read_run(runs: Iterable[tuple[Shard, int, int]]) -> Iterator[tuple[Shard, Sample | Problem]]:
-    """Give the samples of parts of shards, one item for each whatever is damaged.
+    """Yield the samples of parts of shards, one item each, whatever is damaged.
 
     Args:
-        runs: shard, its first sample wanted, and the one behind the last.
+        runs: shard, its first sample, and the end of the range.
 
     Yields:
-        The shard, and the sample or what is wrong with it.
+        The shard, and the sample or its problem.
     """
     for shard, first, stop in runs:
         at, problem = 0, None
@@ -180,17 +179,17 @@ def read_run(runs: Iterable[tuple[Shard, int, int]]) -> Iterator[tuple[Shard, Sa
 def decode(
     shard: Shard, sample: Sample, shape: tuple[int, int, int] | None, num_classes: int
 ) -> tuple[np.ndarray, int]:
-    """Give a sample's image `(C, H, W)` uint8 and its label.
+    """Return a sample's image `(C, H, W)` uint8 and its label.
 
     Args:
-        shard: where it is from.
+        shard: the sample's shard.
         sample: the sample.
-        shape: what the image's shape must be; None takes any.
+        shape: required shape of the image; None takes any.
         num_classes: labels run from 0 to one less.
 
     Raises:
-        ShardError: if a part may not be there, the image is missing, cannot be decoded or has
-            another shape, or the label is missing or out of range.
+        ShardError: if a part is not allowed, the image is missing, cannot be decoded or has another
+            shape, or the label is missing or out of range.
     """
     _check_parts(shard, sample)
     if shape is not None:
@@ -199,10 +198,10 @@ def decode(
 
 
 def slim(shard: Shard, sample: Sample, shape: tuple[int, int, int], num_classes: int) -> Sample:
-    """Give a sample without what is not needed, in at most about twice the bytes of its pixels.
+    """Return a sample without what is not needed, in at most about twice the bytes of its pixels.
 
-    Thousands of samples wait undecoded, so a small shard that unpacks to large ones could otherwise
-    fill the memory.
+    Thousands of samples are held undecoded, so a small shard that unpacks to large ones could
+    otherwise fill the memory.
 
     Raises:
         ShardError: as `decode` does, where a part may not be there or the sample is large.
@@ -229,10 +228,10 @@ def _check_parts(shard: Shard, sample: Sample) -> None:
 
 
 def check_size(shard: Shard, sample: Sample, shape: tuple[int, int, int]) -> None:
-    """Refuse a sample of more bytes than an image of a shape `(C, H, W)` and a label need.
+    """Check that a sample is not larger than an image of shape `(C, H, W)` and a label can be.
 
     Raises:
-        ShardError: if it is so large.
+        ShardError: if it is larger.
     """
     size = sum(len(data) for part, data in sample.parts.items() if part in NEEDED_PARTS)
     if size > 4 * math.prod(shape) + IMAGE_EXTRA:
@@ -267,7 +266,7 @@ def _opened(shard: Shard) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _local_copy(shard: Shard) -> Iterator[BinaryIO]:
-    """Give a file that can be read from the start again, whatever the source."""
+    """Yield a seekable file, whatever the source."""
     check_address(shard.url, allow_commands=shard.allow_commands)
     if not is_remote(shard.url):
         path = Path(shard.url)
@@ -278,7 +277,7 @@ def _local_copy(shard: Shard) -> Iterator[BinaryIO]:
         return
     limit = LARGEST_SHARD if shard.size is None else shard.size
     with tempfile.SpooledTemporaryFile(IN_MEMORY) as copy:
-        # Not with WebDataset, whose curl hands on a server's error page as if it were the shard.
+        # Not with WebDataset, whose curl passes on a server's error page as if it were the shard.
         if is_http(shard.url):
             copy_from(shard.url, copy, limit)
         else:
@@ -314,7 +313,7 @@ def _image(shard: Shard, sample: Sample, shape: tuple[int, int, int] | None) -> 
         # Before the pixels, because a damaged header may ask for any number of them.
         if found == shape or (shape is None and image.height * image.width <= LARGEST_IMAGE):
             image.load()
-    except Exception as error:  # Pillow's decoders raise many kinds on damaged input
+    except Exception as error:  # Pillow's decoders raise many types on damaged input
         raise _unusable(
             shard,
             sample,

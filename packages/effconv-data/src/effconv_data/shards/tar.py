@@ -1,4 +1,4 @@
-"""The members of a tar stream, in one pass, without a file on disk.
+"""Members of a tar stream, in one pass, without a file on disk.
 
 The standard library's tarfile takes ten to twenty times as long per member, which for small
 pictures is as long as their decoding (`hatch run bench:data`). Nothing here writes a file or
@@ -12,24 +12,24 @@ __all__ = ["LARGEST_MEMBER", "TarError", "tar_members"]
 
 BLOCK = 512
 LARGEST_MEMBER = 1 << 24
-"""Bytes; a header that declares more is taken for damaged before anything is reserved for it."""
+"""Bytes; a header that declares more counts as damaged before anything is allocated for it."""
 LARGEST_HEADER = 1 << 20
 LONGEST_NAME = 4096
 """Characters, as a path of Linux."""
 MOST_HEADERS = 16
 """Extended headers before one member."""
 LARGEST_PADDING = 1 << 26
-"""Bytes of zeros behind the end mark; tar writes thousands."""
+"""Largest number of zero bytes after the end mark; tar writes thousands."""
 
 REGULAR = (b"0", b"\0", b"7")
 EMPTY = (b"1", b"2", b"3", b"4", b"6")
 """Links, devices and pipes, behind whose header there is no data."""
 LEFT_OUT = (b"5", b"g", b"K")
-"""Folders, global headers and long link names: nothing of a sample."""
+"""Folders, global headers and long link names: not part of a sample."""
 
 
 class TarError(ValueError):
-    """The stream is no whole tar; the sentence says where it stops being one."""
+    """The stream is not a complete tar; the message says where it is wrong."""
 
 
 def tar_members(
@@ -38,13 +38,13 @@ def tar_members(
     largest: int = LARGEST_MEMBER,
     wanted: Callable[[str], bool] | None = None,
 ) -> Iterator[tuple[str, bytes]]:
-    """Give the name and the bytes of every regular file of a tar, in order.
+    """Yield the name and the bytes of each regular file of a tar, in order.
 
     POSIX ustar, pax and GNU headers are read. The stream is read to its end, so that a compressed
-    one checks its own sum.
+    one checks its own checksum.
 
     Args:
-        stream: opened for reading bytes; need not be seekable.
+        stream: a binary stream; need not be seekable.
         largest: bytes that a member may have.
         wanted: takes a regular file's name, and tells whether it is given; others, links and
             devices are read over a piece at a time, whatever their size. None gives all files, and
@@ -119,7 +119,7 @@ def _read_over(stream: BinaryIO, size: int, name: str) -> None:
 
 
 def _header(header: bytes, at: int) -> tuple[str, int, bytes]:
-    """Give name, size in bytes and kind of one header block."""
+    """Return name, size in bytes and type of one header block."""
     if _octal(header[148:156], at) != sum(header) - sum(header[148:156]) + 8 * ord(" "):
         raise TarError(f"the header at byte {at} does not have the sum that it states")
     name = _text(header[:100])
@@ -128,7 +128,7 @@ def _header(header: bytes, at: int) -> tuple[str, int, bytes]:
 
 
 def _octal(field: bytes, at: int) -> int:
-    """Read a number: octal digits, or, with the first bit set, big-endian binary as GNU writes."""
+    """Read a number: octal digits, or, with the first bit set, big-endian binary as in GNU tar."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     digits = field.split(b"\0", 1)[0].strip()

@@ -1,1 +1,1 @@
-"""Triton forms of the operators, for GPUs; without a GPU they run in Triton's interpreter."""
+"""Triton implementations of the operators, for GPUs or Triton's interpreter."""

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from effconv_kernels.triton.tables import ROWS, look_up
 
-COLUMNS = tl.constexpr(8)  # of the table of layers
+COLUMNS = tl.constexpr(8)  # columns of the table of layers
 
 
 @triton.jit
 def _layer(layers, layer):
-    """Give size, first row of the states, first row of the map and start in the buffer."""
+    """Return size, first row of the states, first row of the map and offset in the buffer."""
     entry = layers + layer * COLUMNS
     size = tl.load(entry).to(tl.int32)
     return size, tl.load(entry + 1), tl.load(entry + 2), tl.load(entry + 3)
@@ -22,16 +22,16 @@ def _layer(layers, layer):
 
 @triton.jit
 def _map(layers, layer):
-    """Give the rows of a layer's map and its c_in."""
+    """Return the number of rows of a layer's map, and its c_in."""
     entry = layers + layer * COLUMNS
     return tl.load(entry + 4).to(tl.int32), tl.load(entry + 6).to(tl.int32)
 
 
 @triton.jit
 def _places(row, tap, taps, c_in, LAST: tl.constexpr):
-    """Give where some rows of the map, at some taps, lie in a layer's part of the buffer.
+    """Return the offsets in a layer's part of the buffer of given map rows at given taps.
 
-    Numbers within a layer have 32 bits, which keeps the divisions cheap; places have 64.
+    Indices within a layer have 32 bits, which keeps the divisions cheap; offsets have 64.
     """
     if LAST:
         outer = row // c_in
@@ -43,7 +43,7 @@ def _places(row, tap, taps, c_in, LAST: tl.constexpr):
 
 @triton.jit
 def _mask(soft_sizes, layer, tap, size, ALIGNED: tl.constexpr):
-    """Give the mask of EffConv Eq. 6 and its slope by v at some taps of a layer."""
+    """Return the mask of EffConv Eq. 6 and its derivative by v at given taps of a layer."""
     v = tl.load(soft_sizes + layer).to(tl.float32)
     i = (tap // size + 1).to(tl.float32)
     j = (tap % size + 1).to(tl.float32)
@@ -246,7 +246,7 @@ def _grad_states(
 
 
 def _units(H: int) -> int:
-    """Hidden units that a program takes at a time; 64 would not fit the registers."""
+    """Return the hidden units per program iteration; 64 would not fit in registers."""
     return 16 if H <= 16 else 32
 
 
@@ -262,7 +262,7 @@ def assemble_kernels(
     last: bool,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Write all masked kernels into one buffer in one launch; the bare ones are never in memory."""
+    """Compute all masked kernels in one buffer and one launch; unmasked ones are never stored."""
     H = hidden.shape[1]
     layers, _, row_blocks, _ = look_up(sizes, counts, inner, hidden.device)
     total = sum(count * size * size for count, size in zip(counts, sizes, strict=True))
@@ -298,10 +298,9 @@ def assemble_kernels_backward(
     centre: str,
     last: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Give the gradients of `hidden`, `weight`, `bias` and `soft_sizes` in four launches.
+    """Return the gradients of `hidden`, `weight`, `bias` and `soft_sizes` in four launches.
 
-    Sums over the rows of a map are made in a fixed order, so that a repeated call gives the same
-    bits.
+    Sums over the rows of a map have a fixed order, so that a repeated call is bit-identical.
     """
     H = hidden.shape[1]
     grad, hidden, weight, bias, soft_sizes = (

@@ -1,4 +1,4 @@
-"""`gru_unroll` in Triton: one program a layer, all timesteps in one launch."""
+"""`gru_unroll` in Triton: one program per layer, all timesteps in one launch."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,8 +12,8 @@ from torch import Tensor
 from effconv_kernels.device_tables import Table, on_device, ready
 
 ON_CHIP = 128
-"""The largest hidden size whose recurrent weights a program keeps in registers; above, it reads
-them anew for every timestep."""
+"""The largest hidden size whose recurrent weights a program keeps in registers; above it, they
+are read again at each timestep."""
 
 
 @triton.jit
@@ -23,7 +23,7 @@ def _sigmoid(x):
 
 @triton.jit
 def _tanh(x):
-    # exp of a number that is never positive cannot overflow.
+    # exp of a non-positive number cannot overflow.
     small = tl.exp(-2.0 * tl.abs(x))
     size = (1.0 - small) / (1.0 + small)
     return tl.where(x < 0, -size, size)
@@ -31,7 +31,7 @@ def _tanh(x):
 
 @triton.jit
 def _constants(gates, bias, unit, real, H: tl.constexpr):
-    """Give what no timestep changes: r and z before the state's part, and the two halves of n."""
+    """Return the terms constant over timesteps: those of r and z, and both halves of n."""
     constant_r = tl.load(gates + unit, mask=real, other=0.0).to(tl.float32)
     constant_r += tl.load(bias + unit, mask=real, other=0.0).to(tl.float32)
     constant_z = tl.load(gates + H + unit, mask=real, other=0.0).to(tl.float32)
@@ -54,7 +54,7 @@ def _weights(weight, unit, column, H: tl.constexpr):
 
 @triton.jit
 def _products(weight, before, known, unit, H: tl.constexpr, BK: tl.constexpr):
-    """Multiply some rows of each gate's weights by the `known` units of the state before."""
+    """Multiply given rows of each gate's weights by the first `known` units of the last state."""
     sum_r = tl.zeros(unit.shape, tl.float32)
     sum_z = tl.zeros(unit.shape, tl.float32)
     sum_n = tl.zeros(unit.shape, tl.float32)
@@ -128,10 +128,10 @@ def _slopes(
     BO: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """Give how each timestep's state depends on its gates, from the states alone.
+    """Compute the derivatives of each timestep's state by its gates, from the states only.
 
-    Five numbers a unit: the derivatives of h_t by r, z and the two halves of n, before their
-    nonlinearities, and z, which is the one by h_{t-1} past the gates.
+    Five numbers per unit: the derivatives of h_t by r, z and the two halves of n, before their
+    nonlinearities, and z, the derivative by h_{t-1} that does not pass through the gates.
     """
     layer = tl.program_id(0).to(tl.int64)
     first = tl.load(starts + layer)
@@ -172,7 +172,7 @@ def _slopes(
 
 @triton.jit
 def _backward_on_chip(grad, slopes, weight, starts, totals, H: tl.constexpr, B: tl.constexpr):
-    """Give dL/dh_t, which the timestep's output and all later timesteps want."""
+    """Compute dL/dh_t, which the timestep's output and all later timesteps contribute to."""
     layer = tl.program_id(0).to(tl.int64)
     first = tl.load(starts + layer)
     last = tl.load(starts + layer + 1) - 1
@@ -198,7 +198,7 @@ def _backward_on_chip(grad, slopes, weight, starts, totals, H: tl.constexpr, B: 
 def _backward_streamed(
     grad, slopes, weight, starts, totals, H: tl.constexpr, BO: tl.constexpr, BK: tl.constexpr
 ):
-    """Give what `_backward_on_chip` gives; a timestep reads the total of the later one."""
+    """Compute the same as `_backward_on_chip`; a timestep reads the total of the later one."""
     layer = tl.program_id(0).to(tl.int64)
     first = tl.load(starts + layer)
     last = tl.load(starts + layer + 1) - 1
@@ -269,8 +269,8 @@ def _grad_parameters(
         mask=(gate < 3 * H)[:, None] & (unit < H)[None, :],
     )
     if tl.program_id(2) == 0:
-        # r and z have one sum for input and recurrent half; n has the recurrent one third and the
-        # input one fourth.
+        # r and z have one sum for input and recurrent half; n has its recurrent half third and its
+        # input half fourth.
         tl.store(grad_bias + layer * 3 * H + gate, sums, mask=gate < 3 * H)
         tl.store(grad_gates + layer * 3 * H + gate, sums, mask=gate < 2 * H)
         tl.store(grad_gates + layer * 3 * H + gate - H, sums, mask=(gate >= 3 * H) & (gate < 4 * H))
@@ -278,12 +278,12 @@ def _grad_parameters(
 
 @lru_cache(maxsize=64)
 def _starts(steps: tuple[int, ...], device: torch.device) -> Table:
-    """First row of each layer, and the end; kept, so that a repeated call copies nothing."""
+    """Return the first row of each layer, and the end; cached, so repeated calls copy nothing."""
     return on_device([0, *accumulate(steps)], device)
 
 
 def _block(H: int) -> tuple[int, int]:
-    """Padded hidden size and warps of an on-chip program, so that its weights fit the registers."""
+    """Return padded hidden size and warps of an on-chip program whose weights fit in registers."""
     padded = max(triton.next_power_of_2(H), 16)
     return padded, {16: 4, 32: 4, 64: 8, 128: 32}[padded]
 
@@ -314,10 +314,10 @@ def gru_unroll_backward(
     bias_hh: Tensor,
     steps: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the gradients of `input_gates`, `weight_hh` and `bias_hh` in three launches.
+    """Return the gradients of `input_gates`, `weight_hh` and `bias_hh` in three launches.
 
-    Gates are recomputed from the saved states, for all timesteps at once; one program a layer then
-    goes back in time, and the sums over timesteps are products.
+    Gates are recomputed from the saved states, for all timesteps at once; one program per layer
+    then goes back in time, and the sums over timesteps are products.
     """
     layers, _, H = weight_hh.shape
     starts = ready(_starts(tuple(steps), weight_hh.device))

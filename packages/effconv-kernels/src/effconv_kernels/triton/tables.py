@@ -1,4 +1,4 @@
-"""Small tables of integers on the device, which programs look up."""
+"""Small integer tables on the device, which the kernels look up."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,13 +12,13 @@ from torch import Tensor
 from effconv_kernels.device_tables import Table, on_device, ready
 
 ROWS = 64
-"""Rows of the map that a program takes at a time."""
+"""Rows of the map per program iteration."""
 CHUNKS = 32
-"""Programs of the backward pass, at most, that share the rows of a layer's map for a sum."""
+"""Largest number of programs of the backward pass that share the rows of a layer's map."""
 
 
 class Tables(NamedTuple):
-    """What the programs look up, on the device."""
+    """Lookup tables of the kernels, on the device."""
 
     layers: Table
     """`(L, 8)`: size, first row of the states, first row of the map, start in the buffer, rows of
@@ -33,7 +33,7 @@ class Tables(NamedTuple):
 def tables(
     sizes: tuple[int, ...], counts: tuple[int, ...], inner: tuple[int, ...], device: torch.device
 ) -> Tables:
-    """Make the tables; they are kept, so that a repeated call copies nothing."""
+    """Build the tables; they are cached, so that a repeated call copies nothing."""
 
     def starts(lengths: list[int]) -> list[int]:
         return [0, *accumulate(lengths)]
@@ -55,7 +55,7 @@ def tables(
 
 @lru_cache(maxsize=64)
 def blocks(counts: tuple[int, ...], device: torch.device) -> Table:
-    """Give layer and first row of each ROWS rows of the maps, `(blocks, 2)`."""
+    """Return layer and first row of each block of ROWS map rows, `(blocks, 2)`."""
     rows = [(layer, row) for layer, count in enumerate(counts) for row in range(0, count, ROWS)]
     return on_device(rows, device)
 
@@ -63,7 +63,7 @@ def blocks(counts: tuple[int, ...], device: torch.device) -> Table:
 def look_up(
     sizes: Sequence[int], counts: Sequence[int], inner: Sequence[int], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Give an assembly's layers, chunks and blocks, and the rows of its sums."""
+    """Return an assembly's layers, chunks and blocks, and the number of rows of its sums."""
     lookup = tables(tuple(sizes), tuple(counts), tuple(inner), device)
     row_blocks = blocks(tuple(counts), device)
     return *map(ready, (lookup.layers, lookup.chunks, row_blocks)), lookup.sums

@@ -1,4 +1,4 @@
-"""FlexConv: a convolution that learns the size of its kernel while it is trained.
+"""FlexConv: a convolution that learns its kernel size during training.
 
 Romero et al., FlexConv: Continuous Kernel Convolutions with Differentiable Kernel Sizes (2022),
 https://arxiv.org/abs/2110.08059.
@@ -25,21 +25,21 @@ SPREAD = 1.667  # of the filters' centres over the mask's width, as in the autho
 
 @dataclass(frozen=True)
 class FlexConvConfig:
-    """What the FlexConv layers of a network have in common; the defaults are the paper's."""
+    """Settings shared by the FlexConv layers of a network; the defaults are the paper's."""
 
     hidden: int = 32
-    """Channels of the network that generates a kernel."""
+    """Channels of the network that generates a kernel (MAGNet)."""
     layers: int = 3
     """Hidden linear maps of that network."""
     input_scale: float = 25.6
-    """Of its initial frequencies."""
+    """Scale of its initial frequencies."""
     mask_width: float = 0.075
     """Initial standard deviation of the mask on an axis that goes from -1 to 1."""
     threshold: float = 0.1
     """Taps where the mask on an axis is below this are cropped; 0 keeps all."""
     fft_taps: int | None = 169
-    """Kernels of at least so many taps are applied by Fourier transform; None for never. From where
-    that is faster depends on device, channels and images: `hatch run bench:fft` of the repository
+    """Kernels of at least this many taps are applied by Fourier transform; None for never. The
+    crossover depends on device, channels and images: `hatch run bench:fft` of the repository
     measures it."""
 
     def __post_init__(self) -> None:
@@ -72,20 +72,20 @@ class FlexConv(nn.Module):
         c_in: channels of the input.
         c_out: channels of the output.
         grid: taps of the uncropped kernel, one odd number for all axes or one for each; usually
-            the next odd number to the size of the input.
+            the input size, rounded up to an odd number.
         axes: 1 for sequences, 2 for images.
         stride: step of the window.
         groups: groups of channels.
-        bias: whether a number is added to each output channel; it starts at 0.
-        causal: on one axis, whether outputs depend on nothing that comes later; the mask then
-            starts at the newest tap.
-        margins: for each axis the zeros before and after the input beside those that the kernel
-            needs, so that `((0, 0), (0, 0))` is "same" padding and a negative number crops.
-        config: what layers have in common.
-        generator: source of the initial values; the global one when None.
+        bias: whether to add a learned number to each output channel; it starts at 0.
+        causal: on one axis, whether outputs depend only on current and earlier inputs; the mask
+            then starts at the newest tap.
+        margins: for each axis the zeros before and after the input in addition to those that the
+            kernel needs, so that `((0, 0), (0, 0))` is "same" padding and a negative number crops.
+        config: settings shared by layers.
+        generator: source of the initial values; None uses the global one.
 
     Raises:
-        TypeError: if a number is no integer.
+        TypeError: if a number is not an integer.
         ValueError: if a number is not allowed.
 
     Examples:
@@ -139,7 +139,7 @@ class FlexConv(nn.Module):
             hidden=self.config.hidden,
             layers=self.config.layers,
             input_scale=self.config.input_scale,
-            # The authors' code has 0 for the causal form too, where the filters then hardly reach
+            # The authors' code uses 0 for the causal form too, where the filters then hardly reach
             # the mask.
             centre=mean,
             spread=min(1.0, SPREAD * self.config.mask_width),
@@ -151,7 +151,7 @@ class FlexConv(nn.Module):
 
     @property
     def origins(self) -> tuple[int, ...]:
-        """For each axis the tap that meets the input at the output's own place."""
+        """For each axis the tap that is aligned with the position of the output."""
         return tuple(taps - 1 if self.causal else taps // 2 for taps in self.grid)
 
     @property
@@ -185,7 +185,7 @@ class FlexConv(nn.Module):
         return tuple(last - first + 1 for first, last in self.window)
 
     def sample(self) -> Tensor:
-        """Give the cropped and masked kernel, `(c_out, c_in / groups, *effective_size)`."""
+        """Return the cropped and masked kernel, `(c_out, c_in / groups, *effective_size)`."""
         return self._sample(self.window)
 
     def _sample(self, window: tuple[tuple[int, int], ...]) -> Tensor:
@@ -197,14 +197,14 @@ class FlexConv(nn.Module):
         ]
         points = torch.cartesian_prod(*coordinates).view(-1, len(coordinates))
         mask = torch.exp(-0.5 * ((points - self.mask[:, 0]) / self.mask[:, 1]).square().sum(1))
-        # Half precision would not tell the phases of the filters' waves.
+        # Half precision could not resolve the phases of the filters' waves.
         with torch.autocast(self.mask.device.type, enabled=False):
             values = self.gain * self.magnet(points) * mask[:, None]
         sizes = [len(c) for c in coordinates]
         return values.T.reshape(self.c_out, self.c_in // self.groups, *sizes)
 
     def _padding(self, window: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
-        """Give the zeros before and after the input for each axis; negative ones crop it."""
+        """Return the zeros before and after the input for each axis; negative ones crop it."""
         return [
             (before + origin - first, after + last - origin)
             for (before, after), origin, (first, last) in zip(
@@ -213,14 +213,14 @@ class FlexConv(nn.Module):
         ]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Convolve with the kernel of this moment."""
+        """Convolve with the current kernel."""
         window = self.window
         return self.apply_kernel(images, self._sample(window), self._padding(window))
 
     def apply_kernel(
         self, images: Tensor, kernel: Tensor, padding: Sequence[tuple[int, int]]
     ) -> Tensor:
-        """Convolve with a kernel, directly or by Fourier transform, whichever the config says."""
+        """Convolve with a kernel, directly or by Fourier transform, as the config says."""
         taps, limit = math.prod(kernel.shape[2:]), self.config.fft_taps
         by_fft = limit is not None and taps >= limit
         if not by_fft and all(before == after >= 0 for before, after in padding):
@@ -244,10 +244,10 @@ class FlexConv(nn.Module):
 
     @torch.no_grad()
     def to_conv(self) -> nn.Module:
-        """Give a plain convolution with the kernel of this moment.
+        """Return a plain convolution with the current kernel.
 
-        One `nn.Conv1d` or `nn.Conv2d`, after a module that pads with zeros where the window is
-        not symmetric.
+        One `nn.Conv1d` or `nn.Conv2d`, after a module that pads with zeros if the window is not
+        symmetric.
         """
         window = self.window
         kernel, padding = self._sample(window), self._padding(window)
@@ -271,13 +271,13 @@ class FlexConv(nn.Module):
         return conv if plain else nn.Sequential(ZERO_PAD[axes](flat_padding(padding)), conv)
 
     def extra_repr(self) -> str:
-        """Say what the layer is, with the size that its kernel has now."""
+        """Return the layer's settings, with the current size of its kernel."""
         grid, size = ("x".join(map(str, numbers)) for numbers in (self.grid, self.effective_size))
         return f"{self.c_in}, {self.c_out}, grid={grid}, effective_size={size}"
 
 
 def flat_padding(padding: Sequence[tuple[int, int]]) -> tuple[int, ...]:
-    """Give padding by axis as torch wants it: all in one, the last axis first."""
+    """Convert padding by axis to torch's flat form, the last axis first."""
     return tuple(number for pair in reversed(padding) for number in pair)
 
 
@@ -289,7 +289,7 @@ def _for_each_axis(what: str, value: int | Sequence[int], axes: int) -> tuple[in
 
 
 def flexconvs(model: nn.Module) -> dict[str, FlexConv]:
-    """Give the FlexConv layers of a model by name.
+    """Return the FlexConv layers of a model by name.
 
     Raises:
         ValueError: if there is none.
@@ -304,7 +304,7 @@ def flexconvs(model: nn.Module) -> dict[str, FlexConv]:
 
 
 def mask_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Give means and widths of the masks, which the paper trains at a tenth of the rate.
+    """Return means and widths of the masks, which the paper trains at a tenth of the rate.
 
     Raises:
         ValueError: if the model has no FlexConv layer.
@@ -313,16 +313,16 @@ def mask_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def anti_aliasing(model: nn.Module, *, standard_deviations: float = 2.0) -> Tensor:
-    """Give the penalty on kernels with frequencies that their grids cannot hold.
+    """Return the penalty, a scalar, on kernel frequencies that their grids cannot represent.
 
     A grid of n taps holds (n - 1) / 4 cycles in a unit. Each Gabor filter has an equal share of
-    that, and the mask's own frequencies are shared alike. The penalty is the sum over layers and
+    that, and so have the mask's own frequencies. The penalty is the sum over layers and
     filters of the squared excess of the highest frequency (FlexConv, Section 3.3 and the authors'
     code, which weighs it by 0.1). A network trained with it can be run on a finer grid.
 
     Args:
-        model: with FlexConv layers.
-        standard_deviations: how much of a Gaussian's spectrum counts.
+        model: a network with FlexConv layers.
+        standard_deviations: half-width of the part of a Gaussian's spectrum that counts.
 
     Raises:
         ValueError: if the model has no FlexConv layer.

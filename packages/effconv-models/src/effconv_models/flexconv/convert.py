@@ -1,4 +1,4 @@
-"""FlexConv in models of others, and the way back to plain convolutions."""
+"""Conversion of other models to FlexConv, and back to plain convolutions."""
 
 import copy
 import math
@@ -17,12 +17,12 @@ from effconv_models.flexconv.flexnet import covering_grid
 AXES = {nn.Conv1d: 1, nn.Conv2d: 2}
 
 Choice = str | Iterable[str] | Callable[[str, nn.Module], bool]
-"""Chooses convolutions: a name pattern such as `"layer?.*.conv2"` (as `fnmatch` has them), several,
+"""Selects convolutions: a name pattern such as `"layer?.*.conv2"` (as in `fnmatch`), several,
 or a function of name and module."""
 
 
 def left_alone(model: nn.Module, chosen: Choice | None = None) -> dict[str, str]:
-    """Give the convolutions that `with_flexconv` leaves as they are, by name, with the reason.
+    """Return the convolutions that `with_flexconv` skips, by name, with the reason.
 
     Args:
         model: any network.
@@ -48,26 +48,26 @@ def with_flexconv(
     config: FlexConvConfig | None = None,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
-    """Give a copy of a model in which FlexConv layers stand in for convolutions.
+    """Return a copy of a model in which FlexConv layers replace convolutions.
 
-    A layer keeps its output size, stride, groups and bias; its kernel is drawn anew, as large in
-    norm as the one it replaces, so that a model without normalisation keeps its scale. A dilated
-    kernel becomes an undilated one.
+    A layer keeps its output size, stride, groups and bias; its kernel is new, with the norm of the
+    one it replaces, so that a model without normalisation keeps its scale. A dilated kernel
+    becomes an undilated one.
 
     Args:
-        model: any network; it is left as it is.
-        example: an input of the usual size, on the model's device, with which each layer's grid
-            is made as large as its input. It is passed once, in evaluation mode.
-        grid: taps of the uncropped kernel on each axis of every layer, an odd number, in place of
-            an example. The effort of large kernels grows with it.
-        chosen: which convolutions are replaced; when None, all that can be and have more than one
-            tap, but the model's first. `left_alone` names the others.
-        config: of the new layers; the paper's when None. Where a grid is so small that the mask
-            would start with one tap, which has no slope to learn from, it starts with three.
-        generator: source of the initial values, on the model's device; the global one when None.
+        model: any network; it is not changed.
+        example: an input of the usual size, on the model's device, which sets each layer's grid to
+            the size of its input. It is passed once, in evaluation mode.
+        grid: taps of the uncropped kernel on each axis of all layers, an odd number, instead of an
+            example. The cost of large kernels grows with it.
+        chosen: selects the convolutions; None selects all that can be replaced and have more than
+            one tap, except the model's first. `left_alone` names the others.
+        config: settings of the new layers; None takes the paper's. On a grid so small that the
+            mask would start with one tap, which has no slope, it starts with three.
+        generator: source of the initial values, on the model's device; None uses the global one.
 
     Raises:
-        ValueError: if nothing can be replaced, a pattern fits no convolution, one chosen by its
+        ValueError: if nothing can be replaced, a pattern matches no convolution, one chosen by its
             whole name cannot be replaced, or both or neither of `example` and `grid` are given.
 
     Examples:
@@ -104,9 +104,9 @@ def _with_slope(config: FlexConvConfig, size: int | Sequence[int]) -> FlexConvCo
 
 
 def to_plain(model: nn.Module) -> nn.Module:
-    """Give a copy of a model with plain convolutions, whose kernels are those of this moment.
+    """Return a copy of a model with plain convolutions that have the current kernels.
 
-    A FlexConv becomes an `nn.Conv1d` or `nn.Conv2d`, after a module of zero padding where its
+    A FlexConv becomes an `nn.Conv1d` or `nn.Conv2d`, after a module of zero padding if its
     window is not symmetric.
 
     Raises:
@@ -126,18 +126,18 @@ def to_plain(model: nn.Module) -> nn.Module:
 
 
 def refine(model: nn.Module, factor: int) -> nn.Module:
-    """Give a copy of a model for inputs of a whole number of times the resolution.
+    """Return a copy of a model for inputs of `factor` times the resolution.
 
-    Each kernel is sampled on a grid so many times as fine and divided by what there are more taps,
-    so that a layer answers to a larger picture of the same thing as it did to the smaller one, as
-    far as its frequencies allow (see `anti_aliasing`). Strides stay as they are.
+    Each kernel is sampled on a grid `factor` times as fine and divided by the growth of its taps,
+    so that a layer responds to a larger image as it did to the smaller one, as far as its
+    frequencies allow (see `anti_aliasing`). Strides stay as they are.
 
     Args:
-        model: with FlexConv layers, trained at the lower resolution.
-        factor: how many times the height and the width.
+        model: a network with FlexConv layers, trained at the lower resolution.
+        factor: scale of height and width.
 
     Raises:
-        TypeError: if the factor is no integer.
+        TypeError: if the factor is not an integer.
         ValueError: if it is below 1, or the model has no FlexConv layer.
     """
     check_positive("factor", factor)
@@ -155,7 +155,7 @@ def _like(
     config: FlexConvConfig | None,
     generator: torch.Generator | None,
 ) -> FlexConv:
-    """Make a FlexConv that gives outputs of the size that a convolution gives."""
+    """Build a FlexConv whose output size is that of a convolution."""
     with conv.weight.device:
         layer = FlexConv(
             conv.in_channels,
@@ -180,7 +180,7 @@ def _like(
 
 
 def _margins(conv: nn.Module) -> list[tuple[int, int]]:
-    """Give for each axis the zeros that one tap in the kernel's middle would need."""
+    """Return for each axis the zeros that a single tap in the kernel's middle would need."""
     margins = []
     for axis, (taps, dilation) in enumerate(zip(conv.kernel_size, conv.dilation, strict=True)):
         extent = dilation * (taps - 1)
@@ -197,7 +197,7 @@ def _margins(conv: nn.Module) -> list[tuple[int, int]]:
 def _input_lengths(
     model: nn.Module, names: Sequence[str], example: Tensor
 ) -> dict[str, tuple[int, ...]]:
-    """Give the spatial size of what layers are called with."""
+    """Return the spatial size of the input of each layer."""
     lengths: dict[str, tuple[int, ...]] = {}
     modules = dict(model.named_modules())
 
@@ -226,7 +226,7 @@ def _input_lengths(
 
 
 def _choose(model: nn.Module, chosen: Choice | None) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """Give the convolutions to replace, and the reasons of the others."""
+    """Return the convolutions to replace, and the reasons why others are skipped."""
     convs = {n: m for n, m in model.named_modules() if isinstance(m, _ConvNd)}
     named = set() if chosen is None or callable(chosen) else set(_patterns(chosen))
     wanted, shared = _wanted(convs, chosen), _shared_weights(model)
@@ -259,11 +259,11 @@ def _choose(model: nn.Module, chosen: Choice | None) -> tuple[dict[str, nn.Modul
 
 
 def _obstacle(name: str, conv: nn.Module) -> str | None:
-    """Say why a convolution cannot be replaced, or None."""
+    """Return the reason why a convolution cannot be replaced, or None if it can."""
     if not name:
         return "is the whole model"
     if type(conv) not in AXES:
-        # A subclass does something of its own in forward, which would be lost.
+        # A subclass may have its own forward, which would be lost.
         return f"is a {type(conv).__name__}, not one of torch.nn's own Conv1d and Conv2d"
     if conv._parameters.get("weight") is None:
         return "has a weight that is computed from others, as weight norm does"
@@ -275,7 +275,7 @@ def _obstacle(name: str, conv: nn.Module) -> str | None:
 
 
 def _shared_weights(model: nn.Module) -> set[int]:
-    """Give the ids of parameters that stand in more than one place of a model."""
+    """Return the ids of parameters that a model uses more than once."""
     places = [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
     return {place for place in places if places.count(place) > 1}
 
@@ -285,7 +285,7 @@ def _patterns(chosen: str | Iterable[str]) -> list[str]:
 
 
 def _wanted(convs: dict[str, nn.Module], chosen: Choice | None) -> set[str] | None:
-    """Give the names that a choice fits, None where there is none."""
+    """Return the names that a choice matches, None if there is no choice."""
     if chosen is None:
         return None
     if callable(chosen):

@@ -36,7 +36,7 @@ def fft_conv(images: Tensor, kernel: Tensor, *, stride: Sequence[int], groups: i
 
 
 def _fast_length(length: int) -> int:
-    """Give the next even length whose only prime factors are 2, 3 and 5."""
+    """Return the next even length whose only prime factors are 2, 3 and 5."""
     length += length % 2
     while True:
         rest = length

@@ -1,4 +1,4 @@
-"""FlexNets: residual networks whose every convolution learns its size.
+"""FlexNets: residual networks in which each convolution learns its size.
 
 Romero et al. 2022, https://arxiv.org/abs/2110.08059, Section 4.
 """
@@ -21,7 +21,7 @@ __all__ = ["FlexNet", "covering_grid", "flexnet3", "flexnet5", "flexnet7", "flex
 
 
 def covering_grid(lengths: int | Sequence[int]) -> int | tuple[int, ...]:
-    """Give the smallest grid of FlexConv that is as large as an input: odd, and at least 3."""
+    """Return the smallest FlexConv grid that covers an input: odd, and at least 3."""
     if isinstance(lengths, Sequence):
         return tuple(covering_grid(length) for length in lengths)
     return max(3, check_positive("image_size", lengths) // 2 * 2 + 1)
@@ -33,10 +33,10 @@ class FlexBlock(nn.Module):
     Args:
         c_in: channels of the input.
         c_out: channels of the output.
-        grid: of the kernels.
+        grid: grid of the kernels.
         dropout: probability, after the first ReLU.
-        config: of the FlexConvs.
-        generator: source of the initial values; the global one when None.
+        config: settings of the FlexConvs.
+        generator: source of the initial values; None uses the global one.
     """
 
     def __init__(
@@ -75,22 +75,22 @@ class FlexBlock(nn.Module):
 class FlexNet(nn.Module):
     """Residual network of FlexConvs, images `(B, in_channels, H, W)` to logits.
 
-    Nothing is pooled before the end. Sizes are learned with the weights, so there are none to
-    pass; `effective_sizes` gives them, and `to_plain` the network of plain convolutions.
+    There is no pooling before the end. Sizes are learned with the weights, so none are passed;
+    `effective_sizes` returns them, and `to_plain` the network of plain convolutions.
 
     Args:
-        widths: for each block its channels over `channels`.
-        channels: of the first convolution.
-        num_classes: how many logits there are.
+        widths: for each block its channels as a multiple of `channels`.
+        channels: channels of the first convolution.
+        num_classes: number of logits.
         in_channels: channels of the images.
-        image_size: height and width of the images; decides the grid of the kernels, and other
-            images may be passed all the same.
+        image_size: height and width of the images; sets the grid of the kernels. Other image sizes
+            are accepted too.
         dropout: probability, in each block.
-        config: of the FlexConvs; the paper's when None.
-        generator: source of the initial values, on the model's device; the global one when None.
+        config: of the FlexConvs; None takes the paper's.
+        generator: source of the initial values, on the model's device; None uses the global one.
 
     Raises:
-        TypeError: if a number is no integer.
+        TypeError: if a number is not an integer.
         ValueError: if a number is not allowed.
     """
 
@@ -130,13 +130,13 @@ class FlexNet(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits, `(B, num_classes)`."""
+        """Return the logits, `(B, num_classes)`."""
         features = self.blocks(self.relu(self.bn(self.conv(images))))
         return self.fc(self.avgpool(features).flatten(1))
 
 
 class FlexNetOptions(TypedDict, total=False):
-    """What the functions below take, by keyword; see `FlexNet`."""
+    """Keyword arguments of the functions below; see `FlexNet`."""
 
     channels: int
     num_classes: int
@@ -153,7 +153,7 @@ def flexnet3(**options: Unpack[FlexNetOptions]) -> FlexNet:
 
 
 def flexnet5(**options: Unpack[FlexNetOptions]) -> FlexNet:
-    """FlexNet of 5 blocks and, unless told, 22 channels, 0.45 M parameters."""
+    """FlexNet of 5 blocks, with 22 channels by default 0.45 M parameters."""
     return FlexNet((1.0, 1.5, 1.5, 2.0, 2.0), **{"channels": 22, **options})
 
 
@@ -163,4 +163,4 @@ def flexnet16(**options: Unpack[FlexNetOptions]) -> FlexNet:
 
 
 flexnet7 = flexnet16
-"""The name of the same network where blocks are counted."""
+"""The name of the same network if blocks are counted."""

@@ -23,10 +23,10 @@ class MAGNet(nn.Module):
         outputs: values at each point.
         hidden: channels of the filters.
         layers: n, the number of hidden linear maps; there is one filter more.
-        input_scale: of the initial frequencies.
-        centre: on all axes, of the region where the filters start.
-        spread: how far from it the filters' own centres start, at the most.
-        generator: source of the initial values; the global one when None.
+        input_scale: scale of the initial frequencies.
+        centre: centre, on all axes, of the region of the filters' initial centres.
+        spread: half-width of that region.
+        generator: source of the initial values; None uses the global one.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class MAGNet(nn.Module):
         self.out_bias = nn.Parameter(uniform(outputs, bound=bound))
 
     def forward(self, points: Tensor) -> Tensor:
-        """Give the values at points of [-1, 1] on each axis."""
+        """Return the values `(P, outputs)` at points `(P, axes)` of [-1, 1] on each axis."""
         distance = self.gamma[:, None] * (points[:, None] - self.mu[:, None])
         wave = torch.sin(points @ self.frequency.mT + self.phase[:, None])
         filters = torch.exp(-0.5 * distance.square().sum(-1)) * wave
@@ -76,10 +76,10 @@ class MAGNet(nn.Module):
         return F.linear(values, self.out_weight, self.out_bias)
 
     def frequencies(self, standard_deviations: float) -> Tensor:
-        """Give the highest frequency of each filter on each axis, `(filters, axes)`, in cycles.
+        """Return the highest frequency of each filter on each axis, `(filters, axes)`, in cycles.
 
         The coordinate's unit is 1, so that an axis has 2. That of the sine is |w| / 2 pi; the
-        window spreads it by so many standard deviations of its own spectrum, gamma / 2 pi each.
+        window widens it by `standard_deviations` of its own spectrum, gamma / 2 pi each.
         """
         widest = self.frequency.abs() + standard_deviations * self.gamma.abs()
         return widest.amax(1) / (2 * math.pi)

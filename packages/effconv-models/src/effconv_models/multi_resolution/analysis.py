@@ -1,4 +1,4 @@
-"""What the mixing weights of a multi-resolution network say, and networks that act on it."""
+"""Analysis and pruning of the mixing weights of a multi-resolution network."""
 
 import copy
 
@@ -20,16 +20,16 @@ __all__ = [
 
 
 def mixing_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """Give the logits of all learned mixing weights, of resolutions and exits.
+    """Return the logits of all learned mixing weights, of resolutions and exits.
 
-    These are for the second part of the data; all other parameters are for the first (Section 3.4).
+    These are trained on the second part of the data; all others on the first (Section 3.4).
     """
     names = ("mixing", "exit_mixing")
     return [p for name, p in network.named_parameters() if name.rpartition(".")[2] in names]
 
 
 def mixing_weights(network: MultiResolutionNet) -> Tensor:
-    """Give alpha of every layer and resolution, `(D - 1, R)` without gradients: the paper's grid.
+    """Return alpha of each layer and resolution, `(D - 1, R)` without gradients: the paper's grid.
 
     Resolutions that a layer does not have are 0.
     """
@@ -41,21 +41,21 @@ def mixing_weights(network: MultiResolutionNet) -> Tensor:
 
 
 def best_resolutions(network: MultiResolutionNet) -> list[int]:
-    """Give the resolution of the greatest weight of each layer, the finer of two equal ones."""
+    """Return the resolution of the greatest weight of each layer, the finer of two equal ones."""
     return mixing_weights(network).argmax(1).tolist()
 
 
 def learned_depth(network: MultiResolutionNet) -> int:
-    """Give the number of layers below and with the heaviest exit, the classifier among them."""
+    """Return the number of layers up to the heaviest exit, including the classifier."""
     return network.exits[int(network.exit_weights().argmax())] + 2
 
 
 def prune(network: MultiResolutionNet, threshold: float) -> MultiResolutionNet:
-    """Give a copy without the resolutions and exits whose mixing weights are below a threshold.
+    """Return a copy without the resolutions and exits whose mixing weights are below a threshold.
 
-    Eq. 5 runs over those that stay, so that weights still sum to 1. Where all of a layer are below
-    the threshold, the greatest stays. Layers behind the last exit that stays are dropped. The copy
-    is for fine-tuning.
+    Eq. 5 runs over the rest, so that weights still sum to 1. If all of a layer are below the
+    threshold, the greatest stays. Layers after the last remaining exit are dropped. The copy is
+    for fine-tuning.
 
     Args:
         network: a trained network; it is not changed.
@@ -89,7 +89,7 @@ def _at_least(weights: Tensor, threshold: float) -> list[int]:
 
 
 def one_resolution(network: MultiResolutionNet, *, smooth: bool = True) -> nn.Sequential:
-    """Give a plain CNN that runs each layer at its heaviest resolution alone, and can be trained.
+    """Return a trainable plain CNN that runs each layer only at its heaviest resolution.
 
     It is made of `torch.nn` layers, with pooling where the resolution falls, and ends at the
     heaviest exit.

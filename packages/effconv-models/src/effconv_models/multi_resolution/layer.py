@@ -2,8 +2,8 @@
 
 Convolutional Neural Networks without Pooling or Fixed Filter Sizes, anonymous WACV submission 832,
 Sections 3.1 to 3.3 and 4.1. Where it is silent: pooling is by the average, upsampling is bilinear,
-and every resolution has batch statistics of its own, because pooled features vary less: so those of
-one resolution still hold when the others are pruned.
+and each resolution has its own batch statistics, because pooled features vary less, so that those
+of one resolution still hold when the others are pruned.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ def upsample(features: Tensor, resolution: int, size: tuple[int, int]) -> Tensor
 
 
 class ResolutionNorm(nn.Module):
-    """Batch norm with statistics for each of R resolutions, and one scale and shift for all.
+    """Batch norm with statistics for each of R resolutions, and one shared scale and shift.
 
     A scale for each resolution would be a second mixing weight.
 
     Args:
-        norm: what it starts from.
+        norm: the initial batch norm.
         resolutions: R.
 
     Attributes:
-        position: whose statistics the next call uses and, in training, updates.
+        position: index of the resolution whose statistics a call uses and, in training, updates.
     """
 
     def __init__(self, norm: nn.BatchNorm2d, resolutions: int) -> None:
@@ -85,13 +85,13 @@ class ResolutionNorm(nn.Module):
         )
 
     def keep(self, positions: Sequence[int]) -> None:
-        """Forget the statistics of all resolutions but these."""
+        """Drop the statistics of all resolutions except these."""
         self.running_mean = self.running_mean[list(positions)]
         self.running_var = self.running_var[list(positions)]
         self.position = 0
 
     def at(self, position: int) -> nn.BatchNorm2d:
-        """Give the ordinary batch norm of one resolution, a copy."""
+        """Return the ordinary batch norm of one resolution, as a copy."""
         norm = nn.BatchNorm2d(len(self.weight), self.eps, self.momentum).to(self.weight)
         values = {"weight": self.weight, "bias": self.bias}
         values |= {n: getattr(self, n)[position] for n in ("running_mean", "running_var")}
@@ -106,14 +106,14 @@ class MultiResolution(nn.Module):
     `alpha_r * upsample(block(downsample(images, r)), r)`.
 
     Args:
-        block: maps `(B, c_in, h, w)` to `(B, c_out, h, w)` for any h and w. It is taken over: its
-            batch norms get statistics for each resolution.
+        block: maps `(B, c_in, h, w)` to `(B, c_out, h, w)` for any h and w. Used without a copy:
+            its batch norms get statistics for each resolution.
         resolutions: the exponents r, ascending; a resolution has sides of H / 2**r.
         learned: whether the mixing weights are learned; else they stay equal.
 
     Attributes:
-        mixing: `(R,)`, the logits of the weights, all 0 at first: a parameter, or where they are
-            not learned a buffer.
+        mixing: `(R,)`, the logits of the weights, initially 0: a parameter, or a buffer if they
+            are not learned.
 
     Raises:
         ValueError: if the resolutions are not ascending integers of at least 0.
@@ -149,7 +149,7 @@ class MultiResolution(nn.Module):
             self.register_buffer("mixing", mixing)
 
     def weights(self) -> Tensor:
-        """Give alpha, `(R,)`: positive, with sum 1."""
+        """Return alpha, `(R,)`: positive, with sum 1."""
         return self.mixing.softmax(0)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class MultiResolution(nn.Module):
         return output
 
     def keep(self, positions: Sequence[int]) -> None:
-        """Drop all resolutions but those at some positions, in place; Eq. 5 runs over the rest."""
+        """Drop all resolutions except those at given positions, in place; Eq. 5 runs over these."""
         positions = sorted(positions)
         for norm in self._norms():
             norm.keep(positions)
@@ -182,7 +182,7 @@ class MultiResolution(nn.Module):
         self.mixing = nn.Parameter(kept) if isinstance(self.mixing, nn.Parameter) else kept
 
     def block_at(self, position: int) -> nn.Module:
-        """Give the ordinary block of one resolution, a copy."""
+        """Return the ordinary block of one resolution, as a copy."""
         return _swap(
             copy.deepcopy(self.block),
             ResolutionNorm,
@@ -190,7 +190,7 @@ class MultiResolution(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """Say which resolutions there are."""
+        """Return the resolutions."""
         return f"resolutions={self.resolutions}"
 
     def _norms(self) -> list[ResolutionNorm]:
@@ -200,13 +200,13 @@ class MultiResolution(nn.Module):
 def conv_block(
     c_in: int, c_out: int, kernel_size: int = 3, *, generator: torch.Generator | None = None
 ) -> nn.Sequential:
-    """Make the paper's block: convolution, ReLU, batch norm, in this order.
+    """Build the paper's block: convolution, ReLU, batch norm, in this order.
 
     Args:
         c_in: channels of the input.
         c_out: channels of the output.
         kernel_size: height and width of the kernel.
-        generator: source of the initial values; the global one when None.
+        generator: source of the initial values; None uses the global one.
     """
     conv = same_conv(c_in, c_out, kernel_size, generator=generator)
     return nn.Sequential(OrderedDict(conv=conv, relu=nn.ReLU(), norm=nn.BatchNorm2d(c_out)))
@@ -220,8 +220,8 @@ class MBConv6(nn.Module):
 
     Args:
         channels: C.
-        kernel_size: of the depthwise convolution.
-        generator: source of the initial values; the global one when None.
+        kernel_size: size of the depthwise convolution.
+        generator: source of the initial values; None uses the global one.
     """
 
     def __init__(
@@ -257,7 +257,7 @@ class MBConv6(nn.Module):
 def _swap(
     module: nn.Module, kind: type[nn.Module], make: Callable[[nn.Module], nn.Module]
 ) -> nn.Module:
-    """Put `make(child)` in the place of every module of a kind, in place; gives the module."""
+    """Replace each module of a kind by `make(child)`, in place; return the module."""
     if isinstance(module, kind):
         return make(module)
     for name, child in module.named_children():

@@ -1,4 +1,4 @@
-"""Networks whose filter sizes are learned as a mixture of resolutions, and their plain peers.
+"""Networks whose filter sizes are learned as a mixture of resolutions, and plain baselines.
 
 Convolutional Neural Networks without Pooling or Fixed Filter Sizes, anonymous WACV submission 832.
 A network of D layers is D - 1 blocks and a classifier: so read, the paper's parameter counts (0.3,
@@ -45,26 +45,26 @@ class MultiResolutionNet(nn.Module):
 
     Args:
         layers: D of the paper: D - 1 blocks and the classifier.
-        channels: of every block.
-        resolutions: R; blocks run at sides of H, H / 2, ... H / 2**(R - 1). Not told in the paper,
-            whose ratios of cost need 3 or more, and whose predefined network pools every two to
-            three layers, which 4 gives.
-        block: `"conv"` is convolution, ReLU, batch norm; `"mbconv6"` is EfficientNet's block in
-            all places but the first.
+        channels: channels of each block.
+        resolutions: R; blocks run at sides of H, H / 2, ... H / 2**(R - 1). Not in the paper: its
+            ratios of cost need 3 or more, and its predefined network pools every two to three
+            layers, which 4 gives.
+        block: `"conv"` is convolution, ReLU, batch norm; `"mbconv6"` is EfficientNet's block
+            everywhere except first.
         learned: whether mixing weights are learned; False is the scale invariant baseline.
         learned_depth: whether the classifier sees the mixture of all blocks' outputs (Eq. 6)
             instead of the last one's.
-        num_classes: how many logits there are.
+        num_classes: number of logits.
         in_channels: channels of the images.
         kernel_sizes: of `layers.0.block.conv` to `layers.{D - 2}.block.conv`, see `create_model`.
-        generator: source of the initial values, on the model's device; the global one when None.
+        generator: source of the initial values, on the model's device; None uses the global one.
 
     Attributes:
         exits: positions of the blocks whose outputs the classifier sees.
-        exit_mixing: the logits of their weights; None where only the last is seen.
+        exit_mixing: the logits of their weights; None if only the last is used.
 
     Raises:
-        TypeError: if an argument is of another kind.
+        TypeError: if an argument has the wrong type.
         ValueError: if a number is not allowed or the block is unknown.
 
     Examples:
@@ -101,13 +101,13 @@ class MultiResolutionNet(nn.Module):
         self.fc = linear(channels, num_classes, generator=generator)
 
     def exit_weights(self) -> Tensor:
-        """Give beta, the weights of the exits: positive, with sum 1."""
+        """Return beta, the weights of the exits: positive, with sum 1."""
         if self.exit_mixing is None:
             return self.fc.weight.new_ones(1)
         return self.exit_mixing.softmax(0)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits."""
+        """Return the logits."""
         exits = dict(zip(self.exits, self.exit_weights(), strict=True))
         features, seen = images, 0
         for position, layer in enumerate(self.layers):
@@ -128,22 +128,22 @@ def pooled_cnn(
     kernel_sizes: KernelSizes = 3,
     generator: torch.Generator | None = None,
 ) -> nn.Sequential:
-    """Make a plain CNN of blocks with one resolution each: the baselines without mixing.
+    """Build a plain CNN of blocks with one resolution each: the baselines without mixing.
 
     Between two blocks the features are pooled where the resolution falls, and enlarged where it
     rises. All 0 is the paper's network without pooling; `predefined_resolutions(10)` the one with.
 
     Args:
         resolutions: exponent r of each of the D - 1 blocks, which has sides of H / 2**r.
-        channels: of every block.
+        channels: channels of each block.
         block: see `MultiResolutionNet`.
-        num_classes: how many logits there are.
+        num_classes: number of logits.
         in_channels: channels of the images.
         kernel_sizes: as of a `MultiResolutionNet`.
-        generator: source of the initial values, on the model's device; the global one when None.
+        generator: source of the initial values, on the model's device; None uses the global one.
 
     Raises:
-        TypeError: if an argument is of another kind.
+        TypeError: if an argument has the wrong type.
         ValueError: if a number is not allowed or the block is unknown.
 
     Examples:
@@ -164,12 +164,12 @@ def pooled_cnn(
 
 
 def predefined_resolutions(layers: int = 10, resolutions: int = 4) -> list[int]:
-    """Give the rule of thumb: R resolutions from fine to coarse, over D - 1 blocks evenly.
+    """Return the rule of thumb: R resolutions from fine to coarse, over D - 1 blocks evenly.
 
     At the defaults the resolution falls after three blocks, then after every second.
 
     Raises:
-        TypeError: if a number is no integer.
+        TypeError: if a number is not an integer.
         ValueError: if a number is below 1, or there are fewer blocks than resolutions.
     """
     blocks = check_positive("layers", layers) - 1
@@ -187,24 +187,24 @@ def chain(
     """Chain blocks of one resolution each and a classifier, in `torch.nn` classes.
 
     Args:
-        blocks: the blocks; they are taken over.
+        blocks: the blocks; used without a copy.
         resolutions: exponent r of each.
-        classifier: of the channels' means.
-        smooth: whether features between two blocks take the way of Eq. 4, up to the image's size
-            and down again, which blurs them a little; else they stay where the resolution stays.
+        classifier: classifier of the channels' means.
+        smooth: whether features between two blocks are enlarged to the image's size and pooled
+            again as in Eq. 4, which blurs them a little; else a constant resolution is kept.
     """
     layers, before = [], 0
     for block, resolution in zip(blocks, resolutions, strict=True):
         parts = OrderedDict(_between(before, resolution, smooth), block=block)
         layers.append(nn.Sequential(parts))
         before = resolution
-    # Enlarging keeps the mean over pixels, so nothing need be enlarged for the classifier.
+    # Enlarging keeps the mean over pixels, so the classifier needs none.
     head = {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": classifier}
     return nn.Sequential(OrderedDict(layers=nn.Sequential(*layers), **head))
 
 
 def _between(before: int, after: int, smooth: bool) -> dict[str, nn.Module]:
-    """Give the modules that bring features from one resolution to the next."""
+    """Return the modules that convert features from one resolution to the next."""
     if after < before:
         # Interpolation is linear between coarse centres, so pooling what was enlarged further
         # would give the same.
@@ -232,7 +232,7 @@ def _blocks(
     kernel_sizes: KernelSizes,
     generator: torch.Generator | None,
 ) -> list[nn.Module]:
-    """Make the D - 1 blocks of a network."""
+    """Build the D - 1 blocks of a network."""
     check_positive("channels", channels)
     check_positive("in_channels", in_channels)
     if check_positive("layers", layers) < 2:
@@ -284,5 +284,5 @@ def multi_resolution8_128(**options: Unpack[ModelOptions]) -> MultiResolutionNet
 
 @register_model
 def multi_resolution_mbconv8_128(**options: Unpack[ModelOptions]) -> MultiResolutionNet:
-    """Eight layers of 128 channels, MBConv6 but for the first, 1.5 M parameters."""
+    """Eight layers of 128 channels, MBConv6 except for the first, 1.5 M parameters."""
     return MultiResolutionNet(8, 128, block="mbconv6", **options)
