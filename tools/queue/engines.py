@@ -111,7 +111,7 @@ def local(path: Path, workers: int) -> Engine:
 
 
 def _begin_worker(parent: int, log: Path) -> None:
-    """Make a process write to its log, and end in order when it is told to or its parent is gone."""
+    """Write to a log from now on, and end in order when told to or when the parent is gone."""
     with open_to_append(log) as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)

@@ -84,7 +84,7 @@ def write_list(path: Path, runs: Sequence[Run], beside: Sequence[str] = ()) -> N
 
 
 def check_list_place(path: Path, beside: Sequence[str]) -> None:
-    """Raise where files would be replaced that no list has made: without the list there is none of the rest.
+    """Raise where files would be replaced that no list has made.
 
     Raises:
         FileExistsError: if there is such a file.

@@ -247,7 +247,7 @@ def _network(options: Search | Train, data: Data) -> nn.Module:
 
 @torch.no_grad()
 def _check_fit(model: nn.Module, options: Search | Train, data: Data) -> None:
-    """Raise for a network that does not take the images, or gives no score for each of the classes."""
+    """Raise for a network that does not take the images or scores too few classes."""
     what, shape = f"model {options.model!r}", (1, *data.image_shape)
     images = torch.zeros(shape) if data.first is None else data.first[0][:1].cpu()
     try:

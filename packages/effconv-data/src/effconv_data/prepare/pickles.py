@@ -111,7 +111,7 @@ def _check_hashed(values: list[Any]) -> None:
 
 
 def _at_mark(method: Callable[[Any], None], step: int) -> Callable[[Any], None]:
-    """Return a method of the unpickler that looks at every `step`-th value behind the mark first."""
+    """Return a method of the unpickler that first checks every `step`-th value behind the mark."""
 
     def checked(self: Any) -> None:
         _check_hashed(self.stack[::step])
