@@ -12,6 +12,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As a shell's background job has it, and its processes; some tests interrupt theirs.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+if signal.getsignal(getattr(signal, "SIGHUP", signal.SIGINT)) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup; some tests hang up on theirs
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings

@@ -205,7 +205,7 @@ def test_the_page_counts_events_kills_and_losses():
     row = {"recipe": "paper", "number": 1, "event": [["open", "a"]], "losses": []}
     header = {"environment": {"commit": "c", "device": "d", "torch": "t"}}
     header["events"] = {"paper": [["open", "a"], ["rename", "a"], ["open", "b"]]}
-    text = page.page([], [header, row, {**row, "number": 2, "losses": ["a plan"]}])
+    text = page.faults_page([], [header, row, {**row, "number": 2, "losses": ["a plan"]}])
     assert "different: 1 of 2." in text
     assert "| paper | 3 | 2 | 1 |" in text
     assert "| open | 2 |" in text

@@ -1,6 +1,7 @@
 """What figures show, read from the drawn artists."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -128,5 +129,5 @@ import effconv_core.figures
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     first, *_, last = process.stderr.splitlines()
-    assert first == "effconv: the command line needs rich; pip install 'effconv-core[cli]'"
+    assert re.fullmatch(r"effconv: .* needs (tyro|rich); pip install 'effconv-core\[cli\]'", first)
     assert last.endswith("effconv_core.figures needs matplotlib; pip install 'effconv-core[cli]'")

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch._dynamo
 from effconv_core.runs.lock import claim
-from effconv_core.runs.owner import LOCK
+from effconv_core.runs.owner import LOCK, MARKER, mark
 from effconv_core.runs.reader import read_result
 from rich.console import Console
 
@@ -79,7 +79,7 @@ def test_a_run_is_done_once(tmp_path):
 
 def test_an_interrupted_run_goes_on_and_says_so(tmp_path):
     (run,), console = counting(1, seconds=0), quiet()
-    (tmp_path / "run0").mkdir()
+    mark(tmp_path / "run0")
     (tmp_path / "run0" / "done").write_text("5")
     assert work(tmp_path / "run0", run, console) is None
     assert [step for _, step in trace(tmp_path / "run0")] == list(range(5, 12))
@@ -91,7 +91,7 @@ def test_a_run_that_another_holds_is_left_alone(tmp_path, monkeypatch):
     (run,), folder = counting(1), tmp_path / "run0"
     with claim(folder):
         assert "run0 is held by process" in work(folder, run, quiet())
-        assert [path.name for path in folder.iterdir()] == [LOCK]
+        assert {path.name for path in folder.iterdir()} == {LOCK, MARKER}
     # What ended in the meantime is not done again.
     fail(folder, "no")
     assert work(folder, run, quiet()) is None

@@ -86,7 +86,7 @@ def test_rows_that_another_command_writes_meanwhile_stay(ended, tmp_path, monkey
     (ended[0] / "result.json").unlink()
     other = {**result, "seed": 7}
 
-    def meanwhile(path, runs, options, console, on_end):
+    def meanwhile(path, runs, options, console, on_end, beside):
         with out.open("a") as file:
             file.write(json.dumps(other) + "\n")
         (ended[0] / "result.json").write_text(json.dumps(result))

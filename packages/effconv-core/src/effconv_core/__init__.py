@@ -13,7 +13,7 @@ from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan, apply_plan, load, save
 from effconv_core.space.selection import left_alone, searched_layers
 
-__version__ = "0.3.1"
+__version__ = "0.4.0"
 
 __all__ = [
     "RECIPES",

@@ -106,5 +106,5 @@ def test_a_row_that_was_cut_off_is_left_out(tmp_path):
 )
 def test_a_config_that_is_none_is_one_sentence(text, tmp_path):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=r"config\.json"):
+    with pytest.raises(FileExistsError, match=r"config\.json"):
         check_run(tmp_path, {"seed": 0}, overwrite=False)

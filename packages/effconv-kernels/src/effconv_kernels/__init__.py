@@ -3,6 +3,6 @@
 from effconv_kernels.assemble import assemble_kernels
 from effconv_kernels.gru import gru_unroll
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __all__ = ["assemble_kernels", "gru_unroll"]

@@ -25,7 +25,7 @@ from effconv_models.registry import create_model, list_models, register_model
 from effconv_models.resnet import CifarResNet, ResNet18
 from effconv_models.wide_resnet import WideResNet
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "CifarResNet",

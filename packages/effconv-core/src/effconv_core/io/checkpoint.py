@@ -103,6 +103,8 @@ def load_training_state(
             and optimizer are as before then.
     """
     state = read_training_state(path)
+    if not isinstance(state.progress, dict):
+        raise ValueError(f"{path} holds a progress that is no mapping; {REMEDY}")
     put_training_state(state, model, optimizer)
     return state.progress
 
@@ -216,7 +218,7 @@ def _read(path: Path) -> TrainingState:
                 )
         groups = _part(metadata, "param_groups", list[dict[str, Any]])
         conform(groups, schemas.ParameterGroups, what="its param_groups")
-        progress = _part(metadata, "progress", dict[str, Any])
+        progress = _part(metadata, "progress", Any)
     except LaterError:
         raise
     except ValueError as error:

@@ -300,6 +300,8 @@ class SearchableCNN(nn.Module):
         """Return the budgets with what sizes cost in each; a counter is asked once."""
         return self.accounting.constraints(self, budget)
 
+    bounds = constraints  # its name before 0.4.0
+
     def budget_loss(self, budget: Budgets) -> Tensor:
         """Return the weighted budget term, a scalar, at the last pass's soft sizes (Eq. 4, 8).
 
