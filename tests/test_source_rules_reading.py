@@ -5,34 +5,11 @@ excused places, each with its reason. An excuse that nothing needs any more fail
 """
 
 import ast
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-SOURCES = {
-    "effconv-core": ROOT / "packages" / "effconv-core" / "src" / "effconv_core",
-    "tools": ROOT / "tools",
-}
-"""Where the modules of each package lie."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What only some modules may do."""
-
-    name: str
-    breaks: Callable[[ast.Module], Iterator[tuple[int, str]]]
-    """Yields line and call of each place in a module that breaks it."""
-    instead: str
-    """What to call."""
-    modules: dict[str, set[str]]
-    """Package to the modules that may; a package that is not named is not held to the rule."""
-    excused: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(`package/module`, call) to the reason why it may all the same."""
-
+from tests.test_source_rules import SOURCES, Rule, broken
 
 # Reading.
 
@@ -94,7 +71,6 @@ KERNEL = "of the system's own, below /proc"
 REPOSITORY = "a file of this repository"
 NAMES = "names of files of this repository"
 OWN = "what this very call had made"
-LATER = "claims and lists of runs have a reader of their own"
 RULES = [
     Rule(
         "reads files",
@@ -102,29 +78,29 @@ RULES = [
         "what effconv_core.io.read_json and read_tensors have for it",
         {"effconv-core": {"io/read_json.py", "io/read_tensors.py"}, "tools": set()},
         {
-            ("effconv-core/claim.py", "json.loads"): LATER,
-            ("effconv-core/claim.py", "read_text"): KERNEL,
             ("effconv-core/cost/latency.py", "read_text"): KERNEL,
-            ("tools/bench_cost.py", "json.loads"): OWN,
-            ("tools/bench_cost.py", "read_text"): OWN,
-            ("tools/bench_data.py", "read_bytes"): "the shard whose speed it measures",
-            ("tools/bench_stream.py", "read_bytes"): KERNEL,
-            ("tools/bench_stream.py", "read_text"): KERNEL,
-            ("tools/cost_page.py", "json.loads"): REPOSITORY,
-            ("tools/cost_page.py", "read_text"): REPOSITORY,
-            ("tools/docs_files.py", "read_text"): REPOSITORY,
-            ("tools/efficiency_page.py", "json.loads"): REPOSITORY,
-            ("tools/efficiency_page.py", "read_text"): REPOSITORY,
-            ("tools/faults/__main__.py", "read_text"): OWN,
+            ("tools/bench/cost.py", "json.loads"): OWN,
+            ("tools/bench/cost.py", "read_text"): OWN,
+            ("tools/bench/data.py", "read_bytes"): "the shard whose speed it measures",
+            ("tools/bench/stream.py", "read_bytes"): KERNEL,
+            ("tools/bench/stream.py", "read_text"): KERNEL,
+            ("tools/bench/cost_page.py", "json.loads"): REPOSITORY,
+            ("tools/bench/cost_page.py", "read_text"): REPOSITORY,
+            ("tools/docs/mkdocs_hook.py", "read_text"): REPOSITORY,
+            ("tools/bench/efficiency_page.py", "json.loads"): REPOSITORY,
+            ("tools/bench/efficiency_page.py", "read_text"): REPOSITORY,
+            ("tools/faults/drill.py", "read_text"): OWN,
+            ("tools/docs/commands.py", "read_text"): REPOSITORY,
+            ("tools/faults/events.py", "json.loads"): OWN,
+            ("tools/faults/events.py", "read_text"): OWN,
             ("tools/faults/operations.py", "json.loads"): OWN,
             ("tools/faults/operations.py", "read_bytes"): OWN,
             ("tools/faults/operations.py", "read_text"): OWN,
             ("tools/faults/operations.py", "safe_open"): OWN,
-            ("tools/faults/page.py", "read_text"): REPOSITORY,
             ("tools/methods/page.py", "json.loads"): REPOSITORY,
             ("tools/methods/page.py", "read_text"): REPOSITORY,
-            ("tools/public_api.py", "json.loads"): REPOSITORY,
-            ("tools/public_api.py", "read_text"): REPOSITORY,
+            ("tools/release/public_api.py", "json.loads"): REPOSITORY,
+            ("tools/release/public_api.py", "read_text"): REPOSITORY,
             ("tools/release/build.py", "read_bytes"): OWN,
             ("tools/release/install.py", "json.loads"): OWN,
             ("tools/release/install.py", "read_text"): OWN,
@@ -132,16 +108,13 @@ RULES = [
             ("tools/release/metadata.py", "read_text"): REPOSITORY,
             ("tools/release/versions.py", "read_text"): REPOSITORY,
             ("tools/reproduce/__main__.py", "read_bytes"): OWN,
-            ("tools/reproduce/page.py", "read_text"): REPOSITORY,
+            ("tools/docs/check.py", "read_text"): REPOSITORY,
             ("tools/reproduce/pictures.py", "load_file"): REPOSITORY,
             ("tools/reproduce/pictures.py", "read_bytes"): REPOSITORY,
-            ("tools/reproduce/run.py", "read_text"): KERNEL,
-            ("tools/reproduce/sections.py", "read_text"): REPOSITORY,
+            ("tools/support/memory.py", "read_text"): KERNEL,
+            ("tools/docs/sections.py", "read_text"): REPOSITORY,
             ("tools/reproduce/tables.py", "json.loads"): REPOSITORY,
             ("tools/reproduce/tables.py", "read_text"): REPOSITORY,
-            ("tools/run_list.py", "json.loads"): LATER,
-            ("tools/run_list.py", "read_text"): LATER,
-            ("tools/versus/page.py", "read_text"): REPOSITORY,
         },
     ),
     Rule(
@@ -151,29 +124,12 @@ RULES = [
         {"effconv-core": {"io/terminal.py"}, "tools": set()},
         {
             ("effconv-core/cli/__init__.py", "stderr.write"): "says that rich is not installed",
-            ("tools/bench_search_step.py", "print"): "figures that it has measured",
-            ("tools/faults/page.py", "print"): NAMES,
-            ("tools/launch.py", "print"): "numbers that SLURM has given",
-            ("tools/public_api.py", "print"): NAMES,
-            ("tools/reproduce/page.py", "print"): NAMES,
-            ("tools/versus/page.py", "print"): NAMES,
+            ("tools/queue/engines.py", "print"): "numbers that SLURM has given",
+            ("tools/release/public_api.py", "print"): NAMES,
+            ("tools/docs/check.py", "print"): NAMES,
         },
     ),
 ]
-
-
-def broken(rule: Rule) -> dict[tuple[str, str], list[int]]:
-    """Give (`package/module`, call) to the lines that break a rule."""
-    found: dict[tuple[str, str], list[int]] = {}
-    for package, allowed in rule.modules.items():
-        folder = SOURCES[package]
-        for path in sorted(folder.rglob("*.py")):
-            module = path.relative_to(folder).as_posix()
-            if module in allowed:
-                continue
-            for line, call in rule.breaks(ast.parse(path.read_text(encoding="utf-8"))):
-                found.setdefault((f"{package}/{module}", call), []).append(line)
-    return found
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
