@@ -201,6 +201,13 @@ def test_the_raw_rows_are_of_a_committed_tree_and_lose_nothing():
     assert not any(row["losses"] for row in killed)
 
 
+def test_a_drill_is_not_gone_on_with_in_another_environment(tmp_path):
+    now = events.environment("cpu")
+    events.check_environment({"environment": now}, tmp_path)
+    with pytest.raises(ValueError, match="0.0.1"):
+        events.check_environment({"environment": {**now, "torch": "0.0.1"}}, tmp_path)
+
+
 def test_the_page_counts_events_kills_and_losses():
     row = {"recipe": "paper", "number": 1, "event": [["open", "a"]], "losses": []}
     header = {"environment": {"commit": "c", "device": "d", "torch": "t"}}

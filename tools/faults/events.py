@@ -226,6 +226,20 @@ def differences(found: dict[str, Any], whole: dict[str, Any]) -> list[str]:
     return [f"{n}: {found[n]}, not {whole[n]}" if n in told else f"another {n}" for n in names]
 
 
+def check_environment(header: dict[str, Any], out: Path) -> None:
+    """Refuse to go on in another environment, which stands in the reports that are compared.
+
+    Raises:
+        ValueError: if a version or the commit is no longer that of the header.
+    """
+    now = environment("cpu")
+    if now != header["environment"]:
+        raise ValueError(
+            f"{out} was begun with {header['environment']}, and now it is {now}; name another "
+            "--out, and change nothing until the drill has ended"
+        )
+
+
 def main() -> int:
     """Run the command line; the exit status is 1 if something was lost."""
     options, console = tyro.cli(Options, prog="bench:fault-events"), PlainConsole()
@@ -241,6 +255,7 @@ def main() -> int:
         if header and header["events"] != events:
             raise ValueError(f"{options.out} was made with other events; name another --out")
         header = header or {"events": events, "environment": environment("cpu")}
+        check_environment(header, options.out)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         # A line that an interruption cut off would run into the next one.
         write_text(options.out, "".join(json.dumps(row) + "\n" for row in [header, *rows]))
@@ -249,6 +264,7 @@ def main() -> int:
             for number in range(1, len(events[recipe]) + 1):
                 if (recipe, number) in done:
                     continue
+                check_environment(header, options.out)
                 row = kill_at(number, recipe, Path(place) / f"{recipe} {number}", wholes[recipe])
                 rows.append(row)
                 append_row(options.out, row)

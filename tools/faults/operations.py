@@ -129,10 +129,8 @@ def run_outcome(folder: Path) -> Outcome:
         ValueError: if one cannot be read.
     """
     run = folder / "run"
-    commit = json.loads((run / "config.json").read_text())["environment"]["commit"]
     report, page = (
-        (run / name).read_text(encoding="utf-8").replace(commit, "COMMIT")
-        for name in ("report.md", "report.html")
+        (run / name).read_text(encoding="utf-8") for name in ("report.md", "report.html")
     )
     files = [path for path in run.rglob("*") if path.is_file() and not _is_of_no_promise(path, run)]
     last = max(files, key=lambda path: path.stat().st_mtime_ns)
