@@ -10,7 +10,7 @@ import pytest
 README = Path(__file__).parents[1] / "README.md"
 
 
-@pytest.mark.parametrize("module", ["augment", "resident", "synthetic"])
+@pytest.mark.parametrize("module", ["loading.augment", "loading.resident", "synthetic"])
 def test_docstring_examples(module):
     result = doctest.testmod(import_module(f"effconv_data.{module}"))
     assert result.attempted > 0

@@ -67,10 +67,10 @@ def test_an_operator_that_is_broken_gets_no_speed_up(tmp_path):
     """The benchmark's own tests run against a copy of the package with one wrong sign."""
     copy = tmp_path / "effconv_kernels"
     shutil.copytree(Path(effconv_kernels.__file__).parent, copy)
-    form = copy / "cpu.py"
+    form = copy / "eager.py"
     source = form.read_text(encoding="utf-8")
     broken = source.replace(
-        "torch.lerp(candidate, hidden, update)", "torch.lerp(hidden, candidate, update)"
+        "torch.lerp(candidate, hidden, update", "torch.lerp(hidden, candidate, update"
     )
     assert broken != source
     form.write_text(broken, encoding="utf-8")

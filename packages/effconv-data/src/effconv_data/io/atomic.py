@@ -51,7 +51,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync the names in a folder to the disk, where the system can."""
+    """Sync the entries of a folder to disk, if the system supports it."""
     with contextlib.suppress(OSError):  # Windows opens no folders, some network disks sync none
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -115,7 +115,7 @@ def append_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that killed processes left in a folder of ours."""
+    """Delete the temporary files that killed processes left in a folder of this package."""
     for path in folder.iterdir():
         if PARTIAL.fullmatch(path.name) and not path.is_dir():
             path.unlink(missing_ok=True)
