@@ -216,7 +216,10 @@ def do(command: tuple, made: Path) -> tuple[int, list[Path]]:
         status = COMMANDS[kind](runs, f"--name={name}", *["--overwrite"] * overwrite)
         return status, [runs / name] if name in NAMES else []
     if kind == "sweep":
-        return sweep_search(Path(rest[0])), [Path(rest[0])]
+        folder = Path(rest[0])
+        # A link to a folder counts as the folder, where that is empty or a run's.
+        linked = [path for path in folder.glob("*") if path.resolve().name in ("run", "empty")]
+        return sweep_search(folder), [folder, *linked]
     if kind == "status":
         try:
             return sweep.status_command([rest[0]], quiet()), []

@@ -3,7 +3,7 @@ import os
 from typing import Annotated, Any
 
 import pytest
-from effconv_core.io.read_json import DEPTH, decode_json, read_json
+from effconv_core.io.read_json import DEPTH, decode_json, read_json, read_lines
 from msgspec import Meta
 
 Sizes = dict[str, Annotated[int, Meta(ge=1, le=1000)]]
@@ -63,3 +63,15 @@ def test_a_file_of_any_size_or_kind_is_refused_at_once(tmp_path):
             read_json(path, Any)
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "missing", Any)
+
+
+def test_lines_without_content_are_read_to_a_limit(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    row, waste = b'{"a": 1}\n', b'{"a": [' + b"[]," * 300_000 + b"1]}\n"
+    path.write_bytes((row + waste) * 30 + row)
+    found = list(read_lines(path, dict[str, Any], least=dict[str, int]))
+    good = [content for content in found if content == {"a": 1}]
+    errors = [content for content in found if isinstance(content, ValueError)]
+    assert 4 < len(good) < 7
+    assert "line 10" in str(errors[-1])
+    assert not any(error.__traceback__ for error in errors)

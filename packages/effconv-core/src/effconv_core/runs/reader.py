@@ -165,13 +165,7 @@ def read_rows(path: Path, *, limit: int = LINES) -> Iterator[dict[str, Any] | Va
 
     What else a row holds is left as it is.
     """
-    for row in read_lines(path, dict[str, Any], limit=limit, finite=False):
-        try:
-            if not isinstance(row, ValueError):
-                conform(row, schemas.Reading, what=str(path))
-            yield row
-        except ValueError as error:
-            yield error
+    return read_lines(path, dict[str, Any], limit=limit, finite=False, least=schemas.Reading)
 
 
 def _read(

@@ -22,8 +22,10 @@ DEPTH = 32
 """Largest nesting depth of lists and mappings."""
 LINE = 1 << 20
 """Bytes of a line of a file of lines."""
-LINES = 64 << 20
+LINES = 24 << 20
 """Bytes that a file of lines may have, unless its reader says otherwise."""
+WASTE = 4 << 20
+"""Bytes of lines without content after which a file is not read on."""
 LARGEST = 2**63 - 1
 """Largest absolute value of integers."""
 
@@ -71,7 +73,12 @@ def read_limited(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 def read_lines(
-    path: str | os.PathLike[str], kind: type[Kind], *, limit: int = LINES, finite: bool = True
+    path: str | os.PathLike[str],
+    kind: type[Kind],
+    *,
+    limit: int = LINES,
+    finite: bool = True,
+    least: Any = None,
 ) -> Iterator[Kind | ValueError]:
     """Read a file that holds JSON of one schema in each line.
 
@@ -80,11 +87,13 @@ def read_lines(
         kind: the schema of a line.
         limit: bytes that are read of the file.
         finite: whether NaN and infinity are refused.
+        least: a schema that the content must have beside `kind`, which is what is returned; None
+            asks for nothing more.
 
     Yields:
         For each line its content, or the error that says why it has none. A last line without an
         end, as an interruption leaves it, and empty lines are passed over. Nothing follows a line
-        of more than 1 MiB, or the limit.
+        of more than 1 MiB, 4 MiB of lines without content, or the limit.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -92,7 +101,7 @@ def read_lines(
         ValueError: if it is no regular file.
     """
     with _opened(path) as file:
-        number = 0
+        number = waste = 0
         while line := file.readline(LINE + 1):
             number += 1
             what = f"{path}, line {number}"
@@ -105,9 +114,17 @@ def read_lines(
             if not line.endswith(b"\n") or not line.strip():
                 continue
             try:
-                yield decode_json(line, kind, what=what, finite=finite)
+                content = decode_json(line, kind, what=what, finite=finite)
+                if least is not None:
+                    conform(content, least, what=what)
             except ValueError as error:
-                yield error
+                waste += len(line)
+                yield ValueError(str(error))  # without the frames, which hold the content
+                if waste > WASTE:
+                    yield ValueError(f"{what} is the last that is read: too many have no content")
+                    return
+            else:
+                yield content
 
 
 def _opened(path: str | os.PathLike[str]) -> BinaryIO:
