@@ -138,7 +138,6 @@ RULES = [
             ("tools/faults/operations.py", "write_text"): IN_A_TEMPORARY_FOLDER,
             ("tools/faults/operations.py", "os.open"): IN_A_TEMPORARY_FOLDER,
             ("tools/faults/events.py", "os.truncate"): IN_A_TEMPORARY_FOLDER,
-            ("effconv-core/io/lost_terminal.py", "os.open"): "the null device",
             ("tools/bench/data.py", "write_bytes"): IN_A_TEMPORARY_FOLDER,
             ("tools/bench/generated_shard.py", "tarfile.open"): "to the standard output",
             ("tools/support/memory.py", "write_text"): "a switch of the kernel below /proc/self",

@@ -21,7 +21,7 @@ def test_both_modules_have_the_same_text(module):
     assert texts[0] == texts[1]
 
 
-@pytest.mark.parametrize("name", ["sync_folder", "remove_leftovers"])
+@pytest.mark.parametrize("name", ["sync_folder"])
 def test_both_functions_have_the_same_text(name):
     core, data = (
         inspect.getsource(getattr(module, name))

@@ -32,7 +32,7 @@ def _wheel_problems(folder: Path, wheel: Path, tracked: list[str]) -> list[str]:
     wanted = {name.removeprefix("src/") for name in tracked if name.startswith("src/")}
     alien = {name for name in wanted if not KINDS.search(name) or TESTS.search(name)}
     wanted |= {f"{information}/{name}" for name in METADATA}
-    if project_of(folder).get("scripts"):
+    if project_of(folder).keys() & {"scripts", "entry-points"}:
         wanted.add(f"{information}/entry_points.txt")
     wanted.add(f"{module_of(folder)}/py.typed")  # whether git tracks it or not
     return _differences(wheel, wanted - alien)

@@ -25,6 +25,7 @@ OUTPUTS = {
     "as it is": "{}",
     "ASCII": "PYTHONIOENCODING=ascii {}",
     "ASCII, in a file": "PYTHONIOENCODING=ascii {} > out.txt",
+    "a full disk": "{} > /dev/full",
     "closed": "{} >&-",
     "both closed": "{} >&- 2>&-",
     "a reader that goes": "{} | head -1; exit ${{PIPESTATUS[0]}}",

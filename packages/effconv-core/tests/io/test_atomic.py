@@ -3,7 +3,7 @@ import stat
 
 import pytest
 import torch
-from effconv_core.io.atomic import append_text, remove_leftovers, write_text, written_whole
+from effconv_core.io.atomic import append_text, write_text, written_whole
 from safetensors.torch import save_file
 
 
@@ -59,12 +59,3 @@ def test_a_refusal_names_the_file_asked_for(tmp_path):
     with pytest.raises(FileNotFoundError) as refusal:
         write_text(tmp_path / "missing" / "a.txt", "x")
     assert refusal.value.filename == str(tmp_path / "missing" / "a.txt")
-
-
-def test_leftovers_of_killed_processes_go_and_nothing_else_does(tmp_path):
-    ours = tmp_path / f".plan.json.{'0f' * 8}.partial"
-    others = [tmp_path / name for name in ("plan.json.partial", ".a.partial", ".notes")]
-    for path in (ours, *others):
-        path.write_text("x")
-    remove_leftovers(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted(others)

@@ -75,3 +75,9 @@ def test_lines_without_content_are_read_to_a_limit(tmp_path):
     assert 4 < len(good) < 7
     assert "line 10" in str(errors[-1])
     assert not any(error.__traceback__ for error in errors)
+
+
+def test_a_name_that_stands_twice_is_refused_soon():
+    names = ",".join(f'"layer{n}": 3' for n in range(100_000))
+    with pytest.raises(ValueError, match="layer99999"):
+        decode_json(f'{{"sizes": {{{names}, "layer99999": 5}}}}', Any)

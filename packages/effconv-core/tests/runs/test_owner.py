@@ -243,3 +243,27 @@ def test_a_failed_run_is_tried_again(tmp_path):
     (folder / FAILED).write_text("{}")
     assert check_place(folder) is Owner.RUN
     assert not open_run(folder, SETTINGS, "data", overwrite=False)
+
+
+@pytest.mark.parametrize("there", ["plan.json/", "report.html/", "tensorboard"])
+def test_what_is_in_the_way_of_a_run_is_refused_before_anything_is_deleted(there, tmp_path):
+    folder = fill(tmp_path / "run", config__json=json.dumps(BEFORE), metrics__jsonl="")
+    if there.endswith("/"):
+        (folder / there).mkdir()
+    else:
+        (folder / there).write_text("")
+    before = snapshot(tmp_path)
+    with pytest.raises(FileExistsError, match=there.rstrip("/")):
+        open_run(folder, SETTINGS, "data", overwrite=True)
+    assert snapshot(tmp_path) == before
+
+
+def test_a_copied_marker_makes_no_run_of_somebodys_folder(tmp_path):
+    mark(tmp_path / "run")
+    text = (tmp_path / "run" / MARKER).read_text()
+    folder = fill(tmp_path / "mine", config__json=json.dumps(HUGGING_FACE), report__md="mine")
+    (folder / MARKER).write_text(text)
+    before = snapshot(tmp_path)
+    with pytest.raises(FileExistsError, match="mine"):
+        open_run(folder, SETTINGS, "data", overwrite=True)
+    assert snapshot(tmp_path) == before

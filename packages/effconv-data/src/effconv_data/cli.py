@@ -316,3 +316,7 @@ def _amount(progress: Progress) -> str:
     if progress.unit == "bytes":
         return " of ".join(filesize.decimal(amount) for amount in amounts)
     return " of ".join(f"{amount:,}" for amount in amounts) + f" {progress.unit}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

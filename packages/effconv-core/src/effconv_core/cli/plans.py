@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
-from effconv_core.cli.errors import REFUSED, tell
+from effconv_core.cli.errors import run_command
 from effconv_core.cli.resolve import make_model
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import write_output
@@ -90,13 +90,12 @@ def report_command(arguments: Sequence[str]) -> int:
 
 
 def _run(prog: str, kind: Any, arguments: Sequence[str]) -> int:
-    console = PlainConsole()
-    command = parsed(kind, arguments, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
-    try:
-        {Show: show, Diff: diff, Apply: apply, Report: report}[type(command)](command, console)
-    except (OSError, ValueError, TypeError) as error:
-        return tell(prog, str(error), REFUSED)
-    return 0
+    def function() -> None:
+        command = parsed(kind, arguments, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+        do = {Show: show, Diff: diff, Apply: apply, Report: report}[type(command)]
+        do(command, PlainConsole())
+
+    return run_command(prog, function)
 
 
 def show(command: Show, console: PlainConsole) -> None:

@@ -134,25 +134,6 @@ def _keep(path: Path, previous: Path) -> None:
         second.unlink(missing_ok=True)  # still there if both were links to one file
 
 
-def create_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file that must be new; of several processes that want to, one does.
-
-    Where writing fails, such as on a full disk, the file is removed.
-
-    Raises:
-        FileExistsError: if there is anything of that name, a link included.
-        OSError: if it cannot be written.
-    """
-    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | NO_LINKS, 0o666)
-    try:
-        os.write(handle, content)
-    except OSError:
-        Path(path).unlink()
-        raise
-    finally:
-        os.close(handle)
-
-
 def open_to_append(path: str | os.PathLike[str]) -> TextIO:
     """Return a text file (UTF-8) open at its end; it is made where it is missing.
 
@@ -171,15 +152,6 @@ def append_text(path: str | os.PathLike[str], text: str) -> None:
     """
     with open_to_append(path) as file:
         file.write(text)
-
-
-def renew_time(path: Path) -> None:
-    """Set the time of a file to now, of a link to a file itself and not of its end.
-
-    Raises:
-        OSError: if it is missing.
-    """
-    os.utime(path, follow_symlinks=os.utime not in os.supports_follow_symlinks)
 
 
 def rename_file(path: Path, target: Path) -> None:
@@ -204,10 +176,3 @@ def remove_empty_folder(path: Path) -> None:
     """Delete a folder if nothing is in it; one that holds anything, or is a link, stays."""
     with contextlib.suppress(OSError):
         path.rmdir()
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that killed processes left in a folder of this package."""
-    for path in folder.iterdir():
-        if PARTIAL.fullmatch(path.name) and not path.is_dir():
-            path.unlink(missing_ok=True)

@@ -36,10 +36,14 @@ class PlainConsole(Console):
         return super().render_str(printable(text), **options)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print, as `rich.console.Console.print` does; never end a run because nobody reads."""
+        """Print, as `rich.console.Console.print` does; never end a run because nobody reads.
+
+        A reader that has gone, a closed terminal and a log on a full disk are all alike: the run
+        goes on in silence, since what it says is also in its folder.
+        """
         try:
             super().print(*objects, **options)
-        except BrokenPipeError:
+        except OSError:
             self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:

@@ -1,11 +1,12 @@
 """Outlive a terminal or a pipe that is closed while a command writes to it."""
 
-import contextlib
 import errno
 import io
 import os
 import sys
 from typing import Any
+
+from effconv_core.io.terminal import silence
 
 
 class _Terminal(io.FileIO):
@@ -48,7 +49,4 @@ def drop_lost_outputs() -> None:
         try:
             stream.flush()
         except OSError:
-            with contextlib.suppress(OSError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, stream.fileno())
-                os.close(nowhere)
+            silence(stream)

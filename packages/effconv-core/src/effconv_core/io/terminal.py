@@ -48,12 +48,19 @@ def make_outputs_total() -> None:
 
 
 def write_output(text: str) -> None:
-    """Write to the standard output; where its reader has gone, write nothing more to it."""
+    """Write to the standard output; where its reader has gone, write nothing more to it.
+
+    Raises:
+        OSError: if it cannot be written, such as a file on a full disk.
+    """
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
         silence(sys.stdout)
+    except OSError as error:
+        silence(sys.stdout)
+        raise OSError(error.errno, error.strerror, "the standard output") from None
 
 
 def silence(stream: TextIO) -> None:

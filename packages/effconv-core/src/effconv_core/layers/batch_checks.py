@@ -68,7 +68,7 @@ def checked_loss(
         check_targets(outputs, targets, ignored)
     try:
         return criterion(outputs, targets)
-    except (IndexError, RuntimeError, TypeError):
+    except (IndexError, RuntimeError, TypeError, ValueError):
         # After a failed assertion on a GPU nothing can be read from it any more.
         if isinstance(targets, Tensor) and targets.device.type == "cpu":
             check_targets(outputs, targets, ignored)

@@ -18,7 +18,8 @@ def check_name(name: str, what: str = "--name") -> str:
 
     Raises:
         ValueError: if it is empty, `.`, `..`, a path, too long, begins with a dash or with a
-            space, ends with a dot or a space, holds a control character, or is a device of Windows.
+            space, ends with a dot or a space, holds a control character or one of `<>:"|?*`, or is
+            a device of Windows.
     """
     problem = _problem(name)
     if problem:
@@ -35,8 +36,12 @@ def _problem(name: str) -> str:
         return "holds a control character"
     if "/" in name or "\\" in name:
         return "is a path"
+    if odd := set(name) & set('<>:"|?*'):
+        return f"holds {min(odd)!r}, which Windows does not take"
     if name.startswith("-"):
         return "begins with a dash"
+    if name in (".", ".."):
+        return "is a folder that there is"
     if name != name.strip() or name.endswith("."):
         return "begins or ends with a space, or ends with a dot"
     if len(name.encode()) > LONGEST:

@@ -93,6 +93,14 @@ def check_place(folder: Path) -> Owner:
             raise FileExistsError(
                 f"{folder / name} is a link, which no run makes; delete it, or pass another name"
             )
+    for path in folder.iterdir() if owner is Owner.RUN else ():
+        is_file = not path.is_dir() and not path.is_symlink()
+        if (WRITTEN.fullmatch(path.name) and _is_folder(path)) or (
+            path.name == TENSORBOARD and is_file
+        ):
+            raise FileExistsError(
+                f"{path} has a name that a run needs; move it, or pass another name for the run"
+            )
     return owner
 
 
@@ -114,7 +122,11 @@ def owner_of(folder: Path) -> Owner:
                 f"{folder} has schema {marker.schema}; this version reads {SCHEMA}, so update "
                 "effconv-core"
             )
-        return Owner.RUN
+        # A copy of a marker makes no run of a folder with somebody's settings.
+        config = folder / "config.json"
+        return (
+            Owner.RUN if not os.path.lexists(config) or _leads_to_settings(config) else Owner.OTHER
+        )
     if _is_of_an_earlier_release(folder):
         return Owner.RUN
     rest = [path for path in folder.iterdir() if not _is_trace(path)]
@@ -194,6 +206,11 @@ def _is_of_an_earlier_release(folder: Path) -> bool:
     # A run of a list that failed before it began.
     rest = {path.name for path in folder.iterdir() if not _is_trace(path)}
     return rest == {"failed.json"} and _has(folder / "failed.json", _Failure)
+
+
+def _leads_to_settings(config: Path) -> bool:
+    """Return whether `config.json` is that of a run, or a link, which is replaced and not read."""
+    return config.is_symlink() or _has(config, _Config)
 
 
 def _has(path: Path, kind: type) -> bool:

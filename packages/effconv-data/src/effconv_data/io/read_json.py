@@ -9,6 +9,7 @@ import json
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO, TypeVar
 
@@ -114,7 +115,7 @@ def read_lines(
             if not line.endswith(b"\n") or not line.strip():
                 continue
             try:
-                content = decode_json(line, kind, what=what, finite=finite)
+                content = decode_json(line, kind, what=what, finite=finite, unique=False)
                 if least is not None:
                     conform(content, least, what=what)
             except ValueError as error:
@@ -144,6 +145,7 @@ def decode_json(
     limit: int = LIMIT,
     finite: bool = True,
     largest: int = LARGEST,
+    unique: bool = True,
 ) -> Kind:
     """Decode JSON and validate it against a schema, as `read_json` does.
 
@@ -154,6 +156,7 @@ def decode_json(
         limit: characters, or bytes, that the text may have.
         finite: whether NaN and infinity are refused.
         largest: integers are at most this, on both sides of zero.
+        unique: whether a name that a mapping holds twice is refused; it costs a call each mapping.
 
     Raises:
         ValueError: if it is longer, is no JSON, is nested more than 32 deep, holds a number that
@@ -165,7 +168,7 @@ def decode_json(
             "effconv wrote"
         )
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_mapping if unique else None)
     except UnicodeDecodeError:
         raise ValueError(f"{what} is no text in UTF-8; pass a file that effconv wrote") from None
     except RecursionError:
@@ -174,6 +177,15 @@ def decode_json(
         raise ValueError(f"{what} is no JSON ({error}); pass a file that effconv wrote") from None
     _check_values(content, what, finite, largest)
     return conform(content, kind, what=what)
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the mapping of some pairs; what a repeated name means, readers disagree about."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the name {in_brief(twice)} stands twice in one mapping")
+    return content
 
 
 def conform(content: Any, kind: type[Kind], *, what: str) -> Kind:
