@@ -87,6 +87,7 @@ def test_a_package_that_is_right_has_no_problem(tiny, tmp_path):
     information = "effconv_tiny-0.1.0.dist-info"
     assert sorted(members(wheel)) == [
         *("effconv_tiny-0.1.0.dist-info/METADATA", f"{information}/RECORD", f"{information}/WHEEL"),
+        f"{information}/entry_points.txt",
         *(f"{information}/licenses/LICENSE", "effconv_tiny/__init__.py", "effconv_tiny/py.typed"),
     ]
     assert sorted(members(sdist)) == [
