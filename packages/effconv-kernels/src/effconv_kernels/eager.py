@@ -73,7 +73,7 @@ def gru_unroll(
     gates_in, weight, bias = map(ragged.sort, _long(input_gates, weight_hh, bias_hh))
     # The reset gate multiplies the recurrent half of the candidate, so only r and z can be folded.
     constant = torch.cat([(gates_in + bias)[:, : 2 * H], bias[:, 2 * H :]], 1)
-    # States as rows: on a CPU the batched product with columns takes about twice as long. One GRU
+    # States as rows: on a CPU the batched product with columns takes longer. One GRU
     # alone is a matrix and a vector, whose product has a call of its own.
     constant_rows, transposed = constant.unsqueeze(1), weight.transpose(1, 2)
     candidate_in = gates_in[:, 2 * H :]
