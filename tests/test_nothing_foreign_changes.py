@@ -253,9 +253,20 @@ def _effconv(*words: str) -> int:
         return stop.code
 
 
+@contextlib.contextmanager
+def moved_to(folder: Path):
+    """As `contextlib.chdir` of Python 3.11."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
 def check(world: dict, tried: list[tuple], made: Path) -> None:
     """Let commands loose on a world, and compare what is not ours with what it was."""
-    with tempfile.TemporaryDirectory() as name, contextlib.chdir(Path(name)):
+    with tempfile.TemporaryDirectory() as name, moved_to(Path(name)):
         here = Path(name).resolve()
         (here / "work").mkdir()
         ours = build(world, here, made)
