@@ -198,3 +198,25 @@ def test_as_a_process(here):
     )
     assert process.returncode == 2
     assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_a_signal_ends_a_short_command_in_order_too(name, status, here):
+    (here / "own_net.py").write_text(
+        NET + "\n\nimport os, signal, time\n\n\ndef stops():\n"
+        f"    os.kill(os.getpid(), signal.{name})\n    time.sleep(60)\n"
+    )
+    before = sorted(here.iterdir())
+    words = ["plan", "apply", "a.json", "--model", "own_net:stops", "--out", "cnn.safetensors"]
+    process = subprocess.run(
+        [sys.executable, "-B", "-m", "effconv_core.cli", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=here,
+        timeout=50,
+    )
+    assert process.returncode == status
+    assert name in process.stderr
+    assert "Traceback" not in process.stderr
+    assert sorted(here.iterdir()) == before
