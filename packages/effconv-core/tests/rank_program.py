@@ -123,7 +123,7 @@ def searched(
         Network(rank).to(device, torch.float64),
         Part(rank, world_size, torch.float64),
         budget=BUDGET,
-        config=recipe("default", epochs=2, finalists=12),
+        config=recipe("default", epochs=2, finalists=12, race_steps=0),
         criterion=criterion,
         checkpoint=checkpoint,
         on_step=lambda step: losses.append(step.task_loss),

@@ -64,8 +64,8 @@ def document(**changes):
     ("text", "error", "sentence"),
     [
         ("{", ValueError, "the plan is no JSON"),
-        ("[]", ValueError, "schema 'list'; this version reads schema 1 and 2"),
-        (document(schema=3), ValueError, "schema 3; this version reads schema 1 and 2"),
+        ("[]", ValueError, "schema 'list'; this version reads schema 1 and 2 and 3"),
+        (document(schema=4), ValueError, "schema 4; this version reads schema 1 and 2 and 3"),
         (document(sizes={}), ValueError, "holds no layer"),
         (document(sizes=[3]), ValueError, r"\$\.sizes"),
         (document(sizes={"conv": 0}), ValueError, "'conv' is 0; sizes start at 1"),
@@ -296,7 +296,7 @@ def test_a_plan_of_schema_1_is_still_read():
 def test_a_plan_says_what_it_was_made_with_and_for():
     plan = SearchableCNN(net(), recipe("default", count="searched")).plan(3456)
     content = json.loads(plan.to_json())
-    assert content["schema"] == 2
+    assert content["schema"] == 3
     assert content["model"] == "Sequential"
     assert content["versions"] == {
         "effconv-core": effconv_core.__version__,

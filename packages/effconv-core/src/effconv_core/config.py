@@ -52,9 +52,18 @@ class SearchConfig:
     """Weight decay of all three."""
     epochs: int = 10
     """Epochs of the search (the paper uses 5 for ImageNet-32)."""
+    least_steps: int = 0
+    """Training steps of the search at least: with few batches an epoch there are more epochs than
+    `epochs`, so that sizes have the time to cross their range (not in the paper)."""
     finalists: int = 1
-    """Number of plans near the learned sizes that are compared at the end, on the search's own
-    kernels; with 1 the nearest plan is taken (the paper compares none)."""
+    """Number of plans that are compared at the end; with 1 the plan nearest to the learned sizes is
+    taken (the paper compares none)."""
+    race_steps: int = 0
+    """Training steps that each finalist gets from fresh kernels; 0 compares plans near the learned
+    sizes on the search's own kernels instead (neither is in the paper)."""
+    keep: Literal["original", "best"] = "original"
+    """original: after such trainings the plan has the network's own sizes, if they are within the
+    budget, unless the best plan found is shown to be better; best: it has those found anyway."""
     tolerance: float = 0.02
     """Relative tolerance of the plan's cost around the budget (0.02 is 2 %)."""
     seed: int = 0
@@ -78,6 +87,12 @@ class SearchConfig:
                 raise TypeError(f"{name} is {value!r}; it must be an integer, so pass one")
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1, so raise it")
+        for name in ("race_steps", "least_steps"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} is {value!r}; it must be an integer, so pass one")
+            if value < 0:
+                raise ValueError(f"{name} is {value}; it must be 0 or more, so raise it")
         for name in ("tau", "size_lr", "kernel_lr", "cnn_lr"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):
@@ -97,6 +112,7 @@ class SearchConfig:
             "centre": ("paper", "aligned"),
             "budget_form": ("paper", "smooth"),
             "count": ("model", "searched"),
+            "keep": ("original", "best"),
             "precision": ("float32", "bfloat16"),
             "shapes": ("exact", "padded"),
         }.items():
@@ -114,11 +130,15 @@ class SearchConfig:
                 f"compile is True and shapes is {self.shapes!r}; each step of other sizes would be "
                 "compiled anew, so pass shapes='padded'"
             )
-        if self.finalists > 1 and not self.exploration:
+        if self.finalists > 1 and not self.race_steps and not self.exploration:
             raise ValueError(
                 f"finalists is {self.finalists} and exploration is 0; finalists are drawn within "
                 "the exploration of the learned sizes, so raise it or pass finalists=1"
             )
+
+    def epochs_of(self, steps: int) -> int:
+        """Return the number of epochs of a search whose epochs have so many steps."""
+        return max(self.epochs, -(-self.least_steps // steps))
 
     @property
     def largest(self) -> int:
@@ -137,8 +157,10 @@ RECIPES: dict[str, SearchConfig] = {
         size_lr=1e-2,
         kernel_lr=5e-3,
         cnn_lr=5e-3,
-        epochs=2,
-        finalists=24,
+        epochs=1,
+        least_steps=300,
+        finalists=10,
+        race_steps=64,
     ),
 }
 """Named settings: `default` is what `search` uses; `paper` has the values of the EffConv paper.

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from effconv_core.evidence import Evidence
 from effconv_core.io import schemas
 from effconv_core.io.atomic import write_tensors, write_text
 from effconv_core.io.read_json import LIMIT, conform, decode_json, in_brief, read_limited
@@ -30,8 +31,8 @@ from effconv_core.layers.conv import CLASSES, kernel_shape_of, replace_modules, 
 from effconv_core.space.rounding import nearest_size
 from effconv_core.space.search_space import flat
 
-SCHEMA = 2
-READ = (1, SCHEMA)
+SCHEMA = 3
+READ = (1, 2, SCHEMA)
 RECORD = {"counts", "amount", "at_most", "weight", "cost"}  # fields of a budget's record
 
 Size = int | tuple[int, ...]
@@ -52,6 +53,7 @@ class SizePlan(Mapping[str, Size]):
             is `at_most` that, its `weight`, and the `cost` of the plan.
         model: class name of the network.
         versions: package name to version.
+        evidence: how it compares with the original sizes; None if the search did not look.
 
     Raises:
         TypeError: if a size is no integer, or a soft size, the cost or the budget no number.
@@ -67,6 +69,7 @@ class SizePlan(Mapping[str, Size]):
     budgets: tuple[dict[str, Any], ...] = ()
     model: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
         _check_sizes(self.sizes)
@@ -82,6 +85,8 @@ class SizePlan(Mapping[str, Size]):
         conform(list(map(dict, self.budgets)), schemas.BudgetRecords, what=what)
         conform(self.versions, schemas.Versions, what=what)
         conform(self.model, schemas.Name | None, what=what)
+        if self.evidence is not None:
+            conform(asdict(self.evidence), Evidence, what="the plan's evidence")
         for mapping, title in ((self.soft_sizes, "soft sizes"), (self.allowed, "allowed sizes")):
             if mapping and mapping.keys() != self.sizes.keys():
                 odd = sorted(mapping.keys() ^ self.sizes.keys())
@@ -159,6 +164,8 @@ class SizePlan(Mapping[str, Size]):
                 for layer, value in content.get(name, {}).items()
             }
         content["budgets"] = tuple(content.get("budgets", ()))
+        if content.get("evidence") is not None:
+            content["evidence"] = conform(content["evidence"], Evidence, what="the plan's evidence")
         return cls(**content)
 
     def save(self, path: str | os.PathLike[str]) -> None:

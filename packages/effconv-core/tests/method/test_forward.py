@@ -137,7 +137,9 @@ def test_exact_shapes_are_compiled_anew_for_every_tuple_of_sizes(fresh):
 @pytest.mark.long
 def test_a_compiled_search_finds_the_plan_of_the_one_without(fresh):
     def found(**changes):
-        config = recipe("default", shapes="padded", size_lr=0.05, finalists=6, **changes)
+        config = recipe(
+            "default", shapes="padded", size_lr=0.05, finalists=6, race_steps=0, **changes
+        )
         return search(net(), batches(), budget=BUDGET, config=config)
 
     plain, compiled = found(), found(compile=True)

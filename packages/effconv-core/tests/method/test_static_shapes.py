@@ -279,13 +279,15 @@ def test_a_padded_search_that_was_interrupted_goes_on_to_the_same_plan(tmp_path)
                 raise KeyboardInterrupt
             return super().__iter__()
 
-    config = recipe("default", shapes="padded", precision="bfloat16", size_lr=0.05, finalists=4)
+    config = recipe(
+        "default", shapes="padded", precision="bfloat16", size_lr=0.05, finalists=4, race_steps=0
+    )
     keywords = {"budget": 1500, "config": config, "criterion": criterion}
     straight = search(varied(), batches(), **keywords)
     keywords["checkpoint"] = tmp_path / "s.safetensors"
     with pytest.raises(KeyboardInterrupt):
         search(varied(), Interrupted(batches()), **keywords)
-    exact = {**keywords, "config": recipe("default", size_lr=0.05, finalists=4)}
+    exact = {**keywords, "config": recipe("default", size_lr=0.05, finalists=4, race_steps=0)}
     with pytest.raises(ValueError, match=r"whose config was .* delete it to start again"):
         search(varied(), batches(), **exact)
     assert search(varied(), batches(), **keywords) == straight

@@ -6,7 +6,7 @@ checkpoint, and everything else is derived from them again.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +23,7 @@ from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.process_group import Ranks
 from effconv_core.engine.search import search
 from effconv_core.engine.train import TrainConfig, evaluate, train
+from effconv_core.evidence import sentences
 from effconv_core.io.atomic import write_text
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan, apply_plan, save
@@ -159,6 +160,8 @@ def search_and_train(
                 original = fresh_cnn(model, original_sizes(model, plan), options)
                 networks["original"] = work.train_and_test("baseline", original, *loaders)
         found = {"sizes": plan.sizes, "parameters": plan.cost, "budget": options.budget}
+        if plan.evidence is not None:
+            found["evidence"] = asdict(plan.evidence)
         return work.finish(model, plan, networks, found)
 
 
@@ -254,9 +257,8 @@ class _RunStages:
     ) -> SizePlan:
         device = next(model.parameters()).device
 
-        def say(number: int, left: int) -> None:
-            told = f"comparing {left} plans near the soft sizes, round {number}"
-            self.console.print(told)
+        def say(number: int, plans: int) -> None:
+            self.console.print(f"comparing {plans} plan(s), round {number}")
 
         with progress_bar(self.console) as progress, seeded(options.seed, device):
             plan = search(
@@ -280,10 +282,12 @@ class _RunStages:
         if self.metrics is not None:
             plan.save(self.folder / "plan.json")
             draw_sizes(self.folder / "sizes.png", plan, self.metrics)
+        for sentence in [] if plan.evidence is None else sentences(plan.evidence):
+            self.console.print(sentence, soft_wrap=True)
         self.console.print(layer_table(model, plan))
         for bound in plan.budgets:
             amounts = f"plan {bound['cost']:,} {bound['counts']}, budget {bound['amount']:,.0f}."
-            sentence = f"{amounts} {adjustment_sentence(plan)}"
+            sentence = f"{amounts} {adjustment_sentence(plan)}".strip()
             self.console.print(sentence, soft_wrap=True)
         return plan
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
+from effconv_core import evidence
 from effconv_core.cli.errors import run_command
 from effconv_core.cli.resolve import make_model
 from effconv_core.io.console import PlainConsole, parsed
@@ -210,7 +211,7 @@ def _range(allowed: tuple[int, int, int] | None) -> str:
 
 
 def _sentences(plan: SizePlan) -> list[str]:
-    sentences = []
+    sentences = [] if plan.evidence is None else evidence.sentences(plan.evidence)
     if plan.model is not None:
         versions = ", ".join(f"{name} {number}" for name, number in plan.versions.items())
         sentences.append(f"for a {plan.model}, by {versions}" if versions else f"for {plan.model}")
@@ -222,7 +223,7 @@ def _sentences(plan: SizePlan) -> list[str]:
             f"budget: {most}{budget['amount']:,.0f} {budget['counts']}, of which the plan takes "
             f"{budget['cost']:,}"
         )
-    if plan.adjusted:
+    if plan.adjusted and plan.evidence is None:
         changes = ", ".join(
             f"{name} {in_words(size)} → {in_words(plan[name])}"
             for name, size in plan.adjusted.items()

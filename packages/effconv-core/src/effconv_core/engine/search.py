@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from effconv_core.config import SearchConfig, recipe
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import check_same, data_parallel, in_step, leads
+from effconv_core.engine.choice import choose_plan
 from effconv_core.engine.loader import epoch_batches
 from effconv_core.engine.nonfinite import check_parameters, finite_soon, no_finite_loss
+from effconv_core.engine.race import Trials
 from effconv_core.engine.tournament import tournament
 from effconv_core.io.checkpoint import (
     check_epoch,
@@ -160,25 +162,49 @@ def search(
     check_same({**identity, **beginning, **costs}, next(searchable.parameters()).device, group)
     if "plan" in progress:
         return _plan_found(checkpoint, progress["plan"], searchable, budget)
+
+    def keep_progress() -> None:
+        if checkpoint is not None and leads(group):
+            save_training_state(checkpoint, searchable, optimizer, progress)
+
+    device = next(searchable.parameters()).device
     network = data_parallel(searchable.train(), group)
-    for epoch in range(progress["epoch"], config.epochs):
+    # A state of an earlier version has no number of steps, nor does a search that begins.
+    epochs = config.epochs_of(progress.get("epoch_steps", config.least_steps or 1))
+    epoch = progress["epoch"]
+    while epoch < epochs:
         try:
-            _run_epoch(
+            progress["epoch_steps"] = _run_epoch(
                 searchable, network, loader, optimizer, epoch, budget, criterion, on_step, group
             )
             check_parameters(searchable, epoch)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}; {last_state(checkpoint, epoch)}") from None
-        progress["epoch"] = epoch + 1
-        if checkpoint is not None and leads(group):
-            save_training_state(checkpoint, searchable, optimizer, progress)
+        progress["epoch"] = epoch = epoch + 1
+        epochs = config.epochs_of(progress["epoch_steps"])
+        keep_progress()
     if config.finalists == 1:
         return searchable.plan(budget)
-    options = {"criterion": criterion, "on_round": on_round, "group": group}
-    plan = tournament(searchable, loader, budget=budget, **options)
-    if checkpoint is not None and leads(group):
-        progress["plan"] = plan.to_json()
-        save_training_state(checkpoint, searchable, optimizer, progress)
+
+    if config.race_steps:
+        done = progress.setdefault("choice", {})
+
+        def remember(name: str, compute: Callable[[], Any]) -> Any:
+            if name not in done:
+                done[name] = compute()
+                keep_progress()
+            return done[name]
+
+        # A state of an earlier version does not know the number of steps.
+        steps = progress.get("epoch_steps") or sum(1 for _ in epoch_batches(loader, 0, device))
+        model = searchable.source[0]
+        trials = Trials(model, config, loader, criterion, steps, epochs, device, group)
+        plan = choose_plan(searchable, trials, budget, remember=remember, on_round=on_round)
+    else:
+        options = {"criterion": criterion, "on_round": on_round, "group": group}
+        plan = tournament(searchable, loader, budget=budget, **options)
+    progress["plan"] = plan.to_json()
+    keep_progress()
     return plan
 
 
@@ -210,7 +236,9 @@ def _resume(
                 f"{state.path} was written by a search whose {name} was {progress.get(name)}, not "
                 f"{value}; search with the same {name}, or delete it to start again"
             )
-    check_epoch(state.path, progress, identity["config"]["epochs"])
+    config = SearchConfig(**identity["config"])
+    epochs = config.epochs_of(progress.get("epoch_steps", config.least_steps or 1))
+    check_epoch(state.path, progress, epochs)
     counts = {f"model.{n}": v for n, v in searchable.state_dict().items() if n.endswith("_state")}
     # Before 0.2.0 nothing was drawn, so files have no counts.
     put_training_state(state._replace(tensors={**counts, **state.tensors}), searchable, optimizer)
@@ -268,8 +296,10 @@ def _run_epoch(
     criterion: Callable[[Any, Any], Tensor],
     on_step: Callable[[SearchStep], None] | None,
     group: dist.ProcessGroup | None,
-) -> None:
+) -> int:
+    """Train for an epoch; return its number of steps."""
     device = next(searchable.parameters()).device
+    step = 0
     batches = in_step(epoch_batches(loader, epoch, device), searchable, group, epoch)
     for step, (inputs, targets) in enumerate(batches):
         # Before the forward pass, so that it, or a CUDA graph, can use the gradients' memory.
@@ -299,6 +329,7 @@ def _run_epoch(
                     searchable,
                 )
             )
+    return step + 1
 
 
 def _check_that_all_run(searchable: SearchableCNN) -> None:

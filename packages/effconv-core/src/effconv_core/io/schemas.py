@@ -46,6 +46,7 @@ class PlanFile(Struct, forbid_unknown_fields=True):
     budgets: list[Any] = []
     model: Any = None
     versions: Any = {}
+    evidence: Any = None
 
 
 class BudgetRecord(TypedDict):
@@ -139,6 +140,31 @@ class LatencyFile(Struct):
     rest: SpreadOfTheRest = field(name="seconds of the rest")
 
 
+Plans = Annotated[
+    list[Annotated[list[Taps], Meta(min_length=1, max_length=MOST_AXES * MOST_LAYERS)]],
+    Meta(max_length=1000),
+]
+Losses = Annotated[list[float], Meta(max_length=1000)]
+ShortTrainings = Annotated[
+    list[tuple[float | None, Annotated[float, Meta(ge=0, le=1)] | None]], Meta(max_length=1000)
+]
+
+
+ChoiceFile = TypedDict(
+    "ChoiceFile",
+    {
+        "proposals": tuple[Plans, Losses, Count],
+        "first": ShortTrainings,
+        "children": tuple[Plans, Losses],
+        "second": ShortTrainings,
+        "last": ShortTrainings,
+        **{f"pair {number}": ShortTrainings for number in range(100)},
+    },
+    total=False,
+)
+"""The stages of the choice of a plan that are done; a training has a loss and an accuracy."""
+
+
 class Begun(TypedDict):
     """What every search and training keeps of itself in its state."""
 
@@ -151,6 +177,8 @@ class Progress(Begun, total=False):
 
     plan: str | None
     layers: Annotated[list[Name], Layers]
+    epoch_steps: Annotated[int, Meta(ge=1, le=10**12)]
+    choice: ChoiceFile
 
 
 class ParameterGroup(TypedDict):

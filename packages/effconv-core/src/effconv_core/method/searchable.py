@@ -14,6 +14,7 @@ from effconv_core.config import SearchConfig
 from effconv_core.cost.accounting import Accounting
 from effconv_core.cost.base import TapCost
 from effconv_core.cost.budget import Budgets, Constraint
+from effconv_core.evidence import Evidence
 from effconv_core.layers.conv import PredictedConv, conv_of, replace_modules
 from effconv_core.method.forward import DrawnSizes, StaticForward, draw_sizes
 from effconv_core.method.kernel_predictor import kernel_predictor
@@ -21,7 +22,7 @@ from effconv_core.method.size_predictor import SizePredictor
 from effconv_core.method.static_shapes import Padding, check_dilation
 from effconv_core.plan import Size, SizePlan
 from effconv_core.rng import Draws
-from effconv_core.space.search_space import flat
+from effconv_core.space.search_space import SizeSpace, flat
 from effconv_core.space.selection import LayerFilter, Ranges, choose, size_space
 from effconv_core.version import core_version
 
@@ -46,6 +47,7 @@ class SearchableCNN(nn.Module):
 
     Attributes:
         layers: names of the searched layers.
+        original_sizes: layer name to the size of the network's own kernel.
         left_alone: names of the skipped convolutions, each with the reason.
         cost: the cost of sizes in parameters.
         space: the search space. It has S sizes, layer after layer: one for each of L layers, or
@@ -99,6 +101,8 @@ class SearchableCNN(nn.Module):
         if config.shapes == "padded":
             check_dilation(self.convs, self.space)
         rest = sum(parameter.numel() for parameter in self.model.parameters())
+        self.source = (model,)  # in a tuple, so that it is no part of this module
+        self.original_sizes = _own_sizes(self.convs, self.space)
         self.cost = TapCost(
             tuple(math.prod(layer.channels) for layer in self.space.layers),
             rest if config.count == "model" else 0,
@@ -366,6 +370,7 @@ class SearchableCNN(nn.Module):
         sizes: Sequence[int],
         soft_sizes: Sequence[float],
         budget: Budgets | None,
+        evidence: Evidence | None = None,
     ) -> SizePlan:
         """Build the plan of S sizes and the S soft sizes that they come from."""
         constraints = [] if budget is None else self.constraints(budget)
@@ -382,7 +387,20 @@ class SearchableCNN(nn.Module):
             tuple(c.record(c.cost(sizes)) for c in constraints),
             type(self.model).__name__,
             {"effconv-core": core_version(), "torch": torch.__version__},
+            evidence,
         )
+
+
+def _own_sizes(convs: Sequence[PredictedConv], space: SizeSpace) -> dict[str, Size]:
+    """Return the sizes of the network's own kernels, as a plan has them."""
+    sizes: dict[str, Size] = {}
+    for layer, conv in zip(space.layers, convs, strict=True):
+        own = [0] * layer.size_count
+        for axis, taps in zip(layer.axes, conv.kernel_size, strict=True):
+            if axis is not None:
+                own[axis] = taps
+        sizes[layer.name] = own[0] if len(own) == 1 else tuple(own)
+    return sizes
 
 
 def _in_words(allowed: range) -> str:

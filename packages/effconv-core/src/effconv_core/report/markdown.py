@@ -11,6 +11,7 @@ from rich.table import Table
 from torch import nn
 
 from effconv_core import figures
+from effconv_core.evidence import sentences
 from effconv_core.io.atomic import write_text
 from effconv_core.io.schemas import ConfigFile
 from effconv_core.layers.conv import kernel_shape_of
@@ -105,8 +106,11 @@ def write_report(
             for sizes, outcome in networks.items()
         ]
         parts.append("")
+    if plan.evidence is not None:
+        verdict, *more = sentences(plan.evidence)
+        parts += [f"**{verdict}** {' '.join(more)}", ""]
     if plan.budgets:
-        parts += [f"{budget_sentence(plan)} {adjustment_sentence(plan)}", ""]
+        parts += [f"{budget_sentence(plan)} {adjustment_sentence(plan)}".strip(), ""]
     parts += [left_alone_sentence(model), "", _times(settings, metrics), ""]
     if (folder / "sizes.png").exists():
         parts += ["![sizes](sizes.png)", ""]
@@ -160,7 +164,12 @@ def left_alone_sentence(model: nn.Module) -> str:
 
 
 def adjustment_sentence(plan: SizePlan) -> str:
-    """Return a sentence on whether the plan is the rounded soft sizes, and what was changed."""
+    """Return a sentence on whether the plan is the rounded soft sizes, and what was changed.
+
+    Empty if plans were trained to choose among them: then the soft sizes are but one proposal.
+    """
+    if plan.evidence is not None:
+        return ""
     if not plan.adjusted:
         return "It is the rounded soft sizes."
     changes = ", ".join(

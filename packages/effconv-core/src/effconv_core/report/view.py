@@ -6,6 +6,7 @@ from math import prod
 from types import SimpleNamespace
 from typing import Any
 
+from effconv_core.evidence import sentences
 from effconv_core.layers.conv import kernel_shape_of
 from effconv_core.plan import Size
 from effconv_core.report.charts import Chart, kernel_pictures, line_chart, short, small_course
@@ -24,6 +25,7 @@ def describe(run: Run, title: str) -> dict[str, Any]:
         "title": title,
         "run": run,
         "about": about(run),
+        "evidence": sentences(run.plan.evidence) if run.plan and run.plan.evidence else [],
         "networks": network_rows(run),
         "search_epochs": len(search_seconds),
         "search_seconds": sum(search_seconds),
@@ -75,7 +77,7 @@ def layer_rows(run: Run) -> list[dict[str, Any]]:
     """Return a row for each layer of the plan: sizes, and parameters if the channels are known."""
     if run.plan is None:
         return []
-    rows, adjusted = [], run.plan.adjusted
+    rows, adjusted = [], {} if run.plan.evidence else run.plan.adjusted
     for name, size in run.plan.items():
         layer = run.network.get("layers", {}).get(name, {})
         weight = run.kernels.get(name)

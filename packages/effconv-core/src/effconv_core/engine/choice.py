@@ -1,0 +1,167 @@
+"""The choice at the end of a search: proposals from its kernels, then training them side by side.
+
+1. *Proposals.* The original sizes, the learned ones, those further along the way that the learned
+   ones went, sizes that rise or fall over the depth, the best of an evolution over all plans within
+   the budget by their loss on the search's own kernels, and random ones.
+2. *Trainings.* Each is trained from fresh kernels for `race_steps` steps, and so are plans made of
+   the best ones. The three of the best rank, by that and on the search's own kernels, are trained
+   for twice as many steps.
+3. *Evidence.* The best and the original sizes are trained in four pairs, four times as long, each
+   from another seed and with another part of the data held out, see `Evidence`.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata, spearmanr
+
+from effconv_core.cost.budget import Budgets
+from effconv_core.engine.proposals import Plan, Proposals
+from effconv_core.engine.race import PARTS, Result, Trials
+from effconv_core.engine.tournament import tournament
+from effconv_core.evidence import Evidence, interval, verdict_of
+from effconv_core.method.searchable import SearchableCNN
+from effconv_core.plan import Size, SizePlan
+from effconv_core.space.search_space import flat
+
+LAST = 3  # plans that are trained for longer
+PAIRS = 4  # trainings of the best plan beside the original sizes
+
+Remember = Callable[[str, Callable[[], Any]], Any]
+"""Returns what a function returned under a name in an earlier run, or calls it and keeps that."""
+
+
+def choose_plan(
+    searchable: SearchableCNN,
+    trials: Trials,
+    budget: Budgets,
+    *,
+    remember: Remember,
+    on_round: Callable[[int, int], None] | None = None,
+) -> SizePlan:
+    """Choose a plan within the budget, and compare it with the original sizes.
+
+    Args:
+        searchable: the network, after its kernels were trained.
+        trials: trains plans.
+        budget: as for `search`.
+        remember: keeps the result of each stage, a JSON value.
+        on_round: called before each stage with its number, from 1, and the number of plans.
+
+    Returns:
+        The plan, with its evidence. It has the original sizes if they are within the budget, the
+        config keeps them, and the best plan found was not shown to be better. Where an epoch has
+        fewer than five batches nothing can be held out and nothing is trained: the best plan is
+        then that of `tournament`, and not shown to be better.
+
+    Raises:
+        FloatingPointError: if no plan has a finite loss.
+    """
+    config, space = searchable.config, searchable.space
+    on_round = on_round or (lambda number, plans: None)
+    proposals, steps = Proposals(searchable, trials, budget), config.race_steps
+    keeps = config.keep == "original" and proposals.own is not None
+    if trials.epoch_steps < PARTS:
+        loader, criterion, group = trials.loader, trials.criterion, trials.group
+        options = {"criterion": criterion, "on_round": on_round, "group": group}
+        plan = tournament(searchable, loader, budget=budget, **options)
+        evidence = evidence_of((), found=plan.sizes, keeps=keeps)
+        sizes = proposals.own if keeps else flat(plan.values())
+        return searchable.plan_of(sizes, proposals.learned, budget, evidence)
+
+    def train(plans: Sequence[Mapping[str, Size]], length: int, seed: int) -> list[list[Any]]:
+        # JSON has no infinity.
+        results = trials.run(plans, steps=length, seed=config.seed + seed, epoch=seed)
+        return [[r.loss if math.isfinite(r.loss) else None, r.accuracy] for r in results]
+
+    def losses_of(name: str, plans: Sequence[Plan], length: int, seed: int) -> list[float]:
+        rows = remember(name, lambda: train([space.by_layer(p) for p in plans], length, seed))
+        return [math.inf if loss is None else loss for loss, _ in rows]
+
+    first_plans, kernel_losses, passes = remember("proposals", proposals.draw)
+    on_round(1, len(first_plans))
+    first = losses_of("first", first_plans, steps, 0)
+    more, more_losses = remember("children", lambda: proposals.children(first_plans, first))
+    on_round(2, len(more))
+    second = losses_of("second", more, steps, 0) if more else []
+    # Two measures whose errors have different causes.
+    ranks = rankdata(first + second) + rankdata(kernel_losses + more_losses)
+    tried = [plan for _, plan in sorted(zip(ranks, first_plans + more, strict=True))]
+    others = [plan for plan in tried if plan != proposals.own]
+    if not others:
+        evidence = evidence_of((), found=proposals.original, keeps=keeps, plans=len(tried))
+        return searchable.plan_of(proposals.own, proposals.learned, budget, evidence)
+    last = others[:LAST]
+    on_round(3, len(last))
+    third = losses_of("last", last, 2 * steps, 1)
+    if min(third) == math.inf:
+        raise FloatingPointError(
+            "no plan that was trained has a finite loss; lower cnn_lr or check the data"
+        )
+    found = last[int(np.argmin(third))]
+    on_round(4, 2)
+    pair = [space.by_layer(found), proposals.original]
+    rows = [remember(f"pair {i}", lambda i=i: train(pair, 4 * steps, 2 + i)) for i in range(PAIRS)]
+    spent = {
+        "kernels": trials.epochs * trials.epoch_steps,
+        "proposals": -(-passes // 3),
+        "trainings": trials.cost(len(tried), steps) + trials.cost(len(last), 2 * steps),
+        "pairs": PAIRS * trials.cost(2, 4 * steps),
+    }
+    evidence = evidence_of(
+        [[Result(math.inf if loss is None else loss, hits) for loss, hits in row] for row in rows],
+        found=pair[0],
+        keeps=keeps,
+        steps=4 * steps,
+        plans=len(tried),
+        agreement=_agreement(kernel_losses, first),
+        spent=spent,
+    )
+    sizes = proposals.own if evidence.kept == "original" else found
+    return searchable.plan_of(sizes, proposals.learned, budget, evidence)
+
+
+def evidence_of(rows: Sequence[Sequence[Result]], *, keeps: bool, **known: Any) -> Evidence:
+    """Return the evidence of pairs of results, found and original.
+
+    Args:
+        rows: no pair, or at least two.
+        keeps: whether the original sizes are kept unless the others are better.
+        **known: other fields of `Evidence`.
+    """
+    differences = [found.loss - original.loss for found, original in rows]
+    original_loss = float(np.mean([original.loss for _, original in rows])) if rows else None
+    verdict, loss, loss_interval = "no difference shown", None, None
+    if rows and all(map(math.isfinite, differences)):
+        verdict = verdict_of(differences, original_loss)
+        loss, loss_interval = float(np.mean(differences)), interval(differences)
+    elif rows:
+        verdict = "worse" if any(math.isinf(found.loss) for found, _ in rows) else "better"
+        original_loss = None
+    accuracy = None
+    if rows and all(result.accuracy is not None for row in rows for result in row):
+        accuracy = [found.accuracy - original.accuracy for found, original in rows]
+        if verdict == "better" and np.mean(accuracy) < 0:
+            verdict = "no difference shown"
+    return Evidence(
+        verdict=verdict,
+        kept="original" if keeps and verdict != "better" else "found",
+        loss=loss,
+        loss_interval=loss_interval,
+        original_loss=original_loss,
+        accuracy=None if accuracy is None else float(np.mean(accuracy)),
+        accuracy_interval=None if accuracy is None else interval(accuracy),
+        pairs=len(rows),
+        **known,
+    )
+
+
+def _agreement(kernel_losses: Sequence[float], trained: Sequence[float]) -> float | None:
+    """Return Spearman's correlation of two losses of plans; None if it is not defined."""
+    if len(trained) < 3 or not all(map(math.isfinite, trained)):
+        return None
+    if len(set(kernel_losses)) == 1 or len(set(trained)) == 1:
+        return None
+    return float(spearmanr(kernel_losses, trained).statistic)

@@ -1,0 +1,213 @@
+"""Plans within a budget that are worth a training."""
+
+import copy
+import math
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import differential_evolution
+
+from effconv_core.cost.budget import Budgets
+from effconv_core.distributed.consistency import average
+from effconv_core.engine.loader import epoch_batches
+from effconv_core.engine.race import Trials, for_comparison
+from effconv_core.layers.batch_checks import checked_loss, explained_pass
+from effconv_core.method.searchable import SearchableCNN
+from effconv_core.space.search_space import flat
+
+BATCHES = 4  # on which a plan's loss on the search's own kernels is computed
+POPULATION, GENERATIONS = 24, 6  # of the evolution on these kernels
+EVOLVED = 4  # its best plans that are proposed
+BEYOND = (2.0, 4.0)  # multiples of the way from the original sizes to the learned ones
+SLOPES = (-2.0, -1.0, 1.0, 2.0)  # of the logarithm of the size from first to last layer
+CHILDREN = 2  # plans made of the best that were trained
+MOVED = 4  # expected number of sizes in which a mutation differs
+
+Plan = list[int]
+
+
+class Proposals:
+    """Plans within a budget, drawn from the seed of the config.
+
+    Args:
+        searchable: the network, after its kernels were trained.
+        trials: has the data on which kernels are compared.
+        budget: as for `search`.
+
+    Attributes:
+        learned: S soft sizes.
+        original: layer name to the size of the network's own kernel.
+        own: the S original sizes if a plan may have them, else None.
+    """
+
+    def __init__(self, searchable: SearchableCNN, trials: Trials, budget: Budgets) -> None:
+        self.searchable, self.trials, self.budget = searchable, trials, budget
+        self.space, self.config = searchable.space, searchable.config
+        self.constraints = searchable.constraints(budget)
+        self.learned = flat(searchable.plan().soft_sizes.values())
+        self.original = searchable.original_sizes
+        own = flat(self.original.values())
+        self.own = own if self._is_allowed(own) else None
+        self.losses = _KernelLosses(searchable, trials)
+        firsts = [self.space.variables.index(v) for v in range(len(self.space.variable_ranges))]
+        self.firsts = np.array(firsts)
+        self.lows = np.array([float(r[0]) for r in self.space.variable_ranges])
+        self.highs = np.array([float(r[-1]) for r in self.space.variable_ranges])
+
+    def draw(self) -> tuple[list[Plan], list[float], int]:
+        """Draw at most `finalists` plans.
+
+        Returns:
+            The plans, the original sizes first if they are within the budget; their losses on the
+            search's own kernels; and the number of forward passes that finding them took.
+        """
+        start = self._start()
+        learned = np.array(self.learned)[self.firsts]
+        depth = np.linspace(-0.5, 0.5, len(start))
+        shapes = [start, *(start * np.exp(slope * depth) for slope in SLOPES)]
+        shapes += [start * (learned / start) ** times for times in BEYOND]
+        plans: dict[tuple[int, ...], None] = {}
+        if self.own is not None:
+            plans[tuple(self.own)] = None
+        plans[tuple(self.searchable.nearest_sizes(self.learned, self.budget))] = None
+        plans |= dict.fromkeys(map(self.within, shapes))
+        losses = self.losses
+        plans |= dict.fromkeys(self._evolved(losses, list(plans)))
+        random = np.random.default_rng((self.config.seed, 0))
+        for _ in range(10 * self.config.finalists):
+            plans[self.within(self._random_sizes(random))] = None
+        chosen = list(plans)[: self.config.finalists]
+        return [list(plan) for plan in chosen], [losses(plan) for plan in chosen], losses.passes
+
+    def children(
+        self, plans: Sequence[Plan], losses: Sequence[float]
+    ) -> tuple[list[Plan], list[float]]:
+        """Make a few more plans of those with the least loss, such as their mean.
+
+        Returns:
+            The plans, and their losses on the search's own kernels.
+        """
+        order = np.argsort(losses, kind="stable")
+        best = [np.array(plans[i], float)[self.firsts] for i in order[:2]]
+        start = self._start()
+        wanted = [start * (best[0] / start) ** 1.5, np.sqrt(best[0] * best[-1])]
+        random = np.random.default_rng((self.config.seed, 1))
+        known, made = {tuple(plan) for plan in plans}, {}
+        for number in range(10 * CHILDREN):
+            sizes = best[number % len(best)]
+            sizes = wanted[number] if number < len(wanted) else _mutated(sizes, random)
+            plan = self.within(sizes)
+            if plan not in known:
+                made[plan] = None
+            if len(made) == CHILDREN:
+                break
+        return [list(plan) for plan in made], [self.losses(plan) for plan in made]
+
+    def within(self, sizes: np.ndarray) -> tuple[int, ...]:
+        """Return a plan within the budget that has the proportions of sizes `(V,)`.
+
+        All are multiplied by the largest number at which they are within the budget, and then the
+        nearest plan is taken.
+        """
+        low, high = -5.0, 5.0
+        for _ in range(30):
+            middle = (low + high) / 2
+            rounded = self.space.rounded(self._expanded(sizes * math.exp(middle)))
+            if all(c.cost(rounded) <= c.budget.amount for c in self.constraints):
+                low = middle
+            else:
+                high = middle
+        scaled = self._expanded(sizes * math.exp(low))
+        return tuple(self.searchable.nearest_sizes(scaled, self.budget))
+
+    def _expanded(self, sizes: np.ndarray) -> list[float]:
+        clipped = torch.from_numpy(np.clip(sizes, self.lows, self.highs))
+        return self.space.expand(clipped).tolist()
+
+    def _start(self) -> np.ndarray:
+        """Return the original sizes, `(V,)`, within what is allowed."""
+        own = np.array(flat(self.original.values()), float)
+        if len(own) != len(self.space.ranges):
+            own = np.array([(r[0] + r[-1]) / 2 for r in self.space.ranges])
+        return np.clip(own[self.firsts], self.lows, self.highs)
+
+    def _is_allowed(self, sizes: Sequence[int]) -> bool:
+        ranges = self.space.ranges
+        if len(sizes) != len(ranges) or not all(s in r for s, r in zip(sizes, ranges, strict=True)):
+            return False
+        leaders = [sizes[self.space.variables.index(v)] for v in self.space.variables]
+        return leaders == list(sizes) and all(
+            c.low <= c.cost(sizes) <= c.high for c in self.constraints
+        )
+
+    def _random_sizes(self, random: np.random.Generator) -> np.ndarray:
+        return np.exp(random.uniform(np.log(self.lows), np.log(self.highs)))
+
+    def _evolved(
+        self, losses: "_KernelLosses", plans: Sequence[tuple[int, ...]]
+    ) -> list[tuple[int, ...]]:
+        """Return the plans of the least loss that differential evolution saw."""
+        seen: dict[tuple[int, ...], float] = {}
+
+        def fitness(logs: np.ndarray) -> float:
+            plan = self.within(np.exp(logs))
+            seen[plan] = losses(plan)
+            return seen[plan]
+
+        known = [np.log(np.array(plan, float)[self.firsts]) for plan in plans]
+        random = np.random.default_rng((self.config.seed, 2))
+        drawn = [np.log(self._random_sizes(random)) for _ in range(POPULATION)]
+        ends = list(zip(np.log(self.lows), np.log(self.highs), strict=True))
+        if all(low == high for low, high in ends):
+            return []
+        differential_evolution(
+            fitness,
+            [(low, high + 1e-9) for low, high in ends],
+            init=np.array([*known, *drawn])[: max(POPULATION, 5)],
+            maxiter=GENERATIONS,
+            polish=False,
+            tol=0,
+            seed=self.config.seed,
+        )
+        return sorted(seen, key=seen.__getitem__)[:EVOLVED]
+
+
+def _mutated(sizes: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    moved = random.random(len(sizes)) < MOVED / len(sizes)
+    return sizes * np.exp(moved * random.uniform(-1, 1, len(sizes)))
+
+
+class _KernelLosses:
+    """The loss of plans on the kernels of the search, on a few batches of its next epoch.
+
+    Batch normalisation uses the batch's own statistics, since its running ones are of other sizes.
+    """
+
+    def __init__(self, searchable: SearchableCNN, trials: Trials) -> None:
+        self.network = copy.deepcopy(searchable).train()
+        for_comparison(self.network)
+        self.trials, self.passes = trials, 0
+        self.device = next(searchable.kernel_predictor.parameters()).device
+        self.batches: list[Any] = []
+        self.known: dict[tuple[int, ...], float] = {}
+
+    @torch.no_grad()
+    def __call__(self, plan: tuple[int, ...]) -> float:
+        if not self.batches:
+            epoch = epoch_batches(self.trials.loader, self.trials.epochs, self.device)
+            self.batches = list(islice(epoch, BATCHES))
+        if plan not in self.known:
+            total = torch.zeros((), device=self.device)
+            for number, (inputs, targets) in enumerate(self.batches):
+                with explained_pass(self.network.model, inputs):
+                    outputs = self.network.forward_at(plan, inputs)
+                first = not self.known and number == 0
+                loss = checked_loss(self.trials.criterion, outputs, targets, first=first)
+                total += loss.sum() / len(self.batches)
+            self.passes += len(self.batches)
+            loss = average(total, self.trials.group).item()
+            self.known[plan] = loss if math.isfinite(loss) else 1e30
+        return self.known[plan]

@@ -1,0 +1,125 @@
+"""What is known of a found plan against the network's own sizes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+Verdict = Literal["better", "no difference shown", "worse"]
+
+MARGIN = 0.02  # relative difference in loss that a short training must show
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Comparison of the plan found with the original sizes by short trainings.
+
+    Both networks are trained from the same seeds on the same batches, in pairs. Differences are
+    found minus original, so a negative one in loss is a gain, and a positive one in accuracy.
+
+    Attributes:
+        verdict: what the differences show, see `verdict_of`.
+        kept: which of the two the plan is.
+        found: layer name to size, of the best plan found.
+        loss: mean difference in loss; None if a loss was not finite.
+        loss_interval: its 90 % interval (Student's t over the pairs), or None.
+        original_loss: mean loss of the original sizes, or None.
+        accuracy: mean difference in accuracy, from -1 to 1; None if the task has none.
+        accuracy_interval: its 90 % interval, or None.
+        pairs: number of pairs of trainings; 0 if the data were too few to hold any out.
+        steps: steps of each training.
+        plans: number of plans that were trained before, to find the best.
+        agreement: Spearman's correlation, over these plans, of the loss on the search's own
+            kernels with that of training them; None if they are too few.
+        spent: training steps that each part of the search took, a forward pass counted as a third.
+    """
+
+    verdict: Verdict
+    kept: Literal["found", "original"]
+    found: dict[str, int | tuple[int, ...]]
+    loss: float | None
+    loss_interval: tuple[float, float] | None
+    original_loss: float | None
+    accuracy: float | None
+    accuracy_interval: tuple[float, float] | None
+    pairs: int
+    steps: int = 0
+    plans: int = 0
+    agreement: float | None = None
+    spent: dict[str, int] = field(default_factory=dict)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 90 % interval of the mean of at least two values, by Student's t.
+
+    So one mean in twenty lies above it by chance, and one below.
+    """
+    n = len(values)
+    error = float(np.std(values, ddof=1)) / math.sqrt(n)
+    reach = float(stats.t.ppf(0.95, n - 1)) * error
+    mean = float(np.mean(values))
+    return mean - reach, mean + reach
+
+
+def verdict_of(differences: Sequence[float], original_loss: float) -> Verdict:
+    """Return what paired differences in loss, found minus original, show.
+
+    `better` if the whole 90 % interval of their mean lies below zero, and the mean is below zero by
+    at least 2 % of the original's loss; `worse` is the same on the other side. The margin is there
+    because small differences of short trainings often turn round in long ones.
+    """
+    mean, (low, high) = float(np.mean(differences)), interval(differences)
+    margin = MARGIN * abs(original_loss)
+    if high < 0 and mean <= -margin:
+        return "better"
+    if low > 0 and mean >= margin:
+        return "worse"
+    return "no difference shown"
+
+
+def sentences(evidence: Evidence) -> list[str]:
+    """Return what the evidence says, the verdict first."""
+    kept = {
+        ("better", "found"): "The found sizes are better than the original ones.",
+        ("worse", "found"): "The found sizes are worse than the original ones.",
+        ("worse", "original"): "The found sizes are worse than the original ones, which stay.",
+    }
+    no_difference = "No difference between the found sizes and the original ones was shown"
+    stay = ", so the original ones stay." if evidence.kept == "original" else "."
+    said = [kept.get((evidence.verdict, evidence.kept), no_difference + stay)]
+    if not evidence.pairs and evidence.plans:
+        return [*said, "No other plan is within the budget."]
+    if not evidence.pairs:
+        return [
+            *said,
+            "An epoch has too few batches to hold any out, so nothing was compared: pass a smaller "
+            "batch size or more data.",
+        ]
+    rests = f"{evidence.pairs} pairs of trainings of {evidence.steps} steps"
+    if evidence.loss is not None and evidence.loss_interval is not None:
+        low, high = evidence.loss_interval
+        text = (
+            f"Found minus original, in {rests}: loss {evidence.loss:+.3f} "
+            f"[{low:+.3f}, {high:+.3f}] on data held out, of {evidence.original_loss:.3f}"
+        )
+        if evidence.accuracy is not None and evidence.accuracy_interval is not None:
+            low, high = (100 * end for end in evidence.accuracy_interval)
+            text += f"; accuracy {100 * evidence.accuracy:+.1f} points [{low:+.1f}, {high:+.1f}]"
+        said.append(text + ". Brackets are 90 % intervals; long trainings may differ.")
+    else:
+        said.append(f"In {rests} a loss was not finite.")
+    steps = sum(evidence.spent.values())
+    parts = ", ".join(f"{name} {count:,}" for name, count in evidence.spent.items())
+    said.append(
+        f"The search took {steps:,} training steps ({parts}), and trained {evidence.plans} plans "
+        "to find the best."
+    )
+    if evidence.agreement is not None:
+        said.append(
+            "The loss on the search's own kernels ranked them with a correlation of "
+            f"{evidence.agreement:+.2f} to training them (1 is perfect, 0 is chance)."
+        )
+    return said

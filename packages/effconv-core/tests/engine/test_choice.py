@@ -1,0 +1,288 @@
+"""The choice of a plan by short trainings: what wins, what stays, and what survives a kill."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from effconv_core import SearchableCNN, SizePlan, recipe, search
+from effconv_core.engine import choice
+from effconv_core.engine.choice import evidence_of
+from effconv_core.engine.proposals import Proposals
+from effconv_core.engine.race import Result, Trials
+from effconv_core.io.checkpoint import read_training_state
+from torch import nn
+
+BATCHES = 10
+
+
+class Signs:
+    """Sequences of signs that alternate in one class, and come in pairs in the other, in noise."""
+
+    def __init__(self, batches: int = BATCHES, stop_at: int | None = None):
+        generator = torch.Generator().manual_seed(0)
+        self.labels = torch.randint(0, 2, (batches, 16), generator=generator)
+        steps = torch.arange(32) + torch.randint(0, 4, (batches, 16, 1), generator=generator)
+        signs = torch.where(self.labels[..., None] == 1, steps // 2, steps) % 2 * 2.0 - 1
+        noise = torch.randn(batches, 16, 1, 32, generator=generator)
+        self.inputs = signs[:, :, None] + 0.3 * noise
+        self.taken, self.stop_at = 0, stop_at
+
+    def set_epoch(self, epoch):
+        pass
+
+    def __len__(self):
+        return len(self.inputs)
+
+    def __iter__(self):
+        for pair in zip(self.inputs, self.labels, strict=True):
+            self.taken += 1
+            if self.taken == self.stop_at:
+                raise KeyboardInterrupt
+            yield pair
+
+
+class Square(nn.Module):
+    def forward(self, x):
+        return x**2
+
+
+def net(sizes=(3, 3), stem=1) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv1d(1, 4, 1),
+        nn.Conv1d(4, 8, sizes[0], padding=sizes[0] // 2),
+        Square(),
+        nn.BatchNorm1d(8),
+        nn.Conv1d(8, 4, sizes[1], padding=sizes[1] // 2),
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+        nn.Linear(4, 2),
+    )
+
+
+def config(**changes):
+    return recipe("default", **{"least_steps": 20, "race_steps": 6, "cnn_lr": 0.02, **changes})
+
+
+def cost(model) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+ALLOWED = {"allowed": range(1, 14)}
+
+
+def test_the_found_sizes_are_taken_where_they_are_better():
+    # Neighbours must be compared before the square, so the first size must be above 1.
+    model = net(sizes=(1, 5))
+    plan = search(
+        model,
+        Signs(),
+        budget=cost(model),
+        config=config(race_steps=16),
+        **ALLOWED,
+    )
+    assert plan.evidence.verdict == "better"
+    assert plan.evidence.kept == "found"
+    assert plan.sizes == plan.evidence.found
+    assert plan["1"] > 1
+    assert plan.evidence.loss_interval[1] < 0 < plan.evidence.accuracy
+
+
+def test_labels_of_chance_keep_the_original_sizes():
+    for seed in range(5):
+        loader = Signs()
+        loader.labels = torch.randint(
+            0, 2, loader.labels.shape, generator=torch.Generator().manual_seed(seed)
+        )
+        model = net()
+        plan = search(model, loader, budget=cost(model), config=config(seed=seed), **ALLOWED)
+        assert plan.evidence.verdict == "no difference shown"
+        assert plan.evidence.kept == "original"
+        assert plan.sizes == {"1": 3, "4": 3}
+        assert plan.evidence.found != plan.sizes
+
+
+def test_the_best_found_is_taken_anyway_if_asked_for():
+    model, loader = net(), Signs()
+    loader.labels = loader.labels[torch.randperm(BATCHES, generator=torch.Generator())]
+    plan = search(model, loader, budget=cost(model), config=config(keep="best"), **ALLOWED)
+    assert plan.evidence.kept == "found"
+    assert plan.sizes == plan.evidence.found != {"1": 3, "4": 3}
+
+
+def test_original_sizes_outside_of_the_budget_cannot_stay():
+    model = net()
+    budget = 0.7 * cost(model)
+    plan = search(model, Signs(), budget=budget, config=config(tolerance=0.1), **ALLOWED)
+    assert plan.evidence.kept == "found"
+    assert abs(plan.cost / budget - 1) <= 0.1
+
+
+def test_sizes_that_may_not_be_chosen_cannot_stay():
+    model = net()
+    keywords = {"budget": cost(model), "searched": ["1", "4"], **ALLOWED}
+    plan = search(model, Signs(), config=config(race_steps=16), **keywords)
+    assert plan.evidence.verdict == "better"
+    assert plan.evidence.kept == "found"
+    assert plan.sizes == plan.evidence.found
+    assert plan["1"] > 1
+    assert plan.evidence.loss_interval[1] < 0 < plan.evidence.accuracy
+
+
+def test_labels_of_chance_keep_the_original_sizes():
+    for seed in range(5):
+        loader = Signs()
+        loader.labels = torch.randint(
+            0, 2, loader.labels.shape, generator=torch.Generator().manual_seed(seed)
+        )
+        model = net()
+        plan = search(model, loader, budget=cost(model), config=config(seed=seed), **ALLOWED)
+        assert plan.evidence.verdict == "no difference shown"
+        assert plan.evidence.kept == "original"
+        assert plan.sizes == {"1": 3, "4": 3}
+        assert plan.evidence.found != plan.sizes
+
+
+def test_the_best_found_is_taken_anyway_if_asked_for():
+    model, loader = net(), Signs()
+    loader.labels = loader.labels[torch.randperm(BATCHES, generator=torch.Generator())]
+    plan = search(model, loader, budget=cost(model), config=config(keep="best"), **ALLOWED)
+    assert plan.evidence.kept == "found"
+    assert plan.sizes == plan.evidence.found != {"1": 3, "4": 3}
+
+
+def test_original_sizes_outside_of_the_budget_cannot_stay():
+    model = net()
+    budget = 0.7 * cost(model)
+    plan = search(model, Signs(), budget=budget, config=config(tolerance=0.1), **ALLOWED)
+    assert plan.evidence.kept == "found"
+    assert abs(plan.cost / budget - 1) <= 0.1
+
+
+def test_sizes_that_may_not_be_chosen_cannot_stay():
+    model = net()
+    plan = search(
+        model, Signs(), budget=cost(model), config=config(tolerance=0.3), allowed=range(2, 9, 2)
+    )
+    assert plan.evidence.kept == "found"
+    assert set(plan.values()) <= set(range(2, 9, 2))
+
+
+@pytest.mark.parametrize("batches", [1, 2, 4])
+def test_with_too_few_batches_nothing_is_shown_and_the_original_stays(batches):
+    model = net()
+    plan = search(model, Signs(batches=batches), budget=cost(model), config=config(), **ALLOWED)
+    assert (plan.evidence.pairs, plan.evidence.verdict) == (0, "no difference shown")
+    assert plan.sizes == {"1": 3, "4": 3}
+
+
+def test_a_single_plan_within_the_budget_is_the_plan():
+    model = net()
+    plan = search(model, Signs(), budget=cost(model), config=config(), allowed=range(3, 4))
+    assert plan.sizes == {"1": 3, "4": 3}
+    assert plan.evidence.pairs == 0
+
+
+def test_the_plan_and_its_evidence_are_read_back():
+    model = net()
+    plan = search(model, Signs(), budget=cost(model), config=config(), **ALLOWED)
+    assert SizePlan.from_json(plan.to_json()) == plan
+    content = json.loads(plan.to_json())
+    content["evidence"]["verdict"] = "much better"
+    with pytest.raises(ValueError, match="evidence"):
+        SizePlan.from_json(json.dumps(content))
+
+
+def test_steps_are_counted():
+    model, loader = net(), Signs()
+    plan = search(model, loader, budget=cost(model), config=config(), **ALLOWED)
+    spent = plan.evidence.spent
+    assert spent["kernels"] == 20  # two epochs of ten batches
+    # Two batches are held out, which cost one step; four pairs of 24 steps.
+    assert spent["pairs"] == 4 * 2 * (24 + 1)
+    tried = plan.evidence.plans
+    assert spent["trainings"] == tried * (6 + 1) + 3 * (12 + 1)
+
+
+def stops() -> list[int]:
+    """Return batches, counted over the whole search, at which it is stopped: some in each stage."""
+    loader, model = Signs(), net()
+    search(model, loader, budget=cost(model), config=config(), **ALLOWED)
+    return [15, 21, *range(30, loader.taken, max(1, (loader.taken - 30) // 7))]
+
+
+def test_a_stopped_search_chooses_the_same_plan(tmp_path):
+    model = net()
+    keywords = {"budget": cost(model), "config": config(), **ALLOWED}
+    expected = search(net(), Signs(), **keywords)
+    for stop in stops():
+        path = tmp_path / f"{stop}.safetensors"
+        with pytest.raises(KeyboardInterrupt):
+            search(net(), Signs(stop_at=stop), checkpoint=path, **keywords)
+        again = Signs()
+        assert search(net(), again, checkpoint=path, **keywords) == expected
+        assert search(net(), Signs(stop_at=1), checkpoint=path, **keywords) == expected
+
+
+def test_a_stage_that_is_done_is_not_done_again(tmp_path, monkeypatch):
+    path, model = tmp_path / "s.safetensors", net()
+    keywords = {"budget": cost(model), "config": config(), "checkpoint": path, **ALLOWED}
+    monkeypatch.setattr(choice, "evidence_of", lambda *a, **k: (_ for _ in ()).throw(KeyError()))
+    with pytest.raises(KeyError):
+        search(net(), Signs(), **keywords)
+    monkeypatch.undo()
+    again = Signs()
+    search(net(), again, **keywords)
+    assert again.taken == 0
+    stages = read_training_state(path).progress["choice"]
+    assert set(stages) >= {"proposals", "first", "last", "pair 0", "pair 3"}
+
+
+def searched(**changes) -> tuple[SearchableCNN, Trials]:
+    model, settings = net(), config(**changes)
+    searchable = SearchableCNN(model, settings, **ALLOWED)
+    device = torch.device("cpu")
+    return searchable, Trials(model, settings, Signs(), F.cross_entropy, BATCHES, 2, device)
+
+
+def test_proposals_are_distinct_within_the_budget_and_hold_the_original():
+    searchable, trials = searched(finalists=16)
+    budget = cost(net())
+    proposals = Proposals(searchable, trials, budget)
+    plans, losses, passes = proposals.draw()
+    assert plans[0] == [3, 3]
+    assert len({tuple(plan) for plan in plans}) == len(plans) == len(losses) <= 16
+    assert all(abs(searchable.cost(plan) / budget - 1) <= 0.02 for plan in plans)
+    assert passes % 4 == 0
+    children, of_children = proposals.children(plans, losses)
+    assert len(children) == len(of_children)
+    assert not {tuple(c) for c in children} & {tuple(p) for p in plans}
+
+
+def test_tied_layers_are_proposed_one_size():
+    model, settings = net(), config(tolerance=0.2)
+    searchable = SearchableCNN(model, settings, tie=[["1", "4"]], **ALLOWED)
+    device = torch.device("cpu")
+    trials = Trials(model, settings, Signs(), F.cross_entropy, BATCHES, 2, device)
+    plans, _, _ = Proposals(searchable, trials, 1.5 * cost(model)).draw()
+    assert plans
+    assert all(first == second for first, second in plans)
+
+
+def test_evidence_of_a_loss_that_is_not_finite():
+    fine, broken = Result(1.0, 0.5), Result(float("inf"), 0.5)
+    known = {"found": {"a": 3}, "keeps": True}
+    worse = evidence_of([[broken, fine], [fine, fine]], **known)
+    assert (worse.verdict, worse.kept, worse.loss) == ("worse", "original", None)
+    better = evidence_of([[fine, broken], [fine, broken]], **known)
+    assert (better.verdict, better.kept) == ("better", "found")
+    json.dumps(dataclasses.asdict(better), allow_nan=False)
+
+
+def test_a_lower_loss_with_lower_accuracy_is_not_better():
+    rows = [[Result(0.5 + i / 1000, 0.6), Result(1.0, 0.7)] for i in range(4)]
+    assert evidence_of(rows, found={"a": 3}, keeps=True).verdict == "no difference shown"
+    rows = [[Result(0.5 + i / 1000, None), Result(1.0, None)] for i in range(4)]
+    assert evidence_of(rows, found={"a": 3}, keeps=True).verdict == "better"

@@ -1,0 +1,174 @@
+"""Short trainings side by side: the same batches for all, one part held out, DDP's average."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from effconv_core import apply_plan, recipe
+from effconv_core.engine.race import PARTS, Trials
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+SIZES = {"2": 3}
+
+
+def net(*, dropout: float = 0.0) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 1),
+        nn.BatchNorm2d(4),
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.Dropout(dropout),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    )
+
+
+class Recorded:
+    """Ten batches an epoch; keeps the numbers of the batches that it gave."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(1)
+        self.images = torch.randn(10, 8, 1, 6, 6, generator=generator)
+        self.labels = torch.randint(0, 3, (10, 8), generator=generator)
+        self.given, self.epoch = [], None
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        for number in range(10):
+            self.given.append((self.epoch, number))
+            yield self.images[number], self.labels[number]
+
+    def __len__(self):
+        return 10
+
+
+def trials(loader=None, model=None, **changes) -> Trials:
+    values = {
+        "model": net() if model is None else model,
+        "config": recipe("default", cnn_lr=0.01),
+        "loader": Recorded() if loader is None else loader,
+        "criterion": F.cross_entropy,
+        "epoch_steps": 10,
+        "epochs": 3,
+        "device": torch.device("cpu"),
+    }
+    return Trials(**values | changes)
+
+
+def test_a_result_is_that_of_a_loop_written_out():
+    loader, given = Recorded(), trials()
+    (result,) = given.run([SIZES], steps=6, seed=2, epoch=0)
+    network = apply_plan(given.model, SIZES, generator=torch.Generator().manual_seed(2)).train()
+    optimizer = torch.optim.AdamW(network.parameters(), 0.01, weight_decay=1e-3)
+    # Parts of five: batches 2 and 7 are held out by seed 2.
+    for step, number in enumerate([0, 1, 3, 4, 5, 6]):
+        optimizer.param_groups[0]["lr"] = 0.01 * (1 - step / 6)
+        loss = F.cross_entropy(network(loader.images[number]), loader.labels[number])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    network.eval()
+    network[1].train()
+    with torch.no_grad():
+        outputs = [network(loader.images[number]) for number in (2, 7)]
+    labels = [loader.labels[number] for number in (2, 7)]
+    losses = [F.cross_entropy(*pair) for pair in zip(outputs, labels, strict=True)]
+    hits = [(o.argmax(1) == y).float().mean() for o, y in zip(outputs, labels, strict=True)]
+    assert result.loss == pytest.approx(torch.stack(losses).mean().item(), abs=1e-6)
+    assert result.accuracy == pytest.approx(torch.stack(hits).mean().item(), abs=1e-6)
+
+
+def test_each_part_is_held_out_by_some_seed_and_never_trained_on():
+    for seed in range(PARTS):
+        loader = Recorded()
+        seen = []
+        generator = iter(trials(loader)._training(0, seed))
+        for _ in range(16):
+            images, _ = next(generator)
+            seen.append(int((loader.images == images).flatten(1).all(1).nonzero()))
+        assert len(set(seen)) == 8
+        assert {number % PARTS for number in seen} == set(range(PARTS)) - {seed}
+        assert seen[:8] == seen[8:]
+
+
+def test_the_epochs_are_those_after_the_search():
+    loader = Recorded()
+    trials(loader).run([SIZES], steps=2, seed=0, epoch=1)
+    assert {epoch for epoch, _ in loader.given} == {4}
+
+
+def test_plans_do_not_change_each_others_results():
+    other = {"2": 5}
+    model = net(dropout=0.3)
+    both = trials(model=model).run([SIZES, other], steps=5, seed=1, epoch=0)
+    alone = [
+        trials(model=model).run([plan], steps=5, seed=1, epoch=0)[0] for plan in (SIZES, other)
+    ]
+    assert both == alone
+
+
+def test_model_generators_and_loader_are_as_before():
+    model = net(dropout=0.5)
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    own = torch.Generator().manual_seed(5)
+    data = TensorDataset(torch.randn(40, 1, 6, 6), torch.randint(0, 3, (40,)))
+    loader = DataLoader(data, batch_size=4, shuffle=True, generator=own)
+    state, own_state = torch.get_rng_state(), own.get_state()
+    trials(loader, model).run([SIZES], steps=3, seed=0, epoch=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(own.get_state(), own_state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_shuffling_loader_gives_the_same_order_each_time(own):
+    data = TensorDataset(torch.randn(40, 1, 6, 6), torch.arange(40) % 3)
+    generator = torch.Generator().manual_seed(5) if own else None
+    loader = DataLoader(data, batch_size=4, shuffle=True, generator=generator)
+    first, second = (trials(loader).run([SIZES], steps=5, seed=0, epoch=0) for _ in range(2))
+    assert first == second
+    assert trials(loader).run([SIZES], steps=5, seed=0, epoch=1) != first
+
+
+def test_outputs_without_classes_have_a_loss_alone():
+    (result,) = trials(criterion=lambda o, y: (o**2).mean()).run([SIZES], steps=2, seed=0, epoch=0)
+    assert result.accuracy is not None  # these outputs are scores
+    (result,) = trials(model=net()[:5], criterion=lambda o, y: (o**2).mean()).run(
+        [SIZES], steps=2, seed=0, epoch=0
+    )
+    assert result.accuracy is None
+    assert math.isfinite(result.loss)
+
+
+def test_a_loss_that_is_not_finite_is_infinite():
+    broken = trials(criterion=lambda o, y: F.cross_entropy(o, y) * float("nan"))
+    (result,) = broken.run([SIZES], steps=1, seed=0, epoch=0)
+    assert result.loss == math.inf
+
+
+def test_frozen_normalisation_stays_frozen():
+    class Frozen(nn.Sequential):
+        def train(self, mode=True):
+            super().train(mode)
+            self[1].eval()
+            return self
+
+    model = Frozen(*net())
+    model[1].running_mean.fill_(0.7)
+    given = trials(model=model)
+    network = given._network(SIZES, 0)
+    assert not network[1].training
+    (result,) = given.run([SIZES], steps=1, seed=0, epoch=0)
+    (live,) = trials().run([SIZES], steps=1, seed=0, epoch=0)
+    assert result != live
+
+
+def test_the_cost_counts_a_pass_as_a_third():
+    # Two batches of ten are held out, which is one step in all.
+    assert trials().cost(3, 7) == 3 * 8
