@@ -21,9 +21,9 @@ from effconv_core.runs.writer import describe, open_run, write_result
 from effconv_data import Batches, load
 from effconv_models import create_model
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
-from tools.presets import data_note
+from tools.presets import as_they_are, data_note
 from tools.reproduce.rows import SCALES, TAKEN, Row, Scale
 from tools.studies.small_spaces import random_plan
 from tools.support.memory import measure_peak, peak_memory
@@ -190,7 +190,7 @@ def search_config(row: Row, settings: Scale, seed: int) -> SearchConfig | None:
         return recipe("paper", seed=seed, **changes)
     if settings.finalists is not None:
         changes["finalists"] = settings.finalists
-    return recipe("default", seed=seed, **changes)
+    return recipe("bank", seed=seed, **changes)
 
 
 def given_plan(
@@ -216,8 +216,3 @@ def given_plan(
         generator = torch.Generator().manual_seed(int(row.sizes.removeprefix("random ")))
         return random_plan(searchable, row.budget, generator)
     return dict(zip(layers, sizes, strict=True))
-
-
-def as_they_are(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the images unchanged."""
-    return images

@@ -294,7 +294,7 @@ def test_a_plan_of_schema_1_is_still_read():
 
 
 def test_a_plan_says_what_it_was_made_with_and_for():
-    plan = SearchableCNN(net(), recipe("default", count="searched")).plan(3456)
+    plan = SearchableCNN(net(), recipe("bank", count="searched")).plan(3456)
     content = json.loads(plan.to_json())
     assert content["schema"] == 2
     assert content["model"] == "Sequential"

@@ -126,9 +126,11 @@ class SearchConfig:
         return 2 * self.k + 1
 
 
+RENAMED = {"default": "bank"}
+"""Former names of recipes, which go on working, and the present ones."""
+
 RECIPES: dict[str, SearchConfig] = {
-    "paper": SearchConfig(),
-    "default": SearchConfig(
+    "bank": SearchConfig(
         kernel_form="bank",
         mask="ring",
         exploration=2.0,
@@ -140,24 +142,42 @@ RECIPES: dict[str, SearchConfig] = {
         epochs=2,
         finalists=24,
     ),
+    "paper": SearchConfig(),
+    "literal": SearchConfig(kernel_form="literal"),
 }
-"""Named settings: `default` is what `search` uses; `paper` has the values of the EffConv paper.
+"""Named settings of a search, also under their former names.
 
-`paper` has the `projected` kernel form; `recipe("paper", kernel_form="literal")` follows Eq. 5 to
-the letter."""
+`bank` measured best and is what `search` uses: kernels are windows of a bank, sizes are explored,
+and plans compared at the end. `paper` has the values of the EffConv paper and kernels that GRUs
+predict, in the projected form of Eq. 5. `literal` is `paper` with Eq. 5 to the letter: a GRU with
+c_in * c_out hidden units for each layer."""
+RECIPES |= {former: RECIPES[name] for former, name in RENAMED.items()}
+
+
+def recipe_name(name: str) -> str:
+    """Return the present name of a recipe.
+
+    Args:
+        name: a key of `RECIPES`.
+
+    Raises:
+        ValueError: if there is no such recipe.
+    """
+    if name not in RECIPES:
+        known = ", ".join(known for known in RECIPES if known not in RENAMED)
+        raise ValueError(f"recipe {name!r} does not exist; pass one of {known}")
+    return RENAMED.get(name, name)
 
 
 def recipe(name: str, **changes: object) -> SearchConfig:
     """Return the settings of a named recipe, with some fields changed.
 
     Args:
-        name: `"paper"` or `"default"`.
+        name: `"bank"`, `"paper"` or `"literal"`, see `RECIPES`.
         **changes: fields of `SearchConfig` and their values.
 
     Raises:
         ValueError: if there is no such recipe.
         TypeError: if there is no such field.
     """
-    if name not in RECIPES:
-        raise ValueError(f"recipe {name!r} does not exist; pass one of {sorted(RECIPES)}")
-    return dataclasses.replace(RECIPES[name], **changes)
+    return dataclasses.replace(RECIPES[recipe_name(name)], **changes)

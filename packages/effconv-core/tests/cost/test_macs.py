@@ -84,7 +84,7 @@ def test_a_plan_of_parameters_and_multiply_accumulates_meets_both():
 
 
 def test_the_loss_is_the_weighted_sum_of_each_budgets():
-    searchable = SearchableCNN(Net(), recipe("default", budget_weight=3.0))
+    searchable = SearchableCNN(Net(), recipe("bank", budget_weight=3.0))
     searchable(IMAGES)
     macs = Macs(IMAGES)
     one, other = Budget(300, weight=0.25), Budget(4e4, macs, weight=5.0)

@@ -2,7 +2,8 @@ import dataclasses
 
 import pytest
 import torch
-from effconv_core import Budget, Macs, SearchableCNN, apply_plan, recipe, search
+from effconv_core import RECIPES, Budget, Macs, SearchableCNN, apply_plan, recipe, search
+from effconv_core.engine.train import training_of
 from torch import nn
 
 BUDGET = 1500
@@ -45,7 +46,7 @@ class Loader:
 
 
 def config(**changes):
-    return recipe("default", **{"epochs": 3, "size_lr": 0.05, **changes})
+    return recipe("bank", **{"epochs": 3, "size_lr": 0.05, **changes})
 
 
 def test_the_plan_is_within_two_percent_of_the_budget():
@@ -203,10 +204,16 @@ def test_another_runtime_error_is_not_disguised():
         search(model, batches, budget=BUDGET, config=config())
 
 
+def test_recipes_answer_to_their_former_names():
+    assert recipe("default", epochs=5) == recipe("bank", epochs=5)
+    assert RECIPES["default"] is RECIPES["bank"]
+    assert training_of("default") == training_of("bank") != training_of("paper")
+    assert recipe("literal") == recipe("paper", kernel_form="literal")
+    assert training_of("literal") == training_of("paper")
+
+
 def test_an_unknown_recipe_names_the_known_ones():
-    with pytest.raises(
-        ValueError, match=r"'fast' does not exist; pass one of \['default', 'paper'"
-    ):
+    with pytest.raises(ValueError, match="'fast' does not exist; pass one of bank, paper, literal"):
         recipe("fast")
 
 
@@ -222,12 +229,12 @@ def test_an_unknown_recipe_names_the_known_ones():
 )
 def test_settings_that_do_not_go_together_say_why(change, sentence):
     with pytest.raises(ValueError, match=sentence):
-        recipe("default", **change)
+        recipe("bank", **change)
 
 
 def test_finalists_are_counted_in_whole_numbers():
     with pytest.raises(TypeError, match=r"finalists is 2.5; it must be an integer"):
-        recipe("default", finalists=2.5)
+        recipe("bank", finalists=2.5)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +294,7 @@ def test_a_search_of_every_kind_of_layer_at_once(form, per_axis):
     costs = [searchable.cost, macs(searchable)]
     wanted = [cost([3 for _ in searchable.space.ranges]) for cost in costs]
     budgets = [Budget(wanted[0]), Budget(1.05 * wanted[1], macs, at_most=True)]
-    settings = recipe("default", epochs=2, tolerance=0.05, **form)
+    settings = recipe("bank", epochs=2, tolerance=0.05, **form)
     plan = search(model, sounds(), budget=budgets, config=settings, per_axis=per_axis)
     assert list(plan) == ["line", "depthwise", "square", "row", "cube"]
     axes = {"line": 1, "depthwise": 1, "square": 2, "row": 2, "cube": 3}
@@ -304,7 +311,7 @@ def test_a_search_of_every_kind_of_layer_at_once(form, per_axis):
 @pytest.mark.parametrize("per_axis", [False, True])
 def test_the_task_has_a_slope_for_every_size_of_every_kind(form, per_axis):
     torch.manual_seed(0)
-    settings = recipe("default", exploration=0.0, finalists=1, **form)
+    settings = recipe("bank", exploration=0.0, finalists=1, **form)
     searchable = SearchableCNN(Voices(), settings, per_axis=per_axis)
     sound, labels = sounds()[0]
     loss = nn.functional.cross_entropy(searchable(sound), labels)
@@ -339,7 +346,7 @@ def test_tied_layers_and_odd_sizes_stay_so_in_every_step_and_in_the_plan():
 
 
 def test_tied_layers_are_explored_together():
-    searchable = SearchableCNN(Voices(), recipe("default"), tie=[["line", "depthwise"]])
+    searchable = SearchableCNN(Voices(), recipe("bank"), tie=[["line", "depthwise"]])
     seen = []
     source = searchable.kernel_predictor.forward
 

@@ -127,7 +127,7 @@ def test_the_operators_have_their_tables_before_a_step_is_compiled(name, changes
 @pytest.mark.long
 def test_exact_shapes_are_compiled_anew_for_every_tuple_of_sizes(fresh):
     # Which is why they are refused. Inductor, behind this, takes kernel shapes for constants.
-    searchable = SearchableCNN(net(), recipe("default")).train()
+    searchable = SearchableCNN(net(), recipe("bank")).train()
     searchable.model.compile(backend="aot_eager")
     seen, graphs = graphs_of(searchable, 3)
     assert 1 < len(seen) <= graphs
@@ -137,7 +137,7 @@ def test_exact_shapes_are_compiled_anew_for_every_tuple_of_sizes(fresh):
 @pytest.mark.long
 def test_a_compiled_search_finds_the_plan_of_the_one_without(fresh):
     def found(**changes):
-        config = recipe("default", shapes="padded", size_lr=0.05, finalists=6, **changes)
+        config = recipe("bank", shapes="padded", size_lr=0.05, finalists=6, **changes)
         return search(net(), batches(), budget=BUDGET, config=config)
 
     plain, compiled = found(), found(compile=True)
@@ -202,7 +202,7 @@ def test_cuda_graphs_find_the_plan_of_the_search_without(name, precision, device
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
 def test_a_copy_draws_from_its_own_parts_and_makes_its_own_graph(copied):
-    searchable = SearchableCNN(net(), recipe("default", shapes="padded", exploration=0.5))
+    searchable = SearchableCNN(net(), recipe("bank", shapes="padded", exploration=0.5))
     searchable.static_forward.compiled = lambda *_: pytest.fail("the graph of another network")
     other = copied(searchable)
     parts = other.static_forward

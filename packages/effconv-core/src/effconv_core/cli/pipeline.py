@@ -38,6 +38,7 @@ from effconv_core.runs.reader import read_run
 from effconv_core.runs.writer import check_run, describe, open_run, write_result
 from effconv_core.space.selection import searched_layers
 
+Recipe = Literal["bank", "paper", "literal"]
 LockFactory = Callable[[Path], AbstractContextManager[Any]]
 
 
@@ -74,8 +75,8 @@ class SearchArguments:
     search: SearchConfig
     batch_size: int = 128
     """Batch size of the search, over all ranks."""
-    recipe: option(Literal["default", "paper"]) = "default"
-    """`default`, or `paper`; sets the other defaults."""
+    recipe: option(Recipe, metavar="NAME") = "bank"
+    """`bank`, `paper` or `literal`; sets other defaults."""
     baseline: option(bool) = False
     """Train the network with its original sizes too."""
 

@@ -100,7 +100,7 @@ def search(
             finalists, for their comparison. Its `set_epoch`, if any, is called before.
         budget: the target parameter count of the found network, a `Budget`, or several of them
             that it must meet at once.
-        config: settings; None is `recipe("default")`; `recipe("paper")` has the paper's.
+        config: settings; None is `recipe("bank")`; `recipe("paper")` has the paper's.
         criterion: the task's loss of `(outputs, targets)`, a scalar.
         searched: which convolutions are searched, see `searched_layers`.
         allowed: the sizes that layers may have, see `SearchableCNN`.
@@ -139,7 +139,7 @@ def search(
             )
         searchable, config = model, model.config
     else:
-        config = recipe("default") if config is None else config
+        config = recipe("bank") if config is None else config
         searchable = SearchableCNN(
             model, config, searched=searched, allowed=allowed, tie=tie, per_axis=per_axis
         )

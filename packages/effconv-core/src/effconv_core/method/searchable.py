@@ -83,7 +83,7 @@ class SearchableCNN(nn.Module):
             raise TypeError(f"the model is a {type(model).__name__}; pass a torch.nn.Module")
         if not isinstance(config, SearchConfig):
             raise TypeError(
-                f"config is {config!r}; pass a SearchConfig, such as recipe('default') gives"
+                f"config is {config!r}; pass a SearchConfig, such as recipe('bank') gives"
             )
         self.config = config
         originals, self.left_alone = choose(model, searched, per_axis=per_axis)
