@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections import Counter
 
 import pytest
 import torch
@@ -122,6 +123,43 @@ def test_the_operators_have_their_tables_before_a_step_is_compiled(name, changes
     drawn = [draws.count for draws in searchable.modules() if isinstance(draws, Draws)]
     used = [bool(config.exploration)] + [True] * (config.mask == "ring")
     assert [now - then for now, then in zip(drawn, counts, strict=True)] == used
+
+
+MODES = {
+    "exact": {},
+    "padded": {"shapes": "padded"},
+    "compiled": {"shapes": "padded", "compile": True},
+}
+
+
+@pytest.mark.parametrize(
+    "mode", ["exact", "padded", pytest.param("compiled", marks=pytest.mark.long)]
+)
+@pytest.mark.parametrize("centre", ["paper", "aligned"])
+def test_the_papers_kernels_come_through_both_operators_in_every_mode(
+    mode, centre, fresh, monkeypatch
+):
+    called = Counter()
+
+    def spied(name):
+        operator = getattr(eager, name)
+
+        def spy(*arguments):
+            called[name] += 1
+            return operator(*arguments)
+
+        return spy
+
+    for name in ("gru_unroll", "assemble_kernels"):
+        for direction in (name, f"{name}_backward"):
+            monkeypatch.setattr(eager, direction, spied(direction))
+    config = recipe("paper", epochs=1, centre=centre, **MODES[mode])
+    search(net(), batches(count=3), budget=BUDGET, config=config)
+    # In each of three steps: one GRU for sizes, one call for all GRUs of kernels, one assembly.
+    assert called["gru_unroll_backward"] == 2 * 3
+    assert called["assemble_kernels_backward"] == 3
+    assert called["assemble_kernels"] >= 3
+    assert called["gru_unroll"] >= 2 * 3
 
 
 @pytest.mark.long
