@@ -27,6 +27,7 @@ from tools.presets import as_they_are, data_note
 from tools.reproduce.rows import SCALES, TAKEN, Row, Scale
 from tools.studies.small_spaces import random_plan
 from tools.support.memory import measure_peak, peak_memory
+from tools.support.rows import changed_since
 
 KERNELS = "kernels.safetensors"
 KERNELS_KEPT = 10  # kernels kept per layer, as many as Figure 2 shows
@@ -64,10 +65,9 @@ def check_settings(before: Mapping[str, Any], row: Row, seed: int, scale: str, p
     for key, value in now.items():
         if key not in before:
             continue
-        old = before[key]
-        if isinstance(old, dict) and isinstance(value, dict):
-            value = {name: value.get(name) for name in old}
-        if json.loads(json.dumps(value)) != old:
+        old, value = before[key], json.loads(json.dumps(value))
+        both = isinstance(old, dict) and isinstance(value, dict)
+        if changed_since(old, value) if both else value != old:
             raise ValueError(
                 f"{place} holds the run {run_name(row, seed)} with other settings ({key}); delete "
                 "it to run it anew"

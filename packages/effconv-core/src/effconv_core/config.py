@@ -1,8 +1,9 @@
 """Settings of a search; the defaults are those of the paper."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,9 @@ class SearchConfig:
     """Sizes run from 1 to 2k + 1."""
     tau: float = 3.0
     """Widens the active region of tanh in EffConv Eq. 1."""
-    b: float = -0.35
-    """Sets the initial soft size: k tanh(b) + k + 1, which is 2.99."""
+    b: float | None = None
+    """Sets the initial soft size, k tanh(b) + k + 1. None: each layer starts close to its own size,
+    as the paper has it, a 3x3 one with the paper's b of -0.35 at 2.99."""
     size_hidden: int = 64
     """Hidden size of the size predictor's GRU (the paper gives none)."""
     kernel_form: Literal["projected", "literal", "bank"] = "projected"
@@ -78,6 +80,8 @@ class SearchConfig:
                 raise TypeError(f"{name} is {value!r}; it must be an integer, so pass one")
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1, so raise it")
+        if self.b is not None and not -float("inf") < self.b < float("inf"):
+            raise ValueError(f"b is {self.b}; it must be finite, or None for each layer's own")
         for name in ("tau", "size_lr", "kernel_lr", "cnn_lr"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):
@@ -124,6 +128,15 @@ class SearchConfig:
     def largest(self) -> int:
         """The largest size, 2k + 1."""
         return 2 * self.k + 1
+
+
+FORMER_B = -0.35
+"""The default of b before 0.5.0: that of 3x3 layers, for all layers."""
+
+
+def with_present_b(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a config as a file holds them, with None for the former default of b."""
+    return {**fields, "b": None} if fields.get("b") == FORMER_B else dict(fields)
 
 
 RENAMED = {"default": "bank"}

@@ -4,6 +4,7 @@ import pytest
 import torch
 from effconv_core import RECIPES, Budget, Macs, SearchableCNN, apply_plan, recipe, search
 from effconv_core.engine.train import training_of
+from effconv_core.io.checkpoint import put_training_state, read_training_state
 from torch import nn
 
 BUDGET = 1500
@@ -109,6 +110,29 @@ def test_a_finished_search_gives_its_plan_again_without_a_step(tmp_path):
     plan, steps = search(net(), Loader(), **keywords), []
     assert search(net(), Loader(), on_step=steps.append, **keywords) == plan
     assert steps == []
+
+
+def test_a_state_from_when_all_layers_had_one_b_goes_on_with_it(tmp_path):
+    def wide():
+        model = net()
+        model[5] = nn.Conv2d(6, 8, 5, stride=2, padding=2, bias=False)
+        return model
+
+    path, before = tmp_path / "s.safetensors", config(b=-0.35)
+    whole = search(wide(), Loader(), budget=BUDGET, config=before)
+    with pytest.raises(KeyboardInterrupt):
+        search(wide(), Loader(fail_in_epoch=1), budget=BUDGET, config=before, checkpoint=path)
+    state = read_training_state(path)
+    searchable = SearchableCNN(wide(), config())
+    optimizer = torch.optim.AdamW(searchable.parameter_groups())
+    former = {n: v for n, v in state.tensors.items() if n != "model.size_predictor.b"}
+    assert len(former) < len(state.tensors)
+    put_training_state(state._replace(tensors=former), searchable, optimizer)
+    assert searchable.size_predictor.b.tolist() == pytest.approx([-0.35] * 2)
+    # The settings of today say None where those of before said -0.35.
+    assert search(wide(), Loader(), budget=BUDGET, config=config(), checkpoint=path) == whole
+    with pytest.raises(ValueError, match="config"):
+        search(wide(), Loader(), budget=BUDGET, config=config(b=0.1), checkpoint=path)
 
 
 def test_a_checkpoint_of_another_search_is_refused(tmp_path):

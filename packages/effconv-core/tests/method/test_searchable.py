@@ -84,7 +84,7 @@ def test_gradients_reach_every_searched_layers_size():
 
 
 def test_exploration_moves_the_sizes_of_a_training_step_and_not_what_is_learned():
-    settings = recipe("bank", mask="gaussian", finalists=1, exploration=1.5)
+    settings = recipe("bank", mask="gaussian", finalists=1, exploration=1.5, b=-0.35)
     searchable = SearchableCNN(Residual(), settings)
     seen = []
     source = searchable.kernel_predictor.forward
@@ -168,9 +168,9 @@ def test_in_evaluation_the_ring_form_runs_at_the_rounded_sizes():
             0.4  # v is some 3.3, between a ring that is on and off
         )
     images = torch.randn(2, 3, 14, 14)
-    assert searchable.plan().sizes == {"shared": 3, "down": 3}
+    assert searchable.plan().sizes == {"shared": 3, "down": 5}
     assert min(searchable.plan().soft_sizes.values()) > 3.2
-    torch.testing.assert_close(searchable(images), searchable.forward_at([3, 3], images))
+    torch.testing.assert_close(searchable(images), searchable.forward_at([3, 5], images))
     torch.testing.assert_close(searchable(images), searchable(images))
 
 
@@ -210,13 +210,31 @@ def test_forward_at_takes_a_plans_values(per_axis):
 
 def test_ranges_start_where_equation_1_puts_them():
     ranges = {"shared": range(1, 32), "down": range(3, 12, 2)}
-    plan = SearchableCNN(Residual(), allowed=ranges).plan()
+    plan = SearchableCNN(Residual(), SearchConfig(b=-0.35), allowed=ranges).plan()
     # tanh(-0.35) = -0.3363756: 15 tanh + 16 and 4 tanh + 7.
     assert plan.soft_sizes == {
         "shared": pytest.approx(10.954366, abs=1e-5),
         "down": pytest.approx(5.654498, abs=1e-5),
     }
     assert plan.sizes == {"shared": 11, "down": 5}
+
+
+def test_layers_start_at_their_own_sizes():
+    class Varied(nn.Sequential):
+        def __init__(self):
+            sizes = (3, 5, (3, 5), (1, 7), 11)
+            convs = [nn.Conv2d(2, 2, size, padding="same") for size in sizes]
+            super().__init__(*convs, nn.Conv1d(2, 2, 5))
+
+    searched, names = "*", ["0", "1", "2", "3", "4", "5"]
+    rectangular = SearchableCNN(Varied(), searched=searched, per_axis=True).plan()
+    assert rectangular.sizes == dict(
+        zip(names, [(3, 3), (5, 5), (3, 5), (1, 7), (11, 11), 5], strict=True)
+    )
+    one = SearchableCNN(Varied(), searched=["0", "1", "4", "5"]).plan()
+    assert list(one.sizes.values()) == [3, 5, 11, 5]
+    tied = SearchableCNN(Varied(), searched=["0", "1"], tie=[["0", "1"]]).plan()
+    assert set(tied.soft_sizes.values()) == {4.0}
 
 
 def test_sizes_that_are_not_allowed_name_those_that_are():

@@ -117,3 +117,11 @@ def test_a_run_goes_on_when_its_recipe_has_been_renamed(tmp_path):
     assert settings_of(tmp_path)["recipe"] == "bank"
     with pytest.raises(FileExistsError, match="another recipe"):
         check_run(tmp_path, {**before, "recipe": "paper"}, overwrite=False)
+
+
+def test_a_run_goes_on_when_the_default_of_b_has_changed(tmp_path):
+    before = {"search": {"b": -0.35, "k": 3}, "seed": 0, "device": "cpu"}
+    open_run(tmp_path, before, "drawn", overwrite=False)
+    assert check_run(tmp_path, {**before, "search": {"b": None, "k": 3}}, overwrite=False)
+    with pytest.raises(FileExistsError, match="another search"):
+        check_run(tmp_path, {**before, "search": {"b": 0.2, "k": 3}}, overwrite=False)

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effconv_core.config import SearchConfig, recipe
+from effconv_core.config import SearchConfig, recipe, with_present_b
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import check_same, data_parallel, in_step, leads
 from effconv_core.engine.loader import epoch_batches
@@ -253,6 +253,8 @@ def _plan_found(
 def _of_this_version(progress: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
     """Return the progress of another version with its implicit settings filled in."""
     config = {**asdict(SearchConfig()), **progress["config"]}
+    if identity["config"]["b"] is None:  # the state itself has each layer's
+        config = with_present_b(config)
     L = len(progress.get("layers", ()))
     granted = {"allowed": [[1, 2 * identity["config"]["k"] + 1, 1]] * L, "tie": list(range(L))}
     return {**granted, **progress, "config": config}

@@ -109,8 +109,8 @@ class SearchableCNN(nn.Module):
 
         generator = torch.Generator().manual_seed(config.seed)
         example = next(iter(originals.values())).weight
-        ranges = self.space.variable_ranges
-        self.size_predictor = SizePredictor(ranges, config, generator).to(example)
+        ranges, starts = self.space.variable_ranges, self.space.variable_starts
+        self.size_predictor = SizePredictor(ranges, config, generator, starts).to(example)
         self.kernel_predictor = kernel_predictor(self.space, config, generator).to(example)
         self.padding = Padding(self.space).to(example)
         self.draws = Draws(config.seed, 0)
