@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from effconv_core import SearchableCNN, SearchConfig, apply_plan, figures, recipe, search
+from effconv_core import SearchableCNN, SearchConfig, SizePlan, apply_plan, figures, recipe, search
 from effconv_core.engine.train import evaluate, train
 from effconv_core.io.atomic import write_tensors
+from effconv_core.plan import filling_sentence
 from effconv_core.runs.environment import environment
 from effconv_core.runs.metrics import Metrics, seconds_per_epoch
 from effconv_core.runs.names import name_of
@@ -136,7 +137,7 @@ def run_row(
         plan = given_plan(row, model, *found)
     else:
         with progress_bar(console) as progress:
-            plan = search(
+            found_plan = search(
                 model,
                 batches,
                 budget=row.budget,
@@ -150,7 +151,9 @@ def run_row(
                     steps_per_epoch=len(batches),
                     budget=row.budget,
                 ),
-            ).sizes
+            )
+        console.print(filling_sentence(found_plan), soft_wrap=True)
+        plan = found_plan.sizes
     cnn = apply_plan(model, plan, generator=torch.Generator().manual_seed(seed))
     cnn = cnn.to(memory_format=torch.channels_last)
     batches = pictures("train")
@@ -167,6 +170,7 @@ def run_row(
     result = {
         **made_with(row, seed, scale),
         "sizes": plan,
+        **({} if config is None else filling_of(found_plan)),
         "parameters": sum(parameter.numel() for parameter in cnn.parameters()),
         "accuracy": accuracy,
         **({"top5": evaluate(cnn, pictures("test"), top=5)} if row.data == "imagenet32" else {}),
@@ -179,6 +183,11 @@ def run_row(
         "environment": {"data": data_note(row.data), **environment(device)},
     }
     write_result(folder, result)
+
+
+def filling_of(plan: SizePlan) -> dict[str, int]:
+    """Return what the rounded soft sizes of a plan cost, and how many sizes were filled in."""
+    return {"rounded_parameters": plan.budgets[0]["rounded"], "filled_in": plan.filled_in}
 
 
 def search_config(row: Row, settings: Scale, seed: int) -> SearchConfig | None:

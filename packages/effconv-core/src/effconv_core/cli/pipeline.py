@@ -25,9 +25,14 @@ from effconv_core.engine.search import search
 from effconv_core.engine.train import TrainConfig, evaluate, train
 from effconv_core.io.atomic import write_text
 from effconv_core.method.searchable import SearchableCNN
-from effconv_core.plan import Size, SizePlan, apply_plan, save
+from effconv_core.plan import Size, SizePlan, apply_plan, filling_sentence, save
 from effconv_core.report import HTML, report_html, reported
-from effconv_core.report.markdown import adjustment_sentence, draw_sizes, layer_table, write_report
+from effconv_core.report.markdown import (
+    adjustment_sentence,
+    draw_sizes,
+    layer_table,
+    write_report,
+)
 from effconv_core.rng import seed_generators, seeded
 from effconv_core.runs.lock import claim
 from effconv_core.runs.metrics import Metrics
@@ -286,6 +291,8 @@ class _RunStages:
             amounts = f"plan {bound['cost']:,} {bound['counts']}, budget {bound['amount']:,.0f}."
             sentence = f"{amounts} {adjustment_sentence(plan)}"
             self.console.print(sentence, soft_wrap=True)
+        if filling := filling_sentence(plan):
+            self.console.print(filling, soft_wrap=True)
         return plan
 
     def train_and_test(

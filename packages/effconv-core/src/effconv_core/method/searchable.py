@@ -369,6 +369,7 @@ class SearchableCNN(nn.Module):
     ) -> SizePlan:
         """Build the plan of S sizes and the S soft sizes that they come from."""
         constraints = [] if budget is None else self.constraints(budget)
+        rounded = self._round(soft_sizes)
         plain = [c.budget.amount for c in constraints if c.budget.counter is None]
         return SizePlan(
             self.space.by_layer(sizes),
@@ -379,9 +380,10 @@ class SearchableCNN(nn.Module):
                 layer.name: (layer.allowed[0], layer.allowed[-1], layer.allowed.step)
                 for layer in self.space.layers
             },
-            tuple(c.record(c.cost(sizes)) for c in constraints),
+            tuple(c.record(cost=c.cost(sizes), rounded=c.cost(rounded)) for c in constraints),
             type(self.model).__name__,
             {"effconv-core": core_version(), "torch": torch.__version__},
+            self.accounting.filled_in(constraints, soft_sizes) if constraints else None,
         )
 
 
