@@ -26,7 +26,7 @@ def test_recipes_are_those_of_the_papers():
     assert (flexconv.epochs, flexconv.batch_size, flexconv.optimizer) == (350, 64, "adam")
     assert (flexconv.lr, flexconv.weight_decay, flexconv.schedule) == (1e-3, 0.0, "cosine")
     assert preset("cifar10", "paper").train == flexconv
-    assert preset("cifar10", "default").train == resnet
+    assert preset("cifar10", "bank").train == preset("cifar10", "default").train == resnet
 
 
 def test_rate_factor_by_hand():

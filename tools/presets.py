@@ -3,16 +3,42 @@
 import itertools
 import os
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from effconv_core import RECIPES, SearchConfig
-from effconv_core.engine.train import TrainConfig, training_of
+from effconv_core import SearchConfig, recipe
+from effconv_core.config import recipe_name
+from effconv_core.engine.train import TRAIN_RECIPES, TrainConfig, training_of
 from effconv_data import Batches, load, synthetic
 from effconv_models import create_model
-from torch import nn
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class PaperSet:
+    """What the EffConv paper does with a data set."""
+
+    budget: float
+    """Parameters of its main result with ResNet-20."""
+    train: TrainConfig
+    """Training of the found CNN: the commands of the FlexConv repository, which it refers to."""
+    augment: bool
+    """Whether these commands augment the images."""
+    search_epochs: int = 10
+
+
+_FLEXCONV = TRAIN_RECIPES["flexconv"]
+PAPER_SETS = {
+    "cifar10": PaperSet(0.66e6, _FLEXCONV, True),
+    "mnist": PaperSet(0.66e6, _FLEXCONV, False),
+    "stl10": PaperSet(0.66e6, replace(_FLEXCONV, epochs=100, batch_size=256, lr=1e-2), False),
+    "imagenet32": PaperSet(
+        0.50e6, replace(_FLEXCONV, batch_size=2048, lr=1e-2, weight_decay=1e-5), True, 5
+    ),
+}
+"""The data sets of the paper by name: its Tables 2, 1, 3 and 4."""
 
 
 @dataclass(frozen=True)
@@ -27,38 +53,82 @@ class Preset:
     """Batch size of the search."""
 
 
-def preset(data: str, recipe: str) -> Preset:
+def preset(data: str, name: str) -> Preset:
     """Return the settings of a named search.
 
     Args:
-        data: `cifar10`, `mnist` or `demo`.
-        recipe: `paper` is the paper's search and the training it names; `default` the project's.
+        data: a key of `PAPER_SETS`, or `demo`.
+        name: of the recipe, a key of `RECIPES`: `bank` trains the found CNN as He et al. train
+            ResNets, all others as the paper does.
     """
-    search = RECIPES[recipe]
-    train = training_of(recipe)
     if data == "demo":
         # The budget is the parameter count with sizes 3.
         train = TrainConfig(8, 64, "adam", 1e-2, 0.0, "cosine", 1.0)
-        return Preset("demo", 10_684, search, train, 64)
-    return Preset("cifar_resnet20", 0.27e6, search, train, 128)
+        return Preset("demo", 10_684, recipe(name), train, 64)
+    theirs = PAPER_SETS[data]
+    if recipe_name(name) == "bank":
+        return Preset("cifar_resnet20", theirs.budget, recipe(name), training_of(name), 128)
+    search = recipe(name, epochs=theirs.search_epochs)
+    return Preset("cifar_resnet20", theirs.budget, search, theirs.train, 128)
+
+
+def is_augmented(data: str, name: str) -> bool:
+    """Return whether a named search gives training images the set's usual augmentation."""
+    return data == "demo" or recipe_name(name) == "bank" or PAPER_SETS[data].augment
 
 
 def make_batches(
-    data: str, split: str, *, scale: float, limit: int | None = None, **options: Any
+    data: str,
+    split: str,
+    *,
+    scale: float,
+    limit: int | None = None,
+    augment: bool = True,
+    **options: Any,
 ) -> Batches:
     """Return a split of a preset's data.
 
     Args:
-        data: `cifar10`, `mnist` or `demo`.
+        data: a key of `PAPER_SETS`, or `demo`.
         split: `train` or `test`.
         scale: width of the demo's pattern, in pixels.
         limit: largest number of images; None takes all.
+        augment: whether training images get the set's usual augmentation.
         **options: options of `load` and `synthetic`, such as batch_size, device, seed and rank.
+
+    Raises:
+        FileNotFoundError: if the set is not there; the message has the command that makes it.
     """
     if data == "demo":
         samples = {} if limit is None else {"samples": limit}
         return synthetic(scale, split=split, **samples, **options)
-    return load(data, split=split, limit=limit, **options)
+    check_set(data)
+    kind = None if augment else as_they_are
+    return load(data, split=split, limit=limit, augment=kind, **options)
+
+
+def as_they_are(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the images unchanged."""
+    return images
+
+
+def check_set(data: str) -> None:
+    """Raise where a set is not in the folder that EFFCONV_DATA names.
+
+    Raises:
+        FileNotFoundError: if it is not there; the message has the command that makes it.
+    """
+    root = os.environ.get("EFFCONV_DATA", "")
+    if "://" in root or (root and (Path(root) / data / "index.json").is_file()):
+        return
+    source = " --source FOLDER_OF_ARCHIVES" if data == "imagenet32" else ""
+    prepare = f"hatch run effconv-data prepare {data} --out {root or 'data'}/{data}{source}"
+    if root:
+        raise FileNotFoundError(f"the set {data} is not in EFFCONV_DATA={root}; run `{prepare}`")
+    raise FileNotFoundError(
+        f"EFFCONV_DATA names no folder in which the set {data} could lie; run `{prepare}` and "
+        "export EFFCONV_DATA=data, or export the folder that has it"
+    )
 
 
 def data_note(data: str) -> str:

@@ -13,16 +13,17 @@ from typing import Any
 import tyro
 from effconv_core.cli.pipeline import SearchOptions, check_options, search_and_train
 from effconv_core.cli.resolve import Data, one_at_a_time
-from effconv_core.cli.search_train import recipe_of
+from effconv_core.cli.search_train import take_recipe
 from effconv_core.distributed.process_group import OtherRankError, Ranks, joined
 from effconv_core.runs.lock import claim
-from effconv_core.runs.names import check_name, name_of
+from effconv_core.runs.names import check_name, folder_of, name_of
 from rich.console import Console
 
-from tools.presets import data_note, make_batches, make_network, preset
+from tools.presets import PAPER_SETS, data_note, is_augmented, make_batches, make_network, preset
 from tools.support.console import run_and_report
 
-DATA = ("cifar10", "mnist", "demo")
+RECIPE_OF = {**dict.fromkeys(PAPER_SETS, "paper"), "demo": "bank"}
+"""The recipe of each named search, unless it is told another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +44,29 @@ class PresetOptions(SearchOptions):
 def parse(arguments: list[str]) -> tuple[str, PresetOptions]:
     """Read the command line: the data's name, then options; `--search-epochs` is `--search.epochs`.
 
-    The recipe is read first, because it sets the defaults of the others.
+    The recipe is read before all else, because it sets the defaults of the others.
     """
     data, *rest = arguments or [""]
-    if data not in DATA:
-        raise ValueError(f"data {data!r} is unknown; name one of {', '.join(DATA)} first")
+    if data not in RECIPE_OF:
+        raise ValueError(f"data {data!r} is unknown; name one of {', '.join(RECIPE_OF)} first")
+    recipe, rest = take_recipe(rest, RECIPE_OF[data])
     rest = [re.sub(r"^--(search|train)-", r"--\1.", argument) for argument in rest]
-    recipe = recipe_of(rest)
     defaults = PresetOptions(**vars(preset(data, recipe)), recipe=recipe)
     options = tyro.cli(PresetOptions, default=defaults, args=rest, prog=f"search:{data}")
     if options.name:
         check_name(options.name)
     return data, options
+
+
+def introduction(data: str, options: PresetOptions) -> str:
+    """Return the first line of a search: its recipe and budget, and how to run the other recipe."""
+    ours = options.recipe == "bank"
+    whose = "the one that measures best here" if ours else "the EffConv paper's"
+    other = "paper" if ours else "bank"
+    return (
+        f"recipe {options.recipe}, {whose}, at {options.budget:,.0f} parameters; for the other, "
+        f"hatch run search:{data} --recipe {other}"
+    )
 
 
 def run(
@@ -78,9 +90,11 @@ def run(
             process.
         ValueError: as `search`, `train` or the data do.
     """
+    console.print(introduction(data, options), soft_wrap=True)
     batches = partial(
         make_batches,
         data,
+        augment=is_augmented(data, options.recipe),
         device=ranks.device,
         seed=options.seed,
         scale=options.scale,
@@ -99,8 +113,8 @@ def run(
         first.num_classes,
     )
     del first
-    name = options.name or name_of(data, options.model, f"{options.budget:.0f}", options.recipe)
-    folder = options.runs / name
+    words = data, options.model, f"{options.budget:.0f}"
+    folder = folder_of(options.runs, options.recipe, lambda w: options.name or name_of(*words, w))
     settings = {"data": data, **asdict(options)}
     for place in ("runs", "name", "overwrite"):
         del settings[place]

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from effconv_core import SizePlan, load
+from effconv_core import RECIPES, SizePlan, load
 from effconv_core.engine.train import evaluate
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tools.presets import demo_network, make_batches
-from tools.search import parse
+from tools.presets import demo_network, is_augmented, make_batches
+from tools.search import introduction, parse
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["--search-epochs", "2", "--train-epochs", "2", "--name", "run"]
@@ -113,6 +113,7 @@ def test_metrics_are_the_same_as_json_lines_and_for_tensorboard(demo):
 @pytest.mark.slow
 def test_the_terminal_shows_progress_and_the_table_of_layers(demo):
     process, _ = demo
+    assert process.stdout.startswith("recipe bank, ")
     assert "search epoch 2/2: loss" in process.stdout
     assert "of 10,684" in process.stdout
     for layer in ("see", "mix1", "mix2", "mix3"):
@@ -168,8 +169,8 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_not_killed(demo, tmp_pa
         (("demo", "--recipe", "best"), "recipe 'best' does not exist; pass one of"),
         (("demo", "--model", "resnet99"), "resnet99"),
         (("demo", "--budget", "100"), "budget 100 cannot be met: plans of this model cost from"),
-        (("cifar10",), "EFFCONV_DATA"),
-        (("cifar10", "--search-epochs", "1"), "EFFCONV_DATA"),
+        (("cifar10",), "`hatch run effconv-data prepare cifar10 --out data/cifar10`"),
+        (("stl10", "--search-epochs", "1"), "`hatch run effconv-data prepare stl10 --out "),
     ],
 )
 def test_a_refusal_is_one_line_and_leaves_no_trace(arguments, sentence, tmp_path):
@@ -181,7 +182,9 @@ def test_a_refusal_is_one_line_and_leaves_no_trace(arguments, sentence, tmp_path
 
 
 def test_no_data_at_all_is_refused():
-    with pytest.raises(ValueError, match="data '' is unknown; name one of cifar10, mnist, demo"):
+    with pytest.raises(
+        ValueError, match="data '' is unknown; name one of cifar10, mnist, stl10, imag"
+    ):
         parse([])
 
 
@@ -199,7 +202,46 @@ def test_the_recipe_sets_the_defaults_of_search_and_training(arguments):
     assert (options.search.budget_form, options.search.size_lr) == ("paper", 1e-4)
     assert (options.train.optimizer, options.train.epochs) == ("adam", 350)
     assert options.search.epochs == 3
-    assert parse(["cifar10"])[1].search.budget_form == "smooth"
+
+
+@pytest.mark.parametrize(
+    ("data", "budget", "search_epochs", "training", "augmented"),
+    [
+        ("cifar10", 0.66e6, 10, (350, 64, 1e-3, 0.0), True),
+        ("mnist", 0.66e6, 10, (350, 64, 1e-3, 0.0), False),
+        ("stl10", 0.66e6, 10, (100, 256, 1e-2, 0.0), False),
+        ("imagenet32", 0.50e6, 5, (350, 2048, 1e-2, 1e-5), True),
+    ],
+)
+def test_the_papers_sets_are_searched_by_its_recipe_at_its_main_budget(
+    data, budget, search_epochs, training, augmented
+):
+    _, options = parse([data])
+    assert (options.recipe, options.budget, options.model) == ("paper", budget, "cifar_resnet20")
+    assert (options.search.kernel_form, options.search.epochs) == ("projected", search_epochs)
+    found = options.train
+    assert (found.epochs, found.batch_size, found.lr, found.weight_decay) == training
+    assert is_augmented(data, "paper") == augmented
+    assert is_augmented(data, "bank")
+    _, ours = parse([data, "--recipe", "bank"])
+    assert (ours.recipe, ours.budget, ours.search) == ("bank", budget, RECIPES["bank"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "recipe", "other"),
+    [
+        (["demo"], "bank", "paper"),
+        (["demo", "--recipe", "default"], "bank", "paper"),
+        (["stl10"], "paper", "bank"),
+        (["mnist", "--recipe=literal"], "literal", "bank"),
+    ],
+)
+def test_the_first_line_names_recipe_budget_and_the_other_recipe(arguments, recipe, other):
+    data, options = parse(arguments)
+    words = introduction(data, options).split()
+    assert words[1].strip(",") == recipe
+    assert f"{options.budget:,.0f}" in words
+    assert words[-5:] == ["hatch", "run", f"search:{data}", "--recipe", other]
 
 
 @pytest.mark.slow

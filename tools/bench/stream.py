@@ -142,7 +142,7 @@ def search_stream(options: StreamOptions, ranks: Ranks, console: Console) -> dic
         network(),
         watched,
         budget=BUDGET,
-        config=recipe("default", epochs=1, finalists=1),
+        config=recipe("bank", epochs=1, finalists=1),
         on_step=say,
         group=ranks.group,
     )

@@ -72,7 +72,7 @@ def train_method(training: Training, device: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     started = time.perf_counter()
     if method == "effconv":
-        found = recipe("default", seed=seed)
+        found = recipe("bank", seed=seed)
         plan = search(network, batches, budget=SIZES[size].parameters, config=found)
         network = apply_plan(network, plan, generator=torch.Generator().manual_seed(seed))
         network = network.to(memory_format=torch.channels_last)

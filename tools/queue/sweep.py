@@ -12,7 +12,7 @@ from effconv_core.cli.errors import run_command
 from effconv_core.io.atomic import write_text
 from effconv_core.io.console import PlainConsole
 from effconv_core.io.terminal import printable
-from effconv_core.runs.names import name_of
+from effconv_core.runs.names import folder_of, name_of
 from effconv_core.runs.reader import read_result
 from effconv_core.runs.writer import RESULT
 from rich.console import Console
@@ -36,15 +36,15 @@ class Search(Launch):
     """
 
     data: tyro.conf.Positional[str]
-    """As for `search`: cifar10, mnist or demo."""
+    """As for `search`: cifar10, mnist, stl10, imagenet32 or demo."""
     folder: Path = Path("runs/sweep")
     """Folder of the runs, one each."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of data order, initial values and search."""
     budgets: tuple[float, ...] = ()
     """Target numbers of parameters; by default that of the search."""
-    recipes: tuple[str, ...] = ("default",)
-    """Recipes of search and training."""
+    recipes: tuple[str, ...] = ()
+    """Recipes of search and training; by default that of the search."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,20 @@ def runs_of(options: Search, further: list[str]) -> list[Run]:
     Raises:
         ValueError: for options that no search has.
     """
-    budgets = options.budgets or (None,)
+    budgets, recipes = options.budgets or (None,), options.recipes or (None,)
     runs = []
-    for seed, budget, recipe in itertools.product(options.seeds, budgets, options.recipes):
-        given = [options.data, f"--recipe={recipe}", f"--seed={seed}", f"--search.seed={seed}"]
+    for seed, budget, recipe in itertools.product(options.seeds, budgets, recipes):
+        given = [options.data] + ([] if recipe is None else [f"--recipe={recipe}"])
+        given += [f"--seed={seed}", f"--search.seed={seed}"]
         given += [] if budget is None else [f"--budget={budget}"]
         _, settings = parse([*given, *further])  # before anything is started
-        amount = f"{settings.budget:.0f}"
-        name = name_of(options.data, settings.model, amount, recipe, f"seed{seed}")
-        runs.append(Run(name, "tools.search:run_in", {"arguments": [*given, *further]}))
+        words = options.data, settings.model, f"{settings.budget:.0f}"
+        folder = folder_of(
+            options.folder,
+            settings.recipe,
+            lambda word, words=words, seed=seed: name_of(*words, word, f"seed{seed}"),
+        )
+        runs.append(Run(folder.name, "tools.search:run_in", {"arguments": [*given, *further]}))
     return runs
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 from effconv_core.engine.train import TRAIN_RECIPES, TrainConfig
 
+from tools.presets import PAPER_SETS
+
 
 @dataclass(frozen=True)
 class Row:
@@ -49,9 +51,13 @@ class Scale:
     """Budget of the network whose kernels Figure 2 shows."""
 
 
+def _of_the_paper(data: str, *amounts: int, **changes: int) -> Scale:
+    theirs = PAPER_SETS[data]
+    return Scale(theirs.train, *amounts, augment=theirs.augment, **changes)
+
+
 SHORT = TrainConfig(10, 128, "sgd", 0.1, 5e-4, "cosine", 1.0)
 FAST = replace(TRAIN_RECIPES["resnet"], precision="bfloat16", compile=True)
-PAPER = TRAIN_RECIPES["flexconv"]
 FIRST = (0.27e6,)
 SMOKE = Scale(
     replace(SHORT, epochs=1), 2, 1, 128, 128, 1, 2, True, FIRST, (20,), (0.20e6,), FIRST[0]
@@ -80,12 +86,10 @@ SCALES = {
         "imagenet32": Scale(replace(FAST, epochs=40, schedule="cosine"), 1, 4, search_epochs=5),
     },
     "paper": {
-        "mnist": Scale(PAPER, 3, augment=False),
-        "cifar10": Scale(PAPER, 3, 10),
-        "stl10": Scale(replace(PAPER, epochs=100, batch_size=256, lr=1e-2), 3, 10, augment=False),
-        "imagenet32": Scale(
-            replace(PAPER, batch_size=2048, lr=1e-2, weight_decay=1e-5), 3, 10, search_epochs=5
-        ),
+        "mnist": _of_the_paper("mnist", 3),
+        "cifar10": _of_the_paper("cifar10", 3, 10),
+        "stl10": _of_the_paper("stl10", 3, 10),
+        "imagenet32": _of_the_paper("imagenet32", 3, 10, search_epochs=5),
     },
 }
 """By the data set's name. `paper` follows the commands that the FlexConv repository gives."""

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from effconv_core import SearchableCNN, SearchConfig, apply_plan, figures, recipe, search
+from effconv_core import SearchableCNN, SearchConfig, SizePlan, apply_plan, figures, recipe, search
 from effconv_core.engine.train import evaluate, train
 from effconv_core.io.atomic import write_tensors
+from effconv_core.plan import filling_sentence
 from effconv_core.runs.environment import environment
 from effconv_core.runs.metrics import Metrics, seconds_per_epoch
 from effconv_core.runs.names import name_of
@@ -21,12 +22,13 @@ from effconv_core.runs.writer import describe, open_run, write_result
 from effconv_data import Batches, load
 from effconv_models import create_model
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
-from tools.presets import data_note
+from tools.presets import as_they_are, data_note
 from tools.reproduce.rows import SCALES, TAKEN, Row, Scale
 from tools.studies.small_spaces import random_plan
 from tools.support.memory import measure_peak, peak_memory
+from tools.support.rows import changed_since
 
 KERNELS = "kernels.safetensors"
 KERNELS_KEPT = 10  # kernels kept per layer, as many as Figure 2 shows
@@ -64,10 +66,9 @@ def check_settings(before: Mapping[str, Any], row: Row, seed: int, scale: str, p
     for key, value in now.items():
         if key not in before:
             continue
-        old = before[key]
-        if isinstance(old, dict) and isinstance(value, dict):
-            value = {name: value.get(name) for name in old}
-        if json.loads(json.dumps(value)) != old:
+        old, value = before[key], json.loads(json.dumps(value))
+        both = isinstance(old, dict) and isinstance(value, dict)
+        if changed_since(old, value) if both else value != old:
             raise ValueError(
                 f"{place} holds the run {run_name(row, seed)} with other settings ({key}); delete "
                 "it to run it anew"
@@ -136,7 +137,7 @@ def run_row(
         plan = given_plan(row, model, *found)
     else:
         with progress_bar(console) as progress:
-            plan = search(
+            found_plan = search(
                 model,
                 batches,
                 budget=row.budget,
@@ -150,7 +151,9 @@ def run_row(
                     steps_per_epoch=len(batches),
                     budget=row.budget,
                 ),
-            ).sizes
+            )
+        console.print(filling_sentence(found_plan), soft_wrap=True)
+        plan = found_plan.sizes
     cnn = apply_plan(model, plan, generator=torch.Generator().manual_seed(seed))
     cnn = cnn.to(memory_format=torch.channels_last)
     batches = pictures("train")
@@ -167,6 +170,7 @@ def run_row(
     result = {
         **made_with(row, seed, scale),
         "sizes": plan,
+        **({} if config is None else filling_of(found_plan)),
         "parameters": sum(parameter.numel() for parameter in cnn.parameters()),
         "accuracy": accuracy,
         **({"top5": evaluate(cnn, pictures("test"), top=5)} if row.data == "imagenet32" else {}),
@@ -181,6 +185,11 @@ def run_row(
     write_result(folder, result)
 
 
+def filling_of(plan: SizePlan) -> dict[str, int]:
+    """Return what the rounded soft sizes of a plan cost, and how many sizes were filled in."""
+    return {"rounded_parameters": plan.budgets[0]["rounded"], "filled_in": plan.filled_in}
+
+
 def search_config(row: Row, settings: Scale, seed: int) -> SearchConfig | None:
     """Return the settings of a row's search, None if its sizes are not learned."""
     if row.sizes not in ("found", "paper"):
@@ -190,7 +199,7 @@ def search_config(row: Row, settings: Scale, seed: int) -> SearchConfig | None:
         return recipe("paper", seed=seed, **changes)
     if settings.finalists is not None:
         changes["finalists"] = settings.finalists
-    return recipe("default", seed=seed, **changes)
+    return recipe("bank", seed=seed, **changes)
 
 
 def given_plan(
@@ -216,8 +225,3 @@ def given_plan(
         generator = torch.Generator().manual_seed(int(row.sizes.removeprefix("random ")))
         return random_plan(searchable, row.budget, generator)
     return dict(zip(layers, sizes, strict=True))
-
-
-def as_they_are(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the images unchanged."""
-    return images

@@ -28,7 +28,7 @@ from tools.support.stats import bootstrap_interval, noise_floor
 
 SMOOTH = {"budget_form": "smooth", "budget_weight": 20.0, "epochs": 12}
 RATES = {"size_lr": 1e-2, "kernel_lr": 5e-3, "cnn_lr": 5e-3}
-RING = recipe("default")
+RING = recipe("bank")
 RECIPES = {
     "paper": recipe("paper", epochs=12),
     "smooth": recipe("paper", **SMOOTH, size_lr=1e-3),

@@ -55,7 +55,7 @@ class VersusScale:
 
     def config(self, seed: int) -> SearchConfig:
         """Return the settings of a search."""
-        return recipe("default", seed=seed, **self.search)
+        return recipe("bank", seed=seed, **self.search)
 
 
 @lru_cache(maxsize=4)

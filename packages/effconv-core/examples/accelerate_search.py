@@ -19,7 +19,7 @@ def learn_sizes(
     epochs: int = 2,
 ) -> SizePlan:
     """Search, and give the plan."""
-    searchable = SearchableCNN(model, recipe("default"))
+    searchable = SearchableCNN(model, recipe("bank"))
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
     network, optimizer, loader = accelerator.prepare(searchable, optimizer, loader)
     network.train()

@@ -42,7 +42,7 @@ def learn_sizes(
     loader = DataLoader(dataset, batch_size // ranks, sampler=sampler)
     device = next(model.parameters()).device
 
-    searchable = SearchableCNN(model, recipe("default"))
+    searchable = SearchableCNN(model, recipe("bank"))
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
     network = DistributedDataParallel(searchable) if group else searchable
     network.train()

@@ -23,7 +23,7 @@ class Search(lightning.LightningModule):
 
     def __init__(self, model: nn.Module, budget: float) -> None:
         super().__init__()
-        self.searchable = SearchableCNN(model, recipe("default"))
+        self.searchable = SearchableCNN(model, recipe("bank"))
         self.budget = budget
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:

@@ -123,7 +123,7 @@ def searched(
         Network(rank).to(device, torch.float64),
         Part(rank, world_size, torch.float64),
         budget=BUDGET,
-        config=recipe("default", epochs=2, finalists=12, race_steps=0),
+        config=recipe("bank", epochs=2, finalists=12, race_steps=0),
         criterion=criterion,
         checkpoint=checkpoint,
         on_step=lambda step: losses.append(step.task_loss),
@@ -164,7 +164,7 @@ def differing(group: dist.ProcessGroup, device: str, what: str) -> None:
     """Search with something that is not the same on both ranks."""
     rank, world_size = place(group)
     steps = STEPS - (what == "batches") * rank
-    config = recipe("default", epochs=2, seed=rank if what == "config" else 0)
+    config = recipe("bank", epochs=2, seed=rank if what == "config" else 0)
     searchables = []
 
     class Remembered(SearchableCNN):

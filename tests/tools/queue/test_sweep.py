@@ -12,10 +12,10 @@ from tools.queue.sweep import LIST, Search, runs_of, status_command
 
 
 def test_a_sweep_is_every_seed_budget_and_recipe_and_refuses_what_a_search_refuses():
-    options = Search(data="demo", seeds=(0, 1), budgets=(9000, 10684), recipes=("default", "paper"))
+    options = Search(data="demo", seeds=(0, 1), budgets=(9000, 10684), recipes=("bank", "paper"))
     runs = runs_of(options, ["--train-epochs", "1"])
     assert len({run.name for run in runs}) == 8
-    assert runs[0].name == "demo-demo-9000-default-seed0"
+    assert runs[0].name == "demo-demo-9000-bank-seed0"
     assert runs[7].arguments["arguments"] == [
         "demo",
         "--recipe=paper",

@@ -75,3 +75,11 @@ def test_settings_that_came_later_do_not_count():
     assert changed_since(before, {"seeds": (1, 2), "train": {"lr": 0.1, "new": 1}, "gone": 1}) == []
     now = {"seeds": (1, 3), "train": {"lr": 0.2}, "later": 5}
     assert changed_since(before, now) == ["seeds", "train", "gone"]
+
+
+def test_rows_from_when_all_layers_had_one_b_are_current(tmp_path):
+    path, rows = tmp_path / "rows.jsonl", [{"recipe": "paper", "config": {"b": -0.35, "k": 3}}]
+    path.write_text(json.dumps(rows[0]) + "\n")
+    assert current_rows(path, "recipe", {"paper": recipe("paper")}) == rows
+    with pytest.raises(ValueError, match="another b"):
+        current_rows(path, "recipe", {"paper": recipe("paper", b=0.1)})

@@ -12,7 +12,7 @@ model = nn.Sequential(
     *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)),
 )
 loader = [(torch.randn(8, 3, 16, 16), torch.randint(10, (8,))) for _ in range(4)]
-search(model, loader, budget=15_000, config=recipe("default", epochs=2)).save("plan.json")
+search(model, loader, budget=15_000, config=recipe("bank", epochs=2)).save("plan.json")
 plan = SizePlan.load("plan.json")
 cnn = apply_plan(model, plan)
 assert abs(plan.cost / plan.budget - 1) <= 0.02

@@ -1,8 +1,9 @@
 """Settings of a search; the defaults are those of the paper."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,9 @@ class SearchConfig:
     """Sizes run from 1 to 2k + 1."""
     tau: float = 3.0
     """Widens the active region of tanh in EffConv Eq. 1."""
-    b: float = -0.35
-    """Sets the initial soft size: k tanh(b) + k + 1, which is 2.99."""
+    b: float | None = None
+    """Sets the initial soft size, k tanh(b) + k + 1. None: each layer starts close to its own size,
+    as the paper has it, a 3x3 one with the paper's b of -0.35 at 2.99."""
     size_hidden: int = 64
     """Hidden size of the size predictor's GRU (the paper gives none)."""
     kernel_form: Literal["projected", "literal", "bank"] = "projected"
@@ -93,6 +95,8 @@ class SearchConfig:
                 raise TypeError(f"{name} is {value!r}; it must be an integer, so pass one")
             if value < 0:
                 raise ValueError(f"{name} is {value}; it must be 0 or more, so raise it")
+        if self.b is not None and not -float("inf") < self.b < float("inf"):
+            raise ValueError(f"b is {self.b}; it must be finite, or None for each layer's own")
         for name in ("tau", "size_lr", "kernel_lr", "cnn_lr"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):
@@ -146,9 +150,20 @@ class SearchConfig:
         return 2 * self.k + 1
 
 
+FORMER_B = -0.35
+"""The default of b before 0.5.0: that of 3x3 layers, for all layers."""
+
+
+def with_present_b(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a config as a file holds them, with None for the former default of b."""
+    return {**fields, "b": None} if fields.get("b") == FORMER_B else dict(fields)
+
+
+RENAMED = {"default": "bank"}
+"""Former names of recipes, which go on working, and the present ones."""
+
 RECIPES: dict[str, SearchConfig] = {
-    "paper": SearchConfig(),
-    "default": SearchConfig(
+    "bank": SearchConfig(
         kernel_form="bank",
         mask="ring",
         exploration=2.0,
@@ -162,24 +177,42 @@ RECIPES: dict[str, SearchConfig] = {
         finalists=10,
         race_steps=64,
     ),
+    "paper": SearchConfig(),
+    "literal": SearchConfig(kernel_form="literal"),
 }
-"""Named settings: `default` is what `search` uses; `paper` has the values of the EffConv paper.
+"""Named settings of a search, also under their former names.
 
-`paper` has the `projected` kernel form; `recipe("paper", kernel_form="literal")` follows Eq. 5 to
-the letter."""
+`bank` measured best and is what `search` uses: kernels are windows of a bank, sizes are explored,
+and plans compared at the end. `paper` has the values of the EffConv paper and kernels that GRUs
+predict, in the projected form of Eq. 5. `literal` is `paper` with Eq. 5 to the letter: a GRU with
+c_in * c_out hidden units for each layer."""
+RECIPES |= {former: RECIPES[name] for former, name in RENAMED.items()}
+
+
+def recipe_name(name: str) -> str:
+    """Return the present name of a recipe.
+
+    Args:
+        name: a key of `RECIPES`.
+
+    Raises:
+        ValueError: if there is no such recipe.
+    """
+    if name not in RECIPES:
+        known = ", ".join(known for known in RECIPES if known not in RENAMED)
+        raise ValueError(f"recipe {name!r} does not exist; pass one of {known}")
+    return RENAMED.get(name, name)
 
 
 def recipe(name: str, **changes: object) -> SearchConfig:
     """Return the settings of a named recipe, with some fields changed.
 
     Args:
-        name: `"paper"` or `"default"`.
+        name: `"bank"`, `"paper"` or `"literal"`, see `RECIPES`.
         **changes: fields of `SearchConfig` and their values.
 
     Raises:
         ValueError: if there is no such recipe.
         TypeError: if there is no such field.
     """
-    if name not in RECIPES:
-        raise ValueError(f"recipe {name!r} does not exist; pass one of {sorted(RECIPES)}")
-    return dataclasses.replace(RECIPES[name], **changes)
+    return dataclasses.replace(RECIPES[recipe_name(name)], **changes)

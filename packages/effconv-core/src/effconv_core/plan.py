@@ -35,6 +35,9 @@ SCHEMA = 3
 READ = (1, 2, SCHEMA)
 RECORD = {"counts", "amount", "at_most", "weight", "cost"}  # fields of a budget's record
 
+MOST_FILLED_IN = 0.25
+"""The share of sizes beyond which a plan is said to be filled in."""
+
 Size = int | tuple[int, ...]
 
 
@@ -50,10 +53,13 @@ class SizePlan(Mapping[str, Size]):
         budget: the target parameter count.
         allowed: layer name to `(smallest, largest, step)` of its allowed sizes.
         budgets: for each budget a mapping with the unit that it `counts`, the `amount`, whether it
-            is `at_most` that, its `weight`, and the `cost` of the plan.
+            is `at_most` that, its `weight`, the `cost` of the plan, and from 0.5.0 on that of the
+            `rounded` soft sizes.
         model: class name of the network.
         versions: package name to version.
         evidence: how it compares with the original sizes; None if the search did not look.
+        filled_in: how many sizes had to be others than the rounded soft sizes, in the plan nearest
+            to these within the budgets; None where that is not known.
 
     Raises:
         TypeError: if a size is no integer, or a soft size, the cost or the budget no number.
@@ -70,6 +76,7 @@ class SizePlan(Mapping[str, Size]):
     model: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     evidence: Evidence | None = None
+    filled_in: int | None = None
 
     def __post_init__(self) -> None:
         _check_sizes(self.sizes)
@@ -87,6 +94,7 @@ class SizePlan(Mapping[str, Size]):
         conform(self.model, schemas.Name | None, what=what)
         if self.evidence is not None:
             conform(asdict(self.evidence), Evidence, what="the plan's evidence")
+        conform(self.filled_in, schemas.Count | None, what=what)
         for mapping, title in ((self.soft_sizes, "soft sizes"), (self.allowed, "allowed sizes")):
             if mapping and mapping.keys() != self.sizes.keys():
                 odd = sorted(mapping.keys() ^ self.sizes.keys())
@@ -250,6 +258,26 @@ def _check_allowed(allowed: Mapping[str, tuple[int, int, int]]) -> None:
                 f"rise, to {LARGEST_SIZE:,} at most, so pass the smallest, the largest and a step "
                 "of at least 1"
             )
+
+
+def filling_sentence(plan: SizePlan) -> str:
+    """Return a sentence on how far the soft sizes were from the budget; empty if not known.
+
+    It is a warning where more than a quarter of the sizes had to be filled in.
+    """
+    if plan.filled_in is None or any("rounded" not in budget for budget in plan.budgets):
+        return ""
+    S, n, off = len(flat(plan.sizes.values())), plan.filled_in, []
+    for budget in plan.budgets:
+        share = budget["rounded"] / budget["amount"] - 1
+        off.append(f"{budget['rounded']:,} {budget['counts']} ({share:+.1%})")
+    told = f"the rounded soft sizes cost {', '.join(off)}, so {n} of {S} sizes are filled in"
+    if n <= MOST_FILLED_IN * S:
+        return f"{told[0].upper()}{told[1:]}."
+    return (
+        f"Warning: {told}, by nearness and not by learning; search for more epochs, or raise "
+        "size_lr or budget_weight."
+    )
 
 
 def in_words(size: float | tuple[float, ...], form: str = "d") -> str:

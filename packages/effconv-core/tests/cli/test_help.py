@@ -98,7 +98,7 @@ def test_bash_completes_commands_options_choices_and_files(effconv, tmp_path):
     assert "folder" in offers("effconv data prepare f")
     assert offers("effconv search --budget-") == {"--budget-counts"}
     assert {"parameters", "macs"} == offers("effconv search --budget-counts ")
-    assert {"default", "paper"} == offers("effconv train --recipe ")
+    assert {"bank", "paper", "literal"} == offers("effconv train --recipe ")
     assert {word[:10] for word in offers("effconv search --search.k")} == {"--search.k"}
     assert offers("effconv search --search.ep") == {"--search.epochs"}
     assert offers("effconv plan show pl") == {"plan.json"}

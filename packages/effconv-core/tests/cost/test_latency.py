@@ -79,7 +79,7 @@ def test_times_are_those_of_the_network_that_is_built(clock, options):
 
 
 def test_measuring_changes_nothing(clock):
-    searchable = SearchableCNN(Net(), recipe("default")).train()
+    searchable = SearchableCNN(Net(), recipe("bank")).train()
     before = {name: value.clone() for name, value in searchable.state_dict().items()}
     state = torch.get_rng_state()
     quick()(searchable)
@@ -315,7 +315,7 @@ def test_a_search_meets_a_budget_of_time(clock):
     wanted = cost([4, 4])
     budget = Budget(wanted, latency)
     loader = [(IMAGES, torch.tensor([0, 1]))]
-    plan = search(model, loader, budget=budget, config=recipe("default", tolerance=0.2))
+    plan = search(model, loader, budget=budget, config=recipe("bank", tolerance=0.2))
     with FlopCounterMode(display=False) as counter:
         apply_plan(model, plan)(IMAGES)
     achieved = counter.get_total_flops() // 2 * 1000
@@ -323,7 +323,7 @@ def test_a_search_meets_a_budget_of_time(clock):
     assert plan.budgets[0]["cost"] == achieved
     assert abs(achieved / wanted - 1) <= 0.2
     for form in ("paper", "smooth"):
-        searchable = SearchableCNN(model, recipe("default", budget_form=form))
+        searchable = SearchableCNN(model, recipe("bank", budget_form=form))
         searchable(IMAGES)
         searchable.budget_loss(Budget(cost([7, 7]), latency)).backward()
         slope = searchable.size_predictor.head_bias.grad

@@ -41,7 +41,7 @@ def batches():
 
 
 def by_a_plain_loop(model, loader, epochs):
-    searchable = SearchableCNN(model, recipe("default"))
+    searchable = SearchableCNN(model, recipe("bank"))
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
     for _ in range(epochs):
         for images, labels in loader:
@@ -161,7 +161,7 @@ def test_search_takes_any_loss(task):
 def test_a_loop_of_ones_own_takes_any_loss(task):
     make, targets, criterion, budget = TASKS[task]
     images, wanted = torch.randn(IMAGES), targets()
-    searchable = SearchableCNN(make(), recipe("default"))
+    searchable = SearchableCNN(make(), recipe("bank"))
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
     losses, slopes = [], torch.zeros(len(searchable.layers))
     for _ in range(30):

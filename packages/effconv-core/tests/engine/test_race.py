@@ -51,7 +51,7 @@ class Recorded:
 def trials(loader=None, model=None, **changes) -> Trials:
     values = {
         "model": net() if model is None else model,
-        "config": recipe("default", cnn_lr=0.01),
+        "config": recipe("bank", cnn_lr=0.01),
         "loader": Recorded() if loader is None else loader,
         "criterion": F.cross_entropy,
         "epoch_steps": 10,

@@ -55,11 +55,11 @@ TABLE = [{"1": a, "2": b} for a, b in ((3, 3), (4, 1), (1, 4))]
 
 
 def test_score_ranks_the_plans_that_search_finds():
-    config = recipe("default", epochs=2)
+    config = recipe("bank", epochs=2)
     scores = score(make_model, [loader()] * 3, TABLE, [0.7, 0.8, 0.9], config, budget=304)
     for seed, scored in enumerate(scores):
         plan = search(
-            make_model(seed), loader(), budget=304, config=recipe("default", epochs=2, seed=seed)
+            make_model(seed), loader(), budget=304, config=recipe("bank", epochs=2, seed=seed)
         )
         assert scored == rank_plan(plan, TABLE, [0.7, 0.8, 0.9])
 
@@ -67,7 +67,7 @@ def test_score_ranks_the_plans_that_search_finds():
 def test_the_budget_is_the_middle_of_the_table_unless_it_is_given():
     # Costs at (3, 3), (4, 1) and (1, 4) are 16 * (18, 17, 17) and 16 for stem and biases, so the
     # middle is 296, and no plan is as near to it as a hundredth.
-    config = recipe("default", epochs=1, tolerance=0.01)
+    config = recipe("bank", epochs=1, tolerance=0.01)
     with pytest.raises(ValueError, match="the budget 296"):
         score(make_model, [loader()], TABLE, [1, 2, 3], config)
 
@@ -77,4 +77,4 @@ def test_a_malformed_table_is_refused_before_any_search():
         raise AssertionError
 
     with pytest.raises(ValueError, match="at least two plans"):
-        score(untouchable, [loader()], TABLE, [0.1], recipe("default"))
+        score(untouchable, [loader()], TABLE, [0.1], recipe("bank"))

@@ -2,7 +2,9 @@ import dataclasses
 
 import pytest
 import torch
-from effconv_core import Budget, Macs, SearchableCNN, apply_plan, recipe, search
+from effconv_core import RECIPES, Budget, Macs, SearchableCNN, apply_plan, recipe, search
+from effconv_core.engine.train import training_of
+from effconv_core.io.checkpoint import put_training_state, read_training_state
 from torch import nn
 
 BUDGET = 1500
@@ -46,7 +48,7 @@ class Loader:
 
 def config(**changes):
     kept_short = {"least_steps": 0, "race_steps": 0}
-    return recipe("default", **{"epochs": 3, "size_lr": 0.05, **kept_short, **changes})
+    return recipe("bank", **{"epochs": 3, "size_lr": 0.05, **kept_short, **changes})
 
 
 def test_the_plan_is_within_two_percent_of_the_budget():
@@ -109,6 +111,29 @@ def test_a_finished_search_gives_its_plan_again_without_a_step(tmp_path):
     plan, steps = search(net(), Loader(), **keywords), []
     assert search(net(), Loader(), on_step=steps.append, **keywords) == plan
     assert steps == []
+
+
+def test_a_state_from_when_all_layers_had_one_b_goes_on_with_it(tmp_path):
+    def wide():
+        model = net()
+        model[5] = nn.Conv2d(6, 8, 5, stride=2, padding=2, bias=False)
+        return model
+
+    path, before = tmp_path / "s.safetensors", config(b=-0.35)
+    whole = search(wide(), Loader(), budget=BUDGET, config=before)
+    with pytest.raises(KeyboardInterrupt):
+        search(wide(), Loader(fail_in_epoch=1), budget=BUDGET, config=before, checkpoint=path)
+    state = read_training_state(path)
+    searchable = SearchableCNN(wide(), config())
+    optimizer = torch.optim.AdamW(searchable.parameter_groups())
+    former = {n: v for n, v in state.tensors.items() if n != "model.size_predictor.b"}
+    assert len(former) < len(state.tensors)
+    put_training_state(state._replace(tensors=former), searchable, optimizer)
+    assert searchable.size_predictor.b.tolist() == pytest.approx([-0.35] * 2)
+    # The settings of today say None where those of before said -0.35.
+    assert search(wide(), Loader(), budget=BUDGET, config=config(), checkpoint=path) == whole
+    with pytest.raises(ValueError, match="config"):
+        search(wide(), Loader(), budget=BUDGET, config=config(b=0.1), checkpoint=path)
 
 
 def test_a_checkpoint_of_another_search_is_refused(tmp_path):
@@ -204,10 +229,16 @@ def test_another_runtime_error_is_not_disguised():
         search(model, batches, budget=BUDGET, config=config())
 
 
+def test_recipes_answer_to_their_former_names():
+    assert recipe("default", epochs=5) == recipe("bank", epochs=5)
+    assert RECIPES["default"] is RECIPES["bank"]
+    assert training_of("default") == training_of("bank") != training_of("paper")
+    assert recipe("literal") == recipe("paper", kernel_form="literal")
+    assert training_of("literal") == training_of("paper")
+
+
 def test_an_unknown_recipe_names_the_known_ones():
-    with pytest.raises(
-        ValueError, match=r"'fast' does not exist; pass one of \['default', 'paper'"
-    ):
+    with pytest.raises(ValueError, match="'fast' does not exist; pass one of bank, paper, literal"):
         recipe("fast")
 
 
@@ -223,12 +254,12 @@ def test_an_unknown_recipe_names_the_known_ones():
 )
 def test_settings_that_do_not_go_together_say_why(change, sentence):
     with pytest.raises(ValueError, match=sentence):
-        recipe("default", **change)
+        recipe("bank", **change)
 
 
 def test_finalists_are_counted_in_whole_numbers():
     with pytest.raises(TypeError, match=r"finalists is 2.5; it must be an integer"):
-        recipe("default", finalists=2.5)
+        recipe("bank", finalists=2.5)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +319,7 @@ def test_a_search_of_every_kind_of_layer_at_once(form, per_axis):
     costs = [searchable.cost, macs(searchable)]
     wanted = [cost([3 for _ in searchable.space.ranges]) for cost in costs]
     budgets = [Budget(wanted[0]), Budget(1.05 * wanted[1], macs, at_most=True)]
-    settings = recipe("default", epochs=2, tolerance=0.05, **form)
+    settings = recipe("bank", epochs=2, tolerance=0.05, **form)
     plan = search(model, sounds(), budget=budgets, config=settings, per_axis=per_axis)
     assert list(plan) == ["line", "depthwise", "square", "row", "cube"]
     axes = {"line": 1, "depthwise": 1, "square": 2, "row": 2, "cube": 3}
@@ -305,7 +336,7 @@ def test_a_search_of_every_kind_of_layer_at_once(form, per_axis):
 @pytest.mark.parametrize("per_axis", [False, True])
 def test_the_task_has_a_slope_for_every_size_of_every_kind(form, per_axis):
     torch.manual_seed(0)
-    settings = recipe("default", exploration=0.0, finalists=1, **form)
+    settings = recipe("bank", exploration=0.0, finalists=1, **form)
     searchable = SearchableCNN(Voices(), settings, per_axis=per_axis)
     sound, labels = sounds()[0]
     loss = nn.functional.cross_entropy(searchable(sound), labels)
@@ -340,7 +371,7 @@ def test_tied_layers_and_odd_sizes_stay_so_in_every_step_and_in_the_plan():
 
 
 def test_tied_layers_are_explored_together():
-    searchable = SearchableCNN(Voices(), recipe("default"), tie=[["line", "depthwise"]])
+    searchable = SearchableCNN(Voices(), recipe("bank"), tie=[["line", "depthwise"]])
     seen = []
     source = searchable.kernel_predictor.forward
 

@@ -28,7 +28,7 @@ def net():
 
 
 def searchable(**changes):
-    return SearchableCNN(net(), recipe("default", **{"finalists": 12, "race_steps": 0, **changes}))
+    return SearchableCNN(net(), recipe("bank", **{"finalists": 12, "race_steps": 0, **changes}))
 
 
 class Counted:
@@ -141,14 +141,14 @@ def test_one_finalist_is_no_tournament():
 def test_an_iterator_that_the_search_has_used_up_is_refused():
     batches = [(torch.randn(4, 1, 9, 9), torch.arange(4))] * 3
     with pytest.raises(ValueError, match=r"epoch 2.*pass a loader, not an iterator"):
-        search(net(), iter(batches), budget=BUDGET, config=recipe("default", epochs=1))
+        search(net(), iter(batches), budget=BUDGET, config=recipe("bank", epochs=1))
 
 
 def test_a_search_gives_the_tournaments_plan_and_keeps_it_in_its_checkpoint(tmp_path, monkeypatch):
-    loader, config = Counted(8), recipe("default", finalists=12, race_steps=0)
+    loader, config = Counted(8), recipe("bank", finalists=12, race_steps=0)
     model, keywords = net(), {"budget": BUDGET, "config": config}
     network = SearchableCNN(model, config)
-    learned = search(model, Counted(8), budget=BUDGET, config=recipe("default", finalists=1))
+    learned = search(model, Counted(8), budget=BUDGET, config=recipe("bank", finalists=1))
     other = next(
         sizes
         for sizes in _candidates(network, network.plan(BUDGET), BUDGET)

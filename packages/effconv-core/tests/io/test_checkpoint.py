@@ -340,9 +340,7 @@ def test_forged_progress_is_refused_by_searches_and_trainings(tmp_path, progress
         train(model, loader, config, checkpoint=path)
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.AdaptiveAvgPool2d(1))
     with pytest.raises(ValueError, match=r"s\.safetensors"):
-        search(
-            net.append(nn.Flatten()), loader, budget=58, config=recipe("default"), checkpoint=path
-        )
+        search(net.append(nn.Flatten()), loader, budget=58, config=recipe("bank"), checkpoint=path)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections import Counter
 
 import pytest
 import torch
@@ -124,10 +125,47 @@ def test_the_operators_have_their_tables_before_a_step_is_compiled(name, changes
     assert [now - then for now, then in zip(drawn, counts, strict=True)] == used
 
 
+MODES = {
+    "exact": {},
+    "padded": {"shapes": "padded"},
+    "compiled": {"shapes": "padded", "compile": True},
+}
+
+
+@pytest.mark.parametrize(
+    "mode", ["exact", "padded", pytest.param("compiled", marks=pytest.mark.long)]
+)
+@pytest.mark.parametrize("centre", ["paper", "aligned"])
+def test_the_papers_kernels_come_through_both_operators_in_every_mode(
+    mode, centre, fresh, monkeypatch
+):
+    called = Counter()
+
+    def spied(name):
+        operator = getattr(eager, name)
+
+        def spy(*arguments):
+            called[name] += 1
+            return operator(*arguments)
+
+        return spy
+
+    for name in ("gru_unroll", "assemble_kernels"):
+        for direction in (name, f"{name}_backward"):
+            monkeypatch.setattr(eager, direction, spied(direction))
+    config = recipe("paper", epochs=1, centre=centre, **MODES[mode])
+    search(net(), batches(count=3), budget=BUDGET, config=config)
+    # In each of three steps: one GRU for sizes, one call for all GRUs of kernels, one assembly.
+    assert called["gru_unroll_backward"] == 2 * 3
+    assert called["assemble_kernels_backward"] == 3
+    assert called["assemble_kernels"] >= 3
+    assert called["gru_unroll"] >= 2 * 3
+
+
 @pytest.mark.long
 def test_exact_shapes_are_compiled_anew_for_every_tuple_of_sizes(fresh):
     # Which is why they are refused. Inductor, behind this, takes kernel shapes for constants.
-    searchable = SearchableCNN(net(), recipe("default")).train()
+    searchable = SearchableCNN(net(), recipe("bank")).train()
     searchable.model.compile(backend="aot_eager")
     seen, graphs = graphs_of(searchable, 3)
     assert 1 < len(seen) <= graphs
@@ -137,9 +175,7 @@ def test_exact_shapes_are_compiled_anew_for_every_tuple_of_sizes(fresh):
 @pytest.mark.long
 def test_a_compiled_search_finds_the_plan_of_the_one_without(fresh):
     def found(**changes):
-        config = recipe(
-            "default", shapes="padded", size_lr=0.05, finalists=6, race_steps=0, **changes
-        )
+        config = recipe("bank", shapes="padded", size_lr=0.05, finalists=6, race_steps=0, **changes)
         return search(net(), batches(), budget=BUDGET, config=config)
 
     plain, compiled = found(), found(compile=True)
@@ -204,7 +240,7 @@ def test_cuda_graphs_find_the_plan_of_the_search_without(name, precision, device
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
 def test_a_copy_draws_from_its_own_parts_and_makes_its_own_graph(copied):
-    searchable = SearchableCNN(net(), recipe("default", shapes="padded", exploration=0.5))
+    searchable = SearchableCNN(net(), recipe("bank", shapes="padded", exploration=0.5))
     searchable.static_forward.compiled = lambda *_: pytest.fail("the graph of another network")
     other = copied(searchable)
     parts = other.static_forward

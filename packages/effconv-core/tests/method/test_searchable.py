@@ -78,13 +78,13 @@ def test_three_groups_hold_every_parameter_once_at_the_papers_rates():
 
 
 def test_gradients_reach_every_searched_layers_size():
-    searchable = SearchableCNN(Residual(), recipe("default"))
+    searchable = SearchableCNN(Residual(), recipe("bank"))
     searchable(torch.randn(4, 3, 14, 14)).logsumexp(1).sum().backward()
     assert (searchable.size_predictor.head_bias.grad != 0).all()
 
 
 def test_exploration_moves_the_sizes_of_a_training_step_and_not_what_is_learned():
-    settings = recipe("default", mask="gaussian", finalists=1, exploration=1.5)
+    settings = recipe("bank", mask="gaussian", finalists=1, exploration=1.5, b=-0.35)
     searchable = SearchableCNN(Residual(), settings)
     seen = []
     source = searchable.kernel_predictor.forward
@@ -113,7 +113,7 @@ def test_exploration_moves_the_sizes_of_a_training_step_and_not_what_is_learned(
 
 
 def test_a_drawn_size_stays_within_the_range():
-    searchable = SearchableCNN(Residual(), recipe("default", exploration=50.0))
+    searchable = SearchableCNN(Residual(), recipe("bank", exploration=50.0))
     source, seen = searchable.kernel_predictor.forward, []
 
     def spy(soft_sizes, sizes):
@@ -128,7 +128,7 @@ def test_a_drawn_size_stays_within_the_range():
 
 
 def test_between_two_odd_sizes_the_larger_window_is_taken_and_its_ring_drawn():
-    searchable = SearchableCNN(Residual(), recipe("default"), allowed=range(1, 8, 2))
+    searchable = SearchableCNN(Residual(), recipe("bank"), allowed=range(1, 8, 2))
     source, seen = searchable.kernel_predictor.forward, []
 
     def spy(soft_sizes, sizes):
@@ -149,7 +149,7 @@ def test_between_two_odd_sizes_the_larger_window_is_taken_and_its_ring_drawn():
 
 def test_forward_at_runs_the_banks_windows_of_the_given_sizes():
     model = Residual()
-    searchable = SearchableCNN(model, recipe("default")).eval()
+    searchable = SearchableCNN(model, recipe("bank")).eval()
     shared, down = searchable.kernel_predictor.kernels
     cnn = apply_plan(model, {"shared": 4, "down": 3})
     with torch.no_grad():
@@ -162,27 +162,27 @@ def test_forward_at_runs_the_banks_windows_of_the_given_sizes():
 
 
 def test_in_evaluation_the_ring_form_runs_at_the_rounded_sizes():
-    searchable = SearchableCNN(Residual(), recipe("default")).eval()
+    searchable = SearchableCNN(Residual(), recipe("bank")).eval()
     with torch.no_grad():
         searchable.size_predictor.head_bias += (
             0.4  # v is some 3.3, between a ring that is on and off
         )
     images = torch.randn(2, 3, 14, 14)
-    assert searchable.plan().sizes == {"shared": 3, "down": 3}
+    assert searchable.plan().sizes == {"shared": 3, "down": 5}
     assert min(searchable.plan().soft_sizes.values()) > 3.2
-    torch.testing.assert_close(searchable(images), searchable.forward_at([3, 3], images))
+    torch.testing.assert_close(searchable(images), searchable.forward_at([3, 5], images))
     torch.testing.assert_close(searchable(images), searchable(images))
 
 
 @pytest.mark.parametrize("sizes", [[9, 3], [0, 3], [3], [3, 3, 3], [3, 2.5], ["shared", "down"]])
 def test_forward_at_sizes_that_there_are_not_is_refused(sizes):
-    searchable = SearchableCNN(Residual(), recipe("default"))
+    searchable = SearchableCNN(Residual(), recipe("bank"))
     with pytest.raises(ValueError, match="pass 2 integers from 1 to 7, one"):
         searchable.forward_at(sizes, torch.randn(2, 3, 14, 14))
 
 
 def test_asking_for_kernels_uses_up_no_draw_of_the_training():
-    searchable = SearchableCNN(Residual(), recipe("default")).train()
+    searchable = SearchableCNN(Residual(), recipe("bank")).train()
     before = {name: value.clone() for name, value in searchable.state_dict().items()}
     searchable.kernels_at([4, 3])
     searchable.warm_start({"shared": 4, "down": 3})
@@ -203,20 +203,38 @@ def test_a_network_may_look_at_its_layers_weights():
 
 @pytest.mark.parametrize("per_axis", [False, True])
 def test_forward_at_takes_a_plans_values(per_axis):
-    searchable = SearchableCNN(Residual(), recipe("default"), per_axis=per_axis).eval()
+    searchable = SearchableCNN(Residual(), recipe("bank"), per_axis=per_axis).eval()
     plan, images = searchable.plan(), torch.randn(2, 3, 14, 14)
     torch.testing.assert_close(searchable.forward_at(plan.values(), images), searchable(images))
 
 
 def test_ranges_start_where_equation_1_puts_them():
     ranges = {"shared": range(1, 32), "down": range(3, 12, 2)}
-    plan = SearchableCNN(Residual(), allowed=ranges).plan()
+    plan = SearchableCNN(Residual(), SearchConfig(b=-0.35), allowed=ranges).plan()
     # tanh(-0.35) = -0.3363756: 15 tanh + 16 and 4 tanh + 7.
     assert plan.soft_sizes == {
         "shared": pytest.approx(10.954366, abs=1e-5),
         "down": pytest.approx(5.654498, abs=1e-5),
     }
     assert plan.sizes == {"shared": 11, "down": 5}
+
+
+def test_layers_start_at_their_own_sizes():
+    class Varied(nn.Sequential):
+        def __init__(self):
+            sizes = (3, 5, (3, 5), (1, 7), 11)
+            convs = [nn.Conv2d(2, 2, size, padding="same") for size in sizes]
+            super().__init__(*convs, nn.Conv1d(2, 2, 5))
+
+    searched, names = "*", ["0", "1", "2", "3", "4", "5"]
+    rectangular = SearchableCNN(Varied(), searched=searched, per_axis=True).plan()
+    assert rectangular.sizes == dict(
+        zip(names, [(3, 3), (5, 5), (3, 5), (1, 7), (11, 11), 5], strict=True)
+    )
+    one = SearchableCNN(Varied(), searched=["0", "1", "4", "5"]).plan()
+    assert list(one.sizes.values()) == [3, 5, 11, 5]
+    tied = SearchableCNN(Varied(), searched=["0", "1"], tie=[["0", "1"]]).plan()
+    assert set(tied.soft_sizes.values()) == {4.0}
 
 
 def test_sizes_that_are_not_allowed_name_those_that_are():
@@ -238,7 +256,7 @@ def test_a_layer_that_is_run_again_in_the_backward_pass_is_one_sentence(use_reen
             return checkpoint(super().forward, x, use_reentrant=use_reentrant)
 
     images = torch.randn(2, 3, 14, 14, requires_grad=True)
-    loss = SearchableCNN(Checkpointed(), recipe("default"))(images).sum()
+    loss = SearchableCNN(Checkpointed(), recipe("bank"))(images).sum()
     with pytest.raises(RuntimeError, match="gradient checkpointing .*turn it off for the search"):
         loss.backward()
 
@@ -295,7 +313,7 @@ def test_a_soft_size_that_is_not_finite_names_its_layer():
 def test_torchvision_resnet18():
     torchvision = pytest.importorskip("torchvision")
     model = torchvision.models.resnet18(num_classes=5)
-    searchable = SearchableCNN(model, recipe("default"))
+    searchable = SearchableCNN(model, recipe("bank"))
     # 16 block convolutions; the 7x7 stem is first and the shortcuts are 1x1.
     assert len(searchable.layers) == 16
     assert searchable.cost([3] * 16) == sum(p.numel() for p in model.parameters())

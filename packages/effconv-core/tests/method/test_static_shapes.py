@@ -138,8 +138,8 @@ def test_a_convolution_with_zeros_around_its_kernel_is_the_same(name, largest):
 def test_a_dilated_layer_with_even_and_odd_sizes_is_refused():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, padding=2, dilation=2))
     with pytest.raises(ValueError, match=r"layer '1' has dilation \(2, 2\) with even and odd"):
-        SearchableCNN(net, recipe("default", shapes="padded"))
-    odd = SearchableCNN(net, recipe("default", shapes="padded"), allowed=range(1, 8, 2))
+        SearchableCNN(net, recipe("bank", shapes="padded"))
+    odd = SearchableCNN(net, recipe("bank", shapes="padded"), allowed=range(1, 8, 2))
     assert odd(torch.zeros(1, 3, 30, 30)).shape == net(torch.zeros(1, 3, 30, 30)).shape
 
 
@@ -185,7 +185,7 @@ KINDS = {
     "paper": RECIPES["paper"],
     "default": RECIPES["default"],
     "literal": recipe("paper", kernel_form="literal", budget_form="smooth"),
-    "explored": recipe("default", mask="gaussian", exploration=1.5),
+    "explored": recipe("bank", mask="gaussian", exploration=1.5),
 }
 
 
@@ -280,14 +280,14 @@ def test_a_padded_search_that_was_interrupted_goes_on_to_the_same_plan(tmp_path)
             return super().__iter__()
 
     config = recipe(
-        "default", shapes="padded", precision="bfloat16", size_lr=0.05, finalists=4, race_steps=0
+        "bank", shapes="padded", precision="bfloat16", size_lr=0.05, finalists=4, race_steps=0
     )
     keywords = {"budget": 1500, "config": config, "criterion": criterion}
     straight = search(varied(), batches(), **keywords)
     keywords["checkpoint"] = tmp_path / "s.safetensors"
     with pytest.raises(KeyboardInterrupt):
         search(varied(), Interrupted(batches()), **keywords)
-    exact = {**keywords, "config": recipe("default", size_lr=0.05, finalists=4, race_steps=0)}
+    exact = {**keywords, "config": recipe("bank", size_lr=0.05, finalists=4, race_steps=0)}
     with pytest.raises(ValueError, match=r"whose config was .* delete it to start again"):
         search(varied(), batches(), **exact)
     assert search(varied(), batches(), **keywords) == straight
@@ -333,12 +333,12 @@ def test_bfloat16_is_the_cnns_alone(name, shapes):
 )
 def test_settings_that_cannot_be_are_one_sentence(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
-        recipe("default", **changes)
+        recipe("bank", **changes)
 
 
 def test_values_that_are_not_finite_stop_a_padded_search_and_are_told_of():
     images, labels = batches(1)[0]
-    config = recipe("default", shapes="padded")
+    config = recipe("bank", shapes="padded")
     broken = [(images, labels), (images * float("nan"), labels)]
     with pytest.raises(FloatingPointError, match="the loader gave inputs that are not finite"):
         search(varied(), broken, budget=1500, config=config, criterion=criterion)
@@ -354,7 +354,7 @@ def test_sizes_and_cost_of_a_step_are_made_when_they_are_read(monkeypatch):
     steps, reads = [], []
     usual = SearchableCNN.rounded
     monkeypatch.setattr(SearchableCNN, "rounded", lambda *a: reads.append(1) or usual(*a))
-    searchable = SearchableCNN(varied(), recipe("default", shapes="padded", size_lr=0.1))
+    searchable = SearchableCNN(varied(), recipe("bank", shapes="padded", size_lr=0.1))
     plan = search(searchable, batches(), budget=1500, criterion=criterion, on_step=steps.append)
     assert not reads
     soft = [step.soft_sizes.tolist() for step in steps]

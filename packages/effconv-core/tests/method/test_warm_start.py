@@ -12,7 +12,7 @@ SOURCES = {
     "paper": recipe("paper"),
     "literal": recipe("paper", kernel_form="literal", centre="aligned"),
     "bank with a Gaussian": recipe("paper", kernel_form="bank", exploration=1.0),
-    "default": recipe("default"),
+    "default": recipe("bank"),
 }
 
 
@@ -143,7 +143,7 @@ def test_a_gaussian_keeps_the_learned_width_where_the_size_is_the_rounded_one():
 
 
 def test_training_it_leaves_the_searchable_network_as_it_was_and_saving_it_works(tmp_path):
-    searchable, images = searched(Images, (17, 18), recipe("default"))
+    searchable, images = searched(Images, (17, 18), recipe("bank"))
     plan = searchable.plan()
     before = {name: value.clone() for name, value in searchable.state_dict().items()}
     cnn = searchable.warm_start(plan)

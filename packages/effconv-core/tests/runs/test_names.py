@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from effconv_core.runs.names import LONGEST, check_name, name_of
+from effconv_core.config import recipe_name
+from effconv_core.runs.names import LONGEST, check_name, folder_of, name_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,3 +50,18 @@ def test_long_words_that_differ_at_the_end_have_different_names():
 @pytest.mark.parametrize("words", [("..", ".."), ("/",), ("-",), ("con",), ("",)])
 def test_words_of_which_nothing_is_left_make_a_name_all_the_same(words):
     check_name(name_of(*words))
+
+
+@pytest.mark.parametrize("word", ["default", "bank", "paper"])
+def test_a_run_is_found_under_the_former_name_of_its_recipe(word, tmp_path):
+    def name(recipe):
+        return name_of("photos", recipe, "seed0")
+
+    recipe = recipe_name(word)
+    assert folder_of(tmp_path, recipe, name) == tmp_path / f"photos-{recipe}-seed0"
+    old = tmp_path / f"photos-{word}-seed0"
+    old.mkdir()
+    assert folder_of(tmp_path, recipe, name) == old
+    new = tmp_path / f"photos-{recipe}-seed0"
+    new.mkdir(exist_ok=True)
+    assert folder_of(tmp_path, recipe, name) == new

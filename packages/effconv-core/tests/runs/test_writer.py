@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from effconv_core.runs import environment
 from effconv_core.runs.metrics import Metrics
-from effconv_core.runs.writer import check_run
+from effconv_core.runs.writer import check_run, open_run, settings_of
 
 WHO = ("-c", "user.name=a", "-c", "user.email=a@b.c")
 
@@ -108,3 +108,20 @@ def test_a_config_that_is_none_is_one_sentence(text, tmp_path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(FileExistsError, match=r"config\.json"):
         check_run(tmp_path, {"seed": 0}, overwrite=False)
+
+
+def test_a_run_goes_on_when_its_recipe_has_been_renamed(tmp_path):
+    before = {"recipe": "default", "seed": 0, "device": "cpu"}
+    open_run(tmp_path, before, "drawn", overwrite=False)
+    assert check_run(tmp_path, {**before, "recipe": "bank"}, overwrite=False)
+    assert settings_of(tmp_path)["recipe"] == "bank"
+    with pytest.raises(FileExistsError, match="another recipe"):
+        check_run(tmp_path, {**before, "recipe": "paper"}, overwrite=False)
+
+
+def test_a_run_goes_on_when_the_default_of_b_has_changed(tmp_path):
+    before = {"search": {"b": -0.35, "k": 3}, "seed": 0, "device": "cpu"}
+    open_run(tmp_path, before, "drawn", overwrite=False)
+    assert check_run(tmp_path, {**before, "search": {"b": None, "k": 3}}, overwrite=False)
+    with pytest.raises(FileExistsError, match="another search"):
+        check_run(tmp_path, {**before, "search": {"b": 0.2, "k": 3}}, overwrite=False)

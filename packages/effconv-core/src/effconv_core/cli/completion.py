@@ -61,8 +61,8 @@ def completion_command(arguments: Sequence[str]) -> int:
 
 def words() -> Any:
     """Return all commands as one type, from which tyro derives the completions."""
-    searching = search_train.Search(**search_train.search_defaults("default"))
-    training = search_train.Train(**search_train.train_defaults("default"))
+    searching = search_train.Search(**search_train.search_defaults("bank"))
+    training = search_train.Train(**search_train.train_defaults("bank"))
     commands = [
         Annotated[search_train.Search, tyro.conf.subcommand("search", default=searching)],
         Annotated[search_train.Train, tyro.conf.subcommand("train", default=training)],

@@ -26,9 +26,14 @@ from effconv_core.engine.train import TrainConfig, evaluate, train
 from effconv_core.evidence import sentences
 from effconv_core.io.atomic import write_text
 from effconv_core.method.searchable import SearchableCNN
-from effconv_core.plan import Size, SizePlan, apply_plan, save
+from effconv_core.plan import Size, SizePlan, apply_plan, filling_sentence, save
 from effconv_core.report import HTML, report_html, reported
-from effconv_core.report.markdown import adjustment_sentence, draw_sizes, layer_table, write_report
+from effconv_core.report.markdown import (
+    adjustment_sentence,
+    draw_sizes,
+    layer_table,
+    write_report,
+)
 from effconv_core.rng import seed_generators, seeded
 from effconv_core.runs.lock import claim
 from effconv_core.runs.metrics import Metrics
@@ -39,6 +44,7 @@ from effconv_core.runs.reader import read_run
 from effconv_core.runs.writer import check_run, describe, open_run, write_result
 from effconv_core.space.selection import searched_layers
 
+Recipe = Literal["bank", "paper", "literal"]
 LockFactory = Callable[[Path], AbstractContextManager[Any]]
 
 
@@ -75,8 +81,8 @@ class SearchArguments:
     search: SearchConfig
     batch_size: int = 128
     """Batch size of the search, over all ranks."""
-    recipe: option(Literal["default", "paper"]) = "default"
-    """`default`, or `paper`; sets the other defaults."""
+    recipe: option(Recipe, metavar="NAME") = "bank"
+    """`bank`, `paper` or `literal`; sets other defaults."""
     baseline: option(bool) = False
     """Train the network with its original sizes too."""
 
@@ -289,6 +295,8 @@ class _RunStages:
             amounts = f"plan {bound['cost']:,} {bound['counts']}, budget {bound['amount']:,.0f}."
             sentence = f"{amounts} {adjustment_sentence(plan)}".strip()
             self.console.print(sentence, soft_wrap=True)
+        if filling := filling_sentence(plan):
+            self.console.print(filling, soft_wrap=True)
         return plan
 
     def train_and_test(

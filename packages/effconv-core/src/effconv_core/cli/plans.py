@@ -15,7 +15,7 @@ from effconv_core.cli.errors import run_command
 from effconv_core.cli.resolve import make_model
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import write_output
-from effconv_core.plan import SizePlan, apply_plan, in_words, save
+from effconv_core.plan import SizePlan, apply_plan, filling_sentence, in_words, save
 
 
 @dataclass(frozen=True)
@@ -229,4 +229,6 @@ def _sentences(plan: SizePlan) -> list[str]:
             for name, size in plan.adjusted.items()
         )
         sentences.append(f"not the rounded soft sizes: {changes}")
+    if filling := filling_sentence(plan):
+        sentences.append(filling[0].lower() + filling[1:].rstrip("."))
     return sentences

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from effconv_core.cli.errors import REFUSED, run_command
 from effconv_core.cli.pipeline import (
+    Recipe,
     RunOptions,
     SearchOptions,
     check_options,
@@ -22,7 +24,7 @@ from effconv_core.cli.pipeline import (
     train_alone,
 )
 from effconv_core.cli.resolve import OWN, Data, make_data, make_model
-from effconv_core.config import RECIPES, SearchConfig
+from effconv_core.config import RECIPES, SearchConfig, recipe_name
 from effconv_core.cost.budget import Budget
 from effconv_core.cost.macs import Macs
 from effconv_core.distributed.process_group import OtherRankError, Ranks, joined
@@ -31,7 +33,7 @@ from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import write_output
 from effconv_core.layers.batch_checks import check_targets, explained_pass
 from effconv_core.plan import SizePlan
-from effconv_core.runs.names import name_of
+from effconv_core.runs.names import folder_of, name_of
 
 Options = TypeVar("Options", bound=RunOptions)
 
@@ -84,8 +86,8 @@ class Train(RunOptions, Subject):
 
     plan: option(Path | None, metavar="PATH") = None
     """JSON file of the sizes; by default the network's own."""
-    recipe: option(Literal["default", "paper"]) = "default"
-    """`default`, or `paper`; sets the defaults of --train."""
+    recipe: option(Recipe, metavar="NAME") = "bank"
+    """`bank`, `paper`, `literal`; sets defaults of --train."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,18 +133,18 @@ def train_command(arguments: Sequence[str]) -> int:
     )
 
 
-def recipe_of(arguments: Sequence[str]) -> str:
-    """Return the recipe that a command line names, which sets the defaults of its other options.
+def take_recipe(arguments: Sequence[str], default: str = "bank") -> tuple[str, list[str]]:
+    """Return the recipe that a command line names, and the command line without it.
+
+    The recipe sets the defaults of the other options, so it is read before them.
 
     Raises:
         ValueError: if there is no such recipe.
     """
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chosen.add_argument("--recipe", default="default")
-    recipe = chosen.parse_known_args(list(arguments))[0].recipe
-    if recipe not in RECIPES:
-        raise ValueError(f"recipe {recipe!r} does not exist; pass one of {', '.join(RECIPES)}")
-    return recipe
+    chosen.add_argument("--recipe", default=default)
+    named, rest = chosen.parse_known_args(list(arguments))
+    return recipe_name(named.recipe), rest
 
 
 def _parse(
@@ -152,7 +154,8 @@ def _parse(
     arguments: Sequence[str],
     prog: str,
 ) -> Options:
-    given = defaults(recipe_of(arguments))
+    recipe, arguments = take_recipe(arguments)
+    given = defaults(recipe)
     if "--help-all" in arguments:
         arguments = ["--help"]
     elif {"--help", "-h"} & set(arguments):
@@ -193,7 +196,8 @@ def _search(options: Search, console: PlainConsole, ranks: Ranks) -> tuple[Path,
     if options.budget_counts == "macs":
         example = torch.zeros(1, *data.image_shape, device=ranks.device)
         budget = Budget(options.budget, Macs(example))
-    folder = _folder(options, f"{options.budget:.0f}", options.recipe)
+    name = partial(_folder_name, options, f"{options.budget:.0f}")
+    folder = folder_of(options.runs, options.recipe, name)
     settings, training = _settings(options), not options.search_only
     result = search_and_train(
         folder,
@@ -213,7 +217,8 @@ def _train(options: Train, console: PlainConsole, ranks: Ranks) -> tuple[Path, d
     plan = None if options.plan is None else SizePlan.load(options.plan)
     data = _images(options, options.train.batch_size, ranks)
     model = _network(options, data)
-    folder = _folder(options, "original" if options.plan is None else options.plan.stem)
+    source = "original" if options.plan is None else options.plan.stem
+    folder = options.runs / _folder_name(options, source)
     # The sizes affect the outcome, not the file that they are in.
     settings = {**_settings(options), "plan": None if plan is None else plan.sizes}
     result = train_alone(folder, settings, options, model, plan, data, console=console, ranks=ranks)
@@ -274,9 +279,9 @@ def _check_fit(model: nn.Module, options: Search | Train, data: Data) -> None:
         check_targets(scores.expand(len(batch), -1), labels)
 
 
-def _folder(options: Search | Train, *more: str) -> Path:
+def _folder_name(options: Search | Train, *more: str) -> str:
     data = options.data if OWN.fullmatch(options.data) else Path(options.data).name
-    return options.runs / (options.name or name_of(data, options.model, *more))
+    return options.name or name_of(data, options.model, *more)
 
 
 def _settings(options: Search | Train) -> dict[str, Any]:

@@ -55,6 +55,12 @@ class Accounting:
             terms.append(self.config.budget_weight * budget.weight * term)
         return sum(terms[1:], start=terms[0])
 
+    def filled_in(self, constraints: Sequence[Constraint], soft_sizes: Sequence[float]) -> int:
+        """Return how many of the nearest plan's S sizes are not the rounded soft sizes."""
+        rounded = self.space.rounded(soft_sizes)
+        nearest = self.nearest(constraints, soft_sizes)
+        return sum(size != other for size, other in zip(rounded, nearest, strict=True))
+
     def nearest(self, constraints: Sequence[Constraint], soft_sizes: Sequence[float]) -> list[int]:
         """Return the allowed sizes nearest to S soft sizes that meet all constraints.
 

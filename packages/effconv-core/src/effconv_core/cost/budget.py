@@ -78,15 +78,15 @@ class Constraint:
         """The highest cost that a plan may have."""
         return self.budget.amount * (1 if self.budget.at_most else 1 + self.tolerance)
 
-    def record(self, cost: int | None = None) -> dict[str, Any]:
-        """Return the budget, and a plan's cost if given, as a JSON object."""
+    def record(self, **costs: int) -> dict[str, Any]:
+        """Return the budget as a JSON object, with costs of a plan under the names given."""
         wanted = {
             "counts": self.cost.counts,
             "amount": self.budget.amount,
             "at_most": self.budget.at_most,
             "weight": self.budget.weight,
         }
-        return wanted if cost is None else wanted | {"cost": cost}
+        return wanted | costs
 
     def __str__(self) -> str:
         most = "at most " if self.budget.at_most else ""

@@ -21,7 +21,7 @@ class Table(NamedTuple):
     costs: np.ndarray
     """`(C, budgets)`, whole numbers."""
     distances: np.ndarray
-    """`(C,)`, sum of |s - v|, in sizes."""
+    """`(C,)`, sum of (s - v)^2."""
 
 
 def nearest_plan(
@@ -30,7 +30,8 @@ def nearest_plan(
     """Return the allowed sizes nearest to soft sizes whose costs are within all constraints.
 
     Plain rounding is kept where it is within. Otherwise the plan is the one with the least sum of
-    |s - v|, so the sizes that change are those whose soft values are nearest to the other size.
+    (s - v)^2: a small change falls on the sizes whose soft values are nearest to another size, and
+    a large one is spread over the layers.
 
     Args:
         constraints: at least one.
@@ -65,7 +66,7 @@ def _table(
     for choice in product(tied.allowed, repeat=len(tied.entries)):
         sizes = {e: s for es, s in zip(tied.entries, choice, strict=True) for e in es}
         spent = tuple(sum(cost.part(layer, sizes) for layer in tied.layers) for cost in costs)
-        distance = sum(abs(size - v) for size, v in zip(choice, wanted, strict=True))
+        distance = sum((size - v) ** 2 for size, v in zip(choice, wanted, strict=True))
         # Of choices of equal cost, such as 3x5 and 5x3, only the nearest can be in a plan.
         nearest[spent] = min(nearest.get(spent, (math.inf, ())), (distance, choice))
     distances, choices = zip(*nearest.values(), strict=True)

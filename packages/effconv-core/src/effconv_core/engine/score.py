@@ -101,7 +101,7 @@ def score(
         >>> loader = [(torch.randn(4, 1, 9, 9), torch.tensor([0, 1, 2, 3]))]
         >>> plans = [{"1": 3, "2": 3}, {"1": 4, "2": 1}, {"1": 1, "2": 4}]
         >>> scores = score(
-        ...     make_model, [loader] * 2, plans, [0.9, 0.8, 0.7], recipe("default", epochs=1),
+        ...     make_model, [loader] * 2, plans, [0.9, 0.8, 0.7], recipe("bank", epochs=1),
         ...     budget=304,
         ... )
         >>> [(s.percentile, s.regret) for s in scores]

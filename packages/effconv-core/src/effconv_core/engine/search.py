@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effconv_core.config import SearchConfig, recipe
+from effconv_core.config import SearchConfig, recipe, with_present_b
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import check_same, data_parallel, in_step, leads
 from effconv_core.engine.choice import choose_plan
@@ -102,7 +102,7 @@ def search(
             finalists, for their comparison. Its `set_epoch`, if any, is called before.
         budget: the target parameter count of the found network, a `Budget`, or several of them
             that it must meet at once.
-        config: settings; None is `recipe("default")`; `recipe("paper")` has the paper's.
+        config: settings; None is `recipe("bank")`; `recipe("paper")` has the paper's.
         criterion: the task's loss of `(outputs, targets)`, a scalar.
         searched: which convolutions are searched, see `searched_layers`.
         allowed: the sizes that layers may have, see `SearchableCNN`.
@@ -141,7 +141,7 @@ def search(
             )
         searchable, config = model, model.config
     else:
-        config = recipe("default") if config is None else config
+        config = recipe("bank") if config is None else config
         searchable = SearchableCNN(
             model, config, searched=searched, allowed=allowed, tie=tie, per_axis=per_axis
         )
@@ -281,6 +281,8 @@ def _plan_found(
 def _of_this_version(progress: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
     """Return the progress of another version with its implicit settings filled in."""
     config = {**asdict(SearchConfig()), **progress["config"]}
+    if identity["config"]["b"] is None:  # the state itself has each layer's
+        config = with_present_b(config)
     L = len(progress.get("layers", ()))
     granted = {"allowed": [[1, 2 * identity["config"]["k"] + 1, 1]] * L, "tie": list(range(L))}
     return {**granted, **progress, "config": config}

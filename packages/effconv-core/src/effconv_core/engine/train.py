@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from effconv_core.config import recipe_name
 from effconv_core.distributed.consistency import check_same, leads
 from effconv_core.engine.loader import epoch_batches
 from effconv_core.engine.nonfinite import check_parameters, finite_soon, no_finite_loss
@@ -70,8 +71,8 @@ TRAIN_RECIPES = {
 
 
 def training_of(recipe: str) -> TrainConfig:
-    """Return the training settings that go with a search recipe, `default` or `paper`."""
-    return TRAIN_RECIPES["flexconv" if recipe == "paper" else "resnet"]
+    """Return the training settings that go with a recipe of the search, a key of `RECIPES`."""
+    return TRAIN_RECIPES["resnet" if recipe_name(recipe) == "bank" else "flexconv"]
 
 
 @dataclass(frozen=True)

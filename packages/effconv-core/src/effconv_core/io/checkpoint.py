@@ -154,6 +154,10 @@ def put_training_state(
             weights[name.removeprefix("model.")] = tensor
         else:
             raise ValueError(f"{state.path} holds {name!r}, which is no training's; {REMEDY}")
+    for prefix, module in model.named_modules():
+        # What earlier releases did not write, by modules that know what it was.
+        for name, value in getattr(module, "former_state", dict)().items():
+            weights.setdefault(f"{prefix}.{name}".lstrip("."), value)
     check_weights(state.path, weights, model, REMEDY)
     check_slots(state.path, slots, state.param_groups, optimizer, REMEDY)
     own_groups = optimizer.state_dict()["param_groups"]  # a file may lack what a later torch has

@@ -47,16 +47,23 @@ class PlanFile(Struct, forbid_unknown_fields=True):
     model: Any = None
     versions: Any = {}
     evidence: Any = None
+    filled_in: Any = None
 
 
-class BudgetRecord(TypedDict):
-    """What a plan keeps of a budget."""
+class OldBudgetRecord(TypedDict):
+    """What a plan before 0.5.0 keeps of a budget."""
 
     counts: Name
     amount: Amount
     at_most: bool
     weight: Annotated[float, Meta(ge=0, le=LARGEST_VALUE)]
     cost: Amount
+
+
+class BudgetRecord(OldBudgetRecord, total=False):
+    """What a plan keeps of a budget."""
+
+    rounded: Amount
 
 
 BudgetRecords = Annotated[list[BudgetRecord], Meta(max_length=100)]

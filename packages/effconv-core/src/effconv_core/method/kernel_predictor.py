@@ -1,7 +1,7 @@
 """Kernels that GRUs write tap by tap (EffConv Eq. 5, 7), in two forms."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from effconv_kernels import assemble_kernels
@@ -11,41 +11,31 @@ from effconv_core.config import SearchConfig
 from effconv_core.method.gru import FixedInputGRUs
 from effconv_core.method.kernel_bank import KernelBank
 from effconv_core.method.kernel_source import gaussian_mask, he_deviation
-from effconv_core.method.static_shapes import Padding, along_axes, mask_rows, timesteps
-from effconv_core.space.search_space import Layer, SizeSpace
+from effconv_core.method.static_shapes import Padding, Windows, along_axes, mask_rows, timesteps
+from effconv_core.space.search_space import SizeSpace
+
+UNMASKED = 1e9
+"""A soft size at which the mask of Eq. 6, centred in the kernel, is 1 everywhere."""
 
 
-def _padded(
-    space: SizeSpace,
-    states: Sequence[Tensor],
-    soft_sizes: Tensor,
-    sizes: Tensor,
-    *,
-    padding: Padding,
-    centre: str,
-    values: Callable[[int, Tensor], Tensor],
+def _gathered(space: SizeSpace, states: Sequence[Tensor], windows: Windows) -> list[Tensor]:
+    """Return for each layer the states `(taps, H)` that write the taps of its largest kernel."""
+    found = []
+    for place, (layer, of_layer) in enumerate(zip(space.layers, states, strict=True)):
+        own, extents = windows.of(space.entries(place)), space.extents(place)
+        found.append(of_layer.index_select(0, timesteps(layer, own, extents)))
+    return found
+
+
+def _padded_mask(
+    space: SizeSpace, kernels: Sequence[Tensor], soft_sizes: Tensor, windows: Windows, centre: str
 ) -> list[Tensor]:
-    """Return the L padded kernels that GRUs write.
-
-    Args:
-        space: the layers.
-        states: for each layer, `(taps, H)`, for all taps of its largest kernel.
-        soft_sizes: `(S,)`.
-        sizes: `(S,)`.
-        padding: of the space.
-        centre: of the mask.
-        values: maps a layer's index and its states `(taps, H)` to kernel values,
-            `(taps, c_out * c_in)`.
-    """
-    windows = padding.windows(sizes)
+    """Multiply L kernels of the largest sizes by the mask of Eq. 6, which is 0 beyond windows."""
     profiles = mask_rows(soft_sizes, windows, centre)
-    kernels = []
-    for place, layer in enumerate(space.layers):
-        entry, extents = space.entries(place), space.extents(place)
-        written = states[place].index_select(0, timesteps(layer, windows.of(entry), extents))
-        raw = values(place, written).t().reshape(*layer.channels, *extents)
-        kernels.append(raw * along_axes(layer.axes, profiles[entry], extents))
-    return kernels
+    return [
+        kernel * along_axes(layer.axes, profiles[space.entries(place)], space.extents(place))
+        for place, (layer, kernel) in enumerate(zip(space.layers, kernels, strict=True))
+    ]
 
 
 class ProjectedKernelPredictor(nn.Module):
@@ -73,83 +63,77 @@ class ProjectedKernelPredictor(nn.Module):
             part *= he_deviation(layer) / norm.sqrt()
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(sum(self.rows)))
-        square = [place for place, layer in enumerate(layers) if layer.axes == (0, 0)]
-        self.square, self.all_square = square, len(square) == len(layers)
+        self.square = [place for place, layer in enumerate(layers) if layer.axes == (0, 0)]
 
     def forward(self, soft_sizes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         """Return L masked kernels `(c_out, c_in, *taps)` for soft sizes `(S,)` and S sizes."""
-        layers = self.space.layers
-        entries = [self.space.entries(place) for place in range(len(layers))]
-        shapes = [layer.shape(sizes[e]) for layer, e in zip(layers, entries, strict=True)]
-        steps = [math.prod(shape) for shape in shapes]
-        hidden = self.grus(steps)
-        if self.all_square:
-            return self._assembled(hidden, self.weight, self.bias, soft_sizes, sizes, layers)
-        states, weights = hidden.split(steps), self.weight.split(self.rows)
-        biases = self.bias.split(self.rows)
-        kernels: list[Tensor | None] = [None] * len(layers)
-        if self.square:
-            chosen = [
-                torch.cat([parts[place] for place in self.square])
-                for parts in (states, weights, biases)
-            ]
-            firsts = [entries[place].start for place in self.square]
-            square_layers = [layers[place] for place in self.square]
-            square_sizes = [sizes[first] for first in firsts]
-            found = self._assembled(*chosen, soft_sizes[firsts], square_sizes, square_layers)
-            for place, kernel in zip(self.square, found, strict=True):
-                kernels[place] = kernel
-        for place, (layer, shape) in enumerate(zip(layers, shapes, strict=True)):
-            if kernels[place] is None:
-                # In float32 under autocast too, like the operator for square kernels.
-                with torch.autocast(hidden.device.type, enabled=False):
-                    raw = nn.functional.linear(states[place], weights[place], biases[place])
-                entry = entries[place]
+        entries = [self.space.entries(place) for place in range(len(self.space.layers))]
+        shapes = [
+            layer.shape(sizes[e]) for layer, e in zip(self.space.layers, entries, strict=True)
+        ]
+        states = self.grus([math.prod(shape) for shape in shapes])
+        firsts = [entries[place].start for place in self.square]
+        of_square = soft_sizes if len(firsts) == len(soft_sizes) else soft_sizes[firsts]
+        kernels = self._written(states, shapes, of_square, self.centre)
+        for place, (layer, entry) in enumerate(zip(self.space.layers, entries, strict=True)):
+            if place not in self.square:
                 mask = gaussian_mask(layer, soft_sizes[entry], sizes[entry], self.centre)
-                kernels[place] = raw.t().reshape(*layer.channels, *shape) * mask
+                kernels[place] = kernels[place] * mask
         return kernels
 
     def padded(
         self, soft_sizes: Tensor, sizes: Tensor, padding: Padding, drawn: Tensor | None = None
     ) -> list[Tensor]:
         """Return the kernels, zero-padded to the largest sizes; see `KernelSource`."""
-        steps = [math.prod(self.space.extents(place)) for place in range(len(self.space.layers))]
-        hidden = self.grus(steps)
-        weights, biases = self.weight.split(self.rows), self.bias.split(self.rows)
+        shapes = [self.space.extents(place) for place in range(len(self.space.layers))]
+        steps = [math.prod(shape) for shape in shapes]
+        windows = padding.windows(sizes)
+        states = torch.cat(_gathered(self.space, self.grus(steps).split(steps), windows))
+        # The windows lie anywhere in the largest kernels, so their masks come afterwards.
+        unmasked = soft_sizes.new_full((len(self.square),), UNMASKED)
+        kernels = self._written(states, shapes, unmasked, "aligned")
+        return _padded_mask(self.space, kernels, soft_sizes, windows, self.centre)
 
-        def projected(place: int, states: Tensor) -> Tensor:
-            with torch.autocast(states.device.type, enabled=False):
-                return nn.functional.linear(states, weights[place], biases[place])
-
-        return _padded(
-            self.space,
-            hidden.split(steps),
-            soft_sizes,
-            sizes,
-            padding=padding,
-            centre=self.centre,
-            values=projected,
-        )
-
-    def _assembled(
-        self,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        soft_sizes: Tensor,
-        sizes: Sequence[int],
-        layers: Sequence[Layer],
+    def _written(
+        self, states: Tensor, shapes: Sequence[tuple[int, ...]], soft_sizes: Tensor, centre: str
     ) -> list[Tensor]:
-        channels = [layer.channels for layer in layers]
-        return assemble_kernels(
-            hidden, weight, bias, soft_sizes, sizes=sizes, channels=channels, centre=self.centre
+        """Return the L kernels that states `(sum taps, H)` are mapped to, in float32 at least.
+
+        Kernels of square layers are masked, with one of `soft_sizes` each; others are not.
+        """
+        layers, square = self.space.layers, self.square
+        steps = [math.prod(shape) for shape in shapes]
+        whole = states, self.weight, self.bias
+        parts = list(
+            zip(states.split(steps), *(p.split(self.rows) for p in whole[1:]), strict=True)
         )
+        found: list[Tensor] = []
+        if square:
+            if len(square) < len(layers):
+                whole = [torch.cat(part) for part in zip(*(parts[p] for p in square), strict=True)]
+            found = assemble_kernels(
+                *whole,
+                soft_sizes,
+                sizes=[shapes[place][0] for place in square],
+                channels=[layers[place].channels for place in square],
+                centre=centre,
+            )
+        kernels = dict(zip(square, found, strict=True))
+        for place, layer in enumerate(layers):
+            if place not in kernels:
+                # In float32 under autocast too, like the operator for square kernels.
+                with torch.autocast(states.device.type, enabled=False):
+                    raw = nn.functional.linear(*parts[place])
+                kernels[place] = raw.t().reshape(*layer.channels, *shapes[place])
+        return [kernels[place] for place in range(len(layers))]
 
 
 class LiteralKernelPredictor(nn.Module):
     """One GRU per layer whose c_out * c_in hidden units are kernel values (Eq. 5 to the letter).
 
     A layer with 64 channels in and out has a hidden size of 4096 and 50 million recurrent weights.
+    `gru_unroll` takes GRUs of any size, on a GPU in Triton up to 512 hidden units and as one matrix
+    product a timestep beyond. There is no linear map here, so `assemble_kernels` is not needed.
 
     Args:
         space: the layers; c_in is that of one group.
@@ -192,15 +176,13 @@ class LiteralKernelPredictor(nn.Module):
         for grus, places in zip(self.grus, self.members.values(), strict=True):
             steps = [math.prod(self.space.extents(place)) for place in places]
             states |= dict(zip(places, grus(steps).split(steps), strict=True))
-        return _padded(
-            self.space,
-            [states[place] for place in range(len(states))],
-            soft_sizes,
-            sizes,
-            padding=padding,
-            centre=self.centre,
-            values=lambda _, written: written,
-        )
+        windows = padding.windows(sizes)
+        written = _gathered(self.space, [states[place] for place in range(len(states))], windows)
+        kernels = [
+            values.t().reshape(*layer.channels, *self.space.extents(place))
+            for place, (layer, values) in enumerate(zip(self.space.layers, written, strict=True))
+        ]
+        return _padded_mask(self.space, kernels, soft_sizes, windows, self.centre)
 
 
 SOURCES = {

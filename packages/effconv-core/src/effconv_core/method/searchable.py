@@ -85,7 +85,7 @@ class SearchableCNN(nn.Module):
             raise TypeError(f"the model is a {type(model).__name__}; pass a torch.nn.Module")
         if not isinstance(config, SearchConfig):
             raise TypeError(
-                f"config is {config!r}; pass a SearchConfig, such as recipe('default') gives"
+                f"config is {config!r}; pass a SearchConfig, such as recipe('bank') gives"
             )
         self.config = config
         originals, self.left_alone = choose(model, searched, per_axis=per_axis)
@@ -113,8 +113,8 @@ class SearchableCNN(nn.Module):
 
         generator = torch.Generator().manual_seed(config.seed)
         example = next(iter(originals.values())).weight
-        ranges = self.space.variable_ranges
-        self.size_predictor = SizePredictor(ranges, config, generator).to(example)
+        ranges, starts = self.space.variable_ranges, self.space.variable_starts
+        self.size_predictor = SizePredictor(ranges, config, generator, starts).to(example)
         self.kernel_predictor = kernel_predictor(self.space, config, generator).to(example)
         self.padding = Padding(self.space).to(example)
         self.draws = Draws(config.seed, 0)
@@ -374,6 +374,7 @@ class SearchableCNN(nn.Module):
     ) -> SizePlan:
         """Build the plan of S sizes and the S soft sizes that they come from."""
         constraints = [] if budget is None else self.constraints(budget)
+        rounded = self._round(soft_sizes)
         plain = [c.budget.amount for c in constraints if c.budget.counter is None]
         return SizePlan(
             self.space.by_layer(sizes),
@@ -384,10 +385,11 @@ class SearchableCNN(nn.Module):
                 layer.name: (layer.allowed[0], layer.allowed[-1], layer.allowed.step)
                 for layer in self.space.layers
             },
-            tuple(c.record(c.cost(sizes)) for c in constraints),
+            tuple(c.record(cost=c.cost(sizes), rounded=c.cost(rounded)) for c in constraints),
             type(self.model).__name__,
             {"effconv-core": core_version(), "torch": torch.__version__},
             evidence,
+            self.accounting.filled_in(constraints, soft_sizes) if constraints else None,
         )
 
 

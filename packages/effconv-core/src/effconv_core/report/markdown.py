@@ -15,7 +15,7 @@ from effconv_core.evidence import sentences
 from effconv_core.io.atomic import write_text
 from effconv_core.io.schemas import ConfigFile
 from effconv_core.layers.conv import kernel_shape_of
-from effconv_core.plan import Size, SizePlan, in_words
+from effconv_core.plan import Size, SizePlan, filling_sentence, in_words
 from effconv_core.runs.metrics import Metrics, seconds_per_epoch
 from effconv_core.runs.reader import read_config
 from effconv_core.runs.writer import REPORT
@@ -111,6 +111,7 @@ def write_report(
         parts += [f"**{verdict}** {' '.join(more)}", ""]
     if plan.budgets:
         parts += [f"{budget_sentence(plan)} {adjustment_sentence(plan)}".strip(), ""]
+        parts += [sentence for sentence in [filling_sentence(plan)] if sentence] + [""]
     parts += [left_alone_sentence(model), "", _times(settings, metrics), ""]
     if (folder / "sizes.png").exists():
         parts += ["![sizes](sizes.png)", ""]

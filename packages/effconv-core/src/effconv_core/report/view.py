@@ -8,7 +8,7 @@ from typing import Any
 
 from effconv_core.evidence import sentences
 from effconv_core.layers.conv import kernel_shape_of
-from effconv_core.plan import Size
+from effconv_core.plan import Size, filling_sentence
 from effconv_core.report.charts import Chart, kernel_pictures, line_chart, short, small_course
 from effconv_core.runs.reader import Run, is_number
 
@@ -41,6 +41,7 @@ def describe(run: Run, title: str) -> dict[str, Any]:
         "curves": curves(run),
         "epochs": epoch_rows(run),
         "settings": settings,
+        "filling": "" if run.plan is None else filling_sentence(run.plan),
         "left_out": left_out(run, settings),
     }
 

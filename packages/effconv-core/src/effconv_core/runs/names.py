@@ -2,6 +2,10 @@
 
 import hashlib
 import re
+from collections.abc import Callable
+from pathlib import Path
+
+from effconv_core.config import RENAMED
 
 LONGEST = 200
 """Bytes of UTF-8; file systems take 255, and what is written beside a folder has a longer name."""
@@ -65,3 +69,19 @@ def name_of(*words: object) -> str:
         kept = text.encode()[: LONGEST - 13].decode(errors="ignore")
         text = f"{kept}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     return f"run-{text}" if _problem(text) else text
+
+
+def folder_of(runs: Path, recipe: str, name: Callable[[str], str]) -> Path:
+    """Return the folder of a run whose name contains its recipe's.
+
+    Args:
+        runs: the folder of all runs.
+        recipe: present name of the recipe.
+        name: returns the name of the run from that of its recipe.
+
+    Returns:
+        The folder under the present name, unless only one under a former name exists.
+    """
+    names = [recipe, *(former for former, present in RENAMED.items() if present == recipe)]
+    folders = [runs / name(word) for word in names]
+    return next((folder for folder in folders if folder.exists()), folders[0])

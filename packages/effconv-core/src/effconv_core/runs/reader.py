@@ -28,6 +28,7 @@ from typing import Any
 
 from torch import Tensor
 
+from effconv_core.config import RENAMED
 from effconv_core.io import schemas
 from effconv_core.io.read_json import LINES, conform, read_json, read_lines
 from effconv_core.io.read_tensors import opened_tensors
@@ -136,14 +137,18 @@ def read_run(folder: str | os.PathLike[str], *, result: Mapping[str, Any] | None
 
 
 def read_config(folder: Path) -> schemas.ConfigFile:
-    """Read a run's `config.json`.
+    """Read a run's `config.json`; a recipe that was renamed has its present name.
 
     Raises:
         FileNotFoundError: if there is none.
         OSError: if it cannot be read.
         ValueError: if it is none that a run writes.
     """
-    return read_json(folder / "config.json", schemas.ConfigFile, finite=False)
+    config = read_json(folder / "config.json", schemas.ConfigFile, finite=False)
+    former = config.settings.get("recipe")
+    if isinstance(former, str) and former in RENAMED:
+        config.settings["recipe"] = RENAMED[former]
+    return config
 
 
 def read_result(folder: Path) -> dict[str, Any]:

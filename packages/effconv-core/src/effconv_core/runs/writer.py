@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from effconv_core.config import with_present_b
 from effconv_core.io.atomic import PARTIAL, write_text
 from effconv_core.runs.environment import environment
 from effconv_core.runs.lock import claim
@@ -65,14 +66,19 @@ def check_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> 
 
 
 def same(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as they come back from a JSON file, where a tuple is a list."""
-    return json.loads(json.dumps(settings))
+    """Return settings as they come back from a JSON file, where a tuple is a list.
+
+    A search's b has its present value, None, where it has its former default.
+    """
+    read = json.loads(json.dumps(settings))
+    search = read.get("search")
+    return {**read, "search": with_present_b(search)} if isinstance(search, dict) else read
 
 
 def settings_of(folder: Path) -> dict[str, Any] | None:
     """Return the settings that a run was begun with, None where there is no `config.json`."""
     try:
-        return read_config(folder).settings
+        return same(read_config(folder).settings)
     except FileNotFoundError:
         return None
 

@@ -19,6 +19,8 @@ class Layer:
         axes: for each axis of the kernel the index of the layer's size that sets its length, or
             None if it always has one tap. A square kernel has `(0, 0)`.
         groups: groups of the convolution.
+        own: the sizes that the layer has in the network, `size_count` of them, where learning
+            starts.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Layer:
     allowed: range = range(1, 8)
     axes: tuple[int | None, ...] = (0, 0)
     groups: int = 1
+    own: tuple[int, ...] = (3, 3, 3)
 
     @property
     def size_count(self) -> int:
@@ -82,6 +85,7 @@ class SizeSpace:
         self.units: list[TiedSizes] = []
         self.variables = [0] * len(self.ranges)
         self.variable_ranges: list[range] = []
+        self.variable_starts: list[float] = []
         for place in sorted(set(leader)):
             members = tuple(i for i, other in enumerate(leader) if other == place)
             layer = self.layers[place]
@@ -90,7 +94,9 @@ class SizeSpace:
                 for axis in range(layer.size_count)
             )
             self.units.append(TiedSizes(members, entries, layer.allowed))
-            for places in entries:
+            for axis, places in enumerate(entries):
+                own = [self.layers[member].own[axis] for member in members]
+                self.variable_starts.append(sum(own) / len(own))
                 for entry in places:
                     self.variables[entry] = len(self.variable_ranges)
                 self.variable_ranges.append(layer.allowed)

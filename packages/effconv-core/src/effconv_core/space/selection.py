@@ -194,7 +194,11 @@ def size_space(
             point = max(conv.kernel_size) == 1
             axes = tuple(0 if taps > 1 or point else None for taps in conv.kernel_size)
         channels = (conv.out_channels, conv.in_channels // conv.groups)
-        layers.append(Layer(name, channels, ranges[name], axes, conv.groups))
+        ruled = [
+            taps for taps, axis in zip(conv.kernel_size, axes, strict=True) if axis is not None
+        ]
+        own = tuple(ruled) if per_axis else (max(ruled),)
+        layers.append(Layer(name, channels, ranges[name], axes, conv.groups, own))
     return SizeSpace(layers, _ties(layers, tie))
 
 
