@@ -25,6 +25,12 @@ from effconv_data.split import decode_shards, first_shape, shards_of, split_stat
 __all__ = ["load"]
 
 
+SHARD_ENDS = (
+    *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz"),
+    *(".tar.zst", ".tzst"),
+)
+
+
 class Usual(NamedTuple):
     """Usual settings of a known set."""
 
@@ -73,9 +79,10 @@ def load(
 
     Args:
         name: a set's folder below `root`, or its absolute path or `http(s)://` address; or shards
-            without an index: a path or http(s) address ending in .tar, .tar.gz or .tgz, a pattern
-            such as `"data/train-{000..099}.tar"` or `"data/*.tar"`, or a list of these. Shards
-            without an index are read once for their number of samples.
+            without an index: a path or http(s) address ending in .tar, .tar.gz, .tgz or in .tar
+            packed by bzip2, xz or zstd (.bz2, .xz, .zst), a pattern such as
+            `"data/train-{000..099}.tar"` or `"data/*.tar"`, or a list of these. Shards without an
+            index are read once for their number of samples.
         split: a split that the set's index names; for shards without an index, the name they get.
         batch_size: samples in a batch of this rank.
         root: the folder of all sets; None takes the environment variable EFFCONV_DATA.
@@ -199,7 +206,7 @@ def _names_shards(place: str) -> bool:
         return False
     command = place.lower().startswith("pipe:")
     pattern = any(mark in place for mark in "*?{")
-    return command or pattern or place.endswith((".tar", ".tar.gz", ".tgz"))
+    return command or pattern or place.endswith(SHARD_ENDS)
 
 
 def _expanded(source: str) -> list[str]:

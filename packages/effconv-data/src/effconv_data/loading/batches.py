@@ -12,7 +12,7 @@ from effconv_data._checks import check_integer
 from effconv_data._seeding import AUGMENTATION, seeded_generator
 from effconv_data.loading.augment import normalize
 from effconv_data.loading.order import Order
-from effconv_data.shards.samples import Problem, ShardError
+from effconv_data.shards.problems import Problem, ShardError
 
 __all__ = ["Augment", "Batches"]
 

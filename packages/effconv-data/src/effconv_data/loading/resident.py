@@ -11,7 +11,7 @@ from effconv_data._seeding import DIVISION, seeded_generator
 from effconv_data.loading.batches import Augment, Batches
 from effconv_data.loading.order import Order
 from effconv_data.shards.pixel_statistics import pixel_statistics
-from effconv_data.shards.samples import Problem
+from effconv_data.shards.problems import Problem
 
 __all__ = ["ResidentBatches"]
 

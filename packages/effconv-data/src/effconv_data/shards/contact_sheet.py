@@ -11,7 +11,9 @@ from effconv_data._checks import check_integer
 from effconv_data.io.atomic import written_whole
 from effconv_data.io.terminal import printable
 from effconv_data.shards.index import Index, Shard
-from effconv_data.shards.samples import ShardError, counted_samples, decode
+from effconv_data.shards.problems import ShardError
+from effconv_data.shards.samples import decode
+from effconv_data.shards.stages import counted_samples
 from effconv_data.split import first_shape, shards_of
 
 __all__ = ["draw_sheet", "is_sheet", "save_sheet"]
