@@ -31,7 +31,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -66,6 +66,7 @@ IN_MEMORY = 1 << 24
 """Largest size in bytes of a remote shard kept in memory; larger ones go to a temporary file."""
 NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 META = re.compile(r"__[^/]*__(/|\Z)")
+USUAL = (".jpg", ".jpeg", ".png", ".cls")
 TEXTS = re.compile(r"(readme|licen[cs]e|copying|notice|authors|changelog)\.(md|txt|rst)\Z", re.I)
 """Texts about a set, which are no samples although they have a kind."""
 
@@ -166,6 +167,7 @@ def check_members(members: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]
         yield member
 
 
+@lru_cache(maxsize=8)  # the check asks, then the grouping
 def split_name(name: str) -> tuple[str | None, str | None]:
     """Return a member's key and part, cut at the first dot of the base name as in WebDataset.
 
@@ -230,8 +232,8 @@ def counted_samples(shard: Shard, stop: int | None = None) -> Iterator[Sample]:
 
 
 def _is_no_sample(name: str) -> bool:
-    if "/" not in name and "." in name and name[0] not in "._":  # most names
-        return TEXTS.match(name) is not None or is_hidden([name])
+    if "/" not in name and name[:1] not in "._" and name.endswith(USUAL):  # most names
+        return False
     parts = name.split("/")
     return (
         "." not in parts[-1]
