@@ -101,7 +101,8 @@ def load(
             `lambda images, generator: images` does nothing. None uses the set's own in training.
         normalized: False yields uint8 images.
         mean: `(C,)` for normalisation, of each channel on the scale 0..1; None takes the index's,
-            else a known set's published ones, else computes those of the whole train split.
+            else a known set's published ones, else, where `normalized` is set, computes those of
+            the whole train split.
         std: `(C,)`, as `mean`.
         limit: take only the first samples of the split, at most this many; None takes all.
         allow_commands: whether a name of shards may run a program: `"pipe:COMMAND"` runs a shell
@@ -137,7 +138,7 @@ def load(
     if augment is None and training and usual is not None and usual.padding:
         augment = partial(_pad_crop_flip, usual.padding)
     if mean is None or std is None:
-        mean, std = _statistics(index, usual, shape, skip=skip)
+        mean, std = _statistics(index, usual, shape, skip=skip, compute=normalized)
     common = {
         "classes": index.classes,
         "batch_size": batch_size,
@@ -225,13 +226,15 @@ def _expanded(source: str) -> list[str]:
 
 
 def _statistics(
-    index: Index, usual: Usual | None, shape: tuple[int, int, int], *, skip: bool
-) -> tuple[Sequence[float], Sequence[float]]:
+    index: Index, usual: Usual | None, shape: tuple[int, int, int], *, skip: bool, compute: bool
+) -> tuple[Sequence[float] | None, Sequence[float] | None]:
     if index.mean is not None and index.std is not None:
         # A constant channel has the standard deviation 0, which cannot be divided by.
         return index.mean, [value or 1.0 for value in index.std]
     if usual is not None and usual.mean is not None and usual.std is not None:
         return usual.mean, usual.std
+    if not compute:
+        return None, None
     if "train" not in index.splits:
         raise ValueError(
             f"the set {index.name!r} has neither mean and std nor a train split to take them from; "

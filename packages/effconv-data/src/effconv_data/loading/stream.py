@@ -34,7 +34,8 @@ class StreamedBatches(Batches):
         classes: class names in label order.
         image_shape: `(C, H, W)` of all images.
         batch_size: samples in a batch of this rank.
-        mean: `(C,)` for normalisation, of each channel on the scale 0..1.
+        mean: `(C,)` for normalisation, of each channel on the scale 0..1; None only where
+            `normalized` is False.
         std: `(C,)`, as `mean`.
         training: whether to shuffle and to drop a short last batch.
         limit: take only the first samples of the split; None takes all.
@@ -67,8 +68,8 @@ class StreamedBatches(Batches):
         classes: Sequence[str],
         image_shape: tuple[int, int, int],
         batch_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         training: bool = True,
         limit: int | None = None,
         augment: Augment | None = None,
