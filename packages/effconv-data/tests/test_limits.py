@@ -203,7 +203,7 @@ def test_a_sample_has_a_limited_number_of_parts_and_bytes(tmp_path, encode, monk
         else:
             with pytest.raises(ShardError, match="64 parts"):
                 load(str(tmp_path / "x.tar"), batch_size=1)
-    monkeypatch.setattr("effconv_data.shards.samples.LARGEST_SAMPLE", 1000)
+    monkeypatch.setattr("effconv_data.shards.stages.LARGEST_SAMPLE", 1000)
     (tmp_path / "x.tar").write_bytes(good + member("a.txt", bytes(1001)) + bytes(1024))
     with pytest.raises(ShardError, match="1000 bytes"):
         load(str(tmp_path / "x.tar"), batch_size=1)
@@ -225,7 +225,8 @@ def test_headers_before_a_member_are_limited_and_unknown_records_are_not_kept():
 
 def test_a_sample_that_waits_keeps_its_pixels_and_little_else(encode):
     pixels = np.random.default_rng(0).integers(256, size=(8, 8, 3), dtype=np.uint8)
-    from effconv_data.shards.samples import Sample, decode
+    from effconv_data.shards.problems import Sample
+    from effconv_data.shards.samples import decode
 
     shard, shape = Shard("x.tar", 1, None), (3, 8, 8)
     large = Sample("a", {"png": encode(pixels) + bytes(200_000), "cls": b"1", "txt": bytes(99)})

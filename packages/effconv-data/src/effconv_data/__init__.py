@@ -5,7 +5,7 @@ from effconv_data.loading.augment import horizontal_flip, normalize, pad_crop, p
 from effconv_data.loading.batches import Augment, Batches
 from effconv_data.loading.resident import ResidentBatches
 from effconv_data.loading.stream import StreamedBatches
-from effconv_data.shards.samples import Problem, ShardError
+from effconv_data.shards.problems import Problem, ShardError
 from effconv_data.split import Split, read_split
 from effconv_data.synthetic import synthetic
 from effconv_data.verify import SplitReport, verify

@@ -17,6 +17,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from effconv_data.io.addresses import is_remote
 from effconv_data.io.terminal import make_outputs_total, printable
 from effconv_data.ordered_map import HangupError, hangup_interrupts
 from effconv_data.prepare import OnProgress, Prepared, Progress, prepare, prepare_folder
@@ -96,6 +97,8 @@ class Folder(Writing):
     """Crop each image to its middle square and resize it to this many pixels."""
     test_fraction: float | None = None
     """Fraction of each class of an undivided folder that becomes the test split."""
+    skip_broken: bool = False
+    """Leave out images that cannot be used, and name them, instead of refusing the folder."""
 
 
 Set = (
@@ -137,17 +140,19 @@ class Show:
     columns: int = 10
     """Number of samples of each class."""
     out: Path | None = None
-    """The image file; by default NAME-SPLIT.png in the current folder."""
+    """The image file; by default NAME-SPLIT.png in the set's folder, or, for a set on a server, in
+    the current one."""
 
 
 def show_command(arguments: Sequence[str], console: Console) -> int:
     """Print a set's index and draw a sheet of samples."""
     options = tyro.cli(Show, args=arguments, prog="effconv-data show")
     index = read_index(options.folder)
-    # The name may come from elsewhere, and must not lead out of this folder, nor to a file of it.
+    # The name may come from elsewhere, and must not lead out of the folder, nor to a file of it.
     name = re.sub(r"[^\w.-]", "_", index.name)[:100]
     split = re.sub(r"[^\w.-]", "_", options.split)
-    out = options.out or Path(f"{name}-{split}.png")
+    folder = Path() if is_remote(options.folder) else Path(options.folder)
+    out = options.out or folder / f"{name}-{split}.png"
     if options.out is None and out.exists() and not is_sheet(out):
         raise FileExistsError(f"{out} is there already and no sheet of samples; name another --out")
     save_sheet(draw_sheet(index, options.split, columns=options.columns), out)

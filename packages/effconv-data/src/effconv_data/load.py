@@ -25,6 +25,12 @@ from effconv_data.split import decode_shards, first_shape, shards_of, split_stat
 __all__ = ["load"]
 
 
+SHARD_ENDS = (
+    *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz"),
+    *(".tar.zst", ".tzst"),
+)
+
+
 class Usual(NamedTuple):
     """Usual settings of a known set."""
 
@@ -73,9 +79,10 @@ def load(
 
     Args:
         name: a set's folder below `root`, or its absolute path or `http(s)://` address; or shards
-            without an index: a path or http(s) address ending in .tar, .tar.gz or .tgz, a pattern
-            such as `"data/train-{000..099}.tar"` or `"data/*.tar"`, or a list of these. Shards
-            without an index are read once for their number of samples.
+            without an index: a path or http(s) address ending in .tar, .tar.gz, .tgz or in .tar
+            packed by bzip2, xz or zstd (.bz2, .xz, .zst), a pattern such as
+            `"data/train-{000..099}.tar"` or `"data/*.tar"`, or a list of these. Shards without an
+            index are read once for their number of samples.
         split: a split that the set's index names; for shards without an index, the name they get.
         batch_size: samples in a batch of this rank.
         root: the folder of all sets; None takes the environment variable EFFCONV_DATA.
@@ -94,7 +101,8 @@ def load(
             `lambda images, generator: images` does nothing. None uses the set's own in training.
         normalized: False yields uint8 images.
         mean: `(C,)` for normalisation, of each channel on the scale 0..1; None takes the index's,
-            else a known set's published ones, else computes those of the whole train split.
+            else a known set's published ones, else, where `normalized` is set, computes those of
+            the whole train split.
         std: `(C,)`, as `mean`.
         limit: take only the first samples of the split, at most this many; None takes all.
         allow_commands: whether a name of shards may run a program: `"pipe:COMMAND"` runs a shell
@@ -130,7 +138,7 @@ def load(
     if augment is None and training and usual is not None and usual.padding:
         augment = partial(_pad_crop_flip, usual.padding)
     if mean is None or std is None:
-        mean, std = _statistics(index, usual, shape, skip=skip)
+        mean, std = _statistics(index, usual, shape, skip=skip, compute=normalized)
     common = {
         "classes": index.classes,
         "batch_size": batch_size,
@@ -199,7 +207,7 @@ def _names_shards(place: str) -> bool:
         return False
     command = place.lower().startswith("pipe:")
     pattern = any(mark in place for mark in "*?{")
-    return command or pattern or place.endswith((".tar", ".tar.gz", ".tgz"))
+    return command or pattern or place.endswith(SHARD_ENDS)
 
 
 def _expanded(source: str) -> list[str]:
@@ -218,13 +226,15 @@ def _expanded(source: str) -> list[str]:
 
 
 def _statistics(
-    index: Index, usual: Usual | None, shape: tuple[int, int, int], *, skip: bool
-) -> tuple[Sequence[float], Sequence[float]]:
+    index: Index, usual: Usual | None, shape: tuple[int, int, int], *, skip: bool, compute: bool
+) -> tuple[Sequence[float] | None, Sequence[float] | None]:
     if index.mean is not None and index.std is not None:
         # A constant channel has the standard deviation 0, which cannot be divided by.
         return index.mean, [value or 1.0 for value in index.std]
     if usual is not None and usual.mean is not None and usual.std is not None:
         return usual.mean, usual.std
+    if not compute:
+        return None, None
     if "train" not in index.splits:
         raise ValueError(
             f"the set {index.name!r} has neither mean and std nor a train split to take them from; "

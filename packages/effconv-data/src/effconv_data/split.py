@@ -15,7 +15,9 @@ from effconv_data.loading.stream import first_counts
 from effconv_data.ordered_map import in_order
 from effconv_data.shards.index import Index, Shard, read_index
 from effconv_data.shards.pixel_statistics import statistics_of_counts
-from effconv_data.shards.samples import Problem, ShardError, counted_samples, decode, read_run
+from effconv_data.shards.problems import Problem, ShardError
+from effconv_data.shards.samples import decode, read_run
+from effconv_data.shards.stages import counted_samples
 
 __all__ = [
     "Split",

@@ -12,7 +12,9 @@ import numpy as np
 
 from effconv_data.ordered_map import in_order
 from effconv_data.shards.index import Shard, read_index
-from effconv_data.shards.samples import Problem, Sample, ShardError, counted_samples, decode
+from effconv_data.shards.problems import Problem, Sample, ShardError
+from effconv_data.shards.samples import decode
+from effconv_data.shards.stages import counted_samples
 from effconv_data.split import first_shape
 
 __all__ = ["SplitReport", "verify"]

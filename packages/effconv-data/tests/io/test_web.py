@@ -222,7 +222,7 @@ def test_a_shard_that_fails_is_asked_for_four_times(workers, on_error):
 @pytest.mark.parametrize("mood", ["endless", "endless in chunks", "promises too much"])
 @pytest.mark.parametrize("size", [100_000, None])
 def test_a_shard_without_end_is_given_up(mood, size, monkeypatch):
-    monkeypatch.setattr("effconv_data.shards.samples.LARGEST_SHARD", 1 << 20)
+    monkeypatch.setattr("effconv_data.shards.stages.LARGEST_SHARD", 1 << 20)
     with serving(MOODS[mood]) as (url, asked):
         batches = StreamedBatches(
             [Shard(f"{url}/train-00000.tar", 64, None, size)],

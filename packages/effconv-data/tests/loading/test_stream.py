@@ -275,7 +275,7 @@ def test_a_reader_that_hangs_is_an_error_and_the_rest_can_be_had(
     whole, batches = list(read(0)), read(1)
     with monkeypatch.context() as patched:
         # As behind a disk that no longer answers; the forked reader has this too.
-        patched.setattr("effconv_data.shards.samples._local_copy", lambda shard: time.sleep(600))
+        patched.setattr("effconv_data.shards.stages._local_copy", lambda shard: time.sleep(600))
         patched.setattr("effconv_data.loading.stream.STALL", 1)
         with pytest.raises(RuntimeError, match="shards of small gave nothing for 1 s; start"):
             next(iter(batches))

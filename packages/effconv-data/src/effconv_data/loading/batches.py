@@ -12,7 +12,7 @@ from effconv_data._checks import check_integer
 from effconv_data._seeding import AUGMENTATION, seeded_generator
 from effconv_data.loading.augment import normalize
 from effconv_data.loading.order import Order
-from effconv_data.shards.samples import Problem, ShardError
+from effconv_data.shards.problems import Problem, ShardError
 
 __all__ = ["Augment", "Batches"]
 
@@ -43,8 +43,9 @@ class Batches(ABC):
         num_classes: number of classes.
         image_shape: `(C, H, W)`.
         samples: number of samples N of all ranks, dropped ones included.
-        mean: of each channel on the scale 0..1, as used for normalisation.
-        std: of each channel on the scale 0..1, as used for normalisation.
+        mean: of each channel on the scale 0..1, as used for normalisation; None where images are
+            not normalised and none was given.
+        std: as `mean`.
         epoch: the epoch of the next `iter()`.
         problems: samples skipped in the latest epoch, on this rank.
     """
@@ -56,8 +57,8 @@ class Batches(ABC):
         name: str,
         classes: Sequence[str],
         image_shape: tuple[int, int, int],
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
         augment: Augment | None,
         normalized: bool,
         device: str | torch.device,
@@ -81,19 +82,29 @@ class Batches(ABC):
                 "take more samples"
             )
         C = image_shape[0]
-        if len(mean) != C or len(std) != C:
+        if (mean is None) != (std is None):
+            raise ValueError("only one of mean and std is given; pass both, or neither")
+        if mean is None or std is None:
+            if normalized:
+                raise ValueError(
+                    "mean and std are None, and images are to be normalised; pass both, or "
+                    "normalized=False"
+                )
+        elif len(mean) != C or len(std) != C:
             raise ValueError(
                 f"mean has {len(mean)} values and std {len(std)}; images of {C} channels need {C} "
                 "of each"
             )
-        if not all(value > 0 for value in std):
+        elif not all(value > 0 for value in std):
             raise ValueError(f"std is {tuple(std)}; every value must be above 0, so change it")
         self.name = name
         self.classes = tuple(classes)
         self.num_classes = len(self.classes)
         self.image_shape = tuple(image_shape)
         self.samples = order.samples
-        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self.mean, self.std = (
+            None if values is None else tuple(map(float, values)) for values in (mean, std)
+        )
         self.epoch = 0
         self.problems: list[Problem] = []
         self._order = order
@@ -106,7 +117,10 @@ class Batches(ABC):
         self._given = 0
         self._skipped_before = 0
         # Copied to the device once, so that no batch waits for it.
-        self._mean, self._std = (torch.tensor(x, device=device) for x in (self.mean, self.std))
+        self._mean, self._std = (
+            None if values is None else torch.tensor(values, device=device)
+            for values in (self.mean, self.std)
+        )
 
     @abstractmethod
     def _raw(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor, list[Problem]]]:

@@ -11,7 +11,7 @@ from effconv_data._seeding import DIVISION, seeded_generator
 from effconv_data.loading.batches import Augment, Batches
 from effconv_data.loading.order import Order
 from effconv_data.shards.pixel_statistics import pixel_statistics
-from effconv_data.shards.samples import Problem
+from effconv_data.shards.problems import Problem
 
 __all__ = ["ResidentBatches"]
 
@@ -26,7 +26,8 @@ class ResidentBatches(Batches):
         batch_size: samples in a batch of this rank.
         training: whether to shuffle and to drop a short last batch.
         mean: `(C,)` for normalisation, of each channel on the scale 0..1; None computes mean and
-            std from `images`, so pass those of the training set to a test set.
+            std from `images` where they are normalised, so pass those of the training set to a
+            test set.
         std: `(C,)`, as `mean`.
         augment: applied to each uint8 batch before normalisation; None does nothing.
         normalized: False yields uint8 images.
@@ -79,7 +80,7 @@ class ResidentBatches(Batches):
         check_integer("world_size", world_size, 1)
         if (mean is None) != (std is None):
             raise ValueError("only one of mean and std is given; pass both, or neither")
-        if mean is None or std is None:
+        if mean is None and normalized:
             mean, std = pixel_statistics(images)
         counts = (len(images),) if shards is None else tuple(shards)
         if sum(counts) != len(images):

@@ -1,31 +1,25 @@
 """A split that is read from its shards on demand."""
 
 import contextlib
+import copy
 import multiprocessing
 import os
 import sys
 import time
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader
+from webdataset import DataPipeline
+from webdataset.compat import FluidWrapper
 
 from effconv_data._checks import check_integer
 from effconv_data.loading.batches import Augment, Batches
 from effconv_data.loading.order import LANES, Order, Piece
+from effconv_data.loading.pipeline import Part, Stage, Tally, batch_stages, sample_stages
 from effconv_data.shards.index import Shard
-from effconv_data.shards.samples import (
-    Problem,
-    Sample,
-    ShardError,
-    check_size,
-    decode,
-    read_run,
-    slim,
-)
+from effconv_data.shards.problems import Problem
 
 __all__ = ["StreamedBatches", "usual_workers"]
 
@@ -40,7 +34,8 @@ class StreamedBatches(Batches):
         classes: class names in label order.
         image_shape: `(C, H, W)` of all images.
         batch_size: samples in a batch of this rank.
-        mean: `(C,)` for normalisation, of each channel on the scale 0..1.
+        mean: `(C,)` for normalisation, of each channel on the scale 0..1; None only where
+            `normalized` is False.
         std: `(C,)`, as `mean`.
         training: whether to shuffle and to drop a short last batch.
         limit: take only the first samples of the split; None takes all.
@@ -56,6 +51,10 @@ class StreamedBatches(Batches):
             batch, keeps it in `problems` and logs their number with each epoch.
         name: name of the set.
 
+    Attributes:
+        workers: processes that read.
+        stages: what `compose` has put before decoding.
+
     Raises:
         TypeError: if a number is not an integer.
         ValueError: if a number is out of its range or there is no batch to give.
@@ -69,8 +68,8 @@ class StreamedBatches(Batches):
         classes: Sequence[str],
         image_shape: tuple[int, int, int],
         batch_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         training: bool = True,
         limit: int | None = None,
         augment: Augment | None = None,
@@ -104,25 +103,64 @@ class StreamedBatches(Batches):
             world_size=world_size,
             on_error=on_error,
         )
-        self._workers = workers
+        self.workers = workers
+        self.stages: tuple[Stage, ...] = ()
+
+    def compose(self, *stages: Stage) -> "StreamedBatches":
+        """Return these batches anew, with further stages before their samples are decoded.
+
+        A stage is what `webdataset.DataPipeline` takes, such as `webdataset.map(function)` or
+        `webdataset.shuffle(100)`. Samples come to it as WebDataset's dicts: `__key__`, `__url__`,
+        the bytes of an image and `cls`. It may change, reorder or leave out samples. A resumed
+        epoch is exact as long as no stage reorders; what a stage leaves out makes the last batches
+        smaller.
+
+        Args:
+            stages: in the order of their work, behind those there are.
+        """
+        composed = copy.copy(self)
+        composed.stages = (*self.stages, *stages)
+        composed.problems = []
+        return composed
+
+    def pipeline(self) -> FluidWrapper:
+        """Return this rank's undecoded samples as a pipeline of WebDataset's, to go on from.
+
+        It gives the dicts that `compose` tells of, in the order of the next `iter()`, from the
+        batch at which that begins, and has WebDataset's methods `map`, `shuffle`, `decode`,
+        `to_tuple`, `batched`, `compose` and so on. Iterate it here, or by a DataLoader of `workers`
+        processes. It raises ShardError at what cannot be read, or with `on_error="skip"` leaves it
+        out.
+        """
+        pieces = self._pieces(self.epoch)
+        tally = None if self._on_error == "raise" else Tally()
+        batches = range(self._resume_at, len(self))
+        first, *others = sample_stages(
+            pieces, self.workers, self._shards, batches, self.image_shape, self.num_classes, tally
+        )
+        return FluidWrapper(first).compose(*others, *self.stages)
+
+    def _pieces(self, epoch: int) -> list[Piece]:
+        readers = max(self.workers, 1)
+        return self._order.pieces(epoch, self._rank, self._world_size, readers)
 
     def _raw(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor, list[Problem]]]:
-        readers = max(self._workers, 1)
-        pieces = self._order.pieces(epoch, self._rank, self._world_size, readers)
-        workers = min(self._workers, len(pieces))
-        rows = _Rows(
-            self._shards,
-            pieces,
-            range(first, len(self)),
-            self.image_shape,
-            self.num_classes,
-            stop_at_problem=self._on_error == "raise",
+        pieces = self._pieces(epoch)
+        workers = min(self.workers, len(pieces))
+        kind = (range(first, len(self)), self.image_shape, self.num_classes)
+        tally, stop = Tally(), self._on_error == "raise"
+        rows = DataPipeline(
+            *sample_stages(pieces, workers, self._shards, *kind, tally),
+            *self.stages,
+            *batch_stages(*kind, tally, stop_at_problem=stop),
         )
         items = iter(_in_workers(rows, workers) if workers else rows)
         for _ in range(first, len(self)):
             try:
                 parts = [next(items) for _ in range(max(workers, 1))]
             except (RuntimeError, OSError, EOFError) as error:  # as a killed worker is noticed
+                if not workers or str(error).startswith("Caught "):  # of a stage before decoding
+                    raise
                 if not isinstance(error, RuntimeError):
                     _hear_the_signal()
                 hangs = "timed out" in str(error)  # as DataLoader says it
@@ -133,7 +171,7 @@ class StreamedBatches(Batches):
                 ) from error
             yield self._together(parts)
 
-    def _together(self, parts: "list[_Part]") -> tuple[Tensor, Tensor, list[Problem]]:
+    def _together(self, parts: list[Part]) -> tuple[Tensor, Tensor, list[Problem]]:
         problems = [problem for part in parts for problem in part.problems]
         images, labels = (self._joined(tensors) for tensors in list(zip(*parts, strict=True))[:2])
         return images, labels, problems
@@ -180,7 +218,7 @@ def _hear_the_signal() -> None:
         time.sleep(1)  # ended by that error
 
 
-def _in_workers(rows: "_Rows", workers: int) -> DataLoader:
+def _in_workers(rows: DataPipeline, workers: int) -> DataLoader:
     """Read in worker processes; they return a batch's parts one after another."""
     return DataLoader(
         rows,
@@ -194,117 +232,5 @@ def _in_workers(rows: "_Rows", workers: int) -> DataLoader:
     )
 
 
-class _Part(NamedTuple):
-    """Some rows of one batch."""
-
-    images: Tensor
-    labels: Tensor
-    problems: list[Problem]
-
-
-class _Rows(IterableDataset):
-    """One worker's rows of each batch; DataLoader gives each worker a copy."""
-
-    def __init__(
-        self,
-        shards: list[Shard],
-        pieces: list[Piece],
-        batches: range,
-        image_shape: tuple[int, int, int],
-        num_classes: int,
-        *,
-        stop_at_problem: bool,
-    ) -> None:
-        super().__init__()
-        self.shards, self.pieces, self.batches = shards, pieces, batches
-        self.image_shape, self.num_classes = image_shape, num_classes
-        self.stop_at_problem = stop_at_problem
-
-    def __iter__(self) -> Iterator[_Part]:
-        worker = get_worker_info()
-        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        first, stop = (len(self.pieces) * part // workers for part in (number, number + 1))
-        pieces = self.pieces[first:stop]
-        kind = (self.image_shape, self.num_classes)
-        streams = [_stream(piece, self.shards, self.batches, *kind) for piece in pieces]
-        for batch in self.batches:
-            items = [
-                next(stream)
-                for piece, stream in zip(pieces, streams, strict=True)
-                for _ in range(*piece.slots(batch))
-            ]
-            part = self._decoded(items)
-            yield part
-            if part.problems and self.stop_at_problem:
-                return
-
-    def _decoded(self, items: list[tuple[Shard, Sample | Problem]]) -> _Part:
-        images = torch.empty(len(items), *self.image_shape, dtype=torch.uint8)
-        labels = torch.empty(len(items), dtype=torch.int64)
-        problems: list[Problem] = []
-        rows = 0
-        for shard, sample in items:
-            if isinstance(sample, Problem):
-                problems.append(sample)
-                continue
-            try:
-                image, label = decode(shard, sample, self.image_shape, self.num_classes)
-            except ShardError as error:
-                problems.append(error.problem)
-                continue
-            images[rows].numpy()[:] = image
-            labels[rows] = label
-            rows += 1
-        return _Part(images[:rows], labels[:rows], problems)
-
-
-def _stream(
-    piece: Piece,
-    shards: list[Shard],
-    batches: range,
-    shape: tuple[int, int, int],
-    num_classes: int,
-) -> Iterator[tuple[Shard, Sample | Problem]]:
-    """Yield the undecoded samples of a piece's slots, in order."""
-    lane = piece.lane
-    start = piece.slots(batches.start)[0]
-    first = bisect_right(range(lane.windows), start, key=lambda number: lane.window(number)[1])
-    numbers = range(first, lane.windows)
-    if not numbers:
-        return
-    runs = lane.runs(lane.window(numbers[0])[0], lane.length)
-    neighbours = _small(
-        read_run((shards[shard], first, stop) for shard, first, stop in runs), shape, num_classes
-    )
-    ahead: list[tuple[Shard, Sample | Problem]] = []
-    for number in numbers:
-        low, high = lane.window(number)
-        there, ahead = ahead, []
-        there += [next(neighbours) for _ in range(high - low - len(there))]
-        following = (high, high) if number == numbers[-1] else lane.window(number + 1)
-        coming = following[1] - following[0]
-        mine = piece.slots_between(low, high, batches)
-        for done, place in enumerate(lane.shuffled(number)[mine - low].tolist(), 1):
-            yield there[place]
-            # In step with the output, so that no batch waits for a whole window.
-            while len(ahead) < coming * done // len(mine):
-                ahead.append(next(neighbours))
-
-
-def _small(
-    items: Iterator[tuple[Shard, Sample | Problem]], shape: tuple[int, int, int], num_classes: int
-) -> Iterator[tuple[Shard, Sample | Problem]]:
-    """Keep only the needed parts of each sample, and no sample too large for an image's shape."""
-    for shard, sample in items:
-        if isinstance(sample, Problem):
-            yield shard, sample
-            continue
-        try:
-            check_size(shard, sample, shape)
-            yield shard, slim(shard, sample, shape, num_classes)
-        except ShardError as error:
-            yield shard, error.problem
-
-
-def _as_it_is(item: _Part) -> _Part:
+def _as_it_is(item: Part) -> Part:
     return item

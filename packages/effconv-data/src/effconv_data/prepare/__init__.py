@@ -110,6 +110,7 @@ def prepare_folder(
     splits: Sequence[str] | None = None,
     image_size: int | None = None,
     test_fraction: float | None = None,
+    skip_broken: bool = False,
     shard_samples: int | None = None,
     seed: int = 0,
     workers: int | None = None,
@@ -120,7 +121,9 @@ def prepare_folder(
 
     `source` holds `train/CLASS/...` beside `test/CLASS/...`, `val/CLASS/...` or both, or just
     `CLASS/...`. Classes are numbered in the order of their names. The images become grey if all
-    of them are, else RGB; photographs are turned upright; transparency is dropped.
+    of them are, else RGB; photographs are turned upright; transparency is dropped. Hidden files and
+    folders, and those that systems put beside images, such as `@eaDir` and `__MACOSX`, are left
+    out. All images are decoded before anything is written, and all that is wrong is told at once.
 
     Args:
         source: the folder.
@@ -129,6 +132,8 @@ def prepare_folder(
         image_size: pixels; each image is cropped to its middle square and resized to this. None
             the images as they are, which must then have one size.
         test_fraction: fraction of each class of an undivided folder that becomes the test split.
+        skip_broken: leave out images that cannot be decoded or have more than 8 bits a channel, and
+            name them in the notes; False refuses the folder.
         shard_samples: see `prepare`.
         seed: seed of the choice of test samples and of the order of writing, 0 or more.
         workers: see `prepare`.
@@ -157,6 +162,7 @@ def prepare_folder(
         splits=splits,
         image_size=image_size,
         test_fraction=test_fraction,
+        skip_broken=skip_broken,
         seed=seed,
         workers=workers,
         on_progress=on_progress,

@@ -1,14 +1,13 @@
 """Find, check and read the files of official archives, packed or unpacked."""
 
-import gzip
 import hashlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from effconv_data.io.packed import unpacked
 from effconv_data.prepare.types import OnProgress, Progress
 from effconv_data.shards.tar import tar_members
 
@@ -159,16 +158,14 @@ def _read_members(
 
     try:
         with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            stream = io.BufferedReader(gzip.GzipFile(fileobj=file), CHUNK) if packed else file
+            _, stream = unpacked(file)
             for member, data in tar_members(stream, largest=LARGEST_FILE, wanted=is_wanted):
                 contents[wanted[member.removeprefix("./")]] = data
                 if len(contents) == len(wanted):
                     # The rest is not needed.
                     on_progress(Progress(f"reading {path.name}", total, total, "bytes"))
                     break
-    except Exception as error:  # tar, gzip and zlib each raise kinds of their own
+    except Exception as error:  # tar and what unpacks it each raise kinds of their own
         raise ValueError(f"archive {path} cannot be read ({error}); get it anew") from error
     missing = [member for member, name in wanted.items() if name not in contents]
     if missing:

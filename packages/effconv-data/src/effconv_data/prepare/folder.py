@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from effconv_data._checks import check_integer
+from effconv_data.io.hidden import is_hidden
 from effconv_data.ordered_map import in_order
 from effconv_data.prepare.types import Archive, Block, OnProgress, Progress
 
@@ -28,6 +29,10 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 GREY = {"1", "L", "LA"}
 COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"}
 FILES_PER_TASK = 100
+MOST_TOLD = 50
+"""Problems that an error lists; of more it gives the number."""
+MOST_NAMED = 20
+"""Files that a note names; of more it gives the number."""
 
 
 class _Look(NamedTuple):
@@ -39,6 +44,20 @@ class _Look(NamedTuple):
     grey: bool
 
 
+class _Layout(NamedTuple):
+    """What lies in the folder."""
+
+    classes: tuple[str, ...]
+    files: dict[str, list[list[Path]]]
+    """By split, the images of each class, sorted; an undivided folder has the split `""`."""
+    other: int
+    """Number of files without the suffix of an image."""
+    hidden: int
+    """Number of images in hidden folders."""
+    wrong: list[str]
+    """What is wrong with the folders, a sentence each."""
+
+
 def read(
     source: Path,
     name: str,
@@ -46,6 +65,7 @@ def read(
     splits: Sequence[str] | None,
     image_size: int | None,
     test_fraction: float | None,
+    skip_broken: bool,
     seed: int,
     workers: int | None,
     on_progress: OnProgress,
@@ -57,24 +77,47 @@ def read(
         raise ValueError(f"test_fraction is {test_fraction}; pass a number between 0 and 1")
     if not source.is_dir():
         raise FileNotFoundError(f"{source} is no folder; pass a folder of images")
-    classes, files, ignored = _list_files(source, splits, test_fraction, seed)
+    layout = _layout(source, splits, test_fraction)
+    classes, wrong = layout.classes, list(layout.wrong)
 
     looks: dict[Path, _Look] = {}
-    every = [path for paths, _ in files.values() for path in paths]
+    broken: dict[Path, str] = {}
+    every = [path for paths in layout.files.values() for own in paths for path in own]
     tasks = [(every[i : i + FILES_PER_TASK],) for i in range(0, len(every), FILES_PER_TASK)]
     with closing(in_order(_look_all, tasks, workers)) as results:
         for (paths,), found in zip(tasks, results, strict=True):
-            looks |= dict(zip(paths, found, strict=True))
-            on_progress(Progress("checking the images", len(looks), len(every), "samples"))
-
+            for path, look in zip(paths, found, strict=True):
+                if isinstance(look, str):
+                    broken[path] = look
+                else:
+                    looks[path] = look
+            on_progress(
+                Progress("checking the images", len(looks) + len(broken), len(every), "samples")
+            )
+    if not skip_broken:
+        wrong += broken.values()
+    every = list(looks)
+    found_files = {
+        split: [[path for path in paths if path in looks] for paths in by_class]
+        for split, by_class in layout.files.items()
+    }
+    if skip_broken:
+        wrong += _empty(source, classes, found_files, "that can be used")
     sizes = Counter((look.width, look.height) for look in looks.values())
     if image_size is None and len(sizes) > 1:
         one, other = list(sizes)[:2]
         example = next(path for path in every if looks[path][1:3] == other)
-        raise ValueError(
-            f"{every[0]} has {one[0]} x {one[1]} pixels but {example} {other[0]} x {other[1]}; "
-            "pass an image_size (--image-size) to which all are resized"
+        wrong.append(
+            f"{every[0]} has {one[0]} x {one[1]} pixels but {example} {other[0]} x {other[1]}, and "
+            f"there are {len(sizes)} sizes in all; pass an image_size (--image-size) to which all "
+            "are resized"
         )
+    if wrong:
+        raise ValueError(_told(source, wrong, bool(broken) and not skip_broken))
+    files = {split: _labelled(by_class) for split, by_class in found_files.items()}
+    if "" in found_files:
+        files = _divided(source, found_files[""], splits, test_fraction, seed)
+
     width, height = (image_size, image_size) if image_size is not None else next(iter(sizes))
     mode = "L" if all(look.grey for look in looks.values()) else "RGB"
 
@@ -92,8 +135,14 @@ def read(
     notes = []
     if len(sizes) > 1 or (width, height) not in sizes:
         notes.append(f"images were resized and cropped to {width} x {height} pixels")
-    if ignored:
-        notes.append(f"{ignored} files without the suffix of an image were left out")
+    if layout.other:
+        notes.append(f"{layout.other} files without the suffix of an image were left out")
+    if layout.hidden:
+        notes.append(f"{layout.hidden} images in hidden folders were left out")
+    if broken:
+        named = _named([path.relative_to(source).as_posix() for path in broken])
+        notes.append(f"{len(broken)} images that cannot be used were left out: {_text(named)}")
+    notes += _copies(source, files, looks)
     return Archive(
         _text(name),
         tuple(map(_text, classes)),
@@ -115,10 +164,8 @@ def _text(name: str) -> str:
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _list_files(
-    source: Path, splits: Sequence[str] | None, test_fraction: float | None, seed: int
-) -> tuple[tuple[str, ...], dict[str, tuple[list[Path], np.ndarray]], int]:
-    """Return the classes, each split's files and labels, and the number of other files."""
+def _layout(source: Path, splits: Sequence[str] | None, test_fraction: float | None) -> _Layout:
+    """Return what lies in the folder; raise where options do not fit it."""
     there = {split: source / split for split in SPLITS if _holds_classes(source / split)}
     if there:
         wanted = list(splits or there)
@@ -139,28 +186,37 @@ def _list_files(
                 "(splits=['train'], --splits train)"
             )
         classes = _classes(there.get("train", there[wanted[0]]))
-        found = {split: _images(there[split], classes) for split in wanted}
-        ignored = sum(count for _, count in found.values())
-        return classes, {split: _labelled(paths) for split, (paths, _) in found.items()}, ignored
+        return _listed(source, classes, {split: there[split] for split in wanted})
 
     classes = _classes(source)
-    by_class, ignored = _images(source, classes)
     if splits is not None and list(splits) != ["train"] and set(splits) != {"train", "test"}:
         raise ValueError(
             f"splits are {', '.join(splits)} but {source} is not divided; its splits are train and "
             "test"
         )
-    if splits is not None and list(splits) == ["train"]:
-        if test_fraction is not None:
-            raise ValueError(
-                f"test_fraction is {test_fraction} but only train is to be prepared; leave one out"
-            )
-        return classes, {"train": _labelled(by_class)}, ignored
-    if test_fraction is None:
+    alone = splits is not None and list(splits) == ["train"]
+    if alone and test_fraction is not None:
+        raise ValueError(
+            f"test_fraction is {test_fraction} but only train is to be prepared; leave one out"
+        )
+    if not alone and test_fraction is None:
         raise ValueError(
             f"{source} has no test split; pass a test_fraction (--test-fraction 0.1) to take one "
             "from every class, or prepare all as train (splits=['train'], --splits train)"
         )
+    return _listed(source, classes, {"": source})
+
+
+def _divided(
+    source: Path,
+    by_class: list[list[Path]],
+    splits: Sequence[str] | None,
+    test_fraction: float | None,
+    seed: int,
+) -> dict[str, tuple[list[Path], np.ndarray]]:
+    """Return files and labels of each split of an undivided folder."""
+    if test_fraction is None:
+        return {"train": _labelled(by_class)}
     train, test = [], []
     for label, paths in enumerate(by_class):
         count = min(round(test_fraction * len(paths)), len(paths) - 1)
@@ -173,45 +229,89 @@ def _list_files(
             f"test_fraction is {test_fraction}, which is less than one image of any class of "
             f"{source}; pass a larger one"
         )
-    return classes, {"train": _labelled(train), "test": _labelled(test)}, ignored
+    return {"train": _labelled(train), "test": _labelled(test)}
 
 
 def _holds_classes(folder: Path) -> bool:
     """Return whether this is a folder of class folders, not a class called `train`."""
     return (
         folder.is_dir()
-        and any(path.is_dir() for path in folder.iterdir())
-        and not any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+        and any(path.is_dir() and not is_hidden([path.name]) for path in folder.iterdir())
+        and not any(_is_image(path) for path in folder.iterdir())
     )
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
     names = (path.name for path in folder.iterdir() if path.is_dir())
-    classes = tuple(sorted(name for name in names if not name.startswith(".")))
+    classes = tuple(sorted(name for name in names if not is_hidden([name])))
     if not classes:
         raise FileNotFoundError(f"{folder} has no folder for each class; put the images into some")
     return classes
 
 
-def _images(folder: Path, classes: tuple[str, ...]) -> tuple[list[list[Path]], int]:
-    """Return each class's images, sorted, and the number of other files."""
-    strange = set(_classes(folder)) - set(classes)
-    if strange:
-        raise ValueError(
-            f"{folder} has a class {min(strange)} that train does not have; remove or rename it"
-        )
-    by_class: list[list[Path]] = []
-    ignored = 0
-    for name in classes:
-        files = [path for path in sorted((folder / name).rglob("*")) if path.is_file()]
-        files = [path for path in files if not path.name.startswith(".")]
-        by_class.append([path for path in files if path.suffix.lower() in SUFFIXES])
-        ignored += len(files) - len(by_class[-1])
-        if not by_class[-1]:
-            raise ValueError(
-                f"class {name} of {folder} has no images; add some or remove the class"
-            )
-    return by_class, ignored
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not is_hidden([path.name])
+
+
+def _listed(source: Path, classes: tuple[str, ...], folders: dict[str, Path]) -> _Layout:
+    """Return the images of each split's classes, and all that is wrong with the folders."""
+    files: dict[str, list[list[Path]]] = {}
+    other = hidden = 0
+    wrong = []
+    for split, folder in folders.items():
+        wrong += [
+            f"{folder} has a class {name} that train does not have; remove or rename it"
+            for name in _classes(folder)
+            if name not in classes
+        ]
+        files[split] = []
+        for name in classes:
+            paths = [path for path in sorted((folder / name).rglob("*")) if path.is_file()]
+            seen = [p for p in paths if not is_hidden(p.relative_to(folder / name).parts)]
+            files[split].append([path for path in seen if path.suffix.lower() in SUFFIXES])
+            other += len(seen) - len(files[split][-1])
+            hidden += sum(p.suffix.lower() in SUFFIXES for p in set(paths) - set(seen))
+    return _Layout(
+        classes, files, other, hidden, wrong + _empty(source, classes, files, "in its folder")
+    )
+
+
+def _empty(
+    source: Path, classes: tuple[str, ...], files: dict[str, list[list[Path]]], what: str
+) -> list[str]:
+    return [
+        f"class {name} of {source / split} has no images {what}; add some or remove the class"
+        for split, by_class in files.items()
+        for name, paths in zip(classes, by_class, strict=True)
+        if not paths
+    ]
+
+
+def _told(source: Path, wrong: list[str], skippable: bool) -> str:
+    """Return all that is wrong as one sentence."""
+    wrong = list(dict.fromkeys(wrong))
+    more = len(wrong) - MOST_TOLD
+    told = "; ".join(wrong[:MOST_TOLD]) + (f"; and {more} more" if more > 0 else "")
+    remedy = "; or leave out what is broken (skip_broken=True, --skip-broken)" if skippable else ""
+    return (f"{source} has {len(wrong)} problems: " if len(wrong) > 1 else "") + told + remedy
+
+
+def _named(names: list[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _copies(
+    source: Path, files: dict[str, tuple[list[Path], np.ndarray]], looks: dict[Path, _Look]
+) -> list[str]:
+    """Return a note on each split that has files which train has too, byte for byte."""
+    train = {looks[path].sha256 for path in files.get("train", ([], None))[0]}
+    notes = []
+    for split, (paths, _) in files.items():
+        if split != "train" and (twice := [p for p in paths if looks[p].sha256 in train]):
+            named = _text(_named([path.relative_to(source).as_posix() for path in twice]))
+            notes.append(f"{len(twice)} images of {split} are also in train: {named}")
+    return notes
 
 
 def _labelled(by_class: list[list[Path]]) -> tuple[list[Path], np.ndarray]:
@@ -220,23 +320,25 @@ def _labelled(by_class: list[list[Path]]) -> tuple[list[Path], np.ndarray]:
     return paths, np.repeat(np.arange(len(counts)), counts)
 
 
-def _look_all(paths: list[Path]) -> list[_Look]:
+def _look_all(paths: list[Path]) -> list[_Look | str]:
     return [_look(path) for path in paths]
 
 
-def _look(path: Path) -> _Look:
-    data = path.read_bytes()
+def _look(path: Path) -> _Look | str:
+    """Return an image's properties, or why it cannot be used; it is decoded to know that."""
     try:
+        data = path.read_bytes()
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        # Only cameras rotate pictures, and only in JPEG is the orientation known without decoding.
+        if image.mode not in GREY | COLOUR:
+            return (
+                f"{path} is an image of mode {image.mode}, more than 8 bits a pixel; convert it to "
+                "8-bit grey or colour"
+            )
+        # Only cameras rotate pictures.
         turned = image.format in ("JPEG", "MPO") and image.getexif().get(0x0112, 1) >= 5
+        image.load()
     except Exception as error:  # Pillow raises many types on damaged input
-        raise ValueError(_undecodable(path, error)) from error
-    if image.mode not in GREY | COLOUR:
-        raise ValueError(
-            f"{path} is an image of mode {image.mode}, more than 8 bits a pixel; convert it to "
-            "8-bit grey or colour"
-        )
+        return _undecodable(path, error)
     width, height = reversed(image.size) if turned else image.size
     return _Look(hashlib.sha256(data).hexdigest(), width, height, image.mode in GREY)
 

@@ -4,13 +4,13 @@ An idx file is a big-endian magic number, whose last byte is the number of dimen
 each dimension, and the bytes of the array in row-major order.
 """
 
-import gzip
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from effconv_data.io.packed import unpacked
 from effconv_data.prepare.archives import Published, check_labels, find, record
 from effconv_data.prepare.types import Archive, Block, OnProgress
 
@@ -74,9 +74,9 @@ def _read_idx(path: Path, sizes: tuple[int, ...]) -> np.ndarray:
     """Read an idx file of bytes whose items have the given sizes: `(N, *sizes)` uint8."""
     if path.suffix == ".gz":
         try:
-            with gzip.open(path) as file:
-                data = file.read(LARGEST_UNPACKED + 1)
-        except Exception as error:  # gzip and zlib each raise their own types
+            with path.open("rb") as file:
+                data = unpacked(file)[1].read(LARGEST_UNPACKED + 1)
+        except Exception as error:  # what unpacks it raises types of its own
             raise ValueError(f"{path} cannot be decompressed ({error}); get it anew") from error
         if len(data) > LARGEST_UNPACKED:
             raise ValueError(

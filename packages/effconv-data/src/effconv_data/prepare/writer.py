@@ -198,6 +198,8 @@ def _index(archive: Archive, rows: dict[str, list[dict[str, Any]]], seed: int) -
     }
     index["seed"] = seed
     index["source"] = archive.sources
+    if archive.notes:
+        index["notes"] = list(archive.notes)
     index["made_by"] = _made_by()
     return index
 

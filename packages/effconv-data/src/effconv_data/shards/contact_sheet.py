@@ -1,6 +1,8 @@
 """A contact sheet of samples, to inspect a set before training on it."""
 
 import contextlib
+import importlib.util
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +13,9 @@ from effconv_data._checks import check_integer
 from effconv_data.io.atomic import written_whole
 from effconv_data.io.terminal import printable
 from effconv_data.shards.index import Index, Shard
-from effconv_data.shards.samples import ShardError, counted_samples, decode
+from effconv_data.shards.problems import ShardError
+from effconv_data.shards.samples import decode
+from effconv_data.shards.stages import counted_samples
 from effconv_data.split import first_shape, shards_of
 
 __all__ = ["draw_sheet", "is_sheet", "save_sheet"]
@@ -23,6 +27,13 @@ LONGEST_SIDE = 320
 NAME_WIDTH, MARGIN = 160, 4
 ROWS = 50
 MARK = "effconv-data show"
+FONTS = (
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf"),
+    *("Arial Unicode.ttf", "Arial.ttf", "arial.ttf", "segoeui.ttf"),
+)
+"""Fonts of systems, found by Pillow, for names that are not ASCII."""
+MISSING = "\uffff"
+"""No character, which every font draws by its sign for a missing one."""
 
 
 def draw_sheet(index: Index, split: str, *, columns: int = 10) -> Image.Image:
@@ -74,13 +85,47 @@ def _drawn(
 ) -> Image.Image:
     height, width = (side + MARGIN for side in size)
     sheet = Image.new("RGB", (NAME_WIDTH + columns * width, len(rows) * height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    draw, font = ImageDraw.Draw(sheet), _font("".join(map(printable, classes)))
     for number, (name, images) in enumerate(zip(classes, rows, strict=True)):
         middle = number * height + height // 2
-        draw.text((MARGIN, middle), printable(name)[:40], fill="black", anchor="lm", font=font)
+        text = _drawable(printable(name)[:40], font)
+        draw.text((MARGIN, middle), text, fill="black", anchor="lm", font=font)
         for column, image in enumerate(images):
             sheet.paste(image, (NAME_WIDTH + column * width, number * height + MARGIN // 2))
     return sheet
+
+
+def _font(text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return the first font there is that has most letters of a text; Pillow's own has ASCII."""
+    fonts = [ImageFont.load_default(14)]
+    places = list(FONTS)
+    spec = importlib.util.find_spec("matplotlib")  # which brings a font, where it is installed
+    if spec is not None and spec.origin is not None:
+        places.append(str(Path(spec.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"))
+    for place in places:
+        with contextlib.suppress(OSError):
+            fonts.append(ImageFont.truetype(place, 14))
+    return max(fonts, key=lambda font: sum(_has(font, letter) for letter in set(text)))
+
+
+def _has(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, letter: str) -> bool:
+    if letter.isascii():
+        return True
+    if isinstance(font, ImageFont.ImageFont):  # Pillow without FreeType
+        return False
+    return bytes(font.getmask(letter)) != bytes(font.getmask(MISSING))
+
+
+def _drawable(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Return a text with those letters that a font lacks without their accents, or as `?`."""
+
+    def letter(character: str) -> str:
+        if _has(font, character):
+            return character
+        plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+        return plain or "?"
+
+    return "".join(map(letter, text))
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> None:

@@ -62,7 +62,9 @@ class Index(NamedTuple):
 # The schema of an index.json; what else it holds is not read. A name with a folder in it could
 # point out of the set.
 _Name = Annotated[str, Meta(max_length=1000)]
-_File = Annotated[str, Meta(max_length=255, pattern=r"^[^/\x00-\x1f\x7f]+\.tar(\.gz)?\Z")]
+_File = Annotated[
+    str, Meta(max_length=255, pattern=r"^[^/\x00-\x1f\x7f]+\.tar(\.(gz|bz2|xz|zst))?\Z")
+]
 _Side = Annotated[int, Meta(ge=1, le=LARGEST_IMAGE)]
 _Statistic = Annotated[list[Annotated[float, Meta(ge=0, le=1)]], Meta(min_length=1, max_length=4)]
 

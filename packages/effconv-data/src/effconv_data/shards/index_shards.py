@@ -8,7 +8,9 @@ import torch
 from effconv_data.ordered_map import in_order
 from effconv_data.shards.index import MOST_CLASSES, Index, Shard
 from effconv_data.shards.pixel_statistics import statistics_of_counts
-from effconv_data.shards.samples import ShardError, decode, read_samples
+from effconv_data.shards.problems import ShardError
+from effconv_data.shards.samples import decode
+from effconv_data.shards.stages import read_samples
 
 __all__ = ["scan_shards"]
 

@@ -24,8 +24,8 @@ LARGEST_PADDING = 1 << 26
 REGULAR = (b"0", b"\0", b"7")
 EMPTY = (b"1", b"2", b"3", b"4", b"6")
 """Links, devices and pipes, behind whose header there is no data."""
-LEFT_OUT = (b"5", b"g", b"K")
-"""Folders, global headers and long link names: not part of a sample."""
+LEFT_OUT = (b"5", b"g", b"K", b"V", b"D")
+"""Folders, global headers, long link names and volume labels: not part of a sample."""
 
 
 class TarError(ValueError):
