@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 # The first number of a stream identifies its use, so that no two uses draw the same.
-ORDER, AUGMENTATION, SYNTHESIS, DIVISION = range(4)
+ORDER, AUGMENTATION, SYNTHESIS, DIVISION, VIEW = range(5)
 
 
 def seeded_generator(seed: int, *stream: int) -> torch.Generator:

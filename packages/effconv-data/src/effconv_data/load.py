@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,10 @@ from effconv_data.loading.batches import Augment, Batches
 from effconv_data.loading.free_memory import available_memory
 from effconv_data.loading.resident import ResidentBatches
 from effconv_data.loading.stream import StreamedBatches, first_counts, usual_workers
+from effconv_data.sequences import SPOKEN_DIGITS, VIEWS, read_spoken_digits
 from effconv_data.shards.index import Index, read_index
 from effconv_data.shards.index_shards import scan_shards
+from effconv_data.shards.pixel_statistics import pixel_statistics
 from effconv_data.split import decode_shards, first_shape, shards_of, split_statistics
 
 __all__ = ["load"]
@@ -78,11 +80,15 @@ def load(
     `"imagenet32"` are padded by an eighth, cropped and flipped, `"mnist"` is not augmented.
 
     Args:
-        name: a set's folder below `root`, or its absolute path or `http(s)://` address; or shards
-            without an index: a path or http(s) address ending in .tar, .tar.gz, .tgz or in .tar
-            packed by bzip2, xz or zstd (.bz2, .xz, .zst), a pattern such as
-            `"data/train-{000..099}.tar"` or `"data/*.tar"`, or a list of these. Shards without an
-            index are read once for their number of samples.
+        name: a set of sequences, in memory and not augmented: `"smnist"` (sequential MNIST, 784
+            steps), `"pmnist"` (in a fixed random order), `"smnist196"` and `"pmnist196"` (of images
+            pooled to 14x14), `"scifar10"` (1024 steps), `"npcifar10"` (rows, then noise to 1000
+            steps), of the sets `mnist` and `cifar10` below `root`; or `"spoken-digits"` (4096
+            steps at 8 kHz, of the folder `fsdd`). Or a set's folder below `root`, or its absolute
+            path or `http(s)://` address; or shards without an index: a path or http(s) address
+            ending in .tar, .tar.gz, .tgz or in .tar packed by bzip2, xz or zstd (.bz2, .xz, .zst),
+            a pattern such as `"data/train-{000..099}.tar"` or `"data/*.tar"`, or a list of these.
+            Shards without an index are read once for their number of samples.
         split: a split that the set's index names; for shards without an index, the name they get.
         batch_size: samples in a batch of this rank.
         root: the folder of all sets; None takes the environment variable EFFCONV_DATA.
@@ -130,6 +136,30 @@ def load(
         raise ValueError("only one of mean and std is given; pass both, or neither")
 
     skip = on_error == "skip"
+    sequences = name if isinstance(name, str) and name in (SPOKEN_DIGITS, *VIEWS) else None
+    if sequences and (resident is False or not normalized):
+        raise ValueError(
+            f"{sequences} is asked for with resident={resident} and normalized={normalized}; "
+            "sequences are held in memory and normalised, so leave both out"
+        )
+    if sequences == SPOKEN_DIGITS:
+        return _spoken_digits(
+            _root(sequences, root),
+            split,
+            limit,
+            mean,
+            std,
+            batch_size=batch_size,
+            augment=augment,
+            seed=seed,
+            device=device,
+            rank=rank,
+            world_size=world_size,
+        )
+    view = None
+    if sequences:
+        name, view = VIEWS[sequences]
+        augment = augment or _unchanged
     index = _find(name, split, root, skip=skip, allow_commands=allow_commands)
     shards = shards_of(index, split, check=not skip)
     counts = first_counts(shards, limit)
@@ -153,6 +183,8 @@ def load(
         "world_size": world_size,
         "name": index.name,
     }
+    if sequences:
+        common["name"], resident = sequences, True
     if resident is None:
         C, H, W = shape
         # On the CPU too, where the images are decoded before they are copied to a GPU.
@@ -168,7 +200,48 @@ def load(
             **common,
         )
     images, labels, missing = decode_shards(shards, counts, shape, len(index.classes), skip=skip)
-    return ResidentBatches(images, labels, shards=counts, missing=missing, **common)
+    batches = ResidentBatches(images, labels, shards=counts, missing=missing, **common)
+    return batches if view is None else batches.viewed(view)
+
+
+def _unchanged(images: Tensor, _: torch.Generator) -> Tensor:
+    return images
+
+
+def _spoken_digits(
+    root: str,
+    split: str,
+    limit: int | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    **common: Any,
+) -> ResidentBatches:
+    if limit is not None:
+        check_integer("limit", limit, 1)
+    audio, labels, _ = read_spoken_digits(root, split)
+    if mean is None:
+        train = audio if split == "train" else read_spoken_digits(root, "train").audio
+        mean, std = pixel_statistics(train)
+    return ResidentBatches(
+        audio[:limit],
+        labels[:limit],
+        classes=tuple("0123456789"),
+        training=split == "train",
+        mean=mean,
+        std=std,
+        name=SPOKEN_DIGITS,
+        **common,
+    )
+
+
+def _root(place: str, root: str | Path | None) -> str:
+    root = root if root is not None else os.environ.get("EFFCONV_DATA")
+    if not root:
+        raise ValueError(
+            f"no folder is given to find the set {place!r} in; pass root or set the "
+            "environment variable EFFCONV_DATA"
+        )
+    return str(root)
 
 
 def _pad_crop_flip(padding: int, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -192,13 +265,7 @@ def _find(
         return scan_shards(urls, split, skip=skip, allow_commands=allow_commands)
     place = str(name)
     if not is_remote(place) and not Path(place).is_absolute():
-        root = root if root is not None else os.environ.get("EFFCONV_DATA")
-        if not root:
-            raise ValueError(
-                f"no folder is given to find the set {place!r} in; pass root or set the "
-                "environment variable EFFCONV_DATA"
-            )
-        place = f"{str(root).rstrip('/')}/{place}"
+        place = f"{_root(place, root).rstrip('/')}/{place}"
     return read_index(place)
 
 

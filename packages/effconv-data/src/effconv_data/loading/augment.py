@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from effconv_data._checks import check_integer
+from effconv_data.shards.pixel_statistics import SCALES
 
 __all__ = ["horizontal_flip", "normalize", "pad_crop", "per_image"]
 
@@ -105,23 +106,32 @@ def per_image(transform: Callable[[Tensor], Tensor]) -> Callable[[Tensor, torch.
 def normalize(
     images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor
 ) -> Tensor:
-    """Scale 8-bit images to 0..1, subtract the mean and divide by the standard deviation.
+    """Scale samples, subtract the mean and divide by the standard deviation.
 
     Args:
-        images: `(B, C, H, W)` uint8.
-        mean: `(C,)`, of each channel on the scale 0..1.
-        std: `(C,)`, of each channel on the scale 0..1, above 0.
+        images: images `(B, C, H, W)` uint8, scaled to 0..1, or sequences `(B, C, T)` int16, scaled
+            to -1..1.
+        mean: `(C,)`, of each channel on that scale.
+        std: `(C,)`, of each channel on that scale, above 0.
 
     Returns:
-        `(B, C, H, W)` float32 in channels-last memory format, which convolutions read fastest.
+        float32 of the same shape; images in channels-last memory format, which convolutions read
+        fastest.
 
     Raises:
-        TypeError: if `images` is not uint8.
-        ValueError: if `images` is not four-dimensional or `mean` or `std` does not have C values.
+        TypeError: if `images` is neither uint8 nor int16.
+        ValueError: if `images` has another number of dimensions, or `mean` or `std` does not have C
+            values.
     """
-    _check_batch(images)
-    if images.dtype != torch.uint8:
-        raise TypeError(f"images are {images.dtype}; pass 8-bit images, torch.uint8")
+    if images.dtype not in SCALES:
+        raise TypeError(
+            f"images are {images.dtype}; pass 8-bit images, torch.uint8, or 16-bit sequences, "
+            "torch.int16"
+        )
+    if images.dtype == torch.uint8:
+        _check_batch(images)
+    elif images.ndim != 3:
+        raise ValueError(f"images have shape {tuple(images.shape)}; pass sequences (B, C, T)")
     C = images.shape[1]
     mean, std = (torch.as_tensor(x, dtype=torch.float32, device=images.device) for x in (mean, std))
     for name, values in (("mean", mean), ("std", std)):
@@ -129,8 +139,11 @@ def normalize(
             raise ValueError(
                 f"{name} has shape {tuple(values.shape)}; images of {C} channels need ({C},)"
             )
+    scale, column = SCALES[images.dtype], (C, *[1] * (images.ndim - 2))
     # In planes first: with three interleaved channels the arithmetic takes three times as long.
-    pixels = images.float().sub_(255 * mean[:, None, None]).div_(255 * std[:, None, None])
+    pixels = images.float().sub_(scale * mean.view(column)).div_(scale * std.view(column))
+    if images.ndim == 3:
+        return pixels
     # Not contiguous(), which leaves the strides of a single channel as they are.
     return torch.empty_like(pixels, memory_format=torch.channels_last).copy_(pixels)
 

@@ -26,9 +26,9 @@ class Batches(ABC):
     """Normalised batches of a split; `ResidentBatches` and `StreamedBatches` implement it.
 
     Each `iter()` is one epoch of `(images, labels)`: images `(B, C, H, W)` float32 in channels-last
-    memory format, labels `(B,)` int64, both on the device. In training the order is shuffled and a
-    short last batch is dropped; otherwise all samples come in their own order, and a short last
-    batch is divided among the ranks, of which some may get none of it.
+    memory format, or sequences `(B, C, T)` float32, labels `(B,)` int64, both on the device. In
+    training the order is shuffled and a short last batch is dropped; otherwise all samples come in
+    their own order, and a short last batch is divided among the ranks, of which some may get none.
 
     Skipped samples make their batches smaller, in evaluation possibly empty.
 
@@ -41,11 +41,11 @@ class Batches(ABC):
         name: name of the set.
         classes: class names in label order.
         num_classes: number of classes.
-        image_shape: `(C, H, W)`.
+        image_shape: `(C, H, W)`, or `(C, T)` of sequences.
         samples: number of samples N of all ranks, dropped ones included.
-        mean: of each channel on the scale 0..1, as used for normalisation; None where images are
-            not normalised and none was given.
-        std: as `mean`.
+        mean: of each channel on the scale 0..1 (-1..1 of 16-bit sequences), as used for
+            normalisation; None where samples are not normalised and none was given.
+        std: of each channel, as `mean`.
         epoch: the epoch of the next `iter()`.
         problems: samples skipped in the latest epoch, on this rank.
     """
@@ -56,7 +56,7 @@ class Batches(ABC):
         *,
         name: str,
         classes: Sequence[str],
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
         augment: Augment | None,
@@ -113,6 +113,7 @@ class Batches(ABC):
         self._normalized = normalized
         self._on_error = on_error
         self._device = torch.device(device)
+        self._view: Callable[[Tensor], Tensor] | None = None
         self._resume_at = 0
         self._given = 0
         self._skipped_before = 0
@@ -212,6 +213,8 @@ class Batches(ABC):
                 images = self._augment(images, seeded_generator(self._order.seed, *stream))
             if self._normalized:
                 images = normalize(images, self._mean, self._std)
+            if self._view is not None:
+                images = self._view(images)
             skipped = self._skipped_before + len(self.problems)
             if batch == last and skipped:
                 logger.warning(

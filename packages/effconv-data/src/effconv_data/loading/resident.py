@@ -1,6 +1,7 @@
 """A split held entirely in the memory of the device."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,27 +11,28 @@ from effconv_data._checks import check_integer
 from effconv_data._seeding import DIVISION, seeded_generator
 from effconv_data.loading.batches import Augment, Batches
 from effconv_data.loading.order import Order
-from effconv_data.shards.pixel_statistics import pixel_statistics
+from effconv_data.shards.pixel_statistics import SCALES, pixel_statistics
 from effconv_data.shards.problems import Problem
 
 __all__ = ["ResidentBatches"]
 
 
 class ResidentBatches(Batches):
-    """Batches of 8-bit images on the device: shuffled, augmented and normalised there.
+    """Batches of samples held on the device: shuffled, augmented and normalised there.
 
     Args:
-        images: `(N, C, H, W)` uint8; not copied if they are already on the device.
+        images: images `(N, C, H, W)` uint8, or sequences `(N, C, T)` int16; not copied if they are
+            already on the device.
         labels: `(N,)` integers, indices into `classes`.
         classes: class names in label order.
         batch_size: samples in a batch of this rank.
         training: whether to shuffle and to drop a short last batch.
-        mean: `(C,)` for normalisation, of each channel on the scale 0..1; None computes mean and
-            std from `images` where they are normalised, so pass those of the training set to a
-            test set.
+        mean: `(C,)` for normalisation, of each channel on the scale of `normalize`; None computes
+            mean and std from `images` where they are normalised, so pass those of the training set
+            to a test set.
         std: `(C,)`, as `mean`.
-        augment: applied to each uint8 batch before normalisation; None does nothing.
-        normalized: False yields uint8 images.
+        augment: applied to each batch before normalisation; None does nothing.
+        normalized: False yields the samples in their own type.
         seed: seed of order and augmentation, 0 or more.
         device: device of the images and batches.
         rank: index of the part of each global batch for this process, from 0.
@@ -42,7 +44,7 @@ class ResidentBatches(Batches):
             batches and reported.
 
     Raises:
-        TypeError: if `images` is not uint8, `labels` not integer, or a number not an integer.
+        TypeError: if `images` is of another type, `labels` not integer, or a number not an integer.
         ValueError: if shapes disagree, a label is out of range, only one of `mean` and `std` is
             given, or there is no batch to give.
 
@@ -106,6 +108,19 @@ class ResidentBatches(Batches):
         self._labels = labels.to(device, torch.int64)
         self._missing = dict(missing or {})
 
+    def viewed(self, view: Callable[[Tensor], Tensor]) -> "ResidentBatches":
+        """Return these batches with a function of each, such as images read as sequences.
+
+        Args:
+            view: maps a batch as it is yielded to one of as many samples; `image_shape` is that of
+                its output.
+        """
+        viewed = copy.copy(self)
+        viewed._view = view
+        first = self._images[:1]
+        viewed.image_shape = tuple(view(first.float() if self._normalized else first).shape[1:])
+        return viewed
+
     def divide(self, share: float, *, seed: int = 0) -> "tuple[ResidentBatches, ResidentBatches]":
         """Return the samples in two random parts, each with its own batches.
 
@@ -141,7 +156,7 @@ class ResidentBatches(Batches):
             raise ValueError(
                 f"a part of the {self.samples} samples is empty; change share or take more samples"
             )
-        return ResidentBatches(
+        part = ResidentBatches(
             self._images[chosen],
             self._labels[chosen],
             classes=self.classes,
@@ -157,6 +172,7 @@ class ResidentBatches(Batches):
             world_size=self._world_size,
             name=self.name,
         )
+        return part if self._view is None else part.viewed(self._view)
 
     def _raw(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor, list[Problem]]]:
         batches = self._order.batch_indices(epoch, first, self._rank, self._world_size)
@@ -175,13 +191,17 @@ class ResidentBatches(Batches):
 
 
 def _check_samples(images: Tensor, labels: Tensor, num_classes: int) -> None:
-    if images.dtype != torch.uint8:
-        raise TypeError(f"images are {images.dtype}; pass 8-bit images, torch.uint8")
+    if images.dtype not in SCALES:
+        raise TypeError(
+            f"images are {images.dtype}; pass 8-bit images, torch.uint8, or 16-bit sequences, "
+            "torch.int16"
+        )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"labels are {labels.dtype}; pass integers, such as torch.int64")
-    if images.ndim != 4 or not images.numel():
+    shape = "(N, C, H, W)" if images.dtype == torch.uint8 else "sequences (N, C, T)"
+    if images.ndim != shape.count(",") + 1 or not images.numel():
         raise ValueError(
-            f"images have shape {tuple(images.shape)}; pass (N, C, H, W) with no empty dimension"
+            f"images have shape {tuple(images.shape)}; pass {shape} with no empty dimension"
         )
     if labels.shape != images.shape[:1]:
         raise ValueError(
