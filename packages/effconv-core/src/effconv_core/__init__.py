@@ -5,9 +5,11 @@ from effconv_core.cost.budget import Budget
 from effconv_core.cost.latency import Latency
 from effconv_core.cost.macs import Macs
 from effconv_core.distributed.consistency import check_ranks
+from effconv_core.engine.probe import Probe, probe
 from effconv_core.engine.score import PlanScore, rank_plan, score
 from effconv_core.engine.search import SearchStep, search
 from effconv_core.engine.tournament import tournament
+from effconv_core.evidence import Evidence
 from effconv_core.io.checkpoint import load_training_state, save_training_state
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan, apply_plan, load, save
@@ -18,9 +20,11 @@ __version__ = "0.4.0"
 __all__ = [
     "RECIPES",
     "Budget",
+    "Evidence",
     "Latency",
     "Macs",
     "PlanScore",
+    "Probe",
     "SearchConfig",
     "SearchStep",
     "SearchableCNN",
@@ -30,6 +34,7 @@ __all__ = [
     "left_alone",
     "load",
     "load_training_state",
+    "probe",
     "rank_plan",
     "recipe",
     "save",

@@ -12,6 +12,7 @@ USAGE = """usage: effconv COMMAND ... [--help]
 
   search      Learn the kernel sizes of a CNN under a budget, then train it.
   train       Train the CNN of a plan, or a network as it is, from scratch.
+  probe       Say in minutes whether sizes matter to a network and a set.
   plan        show, diff, apply: look at plans, compare them, build their CNN.
   report      Write the report of a run, or of several compared, as HTML.
   data        prepare, show, verify: image sets (the command of effconv-data).
@@ -32,6 +33,7 @@ exit status:
 COMMANDS = {
     "search": "effconv_core.cli.search_train:search_command",
     "train": "effconv_core.cli.search_train:train_command",
+    "probe": "effconv_core.cli.probe:probe_command",
     "plan": "effconv_core.cli.plans:plan_command",
     "report": "effconv_core.cli.plans:report_command",
     "completion": "effconv_core.cli.completion:completion_command",

@@ -76,8 +76,8 @@ class RunOptions:
 class SearchArguments:
     """Options of the search, in addition to `RunOptions`."""
 
-    budget: float
-    """Target number of parameters of the CNN."""
+    budget: option(float | None) = None
+    """Target number of parameters; by default the network's own."""
     search: SearchConfig
     batch_size: int = 128
     """Batch size of the search, over all ranks."""

@@ -4,7 +4,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -32,8 +32,10 @@ from effconv_core.engine.train import TrainConfig, training_of
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import write_output
 from effconv_core.layers.batch_checks import check_targets, explained_pass
+from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan
 from effconv_core.runs.names import folder_of, name_of
+from effconv_core.space.search_space import flat
 
 Options = TypeVar("Options", bound=RunOptions)
 
@@ -107,7 +109,7 @@ class _ShortTrain(Train):
 
 def search_defaults(recipe: str) -> dict[str, Any]:
     """Return the default options of a search."""
-    needed = dict.fromkeys(("model", "data", "budget"), tyro.MISSING)
+    needed = dict.fromkeys(("model", "data"), tyro.MISSING)
     return {**needed, "recipe": recipe, "search": RECIPES[recipe], "train": training_of(recipe)}
 
 
@@ -191,7 +193,9 @@ def _run(
 
 def _search(options: Search, console: PlainConsole, ranks: Ranks) -> tuple[Path, dict[str, Any]]:
     data = _images(options, options.batch_size, ranks)
-    model = _network(options, data)
+    model = network_of(options, data, options.seed)
+    if options.budget is None:
+        options = replace(options, budget=_own_cost(model, options, data))
     budget = None
     if options.budget_counts == "macs":
         example = torch.zeros(1, *data.image_shape, device=ranks.device)
@@ -213,10 +217,19 @@ def _search(options: Search, console: PlainConsole, ranks: Ranks) -> tuple[Path,
     return folder, result
 
 
+def _own_cost(model: nn.Module, options: Search, data: Data) -> float:
+    """Return what the network's own sizes cost in what the budget counts."""
+    searchable = SearchableCNN(model, options.search)
+    cost = searchable.cost
+    if options.budget_counts == "macs":
+        cost = Macs(torch.zeros(1, *data.image_shape))(searchable)
+    return float(cost(flat(searchable.original_sizes.values())))
+
+
 def _train(options: Train, console: PlainConsole, ranks: Ranks) -> tuple[Path, dict[str, Any]]:
     plan = None if options.plan is None else SizePlan.load(options.plan)
     data = _images(options, options.train.batch_size, ranks)
-    model = _network(options, data)
+    model = network_of(options, data, options.seed)
     source = "original" if options.plan is None else options.plan.stem
     folder = options.runs / _folder_name(options, source)
     # The sizes affect the outcome, not the file that they are in.
@@ -236,7 +249,12 @@ def _images(options: Search | Train, batch_size: int, ranks: Ranks) -> Data:
     )
 
 
-def _network(options: Search | Train, data: Data) -> nn.Module:
+def network_of(options: Subject, data: Data, seed: int) -> nn.Module:
+    """Build the network of a command for its data, with initial values from a seed.
+
+    Raises:
+        ValueError: if it cannot be made, or does not fit the images or the classes.
+    """
     classes = data.num_classes if options.num_classes is None else options.num_classes
     by_name = options.model.partition(":")[0] in ("torchvision", "timm", "effconv")
     if by_name and classes is None:
@@ -245,13 +263,13 @@ def _network(options: Search | Train, data: Data) -> nn.Module:
             "have; pass --num-classes"
         )
     channels = data.image_shape[0]
-    model = make_model(options.model, num_classes=classes, channels=channels, seed=options.seed)
+    model = make_model(options.model, num_classes=classes, channels=channels, seed=seed)
     _check_fit(model, options, data)
     return model
 
 
 @torch.no_grad()
-def _check_fit(model: nn.Module, options: Search | Train, data: Data) -> None:
+def _check_fit(model: nn.Module, options: Subject, data: Data) -> None:
     """Raise for a network that does not take the images or scores too few classes."""
     what, shape = f"model {options.model!r}", (1, *data.image_shape)
     images = torch.zeros(shape) if data.first is None else data.first[0][:1].cpu()

@@ -76,11 +76,19 @@ class Proposals:
         plans |= dict.fromkeys(map(self.within, shapes))
         losses = self.losses
         plans |= dict.fromkeys(self._evolved(losses, list(plans)))
-        random = np.random.default_rng((self.config.seed, 0))
-        for _ in range(10 * self.config.finalists):
-            plans[self.within(self._random_sizes(random))] = None
+        plans |= {tuple(plan): None for plan in self.random_plans(self.config.finalists)}
         chosen = list(plans)[: self.config.finalists]
         return [list(plan) for plan in chosen], [losses(plan) for plan in chosen], losses.passes
+
+    def random_plans(self, most: int) -> list[Plan]:
+        """Draw at most so many distinct plans, of sizes that are uniform on a logarithmic scale."""
+        random = np.random.default_rng((self.config.seed, 0))
+        plans: dict[tuple[int, ...], None] = {}
+        for _ in range(10 * most):
+            plans[self.within(self._random_sizes(random))] = None
+            if len(plans) == most:
+                break
+        return [list(plan) for plan in plans]
 
     def children(
         self, plans: Sequence[Plan], losses: Sequence[float]

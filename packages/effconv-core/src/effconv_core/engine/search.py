@@ -79,7 +79,7 @@ def search(
     model: nn.Module,
     loader: Iterable[tuple[Any, Any]],
     *,
-    budget: Budgets,
+    budget: Budgets | None = None,
     config: SearchConfig | None = None,
     criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
     searched: LayerFilter | None = None,
@@ -101,7 +101,7 @@ def search(
         loader: iterable of batches `(inputs, targets)`, read once per epoch and, with several
             finalists, for their comparison. Its `set_epoch`, if any, is called before.
         budget: the target parameter count of the found network, a `Budget`, or several of them
-            that it must meet at once.
+            that it must meet at once; None is what the network's own sizes cost.
         config: settings; None is `recipe("bank")`; `recipe("paper")` has the paper's.
         criterion: the task's loss of `(outputs, targets)`, a scalar.
         searched: which convolutions are searched, see `searched_layers`.
@@ -145,6 +145,8 @@ def search(
         searchable = SearchableCNN(
             model, config, searched=searched, allowed=allowed, tie=tie, per_axis=per_axis
         )
+    if budget is None:
+        budget = searchable.cost(flat(searchable.original_sizes.values()))
     searchable.plan(budget)  # raises before any training if the budget cannot be met
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
     identity = {

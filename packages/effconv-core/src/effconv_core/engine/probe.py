@@ -1,0 +1,153 @@
+"""`probe`: whether kernel sizes matter to a network and a data set, before any search."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor, nn
+
+from effconv_core.config import SearchConfig, recipe
+from effconv_core.cost.budget import Budgets
+from effconv_core.engine.loader import epoch_batches
+from effconv_core.engine.proposals import Proposals
+from effconv_core.engine.race import PARTS, Trials
+from effconv_core.method.searchable import SearchableCNN
+from effconv_core.plan import Size
+from effconv_core.space.search_space import flat
+from effconv_core.space.selection import LayerFilter, Ranges
+
+LEVEL = 0.05  # of the tests
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How much the loss after a short training depends on the sizes.
+
+    Attributes:
+        matters: whether plans of one cost differ more than trainings of one plan (an F-test of both
+            variances, at the 5 % level).
+        spread: standard deviation of the losses of random plans.
+        noise: standard deviation of the losses of the original sizes, from other initial kernels.
+        original_loss: mean loss of the original sizes.
+        best_loss: the least loss of a random plan; the least of many is lower by chance alone.
+        best: that plan, layer name to size.
+        layers: for each layer Spearman's correlation of its size with the loss over the random
+            plans. Below zero, larger kernels go with a lower loss.
+        certain: the layers whose correlation is not one of chance at the 5 % level, of which one
+            layer in twenty is so by chance.
+        plans: number of random plans.
+        repeats: number of trainings of the original sizes.
+        steps: steps of each training.
+    """
+
+    matters: bool
+    spread: float
+    noise: float
+    original_loss: float
+    best_loss: float
+    best: dict[str, Size]
+    layers: dict[str, float]
+    certain: tuple[str, ...]
+    plans: int
+    repeats: int
+    steps: int
+
+
+def probe(
+    model: nn.Module,
+    loader: Iterable[tuple[Any, Any]],
+    *,
+    budget: Budgets | None = None,
+    config: SearchConfig | None = None,
+    criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
+    searched: LayerFilter | None = None,
+    allowed: Ranges | None = None,
+    plans: int = 16,
+    repeats: int = 6,
+    group: dist.ProcessGroup | None = None,
+) -> Probe:
+    """Train random plans of one cost for a short while, to see whether kernel sizes matter.
+
+    All are trained side by side on the same batches, and tested on others. It takes
+    `(plans + repeats) * config.race_steps` training steps.
+
+    Args:
+        model: as for `search`; not changed.
+        loader: training batches, at least five an epoch.
+        budget: as for `search`; None is the cost of the network's own sizes.
+        config: as for `search`.
+        criterion: as for `search`.
+        searched: as for `search`.
+        allowed: as for `search`.
+        plans: number of random plans, at least 4.
+        repeats: trainings of the original sizes from other initial kernels, at least 2.
+        group: as for `search`.
+
+    Raises:
+        ValueError: if there are too few batches, plans or repeats, or as `search` does.
+        FloatingPointError: if a loss is not finite.
+    """
+    if plans < 4 or repeats < 2:
+        raise ValueError(
+            f"plans is {plans} and repeats is {repeats}; a spread needs at least 4 and 2, so pass "
+            "more"
+        )
+    config = recipe("bank") if config is None else config
+    if not config.race_steps:
+        raise ValueError("race_steps of the config is 0; pass how many steps a plan is trained")
+    searchable = SearchableCNN(model, config, searched=searched, allowed=allowed)
+    if budget is None:
+        budget = searchable.cost(flat(searchable.original_sizes.values()))
+    device = next(searchable.parameters()).device
+    steps = sum(1 for _ in epoch_batches(loader, 0, device))
+    if steps < PARTS:
+        raise ValueError(
+            f"the loader gives {steps} batches an epoch; at least {PARTS} are needed to hold one "
+            "out, so pass a smaller batch size or more data"
+        )
+    trials = Trials(model, config, loader, criterion, steps, 0, device, group)
+    drawn = Proposals(searchable, trials, budget).random_plans(plans)
+    if len(drawn) < 4:
+        raise ValueError(
+            f"{len(drawn)} plans are within the budget; a spread needs at least 4, so pass another "
+            "budget or raise the tolerance"
+        )
+    sizes = [searchable.space.by_layer(plan) for plan in drawn]
+    seeds = [config.seed * PARTS * repeats + PARTS * number for number in range(repeats)]
+    original = [
+        trials.run([searchable.original_sizes], steps=config.race_steps, seed=seed, epoch=0)[0].loss
+        for seed in seeds
+    ]
+    results = trials.run(sizes, steps=config.race_steps, seed=seeds[0], epoch=0)
+    losses = [result.loss for result in results]
+    if not np.isfinite([*losses, *original]).all():
+        raise FloatingPointError("a loss is not finite; lower cnn_lr or check the data")
+    spread, noise = float(np.std(losses, ddof=1)), float(np.std(original, ddof=1))
+    by_chance = stats.f.sf((spread / max(noise, 1e-12)) ** 2, len(losses) - 1, repeats - 1)
+    correlations, certain = {}, []
+    for place, layer in enumerate(searchable.space.layers):
+        taps = [np.prod(plan[searchable.space.entries(place)]) for plan in drawn]
+        if len(set(taps)) == 1 or len(set(losses)) == 1:
+            correlations[layer.name] = 0.0
+            continue
+        found = stats.spearmanr(taps, losses)
+        correlations[layer.name] = float(found.statistic)
+        if found.pvalue < LEVEL:
+            certain.append(layer.name)
+    return Probe(
+        matters=bool(by_chance < LEVEL),
+        spread=spread,
+        noise=noise,
+        original_loss=float(np.mean(original)),
+        best_loss=min(losses),
+        best=sizes[int(np.argmin(losses))],
+        layers=correlations,
+        certain=tuple(certain),
+        plans=len(losses),
+        repeats=repeats,
+        steps=config.race_steps,
+    )

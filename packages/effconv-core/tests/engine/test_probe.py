@@ -1,0 +1,70 @@
+"""Probes: sizes that matter, sizes that do not, and which layer."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from effconv_core import probe, recipe
+
+spec = importlib.util.spec_from_file_location("signs", Path(__file__).with_name("signs.py"))
+signs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(signs)
+ALLOWED, Signs, config, cost, net = (
+    signs.ALLOWED,
+    signs.Signs,
+    signs.config,
+    signs.cost,
+    signs.net,
+)
+
+
+def test_sizes_that_matter_are_told_with_their_layer_and_direction():
+    # Neighbours must be compared before the square, so the first size must be above 1.
+    found = probe(
+        net(sizes=(1, 5)), Signs(), config=config(race_steps=16), searched=["1", "4"], **ALLOWED
+    )
+    assert found.matters
+    assert found.spread > 3 * found.noise
+    assert found.best["1"] > 1
+    assert found.best_loss < found.original_loss
+    assert set(found.layers) == {"1", "4"}
+
+
+def test_labels_of_chance_are_not_said_to_depend_on_sizes():
+    said = []
+    for seed in range(8):
+        loader = Signs()
+        generator = torch.Generator().manual_seed(seed)
+        loader.labels = torch.randint(0, 2, loader.labels.shape, generator=generator)
+        found = probe(net(), loader, config=config(race_steps=4, seed=seed), repeats=8, **ALLOWED)
+        said.append(found.matters)
+    assert sum(said) <= 2
+
+
+def test_a_probe_is_the_same_each_time_and_changes_nothing():
+    model = net()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    first, second = (probe(model, Signs(), config=config(), **ALLOWED) for _ in range(2))
+    assert first == second
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert 4 <= first.plans <= 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"plans": 3}, "plans is 3"),
+        ({"repeats": 1}, "repeats is 1"),
+        ({"config": recipe("paper")}, "race_steps"),
+        ({"allowed": range(3, 4)}, "1 plans"),
+    ],
+)
+def test_what_shows_no_spread_is_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        probe(net(), Signs(), **{"config": config(), **ALLOWED, **changes})
+
+
+def test_too_few_batches_are_refused():
+    with pytest.raises(ValueError, match="4 batches"):
+        probe(net(), Signs(batches=4), config=config(), budget=cost(net()), **ALLOWED)
