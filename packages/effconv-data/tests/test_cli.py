@@ -267,8 +267,9 @@ def test_show_prints_the_index_and_draws_a_sheet(run, small_set, tmp_path, monke
     assert re.search(r"train\W+7\W+2\W+2", out)
     assert re.search(r"test\W+2\W+1\W+1", out)
     assert "classes: cat, dog, eel" in out
-    with Image.open("small-train.png") as sheet:
+    with Image.open(folder / "small-train.png") as sheet:
         assert sheet.width == 160 + 10 * (5 * 13 + 4)
+    assert not list(tmp_path.glob("*.png"))
     assert run("show", folder, "--split", "test", "--columns", "1", "--out", "here.png")[0] == 0
     with Image.open("here.png") as sheet:
         assert sheet.width == 160 + 5 * 13 + 4
@@ -329,3 +330,22 @@ def test_a_name_from_elsewhere_does_no_harm(run, small_set, tmp_path, monkeypatc
     code, out, _ = run("verify", folder)
     assert code == 0
     assert "shards whose sum the index does not give: 3" in out
+
+
+def test_a_folder_of_broken_images_from_the_command_line(run, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("L", (4, 4), number).save(tmp_path / "photos" / name / f"{number}.png")
+        (tmp_path / "photos" / name / "broken.png").write_bytes(b"none")
+    words = ["prepare", "folder", "--source", tmp_path / "photos", "--out", tmp_path / "set"]
+    words += ["--splits", "train"]
+    code, _, errors = run(*words)
+    assert code == 2
+    assert errors.count("broken.png") == 2
+    assert "--skip-broken" in errors
+    assert not (tmp_path / "set").exists()
+    code, out, _ = run(*words, "--skip-broken")
+    assert code == 0
+    assert "train: 6 samples" in out
+    assert "cat/broken.png, dog/broken.png" in out

@@ -12,8 +12,9 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from effconv_data import horizontal_flip, load, pad_crop
+from effconv_data import ResidentBatches, StreamedBatches, horizontal_flip, load, pad_crop
 from effconv_data.loading import order as order_module
+from effconv_data.shards.index import Shard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -165,6 +166,36 @@ def test_uint8_batches_and_given_statistics(streamed, sets):
         assert torch.allclose(a.float() / 255, b)
     with pytest.raises(ValueError, match="only one of mean and std"):
         streamed(sets, mean=(0.0,))
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_uint8_batches_want_no_mean_and_std(small_set, resident):
+    made = small_set(shards={"test": [4], "train": [3]})
+    folder = made.write()
+    (folder / "train-00000.tar.gz").unlink()  # is not read for a mean that nobody uses
+    options = {"split": "test", "batch_size": 2, "resident": resident, "workers": 0}
+    batches = load(folder, normalized=False, **options)
+    assert torch.cat([x for x, _ in batches]).dtype == torch.uint8
+    assert (batches.mean, batches.std) == (None, None)
+    given = load(folder, normalized=False, mean=(0.5,) * 3, std=(0.2,) * 3, **options)
+    assert given.mean == (0.5,) * 3
+    with pytest.raises(FileNotFoundError, match="train-00000"):
+        load(folder, **options)
+
+
+def test_batches_of_ones_own_want_no_mean_and_std_for_uint8():
+    shards, kind = [Shard("x.tar", 4, None)], {"classes": "ab", "image_shape": (3, 4, 4)}
+    options = {"batch_size": 2, **kind}
+    assert StreamedBatches(shards, normalized=False, **options).mean is None
+    with pytest.raises(ValueError, match="pass both, or normalized=False"):
+        StreamedBatches(shards, **options)
+    with pytest.raises(ValueError, match="only one of mean and std"):
+        StreamedBatches(shards, normalized=False, mean=(0.5,) * 3, **options)
+    images = torch.zeros(4, 3, 2, 2, dtype=torch.uint8)
+    own = {"classes": "ab", "batch_size": 2}
+    whole = ResidentBatches(images, torch.arange(4) % 2, normalized=False, **own)
+    assert whole.mean is None
+    assert [len(list(part)) for part in whole.divide(0.5)] == [1, 1]
 
 
 def test_computed_statistics_are_those_of_the_train_split(streamed, sets):

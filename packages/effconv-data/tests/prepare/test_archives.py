@@ -1,8 +1,10 @@
 """Every official archive, built here byte for byte, read back from the shards made of it."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import pickle
 import struct
 import tarfile
@@ -396,3 +398,30 @@ def test_the_unlabelled_images_are_left_out_and_that_is_said(source, tmp_path):
     assert "unlabeled_X.bin" in run(stl_unpacked, source, tmp_path / "out").notes[0]
     (source / "stl10_binary" / "unlabeled_X.bin").unlink()
     run(stl_unpacked, source, tmp_path / "other")
+
+
+@pytest.mark.parametrize("end", ["", ".gz", ".bz2", ".xz"])
+@pytest.mark.parametrize("pack", [bytes, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("format", [stl_packed, cifar_binary_packed])
+def test_an_archive_packed_anew_is_read_whatever_its_name(format, pack, end, source, tmp_path):
+    format(source)
+    (path,) = source.glob("*.tar.gz")
+    data = pack(gzip.decompress(path.read_bytes()))
+    path.unlink()
+    (source / (path.name.removesuffix(".gz") + end)).write_bytes(data)
+    name = "stl10" if format is stl_packed else "cifar10"
+    with pytest.raises(ValueError, match="has the md5"):
+        prepare(name, source, out=tmp_path / "out", workers=1)
+    made = prepare(name, source, out=tmp_path / "out", workers=1, checksum=False)
+    assert set(made.samples) == {"train", "test"}
+    assert len(read_split(tmp_path / "out", "test").labels) == made.samples["test"]
+
+
+@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress])
+def test_a_packed_archive_has_the_limits_of_any(pack, source, tmp_path, monkeypatch):
+    monkeypatch.setattr("effconv_data.prepare.archives.LARGEST_FILE", 1000)
+    stl_packed(source)
+    path = source / "stl10_binary.tar.gz"
+    path.write_bytes(pack(gzip.decompress(path.read_bytes())))
+    with pytest.raises(ValueError, match="1000 are allowed"):
+        prepare("stl10", source, out=tmp_path / "out", checksum=False)

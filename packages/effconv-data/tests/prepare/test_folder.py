@@ -220,6 +220,48 @@ def test_other_files_are_left_out_and_counted(source, out):
     assert read_split(out, "train").classes == ("iris", "rose")
 
 
+SYSTEMS = (
+    *(".thumbnails", "@eaDir", "__MACOSX", "lost+found", "#recycle", "$RECYCLE.BIN"),
+    *("System Volume Information", "@Recycle", "deep/.cache"),
+)
+
+
+@pytest.mark.parametrize("place", SYSTEMS)
+def test_hidden_folders_hold_no_images(place, source, out):
+    undivided(source, {"iris": 8, "rose": 8})
+    for path in sorted(source.rglob("*.png")):
+        copy = path.parent / place / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    made = run(source, out, test_fraction=0.25)
+    assert made.samples == {"train": 12, "test": 4}
+    assert made.notes == ("16 images in hidden folders were left out",)
+    assert json.loads((out / "index.json").read_text())["notes"] == list(made.notes)
+
+
+@pytest.mark.parametrize("place", SYSTEMS[:8])
+def test_hidden_folders_are_no_classes(place, source, out):
+    undivided(source, {"iris": 3})
+    picture(source / place / "x.png")
+    run(source, out, splits=["train"])
+    assert read_split(out, "train").classes == ("iris",)
+
+
+def test_a_class_called_train_may_have_hidden_folders(source, out):
+    undivided(source, {"train": 3, "tram": 2})
+    for name in ("train", "tram"):
+        picture(source / name / "@eaDir" / "x.png")
+    assert run(source, out, splits=["train"]).samples == {"train": 5}
+    assert read_split(out, "train").classes == ("train", "tram")
+
+
+def test_copies_of_train_in_test_are_noted(source, out):
+    divided(source)
+    path = source / "train" / "iris" / "0.png"
+    (source / "test" / "rose" / "same.png").write_bytes(path.read_bytes())
+    assert run(source, out).notes == ("1 images of test are also in train: test/rose/same.png",)
+
+
 def test_names_of_any_bytes(source, out):
     picture(source / "train" / os.fsdecode(b"caf\xe9") / os.fsdecode(b"\xff.png"))
     run(source, out, splits=["train"])
@@ -293,6 +335,62 @@ def test_a_bad_image_is_named(change, message, workers, source, out):
     with pytest.raises(ValueError, match=rf"test/rose/1.png is an image .*{message}"):
         run(source, out, workers=workers)
     assert not (out / "index.json").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_that_is_wrong_is_told_at_once_and_nothing_is_written(workers, source, out):
+    divided(source, classes=("iris", "rose", "tulip"))
+    cut(source / "train" / "iris" / "0.png")
+    spoil(source / "train" / "rose" / "1.png")
+    deep(source / "test" / "iris" / "2.png")
+    picture(source / "test" / "rose" / "odd.png", (9, 5))
+    picture(source / "test" / "weed" / "0.png")
+    for number in range(3):
+        (source / "test" / "tulip" / f"{number}.png").unlink()
+    with pytest.raises(ValueError, match="has 6 problems") as raised:
+        run(source, out, workers=workers)
+    told = str(raised.value)
+    for what in ("iris/0.png", "rose/1.png", "iris/2.png", "odd.png", "weed", "tulip"):
+        assert what in told
+    assert "\n" not in told
+    assert not out.exists()
+
+
+def test_broken_images_can_be_left_out_and_are_named(source, tmp_path):
+    made = divided(source)
+    cut(source / "train" / "iris" / "0.png")
+    deep(source / "test" / "rose" / "2.png")
+    left = run(source, tmp_path / "a" / "flowers", skip_broken=True)
+    assert left.samples == {"train": 5, "test": 5}
+    (note,) = left.notes
+    assert "2 images" in note
+    assert "train/iris/0.png, test/rose/2.png" in note
+    found = read_split(tmp_path / "a" / "flowers", "train")
+    pixels, labels = made["train"]
+    wanted = pixels.transpose(0, 3, 1, 2)[1:]
+    assert counted(found.images.numpy(), found.labels) == counted(wanted, labels[1:])
+    for path in ("train/iris/0.png", "test/rose/2.png"):
+        (source / path).unlink()
+    run(source, tmp_path / "b" / "flowers")
+    for path in (tmp_path / "b" / "flowers").glob("*.tar"):
+        assert path.read_bytes() == (tmp_path / "a" / "flowers" / path.name).read_bytes()
+
+
+def test_a_class_of_broken_images_alone_is_refused(source, out):
+    divided(source)
+    for number in range(3):
+        empty(source / "train" / "rose" / f"{number}.png")
+    with pytest.raises(ValueError, match=r"class rose of .*train has no images that can be used"):
+        run(source, out, skip_broken=True)
+    assert not out.exists()
+
+
+def test_a_long_list_of_problems_ends_in_their_number(source, out):
+    undivided(source, {"iris": 60})
+    for path in source.rglob("*.png"):
+        empty(path)
+    with pytest.raises(ValueError, match=r"has 60 problems: .*; and 10 more; or leave out"):
+        run(source, out, splits=["train"])
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,10 @@ def find(source: Path, names: Sequence[str], remedy: str) -> Path:
 
 def place(source: Path, layout: Layout, names: Sequence[str]) -> Path | None:
     """Return the archive, or the folder that has any of the names; None if there is neither."""
-    if (source / layout.archive.file).is_file():
-        return source / layout.archive.file
+    packed = layout.archive.file
+    for file in (packed, *(packed.removesuffix(".gz") + end for end in ("", ".bz2", ".xz"))):
+        if (source / file).is_file():
+            return source / file
     for folder in (source / layout.folder, source):
         if any((folder / name).is_file() for name in names):
             return folder

@@ -108,9 +108,9 @@ def read(
         one, other = list(sizes)[:2]
         example = next(path for path in every if looks[path][1:3] == other)
         wrong.append(
-            f"{every[0]} has {one[0]} x {one[1]} pixels but {example} {other[0]} x {other[1]}, and "
-            f"there are {len(sizes)} sizes in all; pass an image_size (--image-size) to which all "
-            "are resized"
+            f"{every[0]} has {one[0]} x {one[1]} pixels but {example} {other[0]} x {other[1]}; "
+            f"there are {len(sizes)} sizes in all, so pass an image_size (--image-size) to which "
+            "all are resized"
         )
     if wrong:
         raise ValueError(_told(source, wrong, bool(broken) and not skip_broken))

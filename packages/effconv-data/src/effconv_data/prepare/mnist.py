@@ -75,7 +75,10 @@ def _read_idx(path: Path, sizes: tuple[int, ...]) -> np.ndarray:
     if path.suffix == ".gz":
         try:
             with path.open("rb") as file:
-                data = unpacked(file)[1].read(LARGEST_UNPACKED + 1)
+                kind, stream = unpacked(file)
+                if not kind:
+                    raise ValueError("it is not packed")
+                data = stream.read(LARGEST_UNPACKED + 1)
         except Exception as error:  # what unpacks it raises types of its own
             raise ValueError(f"{path} cannot be decompressed ({error}); get it anew") from error
         if len(data) > LARGEST_UNPACKED:
