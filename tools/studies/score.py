@@ -28,12 +28,14 @@ from tools.support.stats import bootstrap_interval, noise_floor
 
 SMOOTH = {"budget_form": "smooth", "budget_weight": 20.0, "epochs": 12}
 RATES = {"size_lr": 1e-2, "kernel_lr": 5e-3, "cnn_lr": 5e-3}
-RING = recipe("bank")
+# The recipe `bank` before 0.5.0, then called `default`.
+RING = recipe("bank", epochs=2, least_steps=0, finalists=24, race_steps=0)
 RECIPES = {
     "paper": recipe("paper", epochs=12),
     "smooth": recipe("paper", **SMOOTH, size_lr=1e-3),
     "fast": recipe("paper", **SMOOTH, **RATES, centre="aligned"),
     "fast, bank": recipe("paper", **SMOOTH, **RATES, centre="aligned", kernel_form="bank"),
+    "bank": recipe("bank"),
     "default": RING,
     "default, no finalists": replace(RING, finalists=1),
     "default, no exploration": replace(RING, finalists=1, exploration=0.0),
@@ -50,7 +52,7 @@ SPEED = {
 one bit larger, to show the effect of rounding alone on a search."""
 PEERS = {"TPE": tpe, "halving": halving}
 FRESH = 10
-"""The first seed of those not used to choose the settings of the default recipe."""
+"""The first seed of those not used to choose the settings of the former default recipe."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,7 @@ def main() -> None:
         path = options.out / f"{space}.jsonl"
         current_rows(path, "recipe", RECIPES | SPEED)
         for name in options.recipes:
-            first = FRESH if name.startswith("default") or name in PEERS else 0
+            first = FRESH if name.startswith(("default", "bank")) or name in PEERS else 0
             for seed in range(first, first + options.seeds):
                 grid.append((path, {"recipe": name, "seed": seed}, (space, name, seed)))
     run_grid(console, "searches", search_once, grid, options.workers)
