@@ -1,6 +1,7 @@
 """The packages as their users get them: built, checked, and installed into clean environments."""
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -60,6 +61,15 @@ def place(repository):
 @pytest.fixture(scope="module")
 def torch(place, tmp_path_factory):
     return install_torch(place, tmp_path_factory.mktemp("torch"))
+
+
+@pytest.mark.skipif(shutil.which("hatch") is None, reason="hatch is not on the PATH")
+def test_hatch_builds_all_packages_at_once(repository, distributions, tmp_path):
+    shutil.copytree(repository, tmp_path / "clone")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path / "clone")
+    subprocess.run(["hatch", "build", "--all"], cwd=tmp_path / "clone", check=True)
+    built = {path.name for path in (tmp_path / "clone" / "dist").iterdir()} - {".gitignore"}
+    assert built == {path.name for path in distributions.iterdir()}
 
 
 def test_nothing_keeps_the_packages_from_being_released(outcome):

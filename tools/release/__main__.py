@@ -34,7 +34,7 @@ from tools.release.install import (
     use,
 )
 from tools.release.metadata import metadata_problems
-from tools.release.versions import git, version_of, version_problems
+from tools.release.versions import git, released, version_of, version_problems
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "runs" / "release"
@@ -80,6 +80,7 @@ def check(root: Path, out: Path, only: tuple[str, ...], console: Console) -> dic
         console.print(f"{folder.name} {version_of(folder)} is built")
         outcomes[folder.name] = {
             "version": str(version_of(folder)),
+            "releases": list(map(str, released(folder))),
             "sha256": {path.name: sha256(path) for path in built},
             "problems": {name: step() for name, step in steps.items() if name in only},
         }
@@ -134,8 +135,9 @@ def show_outcome(result: dict[str, Any], console: Console) -> int:
     problems = []
     for name, package in result["packages"].items():
         found = package["problems"]
-        counts = (f"{len(found[step])} wrong" if found[step] else "ok" for step in found)
-        steps.add_row(f"{name} {package['version']}", *counts)
+        passed = {"version": "ok" if package["releases"] else "no release to compare with"}
+        cells = [f"{len(found[s])} wrong" if found[s] else passed.get(s, "ok") for s in found]
+        steps.add_row(f"{name} {package['version']}", *cells)
         problems += [sentence for sentences in found.values() for sentence in sentences]
     console.print(steps)
     if result["installs"]:
@@ -146,6 +148,13 @@ def show_outcome(result: dict[str, Any], console: Console) -> int:
                 place = f"Python {row['python']} and torch {row['torch']}"
                 problems.append(f"pip install {row['install']} on {place}: {row['said']}")
         console.print(table)
+    for name, package in result["packages"].items():
+        if "version" in package["problems"] and not package["releases"]:
+            console.print(
+                f"- {name} has no tag {name}-v*, so its version was compared with no release: if "
+                "there is one, run `git fetch --tags` and check again",
+                soft_wrap=True,
+            )
     for sentence in problems:
         console.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
     return len(problems)

@@ -1,5 +1,6 @@
 """`hatch run train:flexnet`: train a FlexNet, which learns its kernel sizes in training."""
 
+import argparse
 import math
 import sys
 from collections.abc import Callable
@@ -42,7 +43,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from tools.presets import data_note, make_batches
+from tools.presets import PAPER_SETS, data_note, make_batches
 from tools.support.console import run_and_report
 
 FLEXNETS = {f.__name__: f for f in (flexnet3, flexnet5, flexnet16)}
@@ -52,10 +53,10 @@ FLEXNETS = {f.__name__: f for f in (flexnet3, flexnet5, flexnet16)}
 class FlexNetOptions:
     """Train a FlexNet, or another network with its convolutions replaced by FlexConv.
 
-    The defaults are the paper's settings for CIFAR-10.
+    The defaults are the paper's settings for CIFAR-10; `--data` sets those of training.
     """
 
-    data: Literal["cifar10", "mnist", "demo"] = "cifar10"
+    data: Literal["cifar10", "mnist", "stl10", "imagenet32", "demo"] = "cifar10"
     model: str = "flexnet16"
     """`flexnet3`, `flexnet5`, `flexnet16`, or a name of effconv_models, in which all convolutions
     of more than one tap except the first are then replaced."""
@@ -177,6 +178,7 @@ def run(options: FlexNetOptions, console: Console) -> Path:
             seed=options.seed,
             scale=options.scale,
             limit=limit,
+            augment=options.data == "demo" or PAPER_SETS[options.data].augment,
         )
 
     train_batches = batches("train", options.train.batch_size, options.limit)
@@ -341,9 +343,19 @@ def write_report(
     write_text(folder / REPORT, "\n".join([*lines, *made_with(config)]))
 
 
+def parse(arguments: list[str]) -> FlexNetOptions:
+    """Read the command line; the data are read first, because they set the defaults of training."""
+    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chosen.add_argument("--data", default="cifar10")
+    data, default = chosen.parse_known_args(arguments)[0].data, FlexNetOptions()
+    if data in PAPER_SETS:
+        default = FlexNetOptions(data=data, train=replace(PAPER_SETS[data].train, lr=1e-2))
+    return tyro.cli(FlexNetOptions, default=default, args=arguments, prog="train:flexnet")
+
+
 def command(arguments: list[str], console: Console) -> Path:
     """Run a command line."""
-    return run(tyro.cli(FlexNetOptions, args=arguments, prog="train:flexnet"), console)
+    return run(parse(arguments), console)
 
 
 if __name__ == "__main__":

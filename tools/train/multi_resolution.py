@@ -79,7 +79,7 @@ class MultiResolutionOptions:
     The defaults are the paper's network and training where it gives them.
     """
 
-    data: Literal["cifar10", "mnist", "demo"] = "cifar10"
+    data: Literal["cifar10", "mnist", "stl10", "imagenet32", "demo"] = "cifar10"
     layers: int = 10
     """Number of blocks and the classifier."""
     channels: int = 64

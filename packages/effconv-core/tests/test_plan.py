@@ -347,7 +347,7 @@ def test_layers_of_any_kind_are_built_saved_and_loaded(conv, size, tmp_path):
 
 @pytest.mark.parametrize(
     ("soft", "budget", "filled", "warned"),
-    [(3.0, 9 * 6, 0, False), (3.4, 61, 1, False), (3.0, 16 * 6, 6, True)],
+    [(3.0, 54, 0, False), (3.4, 61, 1, False), (3.0, 58.5, 4, False), (3.0, 96, 6, True)],
 )
 def test_a_plan_says_how_much_of_it_was_filled_in(soft, budget, filled, warned):
     body = [nn.Conv2d(1, 1, 3, padding=1, bias=False) for _ in range(7)]

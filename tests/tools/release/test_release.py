@@ -1,12 +1,16 @@
 """What `release:check` finds, in a package that is right but for one thing."""
 
+import io
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tools.release import install
+from tools.release.__main__ import check, show_outcome
 from tools.release.build import build, build_problems, members
 from tools.release.contents import content_problems
 from tools.release.install import FailedError, Place, use
@@ -318,3 +322,22 @@ def test_what_is_installed_is_used_and_what_fails_is_told(tiny, tmp_path, monkey
     monkeypatch.setitem(install.TARGETS, target, set())
     with pytest.raises(FailedError, match="effconv-tiny brought effconv-tiny"):
         attempt(used)
+
+
+def test_without_tags_the_check_says_that_no_version_was_compared(tiny, tmp_path):
+    def told():
+        console = Console(file=io.StringIO(), width=200)
+        packages = check(root_of(tiny), tmp_path / "out", ("version",), console)
+        wrong = show_outcome({"packages": packages, "installs": []}, console)
+        return wrong, console.file.getvalue()
+
+    wrong, said = told()
+    assert wrong == 0
+    assert "effconv-tiny-v*" in said
+    assert "no release to compare with" in said
+    git(root_of(tiny), "tag", "effconv-tiny-v0.1.0")
+    shutil.rmtree(tmp_path / "out")
+    wrong, said = told()
+    assert wrong == 0
+    assert "effconv-tiny-v*" not in said
+    assert "ok" in said

@@ -182,3 +182,37 @@ def test_a_refusal_leaves_no_trace(arguments, sentence, tmp_path):
     assert refused.returncode == 2
     assert sentence in refused.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "training"),
+    [
+        ("cifar10", (350, 64, 1e-2, 0.0)),
+        ("mnist", (350, 64, 1e-2, 0.0)),
+        ("stl10", (100, 256, 1e-2, 0.0)),
+        ("imagenet32", (350, 2048, 1e-2, 1e-5)),
+    ],
+)
+def test_the_papers_sets_have_its_training(data, training):
+    options = flexnet.parse(["--data", data, "--model", "flexnet3"])
+    found = options.train
+    assert (options.data, options.model) == (data, "flexnet3")
+    assert (found.epochs, found.batch_size, found.lr, found.weight_decay) == training
+    assert flexnet.parse([f"--data={data}", "--train.epochs", "2"]).train.epochs == 2
+
+
+@pytest.mark.parametrize("module", ["flexnet", "multi_resolution"])
+@pytest.mark.parametrize("data", ["stl10", "imagenet32"])
+def test_a_set_that_is_missing_is_refused_with_the_command_that_makes_it(module, data, tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-m", f"tools.train.{module}", f"--data={data}", f"--runs={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "EFFCONV_DATA": str(tmp_path)},
+    )
+    assert process.returncode == 2
+    assert f"`hatch run effconv-data prepare {data} --out {tmp_path}/{data}" in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """The networks that the command `effconv` makes by their names, and as they came."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,3 +50,17 @@ def test_the_word_for_the_data_runs_no_program(scheme, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="allow_commands"):
         make_data(scheme.format(tmp_path / "ran"), batch_size=1, device="cpu")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("root", ["", "sets"])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("cifar10", "cifar10"), ("photos", "folder --source IMAGES")]
+)
+def test_a_set_that_is_missing_is_refused_with_the_command_that_makes_it(
+    name, kind, root, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EFFCONV_DATA", root)
+    place = Path(root) / name
+    with pytest.raises(FileNotFoundError, match=f"`effconv data prepare {kind} --out {place}`"):
+        make_data(name, batch_size=4, device="cpu")

@@ -16,6 +16,8 @@ from torch import nn
 from effconv_core.cli.plugins import brought, loaded
 from effconv_core.rng import seeded
 
+OFFICIAL = ("mnist", "cifar10", "stl10", "imagenet32")
+"""Sets that `effconv data prepare` knows by name."""
 OWN = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")  # package.module:function
 
 
@@ -153,12 +155,19 @@ def _place_of_a_set(name: str) -> str | Path:
     """Return a set's folder, or its name or address as it is."""
     if (Path(name) / "index.json").is_file():
         return Path(name).resolve()
-    if "://" not in name and not os.environ.get("EFFCONV_DATA"):
-        raise ValueError(
-            f"data {name!r} is no set, since no index.json lies there; write one with effconv data "
-            "prepare, or let EFFCONV_DATA name the folder of all sets"
-        )
-    return name
+    root = os.environ.get("EFFCONV_DATA", "")
+    if "://" in name or "://" in root:
+        return name
+    shards = re.search(r"[*?{:]|\.tar$|\.tar\.gz$|\.tgz$", name)  # effconv-data says what of them
+    if root and (shards or (Path(root) / name / "index.json").is_file()):
+        return name
+    kind = name if name in OFFICIAL else "folder --source IMAGES"
+    prepare = f"effconv data prepare {kind} --out {Path(root) / name}"
+    among = f" and EFFCONV_DATA={root} has none of that name" if root else ""
+    raise FileNotFoundError(
+        f"data {name!r} is no set, since no index.json lies there{among}; make it with "
+        f"`{prepare}`, or let EFFCONV_DATA name the folder of all sets"
+    )
 
 
 def _of_a_function(name: str, batch_size: int, seed: int) -> Data:
