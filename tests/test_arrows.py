@@ -32,7 +32,8 @@ DEPENDENCIES = {
         *("tyro", "rich"),
     },
 }
-STANDARD = sys.stdlib_module_names | {"typing_extensions"}  # for type checkers alone; torch has it
+# typing_extensions is for type checkers alone, and torch has it; compression is of Python 3.14.
+STANDARD = sys.stdlib_module_names | {"typing_extensions", "compression"}
 ASKED_FOR = {"effconv_core": {"timm", "torchvision"}}  # by the words of a command line
 LINES = 400
 
