@@ -3,7 +3,7 @@
 import itertools
 import os
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,11 @@ import torch
 from effconv_core import RECIPES, SearchConfig
 from effconv_core.engine.train import TrainConfig, training_of
 from effconv_data import Batches, load, synthetic
+from effconv_data.sequences import SPOKEN_DIGITS, VIEWS
 from effconv_models import create_model
 from torch import nn
+
+SEQUENCES = ("smnist", SPOKEN_DIGITS)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ def preset(data: str, recipe: str) -> Preset:
     """Return the settings of a named search.
 
     Args:
-        data: `cifar10`, `mnist` or `demo`.
+        data: `cifar10`, `mnist`, `demo` or one of `SEQUENCES`.
         recipe: `paper` is the paper's search and the training it names; `default` the project's.
     """
     search = RECIPES[recipe]
@@ -40,6 +43,9 @@ def preset(data: str, recipe: str) -> Preset:
         # The budget is the parameter count with sizes 3.
         train = TrainConfig(8, 64, "adam", 1e-2, 0.0, "cosine", 1.0)
         return Preset("demo", 10_684, search, train, 64)
+    if data in SEQUENCES:
+        # The budget is about the parameter count with sizes 9; sizes go up to 31.
+        return Preset("resnet1d10", 0.31e6, replace(search, k=15), train, 64)
     return Preset("cifar_resnet20", 0.27e6, search, train, 128)
 
 
@@ -49,7 +55,7 @@ def make_batches(
     """Return a split of a preset's data.
 
     Args:
-        data: `cifar10`, `mnist` or `demo`.
+        data: `cifar10`, `mnist`, `demo` or one of `SEQUENCES`.
         split: `train` or `test`.
         scale: width of the demo's pattern, in pixels.
         limit: largest number of images; None takes all.
@@ -65,6 +71,10 @@ def data_note(data: str) -> str:
     """Return a description of a preset's images, for the report; call it after they were read."""
     if data == "demo":
         return "drawn patches in noise"
+    if data == SPOKEN_DIGITS:
+        return f"{data}, 8 kHz, the test's speakers are not in training"
+    if data in VIEWS:
+        return f"{data_note(VIEWS[data].images)}, read as sequences"
     folder = Path(os.environ["EFFCONV_DATA"]) / data
     with tarfile.open(next(folder.glob("train-*.tar*"))) as shard:
         first = [member.name for member in itertools.islice(shard, 2)]
@@ -79,7 +89,10 @@ def make_network(name: str, batches: Batches, seed: int) -> nn.Module:
     channels, classes = batches.image_shape[0], batches.num_classes
     if name == "demo":
         return demo_network(channels, classes, generator)
-    return create_model(name, in_channels=channels, num_classes=classes, generator=generator)
+    sizes = {"kernel_sizes": 9} if name.startswith("resnet1d") else {}
+    return create_model(
+        name, in_channels=channels, num_classes=classes, generator=generator, **sizes
+    )
 
 
 def demo_network(

@@ -19,10 +19,10 @@ from effconv_core.runs.lock import claim
 from effconv_core.runs.names import check_name, name_of
 from rich.console import Console
 
-from tools.presets import data_note, make_batches, make_network, preset
+from tools.presets import SEQUENCES, data_note, make_batches, make_network, preset
 from tools.support.console import run_and_report
 
-DATA = ("cifar10", "mnist", "demo")
+DATA = ("cifar10", "mnist", "demo", *SEQUENCES)
 
 
 @dataclass(frozen=True, kw_only=True)
