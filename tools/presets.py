@@ -12,6 +12,7 @@ from effconv_core import SearchConfig, recipe
 from effconv_core.config import recipe_name
 from effconv_core.engine.train import TRAIN_RECIPES, TrainConfig, training_of
 from effconv_data import Batches, load, synthetic
+from effconv_data.sequences import SPOKEN_DIGITS, VIEWS
 from effconv_models import create_model
 from torch import Tensor, nn
 
@@ -40,6 +41,8 @@ PAPER_SETS = {
 }
 """The data sets of the paper by name: its Tables 2, 1, 3 and 4."""
 
+SEQUENCES = ("smnist", SPOKEN_DIGITS)
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -57,7 +60,7 @@ def preset(data: str, name: str) -> Preset:
     """Return the settings of a named search.
 
     Args:
-        data: a key of `PAPER_SETS`, or `demo`.
+        data: a key of `PAPER_SETS`, one of `SEQUENCES`, or `demo`.
         name: of the recipe, a key of `RECIPES`: `bank` trains the found CNN as He et al. train
             ResNets, all others as the paper does.
     """
@@ -65,6 +68,9 @@ def preset(data: str, name: str) -> Preset:
         # The budget is the parameter count with sizes 3.
         train = TrainConfig(8, 64, "adam", 1e-2, 0.0, "cosine", 1.0)
         return Preset("demo", 10_684, recipe(name), train, 64)
+    if data in SEQUENCES:
+        # The budget is about the parameter count with sizes 9; sizes go up to 31.
+        return Preset("resnet1d10", 0.31e6, recipe(name, k=15), training_of(name), 64)
     theirs = PAPER_SETS[data]
     if recipe_name(name) == "bank":
         return Preset("cifar_resnet20", theirs.budget, recipe(name), training_of(name), 128)
@@ -74,6 +80,8 @@ def preset(data: str, name: str) -> Preset:
 
 def is_augmented(data: str, name: str) -> bool:
     """Return whether a named search gives training images the set's usual augmentation."""
+    if data in SEQUENCES:
+        return False
     return data == "demo" or recipe_name(name) == "bank" or PAPER_SETS[data].augment
 
 
@@ -89,7 +97,7 @@ def make_batches(
     """Return a split of a preset's data.
 
     Args:
-        data: a key of `PAPER_SETS`, or `demo`.
+        data: a key of `PAPER_SETS`, one of `SEQUENCES`, or `demo`.
         split: `train` or `test`.
         scale: width of the demo's pattern, in pixels.
         limit: largest number of images; None takes all.
@@ -135,6 +143,10 @@ def data_note(data: str) -> str:
     """Return a description of a preset's images, for the report; call it after they were read."""
     if data == "demo":
         return "drawn patches in noise"
+    if data == SPOKEN_DIGITS:
+        return f"{data}, 8 kHz, the test's speakers are not in training"
+    if data in VIEWS:
+        return f"{data_note(VIEWS[data].images)}, read as sequences"
     folder = Path(os.environ["EFFCONV_DATA"]) / data
     with tarfile.open(next(folder.glob("train-*.tar*"))) as shard:
         first = [member.name for member in itertools.islice(shard, 2)]
@@ -149,7 +161,10 @@ def make_network(name: str, batches: Batches, seed: int) -> nn.Module:
     channels, classes = batches.image_shape[0], batches.num_classes
     if name == "demo":
         return demo_network(channels, classes, generator)
-    return create_model(name, in_channels=channels, num_classes=classes, generator=generator)
+    sizes = {"kernel_sizes": 9} if name.startswith("resnet1d") else {}
+    return create_model(
+        name, in_channels=channels, num_classes=classes, generator=generator, **sizes
+    )
 
 
 def demo_network(

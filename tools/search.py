@@ -19,10 +19,18 @@ from effconv_core.runs.lock import claim
 from effconv_core.runs.names import check_name, folder_of, name_of
 from rich.console import Console
 
-from tools.presets import PAPER_SETS, data_note, is_augmented, make_batches, make_network, preset
+from tools.presets import (
+    PAPER_SETS,
+    SEQUENCES,
+    data_note,
+    is_augmented,
+    make_batches,
+    make_network,
+    preset,
+)
 from tools.support.console import run_and_report
 
-RECIPE_OF = {**dict.fromkeys(PAPER_SETS, "paper"), "demo": "bank"}
+RECIPE_OF = {**dict.fromkeys(PAPER_SETS, "paper"), **dict.fromkeys((*SEQUENCES, "demo"), "bank")}
 """The recipe of each named search, unless it is told another."""
 
 

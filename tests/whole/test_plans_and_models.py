@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from effconv_core import SearchableCNN, SizePlan, apply_plan, searched_layers
+from effconv_core import SearchableCNN, SizePlan, apply_plan, recipe, search, searched_layers
 from effconv_models import block_kernel_sizes, create_model, list_models
 from torch import nn
 
@@ -43,3 +43,25 @@ def test_every_registered_model_can_be_searched():
     for name in list_models():
         with torch.device("meta"):
             assert searched_layers(create_model(name))
+
+
+@pytest.mark.parametrize("name", ["resnet1d10", "resnet1d14"])
+@pytest.mark.parametrize("settings", ["paper", "default"])
+def test_a_search_over_sequences_finds_sizes_up_to_31(name, settings):
+    generator = torch.Generator().manual_seed(0)
+    model = create_model(name, in_channels=1, kernel_sizes=9, generator=generator)
+    loader = [
+        (torch.randn(4, 1, 196, generator=generator), torch.randint(10, (4,), generator=generator))
+        for _ in range(2)
+    ]
+    steps = []
+    large = create_model(name, in_channels=1, kernel_sizes=25)
+    budget = sum(parameter.numel() for parameter in large.parameters())
+    config = recipe(settings, k=15, epochs=1, finalists=1)
+    plan = search(model, loader, budget=budget, config=config, on_step=steps.append)
+    assert len(steps) == 2
+    assert list(plan) == list(block_kernel_sizes(model))
+    assert 9 < max(plan.values()) <= 31
+    found = apply_plan(model, plan)
+    assert abs(sum(p.numel() for p in found.parameters()) / budget - 1) <= config.tolerance
+    assert found(loader[0][0]).isfinite().all()

@@ -204,8 +204,8 @@ def _network(network: Row) -> str:
     if depth is None:
         layers = 1 + network["mixes"]
         return (
-            f"The plain CNN of [search-how.md](search-how.md)'s small spaces with {layers} searched layers "
-            f"in place of 3 or 4, pictures of {size}"
+            f"The plain CNN of [search-how.md](search-how.md)'s small spaces with {layers} "
+            f"searched layers in place of 3 or 4, pictures of {size}"
         )
     return f"ResNet-{depth}, pictures of {size}"
 

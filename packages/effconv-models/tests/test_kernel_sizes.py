@@ -35,6 +35,9 @@ def same_state(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+CONVOLUTIONS = nn.Conv1d, nn.Conv2d
+
+
 @pytest.mark.parametrize("name", list_models())
 def test_names_are_those_of_the_3x3_layers_in_forward_order(name):
     with torch.device("meta"):
@@ -43,9 +46,10 @@ def test_names_are_those_of_the_3x3_layers_in_forward_order(name):
         called = []
         modules = dict(model.named_modules())
         for layer, module in modules.items():
-            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) and layer != "conv1":
+            kernel = getattr(module, "kernel_size", ())
+            if isinstance(module, CONVOLUTIONS) and set(kernel) == {3} and layer != "conv1":
                 module.register_forward_hook(lambda *_, layer=layer: called.append(layer))
-        model(torch.zeros(2, 3, 32, 32))
+        model(torch.zeros((2, 3, 80) if "1d" in name else (2, 3, 32, 32)))
     assert names == list(dict.fromkeys(called))  # some layers run at several resolutions
 
 

@@ -23,6 +23,8 @@ COUNTS = {
     "cifar_resnet50": 755_802,
     "cifar_resnet56": 853_018,
     "cifar_resnet110": 1_727_962,
+    "resnet1d10": 112_122,
+    "resnet1d14": 61_498,
     "resnet18": 11_689_512,
     "wide_resnet16_4": 2_748_890,
     "wide_resnet28_1": 369_498,
@@ -50,10 +52,12 @@ def test_depth_in_the_name_is_the_number_of_layers(name):
         model = create_model(name)
     uncounted = re.compile("downsample|expand|project|excitation")  # parts of a layer
     kinds = [type(m) for layer, m in model.named_modules() if not uncounted.search(layer)]
-    depth = int(re.search(r"\d+", name)[0])
+    depth = int(re.search(r"\d+(?!d)", name)[0])
     # Wide ResNets count three projections and not the classifier.
     unseen = 2 if name.startswith("wide") else 0
-    assert kinds.count(nn.Conv2d) + kinds.count(nn.Linear) + unseen == depth
+    assert (
+        kinds.count(nn.Conv1d) + kinds.count(nn.Conv2d) + kinds.count(nn.Linear) + unseen == depth
+    )
 
 
 @every_model
@@ -66,7 +70,8 @@ def test_forward_and_backward(name, size):
         model = create_model(
             name, num_classes=7, in_channels=2, kernel_sizes=size, generator=generator
         )
-    images = torch.randn(2, 2, 16, 16, generator=generator).to(device)
+    shape = (2, 2, 80) if "1d" in name else (2, 2, 16, 16)
+    images = torch.randn(*shape, generator=generator).to(device)
     logits = model(images)
     assert logits.shape == (2, 7)
     logits.square().sum().backward()

@@ -23,6 +23,7 @@ from effconv_models.multi_resolution.network import (
 )
 from effconv_models.registry import create_model, list_models, register_model
 from effconv_models.resnet import CifarResNet, ResNet18
+from effconv_models.resnet1d import ResNet1d
 from effconv_models.wide_resnet import WideResNet
 
 __version__ = "0.3.0"
@@ -36,6 +37,7 @@ __all__ = [
     "MBConv6",
     "MultiResolution",
     "MultiResolutionNet",
+    "ResNet1d",
     "ResNet18",
     "WideResNet",
     "anti_aliasing",

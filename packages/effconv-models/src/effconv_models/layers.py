@@ -15,26 +15,29 @@ def same_conv(
     stride: int = 1,
     *,
     groups: int = 1,
+    axes: int = 2,
     generator: torch.Generator | None = None,
-) -> nn.Conv2d | nn.Sequential:
+) -> nn.Conv1d | nn.Conv2d | nn.Sequential:
     """Build a convolution whose output size does not depend on its kernel size.
 
-    `(B, c_in, H, W)` becomes `(B, c_out, ceil(H / stride), ceil(W / stride))`. The image is padded
-    with (s - 1) // 2 zeros before and s // 2 after. There is no bias. Initial kernels are the
-    fan-out normal values of He et al. (2015, https://arxiv.org/abs/1502.01852).
+    `(B, c_in, H, W)` becomes `(B, c_out, ceil(H / stride), ceil(W / stride))`, and a sequence
+    `(B, c_in, T)` becomes `(B, c_out, ceil(T / stride))`. The input is padded on each axis with
+    (s - 1) // 2 zeros before and s // 2 after. There is no bias. Initial kernels are the fan-out
+    normal values of He et al. (2015, https://arxiv.org/abs/1502.01852).
 
     Args:
         c_in: channels of the input.
         c_out: channels of the output.
-        kernel_size: height and width s of the kernel.
+        kernel_size: size s of the kernel on each axis.
         stride: step of the window.
         groups: groups of channels; the initial kernels of each are scaled for its own number of
             outputs.
+        axes: 2 for images, 1 for sequences.
         generator: source of the initial values, on the layer's device; None uses the global one.
 
     Returns:
-        One `nn.Conv2d`; for an even size with a stride, which `nn.Conv2d` cannot pad, an
-        `nn.Sequential` of `nn.ZeroPad2d` and `nn.Conv2d`, whose weight is named `1.weight`.
+        One `nn.Conv2d` (`nn.Conv1d`); for an even size with a stride, which it cannot pad, an
+        `nn.Sequential` of `nn.ZeroPad2d` (`nn.ZeroPad1d`) and it, whose weight is named `1.weight`.
 
     Raises:
         TypeError: if a number is not an integer.
@@ -52,16 +55,19 @@ def same_conv(
             f"groups is {groups} beside {c_in} and {c_out} channels; pass what divides both"
         )
     before, after = (check_positive("kernel_size", kernel_size) - 1) // 2, kernel_size // 2
+    if axes not in (1, 2):
+        raise ValueError(f"axes is {axes!r}; pass 2 for images, or 1 for sequences")
+    convolution, zero_pad = ((nn.Conv1d, nn.ZeroPad1d), (nn.Conv2d, nn.ZeroPad2d))[axes - 1]
     padder: nn.Module | None = None
     if before == after:
         padding: int | str = before
     elif stride == 1:
         padding = "same"
     else:
-        padder, padding = nn.ZeroPad2d((before, after, before, after)), 0
+        padder, padding = zero_pad((before, after) * axes), 0
     # Skipping torch's own initialisation leaves the global random state alone.
     conv = nn.utils.skip_init(
-        nn.Conv2d,
+        convolution,
         c_in,
         c_out,
         kernel_size,

@@ -62,13 +62,16 @@ def create_model(
     kernel_sizes: KernelSizes = 3,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
-    """Build a model by name; it maps images `(B, in_channels, H, W)` to logits `(B, num_classes)`.
+    """Build a model by name; it maps a batch to logits `(B, num_classes)`.
+
+    The batch is of images `(B, in_channels, H, W)`, or of sequences `(B, in_channels, T)` for the
+    `resnet1d` family.
 
     Args:
         name: one of `list_models()`.
         num_classes: number of logits.
-        in_channels: channels of the images.
-        kernel_sizes: sizes of the convolutions inside blocks, 3x3 in the published networks; the
+        in_channels: channels of the images or sequences.
+        kernel_sizes: sizes of the convolutions inside blocks, 3 in the published networks; the
             first convolution and 1x1 shortcuts keep theirs. One int for all, a sequence of one int
             for each in forward order, or a mapping of layer name to int, where a missing layer has
             size 3. `block_kernel_sizes(model)` lists the layers.
