@@ -110,6 +110,10 @@ def make_batches(
     if data == "demo":
         samples = {} if limit is None else {"samples": limit}
         return synthetic(scale, split=split, **samples, **options)
+    if data in SEQUENCES:  # never augmented; where recordings are not there, `load` says so
+        if data in VIEWS:
+            check_set(VIEWS[data].images)
+        return load(data, split=split, limit=limit, **options)
     check_set(data)
     kind = None if augment else as_they_are
     return load(data, split=split, limit=limit, augment=kind, **options)

@@ -16,6 +16,7 @@ from torch import nn
 from effconv_core.evidence import Evidence
 from effconv_core.io import schemas
 from effconv_core.io.atomic import write_tensors, write_text
+from effconv_core.io.extra_state import state_of
 from effconv_core.io.read_json import LIMIT, conform, decode_json, in_brief, read_limited
 from effconv_core.io.read_tensors import opened_tensors
 from effconv_core.io.schemas import (
@@ -352,19 +353,18 @@ def save(cnn: nn.Module, plan: SizePlan, path: str | os.PathLike[str]) -> None:
         path: the file; it is written whole or not at all.
 
     Raises:
-        ValueError: if the network's state holds anything except tensors.
+        TypeError: if the network's state holds what is neither a tensor nor, as a module may give
+            by `get_extra_state`, a JSON value.
         OSError: if the file cannot be written.
     """
-    tensors = {}
-    for name, value in cnn.state_dict().items():
-        if not isinstance(value, torch.Tensor):
-            raise ValueError(
-                f"entry {name!r} of the network's state is a {type(value).__name__}; safetensors "
-                "holds tensors alone, so let the network give a tensor there, or nothing"
-            )
-        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    weights, extra = state_of(cnn)
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in weights.items()
+    }
+    metadata = {"plan": plan.to_json()} | ({"extra": json.dumps(extra)} if extra else {})
     try:
-        write_tensors(path, tensors, {"plan": plan.to_json()})
+        write_tensors(path, tensors, metadata)
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written ({error}); name a file in a folder") from None
 
@@ -386,6 +386,7 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
             raise ValueError(f"{path} holds no plan; pass a file that effconv_core.save wrote")
         try:
             plan = SizePlan.from_json(metadata["plan"])
+            extra = decode_json(metadata.get("extra", "{}"), dict[str, Any], what="its extra state")
         except (ValueError, TypeError) as error:
             raise type(error)(f"{path}: {error}") from None
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -395,7 +396,7 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     remedy = "pass a file that save wrote after a training of this model"
     check_weights(path, tensors, cnn, remedy)
     try:
-        cnn.load_state_dict(tensors)
+        cnn.load_state_dict({**extra, **tensors})
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             f"{path} does not fit the model ({error}); pass the model searched"

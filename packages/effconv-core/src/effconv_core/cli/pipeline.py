@@ -359,8 +359,6 @@ class _Repeatable:
 
     def set_epoch(self, epoch: int) -> None:
         seed_generators(100_000 * self.seed + epoch, self.device)
-        if hasattr(self.loader, "set_epoch"):
-            self.loader.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.loader)

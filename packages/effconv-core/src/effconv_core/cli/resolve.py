@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from effconv_core.cli.plugins import brought, loaded
+from effconv_core.engine.loader import batch_count
 from effconv_core.rng import seeded
 
 OFFICIAL = ("mnist", "cifar10", "stl10", "imagenet32")
@@ -187,11 +188,10 @@ def _of_a_function(name: str, batch_size: int, seed: int) -> Data:
         pair = give(batch_size=size, seed=seed)
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise ValueError(f"data {name!r} gave a {type(pair).__name__}; {contract}")
-        if not hasattr(pair[0], "__len__"):
-            raise ValueError(
-                f"data {name!r} gave a {type(pair[0]).__name__} for training, which has no length; "
-                "give one with __len__, its batches in an epoch"
-            )
+        try:
+            batch_count(pair[0])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"data {name!r}, training: {error}") from None
         return tuple(pair)
 
     pairs = one_at_a_time(loaders)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from effconv_core.cost.base import Searchable
 from effconv_core.cost.table import MeasuredCost
-from effconv_core.io.atomic import write_text
+from effconv_core.io.atomic import check_place, write_text
 from effconv_core.io.read_json import conform, in_brief, read_json
 from effconv_core.io.schemas import LatencyFile
 from effconv_core.layers.batch_checks import explained_pass
@@ -68,6 +68,7 @@ class Latency:
         """Measure a searchable network, or read the table; the network is not changed.
 
         Raises:
+            OSError: if the table cannot be written, before anything is measured.
             TypeError: if the example has another dtype than the network's parameters.
             ValueError: if the table is damaged, holds times that nothing takes, or is of another
                 machine, version, number of threads or network, if the network's device has no clock
@@ -80,6 +81,8 @@ class Latency:
         if path is not None and path.exists() and not self.anew:
             table = _read(path, identity, network)
         else:
+            if path is not None:
+                check_place(path)  # raises before the measurement
             # A layer that runs several times has the memory format of its first input.
             layers = identity["layers"].values()
             formats = [layer["inputs"][0]["memory_format"] for layer in layers]

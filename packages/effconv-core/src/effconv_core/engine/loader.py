@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 STALL = 60.0  # seconds without a batch between warnings
+END = object()
+HOLDERS = ("sampler", "batch_sampler", "dataset", "loader", "dataloader")
+"""Attributes in which PyTorch and its peers keep what a loader draws from."""
 
 logger = logging.getLogger("effconv_core")
 
@@ -22,32 +25,22 @@ def epoch_batches(
     A loader that hangs is told of by a warning to the log, once a minute.
 
     Args:
-        loader: gives batches `(inputs, targets)`. Where it has `set_epoch`, that is called first.
+        loader: gives batches `(inputs, targets)`. `set_epoch` of the loader, its samplers and its
+            data set, where there is one, is called first.
         epoch: counted from 0.
         device: what is no tensor is left as it is.
 
     Raises:
         ValueError: if the loader gives no batch, or one with no image.
-        TypeError: if a batch is no pair.
+        TypeError: if a batch is no pair, or there is None in place of one or of its inputs.
     """
-    if hasattr(loader, "set_epoch"):
-        loader.set_epoch(epoch)
+    set_epoch(loader, epoch)
     step = 0
     batches, wait = iter(loader), _Wait(epoch)
     try:
-        while (batch := wait.next(batches, step)) is not None:
+        while (batch := wait.next(batches, step)) is not END:
             step += 1
-            if not isinstance(batch, list | tuple) or len(batch) != 2:
-                count = f" of {len(batch)}" if isinstance(batch, list | tuple) else ""
-                raise TypeError(
-                    f"the loader gave a {type(batch).__name__}{count}; batches are pairs of inputs "
-                    "and targets, so wrap the loader, or write the loop yourself with SearchableCNN"
-                )
-            if isinstance(batch[0], Tensor) and batch[0].dim() and not len(batch[0]):
-                raise ValueError(
-                    f"batch {step} of epoch {epoch + 1} has no image; let the loader leave out "
-                    "batches that are empty"
-                )
+            check_pair(batch, f"batch {step} of epoch {epoch + 1}")
             inputs, targets = (
                 value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
                 for value in batch
@@ -62,6 +55,81 @@ def epoch_batches(
         )
 
 
+def check_pair(batch: Any, which: str) -> None:
+    """Raise unless a batch is a pair of inputs and targets.
+
+    Args:
+        batch: what a loader gave.
+        which: what the sentence calls it.
+
+    Raises:
+        TypeError: if it is none, or None stands in place of it or of its inputs.
+        ValueError: if it has no image.
+    """
+    pair = isinstance(batch, list | tuple) and len(batch) == 2
+    if batch is None or (pair and batch[0] is None):
+        what = "None" if batch is None else "inputs that are None"
+        raise TypeError(
+            f"the loader gave {what} as {which}; let its collate_fn give a batch each time, or let "
+            "an __iter__ of your own leave such batches out"
+        )
+    if not pair:
+        count = f" of {len(batch)}" if isinstance(batch, list | tuple) else ""
+        raise TypeError(
+            f"the loader gave a {type(batch).__name__}{count} as {which}; batches are pairs of "
+            "inputs and targets, so wrap the loader, or write the loop yourself with SearchableCNN"
+        )
+    if isinstance(batch[0], Tensor) and batch[0].dim() and not len(batch[0]):
+        raise ValueError(f"{which} has no image; let the loader leave out batches that are empty")
+
+
+def set_epoch(loader: Any, epoch: int) -> None:
+    """Call `set_epoch` of a loader and of each sampler, data set and loader below it, once each.
+
+    A loader that has a `set_epoch` of its own is called first; it may call others, which then get
+    the same number again.
+
+    Args:
+        loader: any object; what has no `set_epoch` is left as it is.
+        epoch: counted from 0.
+    """
+    waiting, seen = [loader], []
+    while waiting:
+        part = waiting.pop(0)
+        if part is None or any(part is other for other in seen):
+            continue
+        seen.append(part)
+        if callable(call := getattr(part, "set_epoch", None)):
+            call(epoch)
+        waiting += [getattr(part, name, None) for name in HOLDERS]
+        several = getattr(
+            part, "datasets", None
+        )  # of a ConcatDataset, ChainDataset or StackDataset
+        waiting += several if isinstance(several, list | tuple) else []
+
+
+def batch_count(loader: Any) -> int:
+    """Return the number of batches in an epoch of a loader.
+
+    Raises:
+        TypeError: if it has no length, as a generator or a DataLoader over an IterableDataset
+            without `__len__`.
+        ValueError: if it is below 1.
+    """
+    try:
+        count = len(loader)
+    except (TypeError, NotImplementedError) as error:
+        raise TypeError(
+            f"the {type(loader).__name__} has no length ({error}), and the learning rates follow "
+            "from it; give it, or its data set, a __len__, its batches or samples in an epoch"
+        ) from None
+    if count < 1:
+        raise ValueError(
+            "the loader gives no batch, since its length is 0; check its data set and batch size"
+        )
+    return count
+
+
 class _Wait:
     """Watches how long a loader takes for a batch, from its own thread."""
 
@@ -72,10 +140,10 @@ class _Wait:
         threading.Thread(target=self._look, daemon=True).start()
 
     def next(self, batches: Iterator[Any], step: int) -> Any:
-        """Return the next batch, None after the last."""
+        """Return the next batch, `END` after the last."""
         self.step, self.since = step, time.monotonic()
         try:
-            return next(batches, None)
+            return next(batches, END)
         finally:
             self.since = None
 

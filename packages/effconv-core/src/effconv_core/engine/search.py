@@ -23,6 +23,7 @@ from effconv_core.engine.tournament import tournament
 from effconv_core.io.checkpoint import (
     check_epoch,
     check_progress,
+    check_writable,
     last_state,
     put_training_state,
     read_training_state,
@@ -99,7 +100,8 @@ def search(
             trained in place, so that its `warm_start` can be called afterwards; it already has the
             config and the layer selection.
         loader: iterable of batches `(inputs, targets)`, read once per epoch and, with several
-            finalists, for their comparison. Its `set_epoch`, if any, is called before.
+            finalists, for their comparison. `set_epoch` of it, its samplers and its data set, where
+            there is one, is called before.
         budget: the target parameter count of the found network, a `Budget`, or several of them
             that it must meet at once; None is what the network's own sizes cost.
         config: settings; None is `recipe("bank")`; `recipe("paper")` has the paper's.
@@ -121,8 +123,10 @@ def search(
         The plan, whose cost is within the config's tolerance of the budget.
 
     Raises:
-        TypeError: if the model, the budget or the config is of the wrong kind, or inputs or targets
-            have a dtype that the network or cross entropy does not take.
+        TypeError: if the model, the budget or the config is of the wrong kind, inputs or targets
+            have a dtype that the network or cross entropy does not take, or the checkpoint cannot
+            hold the network's state.
+        OSError: if the checkpoint cannot be written, before anything is trained.
         ValueError: if no layer can be searched, the budget cannot be met, the loader is empty, the
             inputs have another channel count than the network takes, a label is none of the
             network's classes, a layer is not run, or the checkpoint belongs to another search.
@@ -147,6 +151,8 @@ def search(
         )
     if budget is None:
         budget = searchable.cost(flat(searchable.original_sizes.values()))
+    if checkpoint is not None and leads(group):
+        check_writable(checkpoint, searchable)
     searchable.plan(budget)  # raises before any training if the budget cannot be met
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
     identity = {

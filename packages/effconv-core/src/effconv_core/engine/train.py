@@ -14,11 +14,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from effconv_core.config import recipe_name
 from effconv_core.distributed.consistency import check_same, leads
-from effconv_core.engine.loader import epoch_batches
+from effconv_core.engine.loader import batch_count, check_pair, epoch_batches
 from effconv_core.engine.nonfinite import check_parameters, finite_soon, no_finite_loss
 from effconv_core.io.checkpoint import (
     check_epoch,
     check_progress,
+    check_writable,
     last_state,
     put_training_state,
     read_training_state,
@@ -148,8 +149,8 @@ def train(
 
     Args:
         model: the network.
-        loader: sized iterable of batches of inputs and labels, read once per epoch. Its
-            `set_epoch`, if any, is called before.
+        loader: sized iterable of batches of inputs and labels, read once per epoch. `set_epoch` of
+            it, its samplers and its data set, where there is one, is called before.
         config: settings.
         turns: a second optimizer, which takes a step after each of these, on other parameters.
         checkpoint: a file that is written after each epoch and, if it exists, resumed from.
@@ -166,11 +167,16 @@ def train(
     Raises:
         FloatingPointError: if a loss is not finite; the message names the step, the layer and the
             last good checkpoint.
-        TypeError: if images or labels have a dtype that the network or cross entropy does not take.
+        TypeError: if images or labels have a dtype that the network or cross entropy does not take,
+            the loader has no length, or the checkpoint cannot hold the network's state.
+        OSError: if the checkpoint cannot be written, before anything is trained.
         ValueError: if the checkpoint belongs to another training, the images do not fit the
             network, or a label is none of its classes.
         RuntimeError: if a rank would begin at another epoch.
     """
+    steps = batch_count(loader)
+    if checkpoint is not None and leads(group):
+        check_writable(checkpoint, model)
     others = set() if turns is None else set(turns.parameters)
     optimizer = make_optimizer(groups or [p for p in model.parameters() if p not in others], config)
     lower = config.precision != "float32"
@@ -195,9 +201,9 @@ def train(
     forward = torch.compile(forward) if config.compile else forward
     for epoch in range(first_epoch, config.epochs):
         with seeded(None if seed is None else 100_000 * seed + epoch, device):
-            other_batches = iter(()) if turns is None else turns.passes(epoch, len(loader))
+            other_batches = iter(()) if turns is None else turns.passes(epoch, steps)
             for step, (images, labels) in enumerate(epoch_batches(loader, epoch, device)):
-                rate = config.lr * rate_factor(config, epoch + step / len(loader))
+                rate = config.lr * rate_factor(config, epoch + step / steps)
                 for settings in optimizer.param_groups:
                     settings["lr"] = rate * settings.get("factor", 1.0)
                 autocast = torch.autocast(device.type, torch.bfloat16, lower)
@@ -255,7 +261,9 @@ def evaluate(
     device = next(model.parameters(), torch.empty(0)).device
     counts = torch.zeros(3, dtype=torch.int64, device=device)
     classes = 0
-    for step, (images, labels) in enumerate(loader):
+    for step, batch in enumerate(loader):
+        check_pair(batch, f"batch {step + 1} of the test")
+        images, labels = batch
         images, labels = images.to(device), labels.to(device)
         if not labels.is_floating_point():
             labels = labels.long()  # here any integers do

@@ -5,6 +5,7 @@ to disk, and renamed. Renaming replaces a link at the target, never the file tha
 """
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -58,6 +59,34 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename in (None, str(temporary), temporary):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Raise where a file could not be written later; nothing is left behind.
+
+    Args:
+        path: a file, which may be there or not.
+
+    Raises:
+        OSError: if its folder is missing, is a file or cannot be written to, or it is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        why = "it is a folder; name a file"
+        raise OSError(errno.EISDIR, why, str(path))
+    if path.parent.exists() and not path.parent.is_dir():
+        why = "what it is to lie in is a file; name another"
+        raise OSError(errno.ENOTDIR, why, str(path))
+    if not path.parent.exists():
+        why = "its folder is missing; make it, or name another"
+        raise OSError(errno.ENOENT, why, str(path))
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | NO_LINKS, 0o666))
+        temporary.unlink()
+    except OSError as error:
+        why = f"{error.strerror}; name a file where you may write"
+        raise OSError(error.errno, why, str(path)) from None
 
 
 def sync_folder(folder: Path) -> None:

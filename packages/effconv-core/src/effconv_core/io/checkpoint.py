@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from effconv_core.io import schemas
-from effconv_core.io.atomic import rename_file, write_tensors
+from effconv_core.io.atomic import check_place, rename_file, write_tensors
+from effconv_core.io.extra_state import state_of
 from effconv_core.io.read_json import conform, decode_json
 from effconv_core.io.read_tensors import opened_tensors
 from effconv_core.io.state_checks import check_slots, check_weights
@@ -48,6 +49,19 @@ class TrainingState(NamedTuple):
     tensors: dict[str, torch.Tensor]
     param_groups: list[dict[str, Any]]
     progress: dict[str, Any]
+    extra: dict[str, Any]
+    """What modules give by `get_extra_state`, where that is no tensor."""
+
+
+def check_writable(path: str | os.PathLike[str], model: nn.Module) -> None:
+    """Raise where `save_training_state` could not write the state of a model; writes nothing.
+
+    Raises:
+        OSError: if there can be no such file.
+        TypeError: if the state holds what is neither a tensor nor a JSON value; see `state_of`.
+    """
+    check_place(path)
+    state_of(model)
 
 
 def save_training_state(
@@ -68,10 +82,13 @@ def save_training_state(
 
     Raises:
         OSError: if the file cannot be written; earlier states are then untouched.
+        TypeError: if the model's state holds what is neither a tensor nor, as a module may give by
+            `get_extra_state`, a JSON value.
     """
     path = Path(path)
     state = optimizer.state_dict()
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    weights, extra = state_of(model)
+    tensors = {f"model.{name}": tensor for name, tensor in weights.items()}
     for index, slots in state["state"].items():
         for slot, value in slots.items():
             tensors[f"optimizer.{index}.{slot}"] = torch.as_tensor(value)
@@ -83,6 +100,7 @@ def save_training_state(
         "schema": str(SCHEMA),
         "param_groups": json.dumps(state["param_groups"]),
         "progress": json.dumps(progress),
+        **({"extra": json.dumps(extra)} if extra else {}),
     }
     metadata["sha256"] = _digest(contiguous, metadata)
     write_tensors(path, contiguous, metadata, previous=_previous(path))
@@ -163,7 +181,7 @@ def put_training_state(
     own_groups = optimizer.state_dict()["param_groups"]  # a file may lack what a later torch has
     groups = [{**o, **s} for o, s in zip(own_groups, state.param_groups, strict=True)]
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict({**state.extra, **weights})
         optimizer.load_state_dict({"state": slots, "param_groups": groups})
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{state.path} does not fit this model ({error}); {REMEDY}") from None
@@ -223,11 +241,12 @@ def _read(path: Path) -> TrainingState:
         groups = _part(metadata, "param_groups", list[dict[str, Any]])
         conform(groups, schemas.ParameterGroups, what="its param_groups")
         progress = _part(metadata, "progress", Any)
+        extra = _part(metadata, "extra", dict[str, Any]) if "extra" in metadata else {}
     except LaterError:
         raise
     except ValueError as error:
         raise DamagedError(f"{path} is no readable training state ({error}); {REMEDY}") from None
-    return TrainingState(path, tensors, groups, progress)
+    return TrainingState(path, tensors, groups, progress, extra)
 
 
 def _part(metadata: Mapping[str, str], name: str, kind: type[T]) -> T:

@@ -1,0 +1,203 @@
+"""What a loader says of its epochs and its length, and what it gives that is no batch."""
+
+from collections import namedtuple
+
+import pytest
+import torch
+from effconv_core import recipe, search
+from effconv_core.engine.loader import batch_count, set_epoch
+from effconv_core.engine.train import TrainConfig, evaluate, train
+from torch import nn
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    Subset,
+)
+
+BUDGET = 280
+
+
+def net():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 4),
+    )
+
+
+def images(count):
+    return [(torch.full((3, 8, 8), float(i)) / count, i % 4) for i in range(count)]
+
+
+def searched(loader, epochs, on_step=None):
+    config = recipe("paper", epochs=epochs)
+    search(net(), loader, budget=BUDGET, config=config, on_step=on_step)
+
+
+def trained(loader, epochs, on_step=None):
+    train(net(), loader, TrainConfig(epochs=epochs, lr=1e-4), on_step=on_step)
+
+
+def orders(use, loader, epochs=3):
+    seen = [[] for _ in range(epochs)]
+    use(loader, epochs, lambda step: seen[step.epoch].append(step.targets.tolist()))
+    return seen
+
+
+class Moving(Dataset):
+    """A data set that gives other labels in each epoch, as one with curriculum does."""
+
+    epoch = 0
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, place):
+        return torch.zeros(3, 8, 8), (place + self.epoch) % 4
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+
+class Stream(IterableDataset):
+    epoch = 0
+
+    def __iter__(self):
+        return iter([(torch.zeros(3, 8, 8), (i + self.epoch) % 4) for i in range(8)])
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+
+class Sized(Stream):
+    def __len__(self):
+        return 8
+
+
+class Wrapped:
+    """A loader around another, as those that move batches to a device are."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __iter__(self):
+        return iter(self.loader)
+
+    def __len__(self):
+        return len(self.loader)
+
+
+def distributed(data):
+    return DistributedSampler(data, num_replicas=2, rank=1, shuffle=True, seed=3)
+
+
+LOADERS = {
+    "a sampler": lambda: DataLoader(images(32), 4, sampler=distributed(images(32))),
+    "the sampler of a batch sampler": lambda: DataLoader(
+        images(32), batch_sampler=BatchSampler(distributed(images(32)), 4, False)
+    ),
+    "a data set": lambda: DataLoader(Moving(), 4),
+    "the data set of a subset": lambda: DataLoader(Subset(Moving(), range(8)), 4),
+    "one of several data sets": lambda: DataLoader(ConcatDataset([Moving(), Moving()]), 4),
+    "a stream": lambda: DataLoader(Sized(), 4),
+    "a loader within a loader": lambda: Wrapped(DataLoader(Moving(), 4)),
+}
+
+
+@pytest.mark.parametrize("use", [searched, trained])
+@pytest.mark.parametrize("what", LOADERS)
+def test_every_epoch_has_its_own_order(use, what):
+    first, second, third = orders(use, LOADERS[what]())
+    assert len({str(first), str(second), str(third)}) == 3
+
+
+def test_each_part_is_told_once_from_the_outside_in():
+    calls = []
+
+    class Part:
+        def __init__(self, name, **parts):
+            self.name = name
+            self.__dict__ |= parts
+
+        def set_epoch(self, epoch):
+            calls.append((self.name, epoch))
+
+    data = Part("data")
+    set_epoch(Part("loader", sampler=Part("sampler", dataset=data), dataset=data), 5)
+    assert calls == [("loader", 5), ("sampler", 5), ("data", 5)]
+
+
+def test_a_set_epoch_that_is_no_function_is_left_alone():
+    loader = DataLoader(Moving(), 4)
+    loader.set_epoch = 3
+    set_epoch(loader, 2)
+    assert loader.dataset.epoch == 2
+
+
+Pair = namedtuple("Pair", "images labels")
+GOOD = torch.zeros(4, 3, 8, 8), torch.arange(4)
+
+
+@pytest.mark.parametrize("use", [searched, trained])
+@pytest.mark.parametrize("bad", [None, (None, GOOD[1]), [None, None], Pair(None, GOOD[1])])
+def test_none_in_place_of_images_does_not_end_the_epoch(use, bad):
+    with pytest.raises(TypeError, match="None as batch 2 of epoch 1|None as batch 2"):
+        use([GOOD, bad, GOOD], 1)
+
+
+def test_none_in_the_test_is_a_sentence_too():
+    with pytest.raises(TypeError, match="None as batch 2 of the test"):
+        evaluate(net(), [GOOD, None])
+
+
+def test_a_named_tuple_is_a_pair():
+    assert [len(epoch) for epoch in orders(searched, [Pair(*GOOD)] * 2, 1)] == [2]
+
+
+def generator():
+    yield GOOD
+
+
+UNSIZED = {
+    "a stream": lambda: DataLoader(Stream(), 4),
+    "a generator": generator,
+    "a length that is not implemented": lambda: type("Own", (Wrapped,), {"__len__": _no_length})(
+        [GOOD]
+    ),
+}
+
+
+def _no_length(self):
+    raise NotImplementedError("unknown")
+
+
+@pytest.mark.parametrize("what", UNSIZED)
+def test_a_training_needs_a_length_and_says_so_before_it_begins(what, tmp_path):
+    model, steps = net(), []
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(TypeError, match="has no length"):
+        train(
+            model,
+            UNSIZED[what](),
+            TrainConfig(epochs=1),
+            checkpoint=tmp_path / "state.safetensors",
+            on_step=steps.append,
+        )
+    assert not steps
+    assert not list(tmp_path.iterdir())
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_a_search_needs_none():
+    assert [len(epoch) for epoch in orders(searched, DataLoader(Stream(), 4), 2)] == [2, 2]
+
+
+def test_a_length_of_zero_is_no_length():
+    with pytest.raises(ValueError, match="length is 0"):
+        batch_count(DataLoader([], 4))
