@@ -114,7 +114,7 @@ def after_20_steps(
 
 
 def searched(
-    group: dist.ProcessGroup | None, device: str, checkpoint: Path
+    group: dist.ProcessGroup | None, device: str, checkpoint: Path, race_steps: int = 0
 ) -> tuple[dict[str, Tensor], int]:
     """Search; give soft sizes, plan and losses, and the number of this rank's steps."""
     rank, world_size = place(group)
@@ -123,7 +123,7 @@ def searched(
         Network(rank).to(device, torch.float64),
         Part(rank, world_size, torch.float64),
         budget=BUDGET,
-        config=recipe("bank", epochs=2, finalists=12, race_steps=0),
+        config=recipe("bank", epochs=2, least_steps=0, finalists=12, race_steps=race_steps),
         criterion=criterion,
         checkpoint=checkpoint,
         on_step=lambda step: losses.append(step.task_loss),
@@ -134,6 +134,9 @@ def searched(
         "soft_sizes": torch.tensor(list(plan.soft_sizes.values()), dtype=torch.float64),
         "losses": torch.stack(losses),
     }
+    if plan.evidence is not None:
+        found = [plan.evidence.original_loss, plan.evidence.loss, *plan.evidence.found.values()]
+        made["evidence"] = torch.tensor(found, dtype=torch.float64)
     if group is not None:
         for name, value in made.items():
             summed = value.to(device)
@@ -154,7 +157,9 @@ def everything(group: dist.ProcessGroup | None, device: str, folder: Path) -> di
         made |= {f"{case}/{n}": value for n, value in found.items()}
     checkpoint = folder / f"{place(group)[1]}.safetensors"
     found, _ = searched(group, device, checkpoint)
-    return made | {f"search/{n}": value.cpu() for n, value in found.items()}
+    made |= {f"search/{n}": value.cpu() for n, value in found.items()}
+    found, _ = searched(group, device, folder / f"raced-{place(group)[1]}.safetensors", 3)
+    return made | {f"raced/{n}": value.cpu() for n, value in found.items()}
 
 
 DIFFERENCES = ("soft sizes", "passes", "config", "batches")
@@ -164,7 +169,9 @@ def differing(group: dist.ProcessGroup, device: str, what: str) -> None:
     """Search with something that is not the same on both ranks."""
     rank, world_size = place(group)
     steps = STEPS - (what == "batches") * rank
-    config = recipe("bank", epochs=2, seed=rank if what == "config" else 0)
+    config = recipe(
+        "bank", epochs=2, race_steps=0, least_steps=0, seed=rank if what == "config" else 0
+    )
     searchables = []
 
     class Remembered(SearchableCNN):

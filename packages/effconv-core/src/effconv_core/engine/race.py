@@ -109,6 +109,11 @@ class Trials:
         generator = torch.Generator().manual_seed(seed)
         network = apply_plan(self.model, sizes, generator=generator).to(self.device)
         network.train()
+        if self.group is not None:  # the start of the first rank holds
+            for tensor in (*network.parameters(), *network.buffers()):
+                dist.broadcast(
+                    tensor.data, src=dist.get_global_rank(self.group, 0), group=self.group
+                )
         if any(_is_channels_last(parameter) for parameter in self.model.parameters()):
             return network.to(memory_format=torch.channels_last)
         return network
