@@ -22,6 +22,7 @@ from effconv_core.runs.progress import progress_bar, step_meter
 from effconv_core.runs.reader import read_config
 from effconv_core.runs.writer import REPORT, begun, write_result
 from effconv_data import Batches
+from effconv_data.sequences import SPOKEN_DIGITS, VIEWS
 from effconv_models import (
     FlexConvConfig,
     anti_aliasing,
@@ -30,6 +31,10 @@ from effconv_models import (
     flexnet3,
     flexnet5,
     flexnet16,
+    flextcn2,
+    flextcn4,
+    flextcn6,
+    flextcn7,
     left_alone,
     list_models,
     mask_parameters,
@@ -46,7 +51,10 @@ from torch import nn
 from tools.presets import PAPER_SETS, data_note, make_batches
 from tools.support.console import run_and_report
 
-FLEXNETS = {f.__name__: f for f in (flexnet3, flexnet5, flexnet16)}
+FLEXTCNS = {f.__name__: f for f in (flextcn2, flextcn4, flextcn6, flextcn7)}
+FLEXNETS = {f.__name__: f for f in (flexnet3, flexnet5, flexnet16)} | FLEXTCNS
+
+DataName = Literal[(*PAPER_SETS, "demo", *VIEWS, SPOKEN_DIGITS)]
 
 
 @dataclass(frozen=True)
@@ -56,12 +64,14 @@ class FlexNetOptions:
     The defaults are the paper's settings for CIFAR-10; `--data` sets those of training.
     """
 
-    data: Literal["cifar10", "mnist", "stl10", "imagenet32", "demo"] = "cifar10"
+    data: DataName = "cifar10"
+    """Images, or sequences as `effconv_data.load` names them."""
     model: str = "flexnet16"
-    """`flexnet3`, `flexnet5`, `flexnet16`, or a name of effconv_models, in which all convolutions
+    """`flexnet3`, `flexnet5`, `flexnet16`; of sequences `flextcn2`, `flextcn4`, `flextcn6`,
+    `flextcn7`; or a name of effconv_models, in which all convolutions
     of more than one tap except the first are then replaced."""
     channels: int | None = None
-    """Channels of a FlexNet's first convolution; None takes the model's own."""
+    """Channels of a FlexNet's first convolution, or of a FlexTCN; None takes the model's own."""
     dropout: float = 0.2
     """Dropout probability of a FlexNet's blocks."""
     conv: FlexConvConfig = field(default_factory=FlexConvConfig)
@@ -101,11 +111,17 @@ def make_network(options: FlexNetOptions, batches: Batches) -> tuple[nn.Module, 
     generator = torch.Generator().manual_seed(options.seed)
     channels, *size = batches.image_shape
     if options.model in FLEXNETS:
+        if (options.model in FLEXTCNS) != (len(size) == 1):
+            raise ValueError(
+                f"model {options.model!r} does not fit {options.data}, samples of shape "
+                f"{batches.image_shape}; FlexTCNs take sequences and FlexNets images"
+            )
+        extent = {"length": size[0]} if options.model in FLEXTCNS else {"image_size": size}
         widths = {} if options.channels is None else {"channels": options.channels}
         network = FLEXNETS[options.model](
             in_channels=channels,
             num_classes=batches.num_classes,
-            image_size=size,
+            **extent,
             dropout=options.dropout,
             config=options.conv,
             generator=generator,
@@ -273,7 +289,7 @@ COLUMNS = ("layer", "channels", "grid", "mask's mean", "mask's width", "size")
 
 def layer_table(network: nn.Module) -> Table:
     """Build the terminal's table of masks and sizes."""
-    table = Table(title="learned masks (height x width) and effective kernel sizes")
+    table = Table(title="learned masks (height x width, or time) and effective kernel sizes")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "layer" else "right")
     for row in layer_rows(network):
@@ -331,7 +347,7 @@ def write_report(
         f"Training: {settings['train']['epochs']} epoch(s), {seconds:.1f} s each.",
         "",
         f"Every mask started at mean 0 and width {settings['conv']['mask_width']}, on a grid from "
-        "-1 to 1; numbers are height x width.",
+        "-1 to 1; numbers are height x width, or time.",
         *(["", f"Left as they were: {told}."] if told else []),
         "",
         "![sizes](sizes.png)",

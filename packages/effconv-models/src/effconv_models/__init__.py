@@ -4,6 +4,7 @@ from effconv_models.effective_sizes import effective_sizes
 from effconv_models.flexconv.conv import FlexConv, FlexConvConfig, anti_aliasing, mask_parameters
 from effconv_models.flexconv.convert import left_alone, refine, to_plain, with_flexconv
 from effconv_models.flexconv.flexnet import FlexNet, flexnet3, flexnet5, flexnet7, flexnet16
+from effconv_models.flexconv.flextcn import FlexTCN, flextcn2, flextcn4, flextcn6, flextcn7
 from effconv_models.kernel_sizes import KernelSizes, block_kernel_sizes
 from effconv_models.layers import same_conv
 from effconv_models.multi_resolution.analysis import (
@@ -33,6 +34,7 @@ __all__ = [
     "FlexConv",
     "FlexConvConfig",
     "FlexNet",
+    "FlexTCN",
     "KernelSizes",
     "MBConv6",
     "MultiResolution",
@@ -50,6 +52,10 @@ __all__ = [
     "flexnet5",
     "flexnet7",
     "flexnet16",
+    "flextcn2",
+    "flextcn4",
+    "flextcn6",
+    "flextcn7",
     "learned_depth",
     "left_alone",
     "list_models",
