@@ -1,7 +1,6 @@
 """The packages as their users get them: built, checked, and installed into clean environments."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,7 @@ from tools.release.build import copied
 from tools.release.install import (
     fetch,
     install,
-    install_torch,
     output_of,
-    places,
     programs_of,
     use,
 )
@@ -50,16 +47,6 @@ def outcome(repository, out) -> dict:
 @pytest.fixture(scope="module")
 def distributions(outcome, out):
     return out / "dist"
-
-
-@pytest.fixture(scope="module")
-def place(repository):
-    return places(repository)[-1]._replace(python=sys.executable)
-
-
-@pytest.fixture(scope="module")
-def torch(place, tmp_path_factory):
-    return install_torch(place, tmp_path_factory.mktemp("torch"))
 
 
 def test_nothing_keeps_the_packages_from_being_released(outcome):
