@@ -97,6 +97,7 @@ def run(
         data_note(data),
         first.image_shape,
         first.num_classes,
+        first.samples,
     )
     del first
     name = options.name or name_of(data, options.model, f"{options.budget:.0f}", options.recipe)

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from effconv_core.runs import environment
 from effconv_core.runs.metrics import Metrics
-from effconv_core.runs.writer import check_run
+from effconv_core.runs.writer import changed_settings, check_run
 
 WHO = ("-c", "user.name=a", "-c", "user.email=a@b.c")
 
@@ -108,3 +108,13 @@ def test_a_config_that_is_none_is_one_sentence(text, tmp_path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(FileExistsError, match=r"config\.json"):
         check_run(tmp_path, {"seed": 0}, overwrite=False)
+
+
+def test_other_settings_are_named_one_by_one():
+    before = {"train": {"epochs": 30, "lr": 0.1}, "seed": 0, "left": None}
+    now = {"train": {"epochs": 31, "lr": 0.1}, "seed": 0, "search": {"k": 3}}
+    assert changed_settings(before, now) == [
+        "left was None, now not set",
+        "search.k was not set, now 3",
+        "train.epochs was 30, now 31",
+    ]

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from effconv_core.rng import seed_generators
+
 STALL = 60.0  # seconds without a batch between warnings
 
 logger = logging.getLogger("effconv_core")
@@ -60,6 +62,29 @@ def epoch_batches(
             f"the loader gave no batch in epoch {epoch + 1}; it must give at least one an "
             "epoch, so check its data set and batch size, and pass a loader, not an iterator"
         )
+
+
+class RepeatableLoader:
+    """A loader that seeds torch's global generators from the epoch before each epoch.
+
+    So a resumed search has the same order of a DataLoader and the same draws of the network as an
+    uninterrupted one. Use it within `seeded`, which restores the generators.
+    """
+
+    def __init__(self, loader: Any, seed: int, device: torch.device) -> None:
+        self.loader, self.seed, self.device = loader, seed, device
+
+    def set_epoch(self, epoch: int) -> None:
+        """Seed the generators for an epoch, and tell the loader of it."""
+        seed_generators(100_000 * self.seed + epoch, self.device)
+        if hasattr(self.loader, "set_epoch"):
+            self.loader.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        return len(self.loader)
 
 
 class _Wait:
