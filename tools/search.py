@@ -119,6 +119,7 @@ def run(
         data_note(data),
         first.image_shape,
         first.num_classes,
+        first.samples,
     )
     del first
     words = data, options.model, f"{options.budget:.0f}"

@@ -19,6 +19,7 @@ BELOW = {
     "studies": {"presets", "support"},
     "search": {"presets", "support"},
     "release": set(),
+    "root": set(),
     "presets": set(),
     "support": set(),
 }

@@ -101,7 +101,8 @@ def test_metrics_are_the_same_as_json_lines_and_for_tensorboard(demo):
     assert {"loss", "accuracy", "budget_loss", "parameters", "soft_sizes", "sizes"} <= set(
         search_rows[0]
     )
-    assert {row["phase"] for row in rows(folder)} == {"search", "train", "baseline"}
+    phases = {row["phase"] for row in rows(folder)}
+    assert phases == {"search", "comparison", "train", "baseline"}
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     curve = events.Scalars("search/loss")

@@ -13,9 +13,7 @@ from tools.release.build import copied
 from tools.release.install import (
     fetch,
     install,
-    install_torch,
     output_of,
-    places,
     programs_of,
     use,
 )

@@ -130,11 +130,20 @@ PIP = ("-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "
 PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 
-def _environment(place: Place, folder: Path) -> tuple[Path, Path]:
-    """Create an empty environment; return its Python and its site-packages folder."""
+def environment(place: Place, folder: Path, torch: Path | None = None) -> tuple[Path, Path]:
+    """Create an empty environment; return its Python and its site-packages folder.
+
+    Args:
+        place: the Python.
+        folder: where it is created.
+        torch: the site-packages of an environment with torch, added to the path; None adds nothing.
+    """
     output_of(place.python, "-m", "venv", folder, cwd=folder.parent)
     python = folder / "bin" / "python"
-    return python, Path(output_of(python, "-I", "-c", PACKAGES, cwd=folder).strip())
+    packages = Path(output_of(python, "-I", "-c", PACKAGES, cwd=folder).strip())
+    if torch is not None:
+        (packages / "torch.pth").write_text(f"{torch}\n", encoding="utf-8")
+    return python, packages
 
 
 def _usual() -> dict[str, str]:
@@ -148,7 +157,7 @@ def install_torch(place: Place, folder: Path) -> Path:
     Raises:
         FailedError: if pip refuses, with its reason.
     """
-    python, packages = _environment(place, folder / "torch")
+    python, packages = environment(place, folder / "torch")
     fetch(python, *PIP, place.torch, cwd=folder, env=_usual())
     return packages
 
@@ -174,8 +183,7 @@ def install(
     """
     alone = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
     alone["PIP_CONFIG_FILE"] = os.devnull
-    python, packages = _environment(place, folder / "venv")
-    (packages / "torch.pth").write_text(f"{torch}\n", encoding="utf-8")
+    python, _ = environment(place, folder / "venv", torch)
     if needed := foreign(root, target):
         fetch(python, *PIP, *needed, cwd=folder, env=_usual())
     output_of(

@@ -126,7 +126,7 @@ def test_a_run_of_an_earlier_release_goes_on_and_can_be_overwritten(tmp_path):
     assert open_run(folder, SETTINGS, "data", overwrite=False)
     assert (folder / MARKER).is_file()
     other = {**SETTINGS, "seed": 1}
-    with pytest.raises(FileExistsError, match="another seed; pass --overwrite"):
+    with pytest.raises(FileExistsError, match="seed was 0, now 1.*--overwrite"):
         open_run(folder, other, "data", overwrite=False)
     assert not open_run(folder, other, "data", overwrite=True)
     assert (folder / "notes.txt").read_text() == "mine"

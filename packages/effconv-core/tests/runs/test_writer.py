@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from effconv_core.runs import environment
 from effconv_core.runs.metrics import Metrics
-from effconv_core.runs.writer import check_run, open_run, settings_of
+from effconv_core.runs.writer import changed_settings, check_run, open_run, settings_of
 
 WHO = ("-c", "user.name=a", "-c", "user.email=a@b.c")
 
@@ -115,7 +115,7 @@ def test_a_run_goes_on_when_its_recipe_has_been_renamed(tmp_path):
     open_run(tmp_path, before, "drawn", overwrite=False)
     assert check_run(tmp_path, {**before, "recipe": "bank"}, overwrite=False)
     assert settings_of(tmp_path)["recipe"] == "bank"
-    with pytest.raises(FileExistsError, match="another recipe"):
+    with pytest.raises(FileExistsError, match="recipe"):
         check_run(tmp_path, {**before, "recipe": "paper"}, overwrite=False)
 
 
@@ -123,5 +123,15 @@ def test_a_run_goes_on_when_the_default_of_b_has_changed(tmp_path):
     before = {"search": {"b": -0.35, "k": 3}, "seed": 0, "device": "cpu"}
     open_run(tmp_path, before, "drawn", overwrite=False)
     assert check_run(tmp_path, {**before, "search": {"b": None, "k": 3}}, overwrite=False)
-    with pytest.raises(FileExistsError, match="another search"):
+    with pytest.raises(FileExistsError, match="search"):
         check_run(tmp_path, {**before, "search": {"b": 0.2, "k": 3}}, overwrite=False)
+
+
+def test_other_settings_are_named_one_by_one():
+    before = {"train": {"epochs": 30, "lr": 0.1}, "seed": 0, "left": None}
+    now = {"train": {"epochs": 31, "lr": 0.1}, "seed": 0, "search": {"k": 3}}
+    assert changed_settings(before, now) == [
+        "left was None, now not set",
+        "search.k was not set, now 3",
+        "train.epochs was 30, now 31",
+    ]

@@ -4,6 +4,7 @@ An interrupted run does not repeat finished work: search and training resume fro
 checkpoint, and everything else is derived from them again.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,31 +17,28 @@ import tyro
 from rich.console import Console
 from torch import nn
 
+from effconv_core.cli.announce import say_search, say_training, say_where
 from effconv_core.cli.errors import check_device
 from effconv_core.cli.resolve import Data
 from effconv_core.config import SearchConfig
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.process_group import Ranks
-from effconv_core.engine.search import search
+from effconv_core.engine.loader import RepeatableLoader
+from effconv_core.engine.search import SearchStep, search
 from effconv_core.engine.train import TrainConfig, evaluate, train
 from effconv_core.evidence import sentences
 from effconv_core.io.atomic import write_text
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan, apply_plan, filling_sentence, save
 from effconv_core.report import HTML, report_html, reported
-from effconv_core.report.markdown import (
-    adjustment_sentence,
-    draw_sizes,
-    layer_table,
-    write_report,
-)
-from effconv_core.rng import seed_generators, seeded
+from effconv_core.report.markdown import adjustment_sentence, draw_sizes, layer_table, write_report
+from effconv_core.rng import seeded
 from effconv_core.runs.lock import claim
 from effconv_core.runs.metrics import Metrics
 from effconv_core.runs.names import check_name
 from effconv_core.runs.owner import mark
 from effconv_core.runs.progress import progress_bar, step_meter
-from effconv_core.runs.reader import read_run
+from effconv_core.runs.reader import COMPARISON, read_run
 from effconv_core.runs.writer import check_run, describe, open_run, write_result
 from effconv_core.space.selection import searched_layers
 
@@ -80,7 +78,8 @@ class SearchArguments:
     """Target number of parameters; by default the network's own."""
     search: SearchConfig
     batch_size: int = 128
-    """Batch size of the search, over all ranks."""
+    """Batch size of the search, over all ranks; by default
+    128, or less where the set is small."""
     recipe: option(Recipe, metavar="NAME") = "bank"
     """`bank`, `paper` or `literal`; sets other defaults."""
     baseline: option(bool) = False
@@ -144,7 +143,8 @@ def search_and_train(
     train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
     model = placed(model, options, ranks)
     # Raises for what cannot be searched, trained or tested before the run writes anything.
-    SearchableCNN(model, options.search).plan(budget)
+    searchable = SearchableCNN(model, options.search)
+    searchable.plan(budget)
     if training and data.samples is not None and options.train.batch_size > data.samples:
         raise ValueError(
             f"--train.batch-size is {options.train.batch_size}, and the set has {data.samples} "
@@ -152,11 +152,17 @@ def search_and_train(
         )
     test = data.test() if training else None
     with begun(folder, settings, options, model, data, console=console, ranks=ranks, hold=hold):
+        say_where(console, folder, options.device, model)
+        loader, samples = data.train(search_batch), data.samples
+        say_search(console, searchable, budget, len(loader), options.batch_size, samples)
+        del searchable
         work = _RunStages(folder, options, console, ranks)
-        plan = work.learn_sizes(model, data.train(search_batch), options, budget)
+        plan = work.learn_sizes(model, loader, options, budget)
+        del loader
         networks = {}
         if training:
             loaders = data.train(train_batch), test
+            say_training(console, options.train, len(loaders[0]), samples)
             cnn = fresh_cnn(model, plan, options)
             networks["learned"] = work.train_and_test("train", cnn, *loaders)
             if work.metrics is not None:
@@ -209,6 +215,8 @@ def train_alone(
     cnn = fresh_cnn(model, plan, options)
     loaders = data.train(train_batch), data.test()
     with begun(folder, settings, options, model, data, console=console, ranks=ranks, hold=claim):
+        say_where(console, folder, options.device, cnn)
+        say_training(console, options.train, len(loaders[0]), data.samples)
         work = _RunStages(folder, options, console, ranks)
         networks = {kind: work.train_and_test(phase, cnn, *loaders)}
         if plan.cost is None:
@@ -266,26 +274,37 @@ class _RunStages:
         def say(number: int, plans: int) -> None:
             self.console.print(f"comparing {plans} plan(s), round {number}")
 
+        stepped = None
+
+        def timed(step: SearchStep) -> None:
+            nonlocal stepped
+            meter(step)
+            stepped = time.perf_counter()
+
         with progress_bar(self.console) as progress, seeded(options.seed, device):
+            meter = step_meter(
+                progress,
+                self.metrics,
+                "search",
+                epochs=options.search.epochs,
+                steps_per_epoch=len(loader),
+                budget=budget if isinstance(budget, int | float) else None,
+                group=self.ranks.group,
+            )
             plan = search(
                 model,
-                _Repeatable(loader, options.seed, device),
+                RepeatableLoader(loader, options.seed, device),
                 budget=budget,
                 config=options.search,
                 checkpoint=self.folder / "search.safetensors",
-                on_step=step_meter(
-                    progress,
-                    self.metrics,
-                    "search",
-                    epochs=options.search.epochs,
-                    steps_per_epoch=len(loader),
-                    budget=budget if isinstance(budget, int | float) else None,
-                    group=self.ranks.group,
-                ),
+                on_step=timed,
                 on_round=say,
                 group=self.ranks.group,
             )
         if self.metrics is not None:
+            if stepped is not None:
+                seconds = round(time.perf_counter() - stepped, 3)
+                self.metrics.log(COMPARISON, 0, 0, seconds=seconds)
             plan.save(self.folder / "plan.json")
             draw_sizes(self.folder / "sizes.png", plan, self.metrics)
         for sentence in [] if plan.evidence is None else sentences(plan.evidence):
@@ -345,26 +364,6 @@ class _RunStages:
         for sizes, outcome in networks.items():
             self.console.print(f"{sizes} sizes: test accuracy {outcome['test_accuracy']:.2%}")
         return dict(result)
-
-
-class _Repeatable:
-    """A loader that seeds torch's global generators from the epoch before each epoch.
-
-    So a resumed search has the same order of a DataLoader and the same draws of the network as an
-    uninterrupted one. Use it within `seeded`, which restores the generators.
-    """
-
-    def __init__(self, loader: Any, seed: int, device: torch.device) -> None:
-        self.loader, self.seed, self.device = loader, seed, device
-
-    def set_epoch(self, epoch: int) -> None:
-        seed_generators(100_000 * self.seed + epoch, self.device)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.loader)
-
-    def __len__(self) -> int:
-        return len(self.loader)
 
 
 def placed(model: nn.Module, options: RunOptions, ranks: Ranks) -> nn.Module:

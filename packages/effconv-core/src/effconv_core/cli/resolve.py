@@ -207,8 +207,15 @@ def _of_a_function(name: str, batch_size: int, seed: int) -> Data:
         lambda: pairs(batch_size)[1],
         f"what {name} gives",
         tuple(first[0].shape[1:]),
+        samples=_samples_of(pairs(batch_size)[0]),
         first=tuple(first),
     )
+
+
+def _samples_of(loader: Any) -> int | None:
+    """Return how many samples the data set of a DataLoader has, None where that is not known."""
+    samples = getattr(loader, "dataset", None)
+    return len(samples) if hasattr(samples, "__len__") else None
 
 
 def one_at_a_time(load: Callable[[int], Any]) -> Callable[[int], Any]:

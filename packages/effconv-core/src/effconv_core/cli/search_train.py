@@ -13,6 +13,7 @@ import torch
 import tyro
 from torch import nn
 
+from effconv_core.cli.announce import fitting_batch
 from effconv_core.cli.errors import REFUSED, run_command
 from effconv_core.cli.pipeline import (
     Recipe,
@@ -123,7 +124,11 @@ def search_command(arguments: Sequence[str]) -> int:
     """Run `effconv search`; return the exit status."""
     name = "effconv search"
     return run_command(
-        name, lambda: _run(_parse(Search, _ShortSearch, search_defaults, arguments, name), _search)
+        name,
+        lambda: _run(
+            _parse(Search, _ShortSearch, search_defaults, arguments, name),
+            partial(_search, words=arguments),
+        ),
     )
 
 
@@ -131,7 +136,11 @@ def train_command(arguments: Sequence[str]) -> int:
     """Run `effconv train`; return the exit status."""
     name = "effconv train"
     return run_command(
-        name, lambda: _run(_parse(Train, _ShortTrain, train_defaults, arguments, name), _train)
+        name,
+        lambda: _run(
+            _parse(Train, _ShortTrain, train_defaults, arguments, name),
+            partial(_train, words=arguments),
+        ),
     )
 
 
@@ -191,8 +200,11 @@ def _run(
     return 0
 
 
-def _search(options: Search, console: PlainConsole, ranks: Ranks) -> tuple[Path, dict[str, Any]]:
+def _search(
+    options: Search, console: PlainConsole, ranks: Ranks, *, words: Sequence[str]
+) -> tuple[Path, dict[str, Any]]:
     data = _images(options, options.batch_size, ranks)
+    options = _with_fitting_batches(options, data, words)
     model = network_of(options, data, options.seed)
     if options.budget is None:
         options = replace(options, budget=_own_cost(model, options, data))
@@ -226,9 +238,12 @@ def _own_cost(model: nn.Module, options: Search, data: Data) -> float:
     return float(cost(flat(searchable.original_sizes.values())))
 
 
-def _train(options: Train, console: PlainConsole, ranks: Ranks) -> tuple[Path, dict[str, Any]]:
+def _train(
+    options: Train, console: PlainConsole, ranks: Ranks, *, words: Sequence[str]
+) -> tuple[Path, dict[str, Any]]:
     plan = None if options.plan is None else SizePlan.load(options.plan)
     data = _images(options, options.train.batch_size, ranks)
+    options = _with_fitting_batches(options, data, words)
     model = network_of(options, data, options.seed)
     source = "original" if options.plan is None else options.plan.stem
     folder = options.runs / _folder_name(options, source)
@@ -236,6 +251,20 @@ def _train(options: Train, console: PlainConsole, ranks: Ranks) -> tuple[Path, d
     settings = {**_settings(options), "plan": None if plan is None else plan.sizes}
     result = train_alone(folder, settings, options, model, plan, data, console=console, ranks=ranks)
     return folder, result
+
+
+def _with_fitting_batches(options: Options, data: Data, words: Sequence[str]) -> Options:
+    """Return options whose batch sizes, where the command line has none, fit the set."""
+    named = {word.partition("=")[0].replace("_", "-") for word in words}
+    train = options.train
+    if "--train.batch-size" not in named:
+        size = fitting_batch(data.samples, train.epochs, train.batch_size)
+        train = replace(train, batch_size=size)
+    options = replace(options, train=train)
+    if isinstance(options, Search) and "--batch-size" not in named:
+        size = fitting_batch(data.samples, options.search.epochs, options.batch_size)
+        options = replace(options, batch_size=size)
+    return options
 
 
 def _images(options: Search | Train, batch_size: int, ranks: Ranks) -> Data:

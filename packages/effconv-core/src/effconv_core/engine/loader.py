@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from effconv_core.rng import seed_generators
+
 STALL = 60.0  # seconds without a batch between warnings
 END = object()
 HOLDERS = ("sampler", "batch_sampler", "dataset", "loader", "dataloader")
@@ -102,9 +104,8 @@ def set_epoch(loader: Any, epoch: int) -> None:
         if callable(call := getattr(part, "set_epoch", None)):
             call(epoch)
         waiting += [getattr(part, name, None) for name in HOLDERS]
-        several = getattr(
-            part, "datasets", None
-        )  # of a ConcatDataset, ChainDataset or StackDataset
+        # Of a ConcatDataset, ChainDataset or StackDataset.
+        several = getattr(part, "datasets", None)
         waiting += several if isinstance(several, list | tuple) else []
 
 
@@ -128,6 +129,27 @@ def batch_count(loader: Any) -> int:
             "the loader gives no batch, since its length is 0; check its data set and batch size"
         )
     return count
+
+
+class RepeatableLoader:
+    """A loader that seeds torch's global generators from the epoch before each epoch.
+
+    So a resumed search has the same order of a DataLoader and the same draws of the network as an
+    uninterrupted one. Use it within `seeded`, which restores the generators.
+    """
+
+    def __init__(self, loader: Any, seed: int, device: torch.device) -> None:
+        self.loader, self.seed, self.device = loader, seed, device
+
+    def set_epoch(self, epoch: int) -> None:
+        """Seed the generators for an epoch; `set_epoch` then tells the loader of it."""
+        seed_generators(100_000 * self.seed + epoch, self.device)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        return len(self.loader)
 
 
 class _Wait:

@@ -86,6 +86,7 @@ class TrainStep:
         task_loss: scalar, detached, without the penalty.
         outputs: `(B, classes)`, detached.
         targets: `(B,)`.
+        rate: the learning rate of the step; None if it is not known.
     """
 
     epoch: int
@@ -93,6 +94,7 @@ class TrainStep:
     task_loss: Tensor
     outputs: Tensor
     targets: Tensor
+    rate: float | None = None
 
 
 def rate_factor(config: TrainConfig, epoch: float) -> float:
@@ -223,7 +225,7 @@ def train(
                 if turns is not None:
                     turns.step(model, *next(other_batches))
                 if on_step is not None:
-                    on_step(TrainStep(epoch, step, loss.detach(), outputs.detach(), labels))
+                    on_step(TrainStep(epoch, step, loss.detach(), outputs.detach(), labels, rate))
         check_parameters(model, epoch)
         if checkpoint is not None and leads(group):
             progress = {"config": asdict(config), "epoch": epoch + 1}

@@ -107,6 +107,9 @@ class Reading(Moment, total=False):
     epoch: Epoch
     loss: float | None
     accuracy: float | None
+    epoch_loss: float | None
+    epoch_accuracy: float | None
+    lr: float | None
     seconds: float | None
     parameters: float | None
     soft_sizes: Annotated[list[float], Meta(max_length=MOST_AXES * MOST_LAYERS)]

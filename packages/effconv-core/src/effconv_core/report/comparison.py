@@ -36,7 +36,7 @@ def outcome(title: str, run: Run) -> dict[str, Any]:
         learned = original
     elif learned["accuracy"] is not None and original["accuracy"] is not None:
         gain = learned["accuracy"] - original["accuracy"]
-    seconds = [s for _, s in run.course("search", "seconds")]
+    seconds, comparison = run.search_seconds()
     return {
         "title": title,
         "budgets": budget_rows(run),
@@ -44,7 +44,7 @@ def outcome(title: str, run: Run) -> dict[str, Any]:
         "original": original,
         "gain": gain,
         "search_epochs": len(seconds),
-        "search_seconds": sum(seconds),
+        "search_seconds": sum(seconds) + comparison,
     }
 
 

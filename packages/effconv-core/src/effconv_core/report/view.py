@@ -10,7 +10,7 @@ from effconv_core.evidence import sentences
 from effconv_core.layers.conv import kernel_shape_of
 from effconv_core.plan import Size, filling_sentence
 from effconv_core.report.charts import Chart, kernel_pictures, line_chart, short, small_course
-from effconv_core.runs.reader import Run, is_number
+from effconv_core.runs.reader import COMPARISON, Run, is_number
 
 MOST_PICTURES = 200  # of layers
 MOST_LINES = 1000  # of a table that no plan limits
@@ -20,7 +20,7 @@ PHASES = {"search": "search", "train": "found CNN", "baseline": "original sizes"
 def describe(run: Run, title: str) -> dict[str, Any]:
     """Return the template's values for one run; unknown parts are empty."""
     layers, settings = layer_rows(run), flat(run.settings)
-    search_seconds = [seconds for _, seconds in run.course("search", "seconds")]
+    search_seconds, comparison = run.search_seconds()
     return {
         "title": title,
         "run": run,
@@ -28,7 +28,8 @@ def describe(run: Run, title: str) -> dict[str, Any]:
         "evidence": sentences(run.plan.evidence) if run.plan and run.plan.evidence else [],
         "networks": network_rows(run),
         "search_epochs": len(search_seconds),
-        "search_seconds": sum(search_seconds),
+        "search_seconds": sum(search_seconds) + comparison,
+        "search_parts": (sum(search_seconds), comparison),
         "layers": layers,
         "track": max((n for row in layers for n in (*row["taps"], *row["original"])), default=1),
         "courses": courses(run),
@@ -237,12 +238,15 @@ def epoch_rows(run: Run) -> list[dict[str, Any]]:
         values = [row[value] for row in rows if is_number(row.get(value))]
         return sum(values) / len(values) if values else None
 
+    def first_of(value: float | None, otherwise: float | None) -> float | None:
+        return otherwise if value is None else value
+
     return [
         {
             "phase": PHASES.get(phase, phase),
             "epoch": epoch,
-            "loss": mean(rows, "loss"),
-            "accuracy": mean(rows, "accuracy"),
+            "loss": first_of(mean(rows, "epoch_loss"), mean(rows, "loss")),
+            "accuracy": first_of(mean(rows, "epoch_accuracy"), mean(rows, "accuracy")),
             "seconds": mean(rows, "seconds"),
             "parameters": next(
                 (r["parameters"] for r in reversed(rows) if is_number(r.get("parameters"))), None
@@ -255,6 +259,8 @@ def epoch_rows(run: Run) -> list[dict[str, Any]]:
 def _by_epoch(run: Run) -> dict[tuple[str, int], list[dict[str, Any]]]:
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in run.rows:
+        if row["phase"] == COMPARISON:
+            continue
         groups.setdefault((row["phase"], row.get("epoch", 0)), []).append(row)
     return groups
 

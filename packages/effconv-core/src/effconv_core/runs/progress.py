@@ -14,6 +14,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from effconv_core.distributed.consistency import average
 from effconv_core.engine.search import SearchStep
@@ -24,14 +25,17 @@ EVERY = 10  # steps between readings, because each one waits for the device
 
 
 def progress_bar(console: Console) -> Progress:
-    """Build the progress bar of a run: phase, loss, accuracy, parameters against budget, time left.
+    """Build the progress bar of a run: phase, loss, accuracy, cost against the budget, time left.
 
-    It is disabled in a pipe or a file; `step_meter` still writes its lines.
+    It takes at most 76 columns. It is disabled in a pipe or a file; `step_meter` still writes its
+    lines.
     """
     return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}% {task.fields[status]}", markup=False),
+        BarColumn(bar_width=12),
+        TextColumn("{task.percentage:>3.0f}%", markup=False),
+        # Never a second line: a terminal that adds ^C to the bar would then show two.
+        TextColumn("{task.fields[status]}", markup=False, table_column=Column(no_wrap=True)),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -53,6 +57,10 @@ def step_meter(
 ) -> Callable[[SearchStep | TrainStep], None]:
     """Return an `on_step` callback that updates the bar and writes the metrics of one phase.
 
+    The bar and the line of an epoch show means over the samples of the epoch so far. A row holds
+    loss and accuracy of its own batch; the last row of an epoch also `epoch_loss` and
+    `epoch_accuracy`, the means over all of its samples.
+
     Args:
         progress: the bar.
         metrics: where rows are written; None on all ranks except the first.
@@ -65,18 +73,25 @@ def step_meter(
     """
     task = progress.add_task(phase, total=epochs * steps_per_epoch, status="")
     started = time.perf_counter()
+    sums = torch.zeros(3)  # of the epoch so far: loss, right answers, samples
 
     def on_step(step: SearchStep | TrainStep) -> None:
-        nonlocal started
+        nonlocal started, sums
         global_step = step.epoch * steps_per_epoch + step.step + 1
         ends_epoch = step.step + 1 == steps_per_epoch
+        samples = len(step.targets)
+        hits = (step.outputs.argmax(1) == step.targets).float().sum()
+        batch = torch.stack([step.task_loss.float() * samples, hits, hits.new_tensor(samples)])
+        sums = batch if step.step == 0 else sums.to(batch.device) + batch
         if global_step % EVERY and not ends_epoch:
             progress.update(task, completed=global_step)
             return
-        hits = (step.outputs.argmax(1) == step.targets).float().mean()
-        loss, accuracy = average(torch.stack([step.task_loss.float(), hits]), group).tolist()
+        (loss, accuracy), (mean_loss, mean_accuracy) = (
+            (part[:2] / part[2]).tolist() for part in average(torch.stack([batch, sums]), group)
+        )
         values: dict[str, Any] = {"loss": loss, "accuracy": accuracy}
-        status = f"loss {values['loss']:.3f}  accuracy {accuracy:.1%}"
+        # Both are means over the epoch so far; a line ends it, and a row holds them then.
+        brief, line = f"{mean_loss:.3f} {mean_accuracy:.1%}", ""
         if isinstance(step, SearchStep):
             values |= {
                 "budget_loss": step.budget_loss.item(),
@@ -84,19 +99,24 @@ def step_meter(
                 "soft_sizes": [round(v, 4) for v in step.soft_sizes.tolist()],
                 "sizes": step.sizes,
             }
-            status += f"  parameters {step.cost:,}"
-            status += "" if budget is None else f" of {budget:,.0f}"
+            line = f"  parameters {step.cost:,}"
+            line += "" if budget is None else f" of {budget:,.0f}"
+            brief += "" if budget is None else f" cost {step.cost / budget - 1:+.0%}"
+        elif step.rate is not None:
+            values["lr"] = step.rate
         if extra is not None:
             values |= extra()
+        now = time.perf_counter()
         if ends_epoch:
-            now = time.perf_counter()
+            values |= {"epoch_loss": mean_loss, "epoch_accuracy": mean_accuracy}
             values["seconds"] = round(now - started, 3)
-            started = now
         if metrics is not None:
             metrics.log(phase, step.epoch, global_step, **values)
         if ends_epoch:
-            line = f"{phase} epoch {step.epoch + 1}/{epochs}: {status}"
-            progress.console.print(line, soft_wrap=True)
-        progress.update(task, completed=global_step, status=status)
+            means = f"loss {mean_loss:.3f}  accuracy {mean_accuracy:.1%}"
+            told = f"{phase} epoch {step.epoch + 1}/{epochs}: {means}{line}  {now - started:.1f} s"
+            progress.console.print(told, soft_wrap=True)
+            started = now
+        progress.update(task, completed=global_step, status=brief)
 
     return on_step

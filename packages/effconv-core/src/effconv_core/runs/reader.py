@@ -8,8 +8,10 @@ A run folder may hold the following files; at least one of the first three is ne
 - `plan.json`: written by `SizePlan.save`.
 - `metrics.jsonl`: one row per reading, with `phase` (`search`, `train` for the found CNN,
   `baseline` for the network with its original sizes), `epoch` from 0, `global_step` from 1, and
-  where known `loss` and `accuracy` (0 to 1) of the batch, `seconds` of an epoch in its last row,
-  and in a search `parameters` and `soft_sizes`, one for each layer, or for each of its axes.
+  where known `loss` and `accuracy` (0 to 1) of the batch, `lr`, the learning rate, in the last row
+  of an epoch its `seconds` and the means over its samples, `epoch_loss` and `epoch_accuracy`, and
+  in a search `parameters` and `soft_sizes`, one for each layer, or for each of its axes. The phase
+  `comparison` has one row: the `seconds` from a search's last step until its plan was chosen.
 - `result.json`: `networks`, a mapping from `learned` and `original` to `parameters` and
   `test_accuracy`, from 0 to 1.
 - `cnn.safetensors`, written by `save`, or during the training `train.safetensors`, written by
@@ -40,6 +42,7 @@ __all__ = ["Run", "read_run"]
 
 BEGINNINGS = ("config.json", "plan.json", "metrics.jsonl")
 MOST_ROWS = 200_000
+COMPARISON = "comparison"
 SHOWN = schemas.Reading.__annotations__.keys() | schemas.Moment.__annotations__.keys()
 FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -79,6 +82,11 @@ class Run:
             for row in self.rows
             if row["phase"] == phase and is_number(row.get(value))
         ]
+
+    def search_seconds(self) -> tuple[list[float], float]:
+        """Return the seconds of each epoch of the search, and those of the choice of its plan."""
+        epochs = [seconds for _, seconds in self.course("search", "seconds")]
+        return epochs, sum(seconds for _, seconds in self.course(COMPARISON, "seconds"))
 
 
 def is_number(value: object) -> bool:

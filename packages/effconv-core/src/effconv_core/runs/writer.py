@@ -60,9 +60,35 @@ def check_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> 
         return False
     now = same(settings)
     if before != now:
-        changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
-        raise FileExistsError(f"run {folder} was begun with another {', '.join(changed)}; {remedy}")
+        changes = "; ".join(changed_settings(before, now))
+        raise FileExistsError(f"run {folder} was begun with other settings: {changes}; {remedy}")
     return True
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return for each setting that differs its dotted name, its former and its present value.
+
+    Examples:
+        >>> changed_settings({"train": {"epochs": 30}}, {"train": {"epochs": 31}})
+        ['train.epochs was 30, now 31']
+    """
+    old, new = dotted(before), dotted(now)
+    return [
+        f"{name} was {old.get(name, 'not set')}, now {new.get(name, 'not set')}"
+        for name in sorted(old.keys() | new.keys())
+        if (name in old, old.get(name)) != (name in new, new.get(name))
+    ]
+
+
+def dotted(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Return nested settings as one mapping of dotted names such as `search.epochs`."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= dotted(value, f"{before}{name}.")
+        else:
+            flat[f"{before}{name}"] = value
+    return flat
 
 
 def same(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,105 @@
+"""What a page of the documentation says, done line by line in an empty environment."""
+
+import os
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tools.release.install import FailedError, environment, output_of
+from tools.release.versions import git
+
+pytestmark = pytest.mark.wheels
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """Give a folder with what git would hand to somebody who clones, and what it does not know."""
+    names = git(ROOT, "ls-files", "-co", "--exclude-standard").splitlines()
+    for name in names:
+        if (ROOT / name).is_file() and not name.startswith(("results/", "docs/")):
+            (tmp_path / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / "clone" / name)
+    git(tmp_path / "clone", "init", "--quiet")
+    return tmp_path / "clone"
+
+
+@pytest.fixture
+def walk(clone, place, torch, tmp_path, capsys):
+    """Give a function that does the blocks of a page in the clone, one process for each kind."""
+    python, _ = environment(place, tmp_path / "venv", torch)
+    # Neither this workspace's constraints nor its environment; where pip looks stays as it is.
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("HATCH_", "PYTHON")) and k not in ("PIP_CONSTRAINT", "VIRTUAL_ENV")
+    }
+    kept |= {"PATH": f"{python.parent}:{os.environ['PATH']}", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+
+    def do(page, *, only=""):
+        """Do what a page says, or of it the lines that hold a word; return what was printed."""
+        started, said, session = time.perf_counter(), [], ""
+        for language, text in BLOCK.findall((ROOT / page).read_text("utf-8")):
+            if only and only not in text:
+                continue
+            if language == "python":  # a reader's session goes on from block to block
+                session += text
+                (clone / "session.py").write_text(session, encoding="utf-8")
+                said.append(output_of(python, "session.py", cwd=clone, env=kept))
+            else:
+                said.append(output_of("bash", "-euc", text, cwd=clone, env=kept))
+        with capsys.disabled():
+            seconds = time.perf_counter() - started
+            sys.stdout.write(f"\n{page}: done after {seconds:.0f} s\n")
+        return "\n".join(said)
+
+    do.python, do.clone = python, clone
+    return do
+
+
+def ours(python, folder):
+    listed = output_of(python, "-I", "-m", "pip", "freeze", "--all", cwd=folder).splitlines()
+    return {re.split("[ =]", line)[0] for line in listed if line.startswith("effconv")}
+
+
+def test_a_package_in_a_project_of_ones_own(walk):
+    said = walk("docs/tutorials/two-packages.md")
+    assert ours(walk.python, walk.clone) == {"effconv-core", "effconv-kernels", "effconv-models"}
+    assert (walk.clone / "plan.json").is_file()
+    assert "soft size" in said
+
+
+def test_the_kernels_alone(walk):
+    walk("docs/tutorials/only-kernels.md")
+    assert ours(walk.python, walk.clone) == {"effconv-kernels"}
+
+
+def test_all_packages_from_one_list(walk):
+    walk("docs/how-to/install.md", only="requirements.txt")
+    assert len(ours(walk.python, walk.clone)) == 4
+    effconv = walk.python.with_name("effconv")
+    assert "search" in output_of(effconv, "--help", cwd=walk.clone)
+
+
+def test_wheels_of_all_packages_and_an_install_from_their_folder(walk):
+    walk("docs/how-to/install.md", only="hatch build")
+    assert len(list((walk.clone / "dist").glob("*.whl"))) == 4
+    assert ours(walk.python, walk.clone) == {"effconv-core", "effconv-kernels", "effconv-models"}
+
+
+def test_the_root_says_that_it_is_no_package(walk):
+    output_of(walk.python, "-m", "pip", "install", "--quiet", "hatch", cwd=walk.clone)
+    for command in ("hatch build", "pip install ."):
+        with pytest.raises(FailedError, match=r"hatch build --all.*requirements\.txt"):
+            output_of(walk.python, "-m", *command.split(), cwd=walk.clone)
+
+
+def test_the_whole_repository(walk):
+    walk("docs/tutorials/one-command.md", only="search:demo")
+    assert list(walk.clone.glob("runs/*/report.html"))
