@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -49,16 +48,6 @@ def outcome(repository, out) -> dict:
 @pytest.fixture(scope="module")
 def distributions(outcome, out):
     return out / "dist"
-
-
-@pytest.fixture(scope="module")
-def place(repository):
-    return places(repository)[-1]._replace(python=sys.executable)
-
-
-@pytest.fixture(scope="module")
-def torch(place, tmp_path_factory):
-    return install_torch(place, tmp_path_factory.mktemp("torch"))
 
 
 @pytest.mark.skipif(shutil.which("hatch") is None, reason="hatch is not on the PATH")

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from effconv_core import SearchableCNN, SearchConfig, SizePlan, apply_plan, figures, recipe, search
 from effconv_core.engine.train import evaluate, train
+from effconv_core.filling import filling_sentence
 from effconv_core.io.atomic import write_tensors
-from effconv_core.plan import filling_sentence
 from effconv_core.runs.environment import environment
 from effconv_core.runs.metrics import Metrics, seconds_per_epoch
 from effconv_core.runs.names import name_of

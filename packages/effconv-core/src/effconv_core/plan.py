@@ -36,9 +36,7 @@ SCHEMA = 3
 READ = (1, 2, SCHEMA)
 RECORD = {"counts", "amount", "at_most", "weight", "cost"}  # fields of a budget's record
 
-MOST_FILLED_IN, FAR_OFF = 0.25, 0.1
-"""Beyond this share of sizes filled in and relative distance to a budget there is a warning."""
-
+(MOST_FILLED_IN,)
 Size = int | tuple[int, ...]
 
 
@@ -259,28 +257,6 @@ def _check_allowed(allowed: Mapping[str, tuple[int, int, int]]) -> None:
                 f"rise, to {LARGEST_SIZE:,} at most, so pass the smallest, the largest and a step "
                 "of at least 1"
             )
-
-
-def filling_sentence(plan: SizePlan) -> str:
-    """Return a sentence on how far the soft sizes were from the budget; empty if not known.
-
-    It is a warning beyond `MOST_FILLED_IN` and `FAR_OFF`.
-    """
-    if plan.filled_in is None or any("rounded" not in budget for budget in plan.budgets):
-        return ""
-    S, n, off = len(flat(plan.sizes.values())), plan.filled_in, []
-    far = False
-    for budget in plan.budgets:
-        share = budget["rounded"] / budget["amount"] - 1
-        far |= share > FAR_OFF or (share < -FAR_OFF and not budget["at_most"])
-        off.append(f"{budget['rounded']:,} {budget['counts']} ({share:+.1%})")
-    told = f"the rounded soft sizes cost {', '.join(off)}, so {n} of {S} sizes are filled in"
-    if n <= MOST_FILLED_IN * S or not far:
-        return f"{told[0].upper()}{told[1:]}."
-    return (
-        f"Warning: {told}, by nearness and not by learning; search for more epochs, or raise "
-        "size_lr or budget_weight."
-    )
 
 
 def in_words(size: float | tuple[float, ...], form: str = "d") -> str:

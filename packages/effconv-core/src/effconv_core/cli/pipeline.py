@@ -27,9 +27,10 @@ from effconv_core.engine.loader import RepeatableLoader
 from effconv_core.engine.search import SearchStep, search
 from effconv_core.engine.train import TrainConfig, evaluate, train
 from effconv_core.evidence import sentences
+from effconv_core.filling import filling_sentence
 from effconv_core.io.atomic import write_text
 from effconv_core.method.searchable import SearchableCNN
-from effconv_core.plan import Size, SizePlan, apply_plan, filling_sentence, save
+from effconv_core.plan import Size, SizePlan, apply_plan, save
 from effconv_core.report import HTML, report_html, reported
 from effconv_core.report.markdown import adjustment_sentence, draw_sizes, layer_table, write_report
 from effconv_core.rng import seeded

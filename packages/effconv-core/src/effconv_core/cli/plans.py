@@ -13,9 +13,10 @@ from rich.table import Table
 from effconv_core import evidence
 from effconv_core.cli.errors import run_command
 from effconv_core.cli.resolve import make_model
+from effconv_core.filling import filling_sentence
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import write_output
-from effconv_core.plan import SizePlan, apply_plan, filling_sentence, in_words, save
+from effconv_core.plan import SizePlan, apply_plan, in_words, save
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from effconv_core.method.size_predictor import SizePredictor
 from effconv_core.method.static_shapes import Padding, check_dilation
 from effconv_core.plan import Size, SizePlan
 from effconv_core.rng import Draws
-from effconv_core.space.search_space import SizeSpace, flat
+from effconv_core.space.search_space import flat
 from effconv_core.space.selection import LayerFilter, Ranges, choose, size_space
 from effconv_core.version import core_version
 
@@ -102,7 +102,7 @@ class SearchableCNN(nn.Module):
             check_dilation(self.convs, self.space)
         rest = sum(parameter.numel() for parameter in self.model.parameters())
         self.source = (model,)  # in a tuple, so that it is no part of this module
-        self.original_sizes = _own_sizes(self.convs, self.space)
+        self.original_sizes = self.space.sizes_of([conv.kernel_size for conv in self.convs])
         self.cost = TapCost(
             tuple(math.prod(layer.channels) for layer in self.space.layers),
             rest if config.count == "model" else 0,
@@ -391,18 +391,6 @@ class SearchableCNN(nn.Module):
             evidence,
             self.accounting.filled_in(constraints, soft_sizes) if constraints else None,
         )
-
-
-def _own_sizes(convs: Sequence[PredictedConv], space: SizeSpace) -> dict[str, Size]:
-    """Return the sizes of the network's own kernels, as a plan has them."""
-    sizes: dict[str, Size] = {}
-    for layer, conv in zip(space.layers, convs, strict=True):
-        own = [0] * layer.size_count
-        for axis, taps in zip(layer.axes, conv.kernel_size, strict=True):
-            if axis is not None:
-                own[axis] = taps
-        sizes[layer.name] = own[0] if len(own) == 1 else tuple(own)
-    return sizes
 
 
 def _in_words(allowed: range) -> str:

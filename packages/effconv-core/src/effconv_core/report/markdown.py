@@ -12,10 +12,11 @@ from torch import nn
 
 from effconv_core import figures
 from effconv_core.evidence import sentences
+from effconv_core.filling import filling_sentence
 from effconv_core.io.atomic import write_text
 from effconv_core.io.schemas import ConfigFile
 from effconv_core.layers.conv import kernel_shape_of
-from effconv_core.plan import Size, SizePlan, filling_sentence, in_words
+from effconv_core.plan import Size, SizePlan, in_words
 from effconv_core.runs.metrics import Metrics, seconds_per_epoch
 from effconv_core.runs.reader import read_config
 from effconv_core.runs.writer import REPORT
