@@ -22,7 +22,6 @@ from pathlib import Path
 import effconv_kernels
 import torch
 from effconv_kernels import assemble_kernels, gru_unroll
-from effconv_kernels import eager as cpu
 from torch import Tensor, nn
 
 HERE = Path(__file__).parent
@@ -144,6 +143,21 @@ def captured(function: Callable[[], object]) -> Callable[[], None]:
     return graph.replay
 
 
+def batched_loop(gates: Tensor, weight: Tensor, bias: Tensor, steps: list[int]) -> Tensor:
+    """Unroll all GRUs in a loop that autograd records, as one would write it without a package."""
+    H, hidden, states = weight.shape[-1], weight.new_zeros(len(steps), weight.shape[-1]), []
+    i_r, i_z, i_n = gates.chunk(3, 1)
+    for _ in range(max(steps)):
+        recurrent = torch.baddbmm(bias.unsqueeze(1), hidden.unsqueeze(1), weight.transpose(1, 2))
+        h_r, h_z, h_n = recurrent.squeeze(1).split(H, 1)
+        update = torch.sigmoid(i_z + h_z)
+        candidate = torch.tanh(i_n + torch.sigmoid(i_r + h_r) * h_n)
+        hidden = torch.lerp(candidate, hidden, update)
+        states.append(hidden)
+    whole = torch.stack(states, 1)
+    return torch.cat([whole[layer, :count] for layer, count in enumerate(steps)])
+
+
 def unroll_sides(layers: int, steps: list[int], H: int, device: str) -> tuple[dict, dict]:
     """Give what unrolls the same GRUs, forward alone and with the backward pass."""
     grus = [nn.GRU(1, H).to(device) for _ in range(layers)]
@@ -166,26 +180,18 @@ def unroll_sides(layers: int, steps: list[int], H: int, device: str) -> tuple[di
     def a_layer() -> Tensor:
         return torch.cat([gru(x)[0][:, 0] for gru, x in zip(grus, ones, strict=True)])
 
-    upstream = torch.ones(sum(steps), H, device=device)
+    def loop() -> Tensor:
+        return batched_loop(*tensors, steps)
 
-    def batched() -> Tensor:
-        return cpu.gru_unroll(*tensors, steps)
-
-    def batched_both() -> None:
-        found = cpu.gru_unroll(*tensors, steps)
-        cpu.gru_unroll_backward(upstream, found, *tensors, steps)
-
-    forward = {
-        "ours": without_graph(ours),
-        "nn.GRU a layer": without_graph(a_layer),
-        "batched PyTorch": without_graph(batched),
+    functions = {
+        "ours": (ours, tensors),
+        "nn.GRU a layer": (a_layer, parameters),
+        "batched loop": (loop, tensors),
+        "torch.compile": (torch.compile(loop, dynamic=False), tensors),
     }
-    both = {
-        "ours": with_backward(ours, tensors),
-        "nn.GRU a layer": with_backward(a_layer, parameters),
-        "batched PyTorch": without_graph(batched_both),
-    }
-    in_graphs = ("ours", "nn.GRU a layer")
+    forward = {name: without_graph(function) for name, (function, _) in functions.items()}
+    both = {name: with_backward(*pair) for name, pair in functions.items()}
+    in_graphs = ("ours", "nn.GRU a layer", "batched loop")
     return with_graphs(forward, in_graphs, device), with_graphs(both, in_graphs, device)
 
 
@@ -289,10 +295,11 @@ def main() -> None:
     parser.add_argument("--operators", nargs="+", default=list(TESTS), choices=TESTS)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="a GPU if there is one")
     parser.add_argument("--out", type=Path, help="file for the result; named by the device if none")
     options = parser.parse_args()
     torch.backends.cudnn.allow_tf32 = False  # ours multiplies without it too
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}-cpu"
     path = options.out or HERE / "results" / f"{name.lower().replace(' ', '-')}.json"
     failed = [operator for operator in options.operators if not passes(operator)]

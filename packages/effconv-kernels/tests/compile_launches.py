@@ -74,8 +74,10 @@ def record() -> dict:
                 torch.zeros(1, 3 * H, dtype=dtype),
                 torch.zeros(1, 3 * H, H, dtype=dtype),
             )
-            states = gru.gru_unroll(gates, weight, gates, [9])
-            gru.gru_unroll_backward(states, states, gates, weight, gates, [9])
+            states = gru.gru_unroll(gates, weight, gates, [9], None, False)
+            gru.gru_unroll_backward(
+                states, states, gates, weight, gates, [9], None, False, [True] * 3
+            )
     for dtype, sizes in MAPS.items():
         for H, kernel_dtype in sizes:
             for centre, last in (("paper", False), ("aligned", True), ("paper", True)):

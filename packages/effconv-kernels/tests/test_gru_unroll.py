@@ -101,7 +101,9 @@ def test_non_contiguous_input_and_a_tensor_of_steps():
 
 
 def test_opcheck():
-    torch.library.opcheck(torch.ops.effconv.gru_unroll.default, (*inputs(2, 3), [4, 2]))
+    torch.library.opcheck(
+        torch.ops.effconv.gru_unroll.default, (*inputs(2, 3), [4, 2], None, False, "auto")
+    )
 
 
 @pytest.mark.slow
@@ -289,7 +291,8 @@ def test_opcheck_of_the_backward_operator(transposed):
     if transposed:
         weight = weight.transpose(0, 1).contiguous().transpose(0, 1)
     hidden = gru_unroll(gates, weight, bias, [4, 1])
-    arguments = (torch.randn_like(hidden), hidden, gates, weight, bias, [4, 1])
+    tensors = torch.randn_like(hidden), hidden, gates, weight, bias
+    arguments = (*tensors, [4, 1], None, False, [True, True, True, False], "auto")
     torch.library.opcheck(
         torch.ops.effconv.gru_unroll_backward.default,
         arguments,

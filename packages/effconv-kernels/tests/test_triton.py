@@ -79,10 +79,10 @@ def test_gru_unroll_equals_the_reference(H, steps, triton_device):
         lambda *t: gru_unroll_reference(*t, steps), tensors, upstream
     )
     *ours, grad = (fenced(tensor.float(), triton_device) for tensor in (*tensors, upstream))
-    states = gru.gru_unroll(*ours, steps)
+    states = gru.gru_unroll(*ours, steps, None, False)
     assert_near(states, expected.detach())
     states = fenced(states, triton_device)
-    grads = gru.gru_unroll_backward(grad, states, *ours, steps)
+    grads = gru.gru_unroll_backward(grad, states, *ours, steps, None, False, [True] * 3 + [False])
     for name, mine, theirs in zip(("gates", "weight", "bias"), grads, expected_grads, strict=True):
         assert mine.dtype == torch.float32, name
         assert_near(mine, theirs)
@@ -203,7 +203,9 @@ def test_opcheck_of_the_triton_form(triton_form, triton_device):
         tensor.float().to(triton_device).requires_grad_()
         for tensor in gru_inputs(6, 2) + map_inputs(6, [2, 1], [(3, 2), (2, 2)])[1:]
     )
-    torch.library.opcheck(torch.ops.effconv.gru_unroll.default, (gates, weight, bias, [4, 1]))
+    torch.library.opcheck(
+        torch.ops.effconv.gru_unroll.default, (gates, weight, bias, [4, 1], None, False, "auto")
+    )
     hidden = gru_unroll(gates, weight, bias, [4, 1]).detach().requires_grad_()
     which = [2, 1], [6, 4], [2, 2], "paper", True, torch.float32
     torch.library.opcheck(torch.ops.effconv.assemble_kernels.default, (hidden, *rest, *which))

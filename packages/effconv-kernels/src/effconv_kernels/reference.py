@@ -10,24 +10,37 @@ from torch import Tensor
 
 
 def gru_unroll_reference(
-    input_gates: Tensor, weight_hh: Tensor, bias_hh: Tensor, steps: Sequence[int]
+    input_gates: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+    steps: Sequence[int],
+    initial_state: Tensor | None = None,
+    *,
+    reverse: bool = False,
 ) -> Tensor:
-    """Run each GRU on its constant input, one layer and one timestep at a time.
+    """Run each GRU, one layer and one timestep at a time.
 
-    Arguments, result and gate order are those of `effconv_kernels.gru_unroll`.
+    Arguments, result and gate order are those of `effconv_kernels.gru_unroll`, without a batch.
     """
-    states = []
+    rows: list[Tensor] = []
     for layer, count in enumerate(steps):
-        hidden = torch.zeros_like(bias_hh[layer, : weight_hh.shape[-1]])
-        for _ in range(count):
-            i_r, i_z, i_n = input_gates[layer].chunk(3)
-            h_r, h_z, h_n = (weight_hh[layer] @ hidden + bias_hh[layer]).chunk(3)
+        hidden = weight_hh.new_zeros(weight_hh.shape[-1])
+        if initial_state is not None:
+            hidden = initial_state[layer]
+        bias = 0 if bias_hh is None else bias_hh[layer]
+        first, states = len(rows), [hidden] * count
+        for t in range(count):
+            place = count - 1 - t if reverse else t
+            stepped = input_gates.shape[0] != len(steps)
+            i_r, i_z, i_n = input_gates[first + place if stepped else layer].chunk(3)
+            h_r, h_z, h_n = (weight_hh[layer] @ hidden + bias).chunk(3)
             reset = torch.sigmoid(i_r + h_r)
             update = torch.sigmoid(i_z + h_z)
             candidate = torch.tanh(i_n + reset * h_n)
             hidden = (1 - update) * candidate + update * hidden
-            states.append(hidden)
-    return torch.stack(states)
+            states[place] = hidden
+        rows += states
+    return torch.stack(rows)
 
 
 def mask_reference(soft_size: Tensor, size: int, centre: str) -> Tensor:

@@ -1,8 +1,14 @@
-"""`torch.vmap` of the operators: a batch of calls becomes one call with more layers."""
+"""`torch.vmap` of the operators: a batch of calls becomes one call."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
+
+
+def check_batch(batch: int) -> None:
+    """Raise ValueError if a batch has no calls."""
+    if batch < 1:
+        raise ValueError("torch.vmap has a batch of 0 calls; pass at least one")
 
 
 def folded(tensors: Sequence[Tensor], dims: Sequence[int | None], batch: int) -> list[Tensor]:
@@ -13,8 +19,7 @@ def folded(tensors: Sequence[Tensor], dims: Sequence[int | None], batch: int) ->
     Raises:
         ValueError: if the batch is empty.
     """
-    if batch < 1:
-        raise ValueError("torch.vmap has a batch of 0 calls; pass at least one")
+    check_batch(batch)
     return [
         (tensor.expand(batch, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).flatten(
             0, 1

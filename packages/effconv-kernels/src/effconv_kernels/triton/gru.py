@@ -288,8 +288,23 @@ def _block(H: int) -> tuple[int, int]:
     return padded, {16: 4, 32: 4, 64: 8, 128: 32}[padded]
 
 
+def try_out(device: torch.device) -> None:
+    """Compile and launch the programs once, to find out whether they run at all."""
+    if torch.cuda.is_current_stream_capturing():
+        return
+    gates, weight = torch.zeros(1, 48, device=device), torch.zeros(1, 48, 16, device=device)
+    states = gru_unroll(gates, weight, gates, [1], None, False)
+    gru_unroll_backward(states, states, gates, weight, gates, [1], None, False, [True] * 3)
+    torch.cuda.synchronize(device)
+
+
 def gru_unroll(
-    input_gates: Tensor, weight_hh: Tensor, bias_hh: Tensor, steps: Sequence[int]
+    input_gates: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor,
+    steps: Sequence[int],
+    initial_state: None,
+    reverse: bool,
 ) -> Tensor:
     """Run all layers in one launch."""
     layers, _, H = weight_hh.shape
@@ -313,8 +328,11 @@ def gru_unroll_backward(
     weight_hh: Tensor,
     bias_hh: Tensor,
     steps: Sequence[int],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of `input_gates`, `weight_hh` and `bias_hh` in three launches.
+    initial_state: None,
+    reverse: bool,
+    needs: Sequence[bool],
+) -> list[Tensor]:
+    """Return those gradients of gates, weights and biases that are needed, in three launches.
 
     Gates are recomputed from the saved states, for all timesteps at once; one program per layer
     then goes back in time, and the sums over timesteps are products.
@@ -339,4 +357,4 @@ def gru_unroll_backward(
     grid = layers, triton.cdiv(4 * H, 32), triton.cdiv(H, 32)
     arguments = slopes, totals, hidden, starts, *grads
     _grad_parameters[grid](*arguments, H=H, BM=32, BN=32, BT=16, num_warps=4)
-    return grads
+    return [grad for grad, needed in zip(grads, needs, strict=False) if needed]
