@@ -6,7 +6,7 @@ import effconv_core
 import pytest
 import torch
 from effconv_core import SearchableCNN, SizePlan, apply_plan, load, recipe, save
-from effconv_core.plan import filling_sentence
+from effconv_core.filling import filling_sentence
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file

@@ -36,7 +36,6 @@ SCHEMA = 3
 READ = (1, 2, SCHEMA)
 RECORD = {"counts", "amount", "at_most", "weight", "cost"}  # fields of a budget's record
 
-(MOST_FILLED_IN,)
 Size = int | tuple[int, ...]
 
 

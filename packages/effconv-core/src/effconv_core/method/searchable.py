@@ -110,7 +110,6 @@ class SearchableCNN(nn.Module):
             "parameters" if config.count == "model" else "parameters of searched kernels",
         )
         self.accounting = Accounting(config, self.space, self.cost)
-
         generator = torch.Generator().manual_seed(config.seed)
         example = next(iter(originals.values())).weight
         ranges, starts = self.space.variable_ranges, self.space.variable_starts
@@ -228,7 +227,7 @@ class SearchableCNN(nn.Module):
         parameter = next(predictor.parameters())
         soft = torch.tensor(soft_sizes, dtype=parameter.dtype, device=parameter.device)
         training = predictor.training
-        predictor.eval()  # at whole sizes nothing is drawn, so no draw of the training is used up
+        predictor.eval()  # at whole sizes nothing is drawn
         try:
             return predictor(soft, sizes)
         finally:
@@ -394,8 +393,7 @@ class SearchableCNN(nn.Module):
 
 
 def _in_words(allowed: range) -> str:
-    steps = f" in steps of {allowed.step}" if allowed.step > 1 else ""
-    return f"from {allowed[0]} to {allowed[-1]}{steps}"
+    return f"from {allowed[0]} to {allowed[-1]}" + f" by {allowed.step}" * (allowed.step > 1)
 
 
 def _in_float32(output: Tensor) -> Tensor:
