@@ -136,7 +136,7 @@ def label():
         *("$RECYCLE.BIN/0001.png", "System Volume Information/0001.png", "desktop.ini"),
         label(),
     ],
-    ids=str,
+    ids=lambda member: getattr(member, "name", member),
 )
 @pytest.mark.parametrize("at", [0, 3, 8])
 def test_what_is_no_sample_is_passed_over(tmp_path, encode, extra, at):
