@@ -52,7 +52,7 @@ def say_search(
         str(c) if c.budget.at_most else f"{c} ± {c.tolerance:.0%}"
         for c in searchable.constraints(budget)
     ]
-    layers, epochs = len(searchable.layers), searchable.config.epochs
+    layers, epochs = len(searchable.layers), searchable.config.epochs_of(max(steps, 1))
     told = f"search: {layers} layers, budget {' and '.join(limits)}"
     console.print(f"{told}, {_steps(epochs, steps, batch, samples)}", soft_wrap=True)
     if epochs * steps < LEAST_STEPS:

@@ -24,6 +24,7 @@ from effconv_core.config import SearchConfig
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.process_group import Ranks
 from effconv_core.engine.loader import RepeatableLoader
+from effconv_core.engine.race import PARTS
 from effconv_core.engine.search import SearchStep, search
 from effconv_core.engine.train import TrainConfig, evaluate, train
 from effconv_core.evidence import sentences
@@ -273,7 +274,9 @@ class _RunStages:
         device = next(model.parameters()).device
 
         def say(number: int, plans: int) -> None:
-            self.console.print(f"comparing {plans} plan(s), round {number}")
+            trained = options.search.race_steps and len(loader) >= PARTS
+            how = "training" if trained else "comparing"
+            self.console.print(f"{how} {plans} plan(s) side by side, round {number} of 4")
 
         stepped = None
 
@@ -287,7 +290,7 @@ class _RunStages:
                 progress,
                 self.metrics,
                 "search",
-                epochs=options.search.epochs,
+                epochs=options.search.epochs_of(len(loader)),
                 steps_per_epoch=len(loader),
                 budget=budget if isinstance(budget, int | float) else None,
                 group=self.ranks.group,

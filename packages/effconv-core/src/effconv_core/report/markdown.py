@@ -140,7 +140,7 @@ def _times(settings: Mapping[str, Any], metrics: Metrics) -> str:
     for phase, title in PHASES.items():
         seconds = seconds_per_epoch(metrics, phase)
         if seconds is not None:
-            epochs = settings["search" if phase == "search" else "train"]["epochs"]
+            epochs = sum(row["phase"] == phase and "seconds" in row for row in metrics.rows())
             said.append(f"{title}: {epochs} epoch(s), {seconds:.1f} s each.")
     if len(said) > 1:
         both = seconds_per_epoch(metrics, "search", "train")
