@@ -147,7 +147,7 @@ def test_a_row_has_the_name_that_it_had_and_one_of_odd_words_stays_in_its_folder
 def test_a_sweep_stays_within_its_folder_whatever_the_model_is_called(tmp_path):
     assert sweep_search(tmp_path / "sweep") == 0
     (run,) = (path.parent for path in (tmp_path / "sweep").glob("*/" + MARKER))
-    assert run.name == "demo-demo-10684-default-seed0"
+    assert run.name == "demo-demo-10684-bank-seed0"
 
 
 @pytest.mark.parametrize("command", [*COMMANDS.values()], ids=[*COMMANDS])

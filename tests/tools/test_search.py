@@ -150,7 +150,7 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_not_killed(demo, tmp_pa
 
     other = finished(tmp_path, "demo", *SHORT, "--baseline", "--seed", "4")
     assert other.returncode == 2
-    assert "was begun with another seed" in other.stderr
+    assert "seed was 3, now 4" in other.stderr
 
     resumed = finished(tmp_path, *arguments)
     assert resumed.returncode == 0, resumed.stderr

@@ -165,7 +165,7 @@ def test_a_search_leaves_a_run_folder_and_says_its_result_as_json(found):
     }
     settings = json.loads((folder / "config.json").read_text())["settings"]
     assert (settings["data"], settings["search"]["epochs"]) == ("photos", 2)
-    assert {row["phase"] for row in rows(folder)} == {"search", "train", "baseline"}
+    assert {row["phase"] for row in rows(folder)} == {"search", "comparison", "train", "baseline"}
     assert result["networks"]["original"]["parameters"] == BUDGET
 
 
@@ -264,7 +264,13 @@ def test_a_budget_of_macs_and_no_training(effconv):
     (bound,) = SizePlan.load("runs/macs/plan.json").budgets
     assert bound["counts"] == "multiply-accumulates"
     assert abs(bound["cost"] / 62_224 - 1) <= 0.02
-    assert json.loads(out).keys() == {"run", "sizes", "parameters", "budget"}
+    assert json.loads(out).keys() == {
+        "run",
+        "sizes",
+        "parameters",
+        "budget",
+        "evidence",
+    }
     assert not Path("runs/macs/cnn.safetensors").exists()
     assert "Budget 62,224 multiply-accumulates" in Path("runs/macs/report.md").read_text()
 

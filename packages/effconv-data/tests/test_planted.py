@@ -168,7 +168,7 @@ def test_show_replaces_only_its_own_sheets(small_set, tmp_path, monkeypatch, cap
     assert cli.main(["show", str(folder)]) == 0
     told = capsys.readouterr().out
     assert all(c.isprintable() or c == "\n" for c in told)
-    (sheet,) = tmp_path.glob("*.png")
+    (sheet,) = folder.glob("*.png")
     assert cli.main(["show", str(folder)]) == 0
     Image.new("RGB", (9, 9)).save(sheet)
     before = sheet.read_bytes()

@@ -153,7 +153,7 @@ MISTAKES = {
     "figure": (["plan", "show", "a.json", "--out", "a.gif"], "figure a.gif is to be '.gif'"),
     "one plan": (["plan", "diff", "a.json"], "diff has 1 plan(s); pass the files of two"),
     "twice": (["plan", "diff", "a.json", "a.json"], "diff has the same file twice"),
-    "command": (["plot"], "command 'plot' is unknown; pass one of search, train, plan"),
+    "command": (["plot"], "command 'plot' is unknown; pass one of search, train, "),
     "no folder": (
         ["plan", "apply", "a.json", "--out", "none/x.safetensors", "--model", "own_net:network"],
         "No such file or directory: 'none/x.safetensors'",

@@ -187,9 +187,15 @@ def test_an_exhausted_iterator_is_refused_in_the_second_epoch():
 @pytest.mark.parametrize(
     ("batch", "given"),
     [
-        ({"x": torch.zeros(4, 1, 9, 9), "y": torch.zeros(4)}, "a dict; batches are pairs"),
-        (torch.zeros(4, 1, 9, 9), "a Tensor; batches are pairs"),
-        ((torch.zeros(4, 1, 9, 9), torch.zeros(4), 0), "a tuple of 3; batches are pairs"),
+        (
+            {"x": torch.zeros(4, 1, 9, 9), "y": torch.zeros(4)},
+            "a dict as batch 1 of epoch 1; batches are pairs",
+        ),
+        (torch.zeros(4, 1, 9, 9), "a Tensor as batch 1 of epoch 1; batches are pairs"),
+        (
+            (torch.zeros(4, 1, 9, 9), torch.zeros(4), 0),
+            "a tuple of 3 as batch 1 of epoch 1; batches are",
+        ),
     ],
 )
 def test_a_loader_that_does_not_give_pairs_is_one_sentence(batch, given):

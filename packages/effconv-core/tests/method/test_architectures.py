@@ -124,7 +124,14 @@ def test_from_the_first_step_to_the_found_cnn(name, per_axis):
         expected = tensor_of(model(images))
     # Sizes 1 to 5 keep the banks small; without exploration every ring lies within the images.
     settings = recipe(
-        "default", k=2, exploration=0.0, finalists=1, size_lr=1e-4, kernel_lr=1e-4, cnn_lr=1e-4
+        "default",
+        k=2,
+        exploration=0.0,
+        finalists=1,
+        size_lr=1e-4,
+        kernel_lr=1e-4,
+        cnn_lr=1e-4,
+        b=-0.35,
     )
     searchable = SearchableCNN(model, settings, per_axis=per_axis)
 

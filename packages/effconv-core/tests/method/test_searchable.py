@@ -239,7 +239,7 @@ def test_layers_start_at_their_own_sizes():
 
 def test_sizes_that_are_not_allowed_name_those_that_are():
     searchable = SearchableCNN(Residual(), allowed={"shared": range(1, 32, 2)})
-    with pytest.raises(ValueError, match="from 1 to 31 in steps of 2 or from 1 to 7, one"):
+    with pytest.raises(ValueError, match="from 1 to 31 by 2 or from 1 to 7, one"):
         searchable.forward_at([2, 3], torch.randn(2, 3, 14, 14))
 
 
