@@ -36,6 +36,7 @@ from effconv_core.runs.owner import mark
 from effconv_core.runs.progress import progress_bar, step_meter
 from effconv_core.runs.reader import read_run
 from effconv_core.runs.writer import check_run, describe, open_run, write_result
+from effconv_core.scalars import in_figures
 from effconv_core.space.selection import searched_layers
 
 LockFactory = Callable[[Path], AbstractContextManager[Any]]
@@ -282,7 +283,8 @@ class _RunStages:
             draw_sizes(self.folder / "sizes.png", plan, self.metrics)
         self.console.print(layer_table(model, plan))
         for bound in plan.budgets:
-            amounts = f"plan {bound['cost']:,} {bound['counts']}, budget {bound['amount']:,.0f}."
+            wanted = in_figures(bound["amount"])
+            amounts = f"plan {bound['cost']:,} {bound['counts']}, budget {wanted}."
             sentence = f"{amounts} {adjustment_sentence(plan)}"
             self.console.print(sentence, soft_wrap=True)
         return plan

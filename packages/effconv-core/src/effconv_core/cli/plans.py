@@ -15,6 +15,7 @@ from effconv_core.cli.resolve import make_model
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import write_output
 from effconv_core.plan import SizePlan, apply_plan, in_words, save
+from effconv_core.scalars import in_figures
 
 
 @dataclass(frozen=True)
@@ -219,8 +220,8 @@ def _sentences(plan: SizePlan) -> list[str]:
     for budget in plan.budgets:
         most = "at most " if budget["at_most"] else ""
         sentences.append(
-            f"budget: {most}{budget['amount']:,.0f} {budget['counts']}, of which the plan takes "
-            f"{budget['cost']:,}"
+            f"budget: {most}{in_figures(budget['amount'])} {budget['counts']}, of which the plan "
+            f"takes {budget['cost']:,}"
         )
     if plan.adjusted:
         changes = ", ".join(

@@ -32,6 +32,7 @@ from effconv_core.io.terminal import write_output
 from effconv_core.layers.batch_checks import check_targets, explained_pass
 from effconv_core.plan import SizePlan
 from effconv_core.runs.names import name_of
+from effconv_core.scalars import in_figures
 
 Options = TypeVar("Options", bound=RunOptions)
 
@@ -193,7 +194,7 @@ def _search(options: Search, console: PlainConsole, ranks: Ranks) -> tuple[Path,
     if options.budget_counts == "macs":
         example = torch.zeros(1, *data.image_shape, device=ranks.device)
         budget = Budget(options.budget, Macs(example))
-    folder = _folder(options, f"{options.budget:.0f}", options.recipe)
+    folder = _folder(options, in_figures(options.budget).replace(",", ""), options.recipe)
     settings, training = _settings(options), not options.search_only
     result = search_and_train(
         folder,

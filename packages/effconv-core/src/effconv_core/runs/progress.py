@@ -19,6 +19,7 @@ from effconv_core.distributed.consistency import average
 from effconv_core.engine.search import SearchStep
 from effconv_core.engine.train import TrainStep
 from effconv_core.runs.metrics import Metrics
+from effconv_core.scalars import in_figures
 
 EVERY = 10  # steps between readings, because each one waits for the device
 
@@ -85,7 +86,7 @@ def step_meter(
                 "sizes": step.sizes,
             }
             status += f"  parameters {step.cost:,}"
-            status += "" if budget is None else f" of {budget:,.0f}"
+            status += "" if budget is None else f" of {in_figures(budget)}"
         if extra is not None:
             values |= extra()
         if ends_epoch:
