@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from effconv_core.scalars import plain
+
 
 @dataclass(frozen=True)
 class SearchConfig:
@@ -83,6 +85,8 @@ class SearchConfig:
     The first step compiles, which takes a while."""
 
     def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):
+            object.__setattr__(self, entry.name, plain(getattr(self, entry.name)))
         for name in ("k", "size_hidden", "kernel_hidden", "epochs", "finalists"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):

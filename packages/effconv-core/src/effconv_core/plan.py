@@ -29,8 +29,10 @@ from effconv_core.io.schemas import (
 )
 from effconv_core.io.state_checks import check_weights
 from effconv_core.layers.conv import CLASSES, kernel_shape_of, replace_modules, resized_conv
+from effconv_core.scalars import plain
 from effconv_core.space.rounding import nearest_size
 from effconv_core.space.search_space import flat
+from effconv_core.space.selection import obstacles
 
 SCHEMA = 3
 READ = (1, 2, SCHEMA)
@@ -77,6 +79,11 @@ class SizePlan(Mapping[str, Size]):
     filled_in: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("sizes", "soft_sizes"):
+            numbers = {layer: _plain(size) for layer, size in getattr(self, name).items()}
+            object.__setattr__(self, name, numbers)
+        for name in ("cost", "budget"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
         _check_sizes(self.sizes)
         _check_numbers(self)
         _check_allowed(self.allowed)
@@ -258,6 +265,10 @@ def _check_allowed(allowed: Mapping[str, tuple[int, int, int]]) -> None:
             )
 
 
+def _plain(size: Any) -> Any:
+    return tuple(map(plain, size)) if isinstance(size, tuple) else plain(size)
+
+
 def in_words(size: float | tuple[float, ...], form: str = "d") -> str:
     """Format a size, soft or not: 3, or 3x5 if it has one for each axis."""
     return "x".join(format(n, form) for n in (size if isinstance(size, tuple) else (size,)))
@@ -278,8 +289,8 @@ def apply_plan(
         generator: source of the initial values; None uses the global one.
 
     Raises:
-        ValueError: if a layer is unknown or no convolution of `torch.nn`, a size is not from 1 to
-            1,000, or a layer would have more than 2**28 weights.
+        ValueError: if a layer is unknown or cannot get another kernel (see `left_alone`), a size
+            is not from 1 to 1,000, or a layer would have more than 2**28 weights.
         TypeError: if a size is not an integer.
     """
     sizes = SizePlan(dict(plan)).sizes
@@ -299,9 +310,14 @@ def apply_plan(
 def _kernel_shapes(model: nn.Module, sizes: Mapping[str, Size]) -> dict[str, tuple[int, ...]]:
     """Return the taps of each layer's kernels, and refuse what cannot be built."""
     modules = dict(model.named_modules())
-    convs = [n for n, module in modules.items() if type(module) in CLASSES.values()]
-    known, shapes = set(convs), {}
+    convs = [n for n, module in modules.items() if isinstance(module, tuple(CLASSES.values()))]
+    known, barred, shapes = set(convs), obstacles(model), {}
     for name, size in sizes.items():
+        if name in barred:
+            raise ValueError(
+                f"layer {name!r} of the plan cannot get another kernel, because it {barred[name]}; "
+                "leave it out of the plan"
+            )
         if name not in known:
             kind = type(modules[name]).__name__ if name in modules else None
             raise ValueError(

@@ -35,7 +35,7 @@ def test_every_convolution_is_searched_or_left_alone_with_a_reason():
         "b.pw": "has one tap",
         "oblong": "has a kernel of 3x5, which needs per_axis=True",
         "up": "is a ConvTranspose2d, not one of torch.nn's own Conv1d, Conv2d and Conv3d",
-        "normed": "is a ParametrizedConv2d, not one of torch.nn's own Conv1d, Conv2d and Conv3d",
+        "normed": "has a weight that is computed from others, as weight norm does",
         "hooked": "has hooks, which another module in its place would lose",
         "twin": shared,
         "other_twin": shared,

@@ -42,6 +42,7 @@ from effconv_core.runs.owner import mark
 from effconv_core.runs.progress import progress_bar, step_meter
 from effconv_core.runs.reader import COMPARISON, read_run
 from effconv_core.runs.writer import check_run, describe, open_run, write_result
+from effconv_core.scalars import in_figures
 from effconv_core.space.selection import searched_layers
 
 Recipe = Literal["bank", "paper", "literal"]
@@ -315,7 +316,8 @@ class _RunStages:
             self.console.print(sentence, soft_wrap=True)
         self.console.print(layer_table(model, plan))
         for bound in plan.budgets:
-            amounts = f"plan {bound['cost']:,} {bound['counts']}, budget {bound['amount']:,.0f}."
+            wanted = in_figures(bound["amount"])
+            amounts = f"plan {bound['cost']:,} {bound['counts']}, budget {wanted}."
             sentence = f"{amounts} {adjustment_sentence(plan)}".strip()
             self.console.print(sentence, soft_wrap=True)
         if filling := filling_sentence(plan):

@@ -17,6 +17,7 @@ from effconv_core.filling import filling_sentence
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import write_output
 from effconv_core.plan import SizePlan, apply_plan, in_words, save
+from effconv_core.scalars import in_figures
 
 
 @dataclass(frozen=True)
@@ -221,8 +222,8 @@ def _sentences(plan: SizePlan) -> list[str]:
     for budget in plan.budgets:
         most = "at most " if budget["at_most"] else ""
         sentences.append(
-            f"budget: {most}{budget['amount']:,.0f} {budget['counts']}, of which the plan takes "
-            f"{budget['cost']:,}"
+            f"budget: {most}{in_figures(budget['amount'])} {budget['counts']}, of which the plan "
+            f"takes {budget['cost']:,}"
         )
     if plan.adjusted and plan.evidence is None:
         changes = ", ".join(

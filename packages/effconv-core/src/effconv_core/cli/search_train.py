@@ -36,6 +36,7 @@ from effconv_core.layers.batch_checks import check_targets, explained_pass
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan
 from effconv_core.runs.names import folder_of, name_of
+from effconv_core.scalars import in_figures
 from effconv_core.space.search_space import flat
 
 Options = TypeVar("Options", bound=RunOptions)
@@ -212,7 +213,7 @@ def _search(
     if options.budget_counts == "macs":
         example = torch.zeros(1, *data.image_shape, device=ranks.device)
         budget = Budget(options.budget, Macs(example))
-    name = partial(_folder_name, options, f"{options.budget:.0f}")
+    name = partial(_folder_name, options, in_figures(options.budget).replace(",", ""))
     folder = folder_of(options.runs, options.recipe, name)
     settings, training = _settings(options), not options.search_only
     result = search_and_train(

@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 from effconv_core.cost.base import Cost, Counter
+from effconv_core.scalars import in_figures, plain
 from effconv_core.space.search_space import SizeSpace, TiedSizes
 
 
@@ -35,6 +36,8 @@ class Budget:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "amount", plain(self.amount))
+        object.__setattr__(self, "weight", plain(self.weight))
         for name, value in (("budget", self.amount), ("weight of a budget", self.weight)):
             if isinstance(value, bool) or not isinstance(value, int | float):
                 what = "the wanted parameter count as a number" if name == "budget" else "a number"
@@ -90,7 +93,7 @@ class Constraint:
 
     def __str__(self) -> str:
         most = "at most " if self.budget.at_most else ""
-        return f"{most}{self.budget.amount:,.0f} {self.cost.counts}"
+        return f"{most}{in_figures(self.budget.amount)} {self.cost.counts}"
 
     def check(self, space: SizeSpace) -> None:
         """Check that the budget lies between the cheapest and the dearest plan.
@@ -115,7 +118,7 @@ class Constraint:
             else:
                 labels.append(f"all sizes at their {word}" if sizes == ends else f"the {cost}")
         raise ValueError(
-            f"budget {self.budget.amount:,.0f} cannot be met: plans of this model cost from "
+            f"budget {in_figures(self.budget.amount)} cannot be met: plans of this model cost from "
             f"{low:,} ({labels[0]}) to {high:,} ({labels[1]}) {self.cost.counts}, "
             "so pass a budget within that range or change k or the sizes allowed"
         )

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 
 from effconv_core.cost.base import Cost
 from effconv_core.cost.budget import Constraint
+from effconv_core.scalars import in_figures
 from effconv_core.space.search_space import SizeSpace, TiedSizes
 
 
@@ -152,7 +153,7 @@ def _refusal(constraints: Sequence[Constraint], tables: Sequence[Table]) -> str:
         )
     nearest = " and ".join(f"{cost:,}" for cost in _costs_around(last, tables))
     return (
-        f"no plan costs within {last.tolerance:.1%} of the budget {last.budget.amount:,.0f} "
+        f"no plan costs within {last.tolerance:.1%} of the budget {in_figures(last.budget.amount)} "
         f"{last.cost.counts}: with {len(tables)} searched layer(s) or group(s) the nearest cost "
         f"{nearest}, so pass such a budget or raise the tolerance"
     )

@@ -29,9 +29,10 @@ from effconv_core.io.checkpoint import (
     read_training_state,
     save_training_state,
 )
-from effconv_core.layers.batch_checks import checked_loss, explained_pass
+from effconv_core.layers.batch_checks import check_trained, checked_loss, explained_pass
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan
+from effconv_core.scalars import plain
 from effconv_core.space.search_space import flat
 from effconv_core.space.selection import LayerFilter, Ranges
 
@@ -134,6 +135,7 @@ def search(
             the layer and the last good checkpoint.
         RuntimeError: if a rank diverged from the others; the message names it.
     """
+    budget = plain(budget)
     if isinstance(model, SearchableCNN):
         choices = {"config": config, "searched": searched, "allowed": allowed, "tie": tie or None}
         given = [name for name, value in choices.items() if value is not None]
@@ -153,6 +155,7 @@ def search(
         budget = searchable.cost(flat(searchable.original_sizes.values()))
     if checkpoint is not None and leads(group):
         check_writable(checkpoint, searchable)
+    check_trained(searchable.model)
     searchable.plan(budget)  # raises before any training if the budget cannot be met
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
     identity = {

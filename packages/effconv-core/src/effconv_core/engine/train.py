@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -27,6 +27,7 @@ from effconv_core.io.checkpoint import (
 )
 from effconv_core.layers.batch_checks import IGNORED, check_targets, checked_loss, explained_pass
 from effconv_core.rng import seeded
+from effconv_core.scalars import plain
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class TrainConfig:
     `torch.compiler.reset()` between trainings of more plans than that."""
 
     def __post_init__(self) -> None:
+        for entry in fields(self):
+            object.__setattr__(self, entry.name, plain(getattr(self, entry.name)))
         for name, least in (("epochs", 1), ("batch_size", 1), ("weight_decay", 0)):
             if not getattr(self, name) >= least:
                 raise ValueError(

@@ -41,6 +41,21 @@ def explained_pass(model: nn.Module, inputs: Any) -> Iterator[None]:
         raise _input_error(model, inputs, error) or error from None
 
 
+def check_trained(model: nn.Module) -> None:
+    """Raise for parameters that a search would train in float16.
+
+    Raises:
+        TypeError: if there is one; the message names it.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dtype == torch.float16 and parameter.requires_grad:
+            raise TypeError(
+                f"the parameter {name!r} is torch.float16, in which steps of a search vanish or "
+                "overflow; pass model.float(), with precision='bfloat16' in the config where it is "
+                "to be fast, or freeze it"
+            )
+
+
 def checked_loss(
     criterion: Callable[[Any, Any], Tensor], outputs: Any, targets: Any, *, first: bool
 ) -> Tensor:
@@ -59,20 +74,31 @@ def checked_loss(
 
     Raises:
         TypeError: if the targets are of a kind that cross entropy does not take.
-        ValueError: if their shape does not fit the outputs, or a class index is out of range.
+        ValueError: if their shape does not fit the outputs, a class index is out of range, or the
+            criterion gives anything but one number.
     """
     ignored = _ignored_label(criterion)
     if ignored is None:
-        return criterion(outputs, targets)
+        return _scalar(criterion(outputs, targets))
     if first:
         check_targets(outputs, targets, ignored)
     try:
-        return criterion(outputs, targets)
+        return _scalar(criterion(outputs, targets))
     except (IndexError, RuntimeError, TypeError, ValueError):
         # After a failed assertion on a GPU nothing can be read from it any more.
         if isinstance(targets, Tensor) and targets.device.type == "cpu":
             check_targets(outputs, targets, ignored)
         raise
+
+
+def _scalar(loss: Any) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+        raise ValueError(
+            f"the criterion gave {what[:200]}, and a loss is a tensor of one number; let it take "
+            "the mean, as reduction='mean' does"
+        )
+    return loss
 
 
 def check_targets(outputs: Any, targets: Any, ignored: int = IGNORED) -> None:

@@ -1,6 +1,6 @@
 """Convolutions whose kernel size may change without changing the size of their output."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,8 @@ class PredictedConv(nn.Module):
 
     Attributes:
         kernel: `(c_out, c_in / groups, *taps)`, or None outside of a forward pass.
+        trainable: whether the original's weight requires gradients, as that of a plain layer will.
+        like: an empty tensor of the layer's device and dtype.
     """
 
     def __init__(self, conv: Conv) -> None:
@@ -34,7 +36,14 @@ class PredictedConv(nn.Module):
         self.kernel_size, self.padding = conv.kernel_size, conv.padding
         self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
         self.padding_mode = conv.padding_mode
-        self.bias = conv.bias
+        self.trainable, self.training = conv.weight.requires_grad, conv.training
+        if "bias" in conv._buffers:
+            persistent = "bias" not in conv._non_persistent_buffers_set
+            self.register_buffer("bias", conv.bias, persistent)
+        else:
+            self.bias = conv.bias
+        # Has the device and the dtype of the kernels, also after the network was moved.
+        self.register_buffer("like", conv.weight.detach()[:0].clone(), persistent=False)
         self.kernel: Tensor | None = None
         self.has_run = False
 
@@ -85,6 +94,28 @@ class PredictedConv(nn.Module):
                 "this layer smaller sizes or pass larger inputs"
             )
         return F.pad(images, padded, self.padding_mode)
+
+
+def kernels_like(model: nn.Module, convs: Iterable[Conv]) -> Tensor:
+    """Return an empty tensor of the device and dtype in which the kernels of layers are made.
+
+    That is at least float32, in which sizes, masks and costs are exact enough; a layer casts its
+    kernel to its own.
+
+    Raises:
+        ValueError: if a tensor of the model is on the meta device.
+    """
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    if (meta := next((name for name, t in tensors if t.is_meta), None)) is not None:
+        raise ValueError(
+            f"{meta!r} of the {type(model).__name__} is on the meta device and has no values; "
+            "build the model on a device, or load its weights first"
+        )
+    weights = [conv.weight for conv in convs]
+    dtype = torch.float32
+    for weight in weights:
+        dtype = torch.promote_types(dtype, weight.dtype)
+    return torch.empty(0, dtype=dtype, device=weights[0].device)
 
 
 def padding_for(conv: Conv | PredictedConv, kernel_shape: Sequence[int]) -> tuple[int, ...]:
@@ -163,6 +194,8 @@ def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> 
     Odd sizes and unstrided "same" ones are one convolution; the rest, such as an even size with a
     stride, is an `nn.Sequential` of padding layers and a convolution.
 
+    It is in the mode of the original, and requires gradients where that does.
+
     Args:
         conv: the original, or the layer that replaced it; its geometry is kept.
         kernel: `(c_out, c_in / groups, *taps)`; copied.
@@ -204,7 +237,17 @@ def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> 
         resized.weight.copy_(kernel)
         if bias is not None:
             resized.bias.copy_(bias)
-    return nn.Sequential(*padders, resized) if padders else resized
+    trainable = conv.trainable if isinstance(conv, PredictedConv) else conv.weight.requires_grad
+    resized.weight.requires_grad_(trainable)
+    if "bias" in conv._buffers:
+        values = resized.bias.detach()
+        del resized.bias
+        persistent = "bias" not in conv._non_persistent_buffers_set
+        resized.register_buffer("bias", values, persistent)
+    elif bias is not None:
+        resized.bias.requires_grad_(conv.bias.requires_grad)
+    built = nn.Sequential(*padders, resized) if padders else resized
+    return built.train(conv.training)
 
 
 def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:

@@ -15,13 +15,14 @@ from effconv_core.cost.accounting import Accounting
 from effconv_core.cost.base import TapCost
 from effconv_core.cost.budget import Budgets, Constraint
 from effconv_core.evidence import Evidence
-from effconv_core.layers.conv import PredictedConv, conv_of, replace_modules
+from effconv_core.layers.conv import PredictedConv, conv_of, kernels_like, replace_modules
 from effconv_core.method.forward import DrawnSizes, StaticForward, draw_sizes
 from effconv_core.method.kernel_predictor import kernel_predictor
 from effconv_core.method.size_predictor import SizePredictor
 from effconv_core.method.static_shapes import Padding, check_dilation
 from effconv_core.plan import Size, SizePlan
 from effconv_core.rng import Draws
+from effconv_core.scalars import plain
 from effconv_core.space.search_space import flat
 from effconv_core.space.selection import LayerFilter, Ranges, choose, size_space
 from effconv_core.version import core_version
@@ -59,8 +60,8 @@ class SearchableCNN(nn.Module):
     Raises:
         TypeError: if the model is not a module, the config not a `SearchConfig` or an allowed
             range not a `range`.
-        ValueError: if no layer can be searched, a pattern matches none, or a dilated layer cannot
-            be padded.
+        ValueError: if no layer can be searched, a pattern matches none, a tensor of the model has
+            no values yet, or a dilated layer cannot be padded.
 
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
@@ -111,7 +112,7 @@ class SearchableCNN(nn.Module):
         )
         self.accounting = Accounting(config, self.space, self.cost)
         generator = torch.Generator().manual_seed(config.seed)
-        example = next(iter(originals.values())).weight
+        example = kernels_like(model, originals.values())
         ranges, starts = self.space.variable_ranges, self.space.variable_starts
         self.size_predictor = SizePredictor(ranges, config, generator, starts).to(example)
         self.kernel_predictor = kernel_predictor(self.space, config, generator).to(example)
@@ -210,7 +211,7 @@ class SearchableCNN(nn.Module):
         Sizes are as in `forward_at`. A Gaussian mask has the width of the soft size where that
         rounds to the given size, as in evaluation, and elsewhere the width of the given size.
         """
-        sizes, ranges = flat(sizes), self.space.ranges
+        sizes, ranges = [plain(size) for size in flat(sizes)], self.space.ranges
         fits = len(sizes) == len(ranges)
         if not fits or not all(s in allowed for s, allowed in zip(sizes, ranges, strict=True)):
             kinds = " or ".join(sorted({_in_words(allowed) for allowed in ranges}))
@@ -237,7 +238,7 @@ class SearchableCNN(nn.Module):
     def kernels_of(self, kernels: Sequence[Tensor]) -> Iterator[None]:
         """Set the kernels of the searched layers for the duration of the context."""
         for conv, kernel in zip(self.convs, kernels, strict=True):
-            conv.kernel = kernel
+            conv.kernel = kernel.to(conv.like)
         try:
             yield
         finally:
@@ -271,7 +272,7 @@ class SearchableCNN(nn.Module):
         modules = dict(cnn.named_modules())
         convs = [modules[name] for name in self.layers]
         replacements = {
-            conv: conv_of(conv, kernel, conv.bias)
+            conv: conv_of(conv, kernel.to(conv.like), conv.bias)
             for conv, kernel in zip(convs, kernels, strict=True)
         }
         replace_modules(cnn, replacements)

@@ -20,6 +20,7 @@ from effconv_core.plan import Size, SizePlan, in_words
 from effconv_core.runs.metrics import Metrics, seconds_per_epoch
 from effconv_core.runs.reader import read_config
 from effconv_core.runs.writer import REPORT
+from effconv_core.scalars import in_figures
 from effconv_core.space.selection import left_alone
 
 PHASES = {"search": "Search", "train": "Training", "baseline": "Training with original sizes"}
@@ -128,8 +129,8 @@ def budget_sentence(plan: SizePlan) -> str:
         most = "at most " if budget["at_most"] else ""
         off = budget["cost"] / budget["amount"] - 1
         said.append(
-            f"Budget {most}{budget['amount']:,.0f} {budget['counts']}, plan {budget['cost']:,} "
-            f"({off:+.2%})."
+            f"Budget {most}{in_figures(budget['amount'])} {budget['counts']}, plan "
+            f"{budget['cost']:,} ({off:+.2%})."
         )
     return " ".join(said)
 

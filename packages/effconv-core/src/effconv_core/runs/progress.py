@@ -20,6 +20,7 @@ from effconv_core.distributed.consistency import average
 from effconv_core.engine.search import SearchStep
 from effconv_core.engine.train import TrainStep
 from effconv_core.runs.metrics import Metrics
+from effconv_core.scalars import in_figures
 
 EVERY = 10  # steps between readings, because each one waits for the device
 
@@ -100,7 +101,7 @@ def step_meter(
                 "sizes": step.sizes,
             }
             line = f"  parameters {step.cost:,}"
-            line += "" if budget is None else f" of {budget:,.0f}"
+            line += "" if budget is None else f" of {in_figures(budget)}"
             brief += "" if budget is None else f" cost {step.cost / budget - 1:+.0%}"
         elif step.rate is not None:
             values["lr"] = step.rate

@@ -5,13 +5,19 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
 
-from effconv_core.layers.conv import Conv
+from effconv_core.layers.conv import CLASSES, Conv
 from effconv_core.space.search_space import Layer, SizeSpace
 
 LayerFilter = Callable[[str, Conv], bool] | str | Iterable[str | nn.Module]
 """Selects layers: a function of name and module, a name pattern such as `"layer?.*.conv2"` (as in
 `fnmatch`), or a list of patterns, names and modules."""
+
+METHODS = ("forward", "_conv_forward", "__call__", "_call_impl")
+"""What a subclass of a convolution may not change, if it is to be taken for one."""
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 Ranges = range | Mapping[str, range]
 """Allowed sizes of layers: one range for all, or a range for each name pattern."""
@@ -23,10 +29,12 @@ def searched_layers(model: nn.Module, searched: LayerFilter | None = None) -> di
     Args:
         model: any network.
         searched: selects the convolutions; None selects all that can be searched and have more
-            than one tap, except the model's first.
+            than one tap, except the model's first and those whose kernel is fixed, which has
+            `requires_grad` off.
 
     Raises:
-        ValueError: if there is none, or a pattern, name or module matches no convolution.
+        ValueError: if there is none, a parameter of the model has no shape yet, or a pattern, name
+            or module matches no convolution.
     """
     return choose(model, searched)[0]
 
@@ -53,20 +61,26 @@ def choose(
     model: nn.Module, searched: LayerFilter | None = None, *, per_axis: bool = False
 ) -> tuple[dict[str, Conv], dict[str, str]]:
     """Return the searched layers and the reasons of the skipped ones; see `searched_layers`."""
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise ValueError(
+            f"the parameter {lazy[0]!r} of the {type(model).__name__} has no shape yet; run the "
+            "model on a batch first, which gives lazy layers theirs"
+        )
     convs = {n: m for n, m in model.named_modules() if isinstance(m, _ConvNd)}
-    obstacles = {n: reason for n, m in convs.items() if (reason := _obstacle(m, per_axis=per_axis))}
-    for name in _sharing_a_weight(model, convs):
-        obstacles.setdefault(name, "has its weight in common with another module")
+    barred = obstacles(model, per_axis=per_axis)
     wanted = _wanted(model, convs, searched)
     chosen: dict[str, Conv] = {}
     reasons: dict[str, str] = {}
     for place, (name, conv) in enumerate(convs.items()):
-        if name in obstacles:
-            reasons[name] = obstacles[name]
+        if name in barred:
+            reasons[name] = barred[name]
         elif wanted is not None and wanted(name, conv):
             chosen[name] = conv
         elif wanted is not None:
             reasons[name] = "is not chosen by `searched`"
+        elif not conv.weight.requires_grad:
+            reasons[name] = "has a fixed kernel, whose requires_grad is off"
         elif place == 0:
             reasons[name] = "is the model's first convolution"
         elif max(conv.kernel_size) == 1:
@@ -87,14 +101,35 @@ def _or(kinds: Sequence[str]) -> str:
     return " or ".join(kinds)
 
 
+def obstacles(model: nn.Module, *, per_axis: bool = True) -> dict[str, str]:
+    """Return the convolutions that cannot get another kernel, by name, each with the reason.
+
+    Args:
+        model: any network.
+        per_axis: whether kernels may be rectangular.
+    """
+    convs = {n: m for n, m in model.named_modules() if isinstance(m, _ConvNd)}
+    barred = {n: reason for n, m in convs.items() if (reason := _obstacle(m, per_axis=per_axis))}
+    for name in _sharing_a_weight(model, convs):
+        barred.setdefault(name, "has its weight in common with another module")
+    return barred
+
+
 def _obstacle(conv: nn.Module, *, per_axis: bool) -> str | None:
     """Return the reason why a convolution cannot get another kernel, or None if it can."""
-    if type(conv) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
-        # A subclass may have its own forward, which would be lost.
+    kind = next((own for own in CLASSES.values() if isinstance(conv, own)), None)
+    changed = kind is None or any(getattr(type(conv), m) is not getattr(kind, m) for m in METHODS)
+    if changed:  # a subclass may have its own forward, which would be lost
         return f"is a {type(conv).__name__}, not one of torch.nn's own Conv1d, Conv2d and Conv3d"
+    if conv._buffers.get("weight") is not None:
+        return "has a fixed kernel, which is a buffer"
     if conv._parameters.get("weight") is None:
         return "has a weight that is computed from others, as weight norm does"
-    if conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks:
+    if not conv.weight.is_floating_point():
+        return f"computes in {str(conv.weight.dtype).removeprefix('torch.')}"
+    if conv.bias is not None and "bias" not in {**conv._parameters, **conv._buffers}:
+        return "has a bias that is neither a parameter nor a buffer"
+    if any(getattr(conv, hooks, None) for hooks in HOOKS):
         return "has hooks, which another module in its place would lose"
     extents = {taps for taps in conv.kernel_size if taps > 1}
     if len(extents) > 1 and not per_axis:
@@ -142,13 +177,14 @@ def _wanted(
 
 
 def matching(pattern: str, names: Iterable[str], argument: str) -> list[str]:
-    """Return the names that match a pattern, in order.
+    """Return the names that match a pattern, in order, or the one that is the pattern itself.
 
     Raises:
         ValueError: if it matches none.
     """
     names = list(names)
-    found = [name for name in names if fnmatchcase(name, pattern)]
+    # A name is taken as it is, also with a bracket or a star in it.
+    found = [pattern] if pattern in names else [n for n in names if fnmatchcase(n, pattern)]
     if not found:
         raise ValueError(
             f"{argument} names {pattern!r}, which fits no layer; the layers are {names}"

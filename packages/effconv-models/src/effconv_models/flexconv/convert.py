@@ -61,7 +61,8 @@ def with_flexconv(
         grid: taps of the uncropped kernel on each axis of all layers, an odd number, instead of an
             example. The cost of large kernels grows with it.
         chosen: selects the convolutions; None selects all that can be replaced and have more than
-            one tap, except the model's first. `left_alone` names the others.
+            one tap, except the model's first and those whose kernel is fixed, which has
+            `requires_grad` off. `left_alone` names the others.
         config: settings of the new layers; None takes the paper's. On a grid so small that the
             mask would start with one tap, which has no slope, it starts with three.
         generator: source of the initial values, on the model's device; None uses the global one.
@@ -242,6 +243,8 @@ def _choose(model: nn.Module, chosen: Choice | None) -> tuple[dict[str, nn.Modul
             raise ValueError(f"layer {name!r} is chosen, but it {obstacle}; choose others")
         elif obstacle is not None:
             reasons[name] = obstacle
+        elif wanted is None and not conv.weight.requires_grad:
+            reasons[name] = "has a fixed kernel, whose requires_grad is off"
         elif wanted is None and place == 0:
             reasons[name] = "is the model's first convolution"
         elif wanted is None and max(conv.kernel_size) == 1:
@@ -265,6 +268,10 @@ def _obstacle(name: str, conv: nn.Module) -> str | None:
     if type(conv) not in AXES:
         # A subclass may have its own forward, which would be lost.
         return f"is a {type(conv).__name__}, not one of torch.nn's own Conv1d and Conv2d"
+    if conv._buffers.get("weight") is not None:
+        return "has a fixed kernel, which is a buffer"
+    if conv.bias is not None and "bias" not in conv._parameters:
+        return "has a bias that is no parameter"
     if conv._parameters.get("weight") is None:
         return "has a weight that is computed from others, as weight norm does"
     if conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks:
@@ -292,7 +299,8 @@ def _wanted(convs: dict[str, nn.Module], chosen: Choice | None) -> set[str] | No
         return {name for name, conv in convs.items() if chosen(name, conv)}
     fits: set[str] = set()
     for pattern in _patterns(chosen):
-        own = {name for name in convs if fnmatchcase(name, pattern)}
+        # A name is taken as it is, also with a bracket or a star in it.
+        own = {pattern} & convs.keys() or {n for n in convs if fnmatchcase(n, pattern)}
         if not own:
             raise ValueError(
                 f"{pattern!r} in `chosen` fits no convolution; there are {list(convs)}, so pass "
