@@ -102,7 +102,7 @@ class SearchableCNN(nn.Module):
         if config.shapes == "padded":
             check_dilation(self.convs, self.space)
         rest = sum(parameter.numel() for parameter in self.model.parameters())
-        self.source = (model,)  # in a tuple, so that it is no part of this module
+        self.source = (model,)  # a tuple, so that it is no part of this module
         self.original_sizes = self.space.sizes_of([conv.kernel_size for conv in self.convs])
         self.cost = TapCost(
             tuple(math.prod(layer.channels) for layer in self.space.layers),
@@ -113,8 +113,8 @@ class SearchableCNN(nn.Module):
         self.accounting = Accounting(config, self.space, self.cost)
         generator = torch.Generator().manual_seed(config.seed)
         example = kernels_like(model, originals.values())
-        ranges, starts = self.space.variable_ranges, self.space.variable_starts
-        self.size_predictor = SizePredictor(ranges, config, generator, starts).to(example)
+        space = self.space.variable_ranges, config, generator, self.space.variable_starts
+        self.size_predictor = SizePredictor(*space).to(example)
         self.kernel_predictor = kernel_predictor(self.space, config, generator).to(example)
         self.padding = Padding(self.space).to(example)
         self.draws = Draws(config.seed, 0)
