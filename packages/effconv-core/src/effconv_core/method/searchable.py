@@ -101,12 +101,11 @@ class SearchableCNN(nn.Module):
         self.convs = list(replacements.values())
         if config.shapes == "padded":
             check_dilation(self.convs, self.space)
-        rest = sum(parameter.numel() for parameter in self.model.parameters())
         self.source = (model,)  # a tuple, so that it is no part of this module
         self.original_sizes = self.space.sizes_of([conv.kernel_size for conv in self.convs])
         self.cost = TapCost(
             tuple(math.prod(layer.channels) for layer in self.space.layers),
-            rest if config.count == "model" else 0,
+            sum(p.numel() for p in self.model.parameters()) if config.count == "model" else 0,
             self.space.factors(),
             "parameters" if config.count == "model" else "parameters of searched kernels",
         )
