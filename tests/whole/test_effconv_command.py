@@ -83,7 +83,13 @@ def narrow_labels(batch_size, seed):
 """
 # The network's parameters where both searched layers are 3x3; see `the_budget_is_that_of_3x3`.
 BUDGET = 1_042
-SHORT = ["--search.epochs=2", "--search.finalists=2", "--train.epochs=2", "--train.lr=0.02"]
+SHORT = [
+    "--search.least-steps=0",
+    "--search.epochs=2",
+    "--search.finalists=2",
+    "--train.epochs=2",
+    "--train.lr=0.02",
+]
 SHORT += ["--batch-size=16", "--train.batch-size=16", "--device=cpu"]
 SEARCH = ["search", "own_net:network", "photos", f"--budget={BUDGET}", *SHORT]
 
@@ -186,7 +192,7 @@ def test_in_a_pipe_progress_is_one_plain_line_an_epoch(found):
         lines, [(p, e) for p in ("search", "train", "baseline") for e in (1, 2)], strict=True
     ):
         more = r"  parameters [\d,]+ of 1,042" if phase == "search" else ""
-        assert re.fullmatch(said.format(phase, epoch) + more, line)
+        assert re.fullmatch(said.format(phase, epoch) + more + r"  \d+\.\d s", line), line
     assert not set(ended.stderr) & set("\x1b\r")
 
 

@@ -48,7 +48,8 @@ def test_course_from_steps_of_a_search_and_from_numbers():
     model(torch.zeros(1, 3, 6, 6))
     loader = [(torch.randn(2, 3, 6, 6), torch.tensor([0, 1]))] * 3
     steps = []
-    plan = search(model, loader, budget=768, config=recipe("bank", epochs=1), on_step=steps.append)
+    config = recipe("bank", epochs=1, least_steps=0)
+    plan = search(model, loader, budget=768, config=config, on_step=steps.append)
     numbers = [step.soft_sizes.tolist() for step in steps]
     for rows in (steps, numbers, np.array(numbers)):
         (line,) = draw_course(rows, plan).axes[0].lines

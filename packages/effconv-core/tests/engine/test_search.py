@@ -194,7 +194,7 @@ def test_an_exhausted_iterator_is_refused_in_the_second_epoch():
         (torch.zeros(4, 1, 9, 9), "a Tensor as batch 1 of epoch 1; batches are pairs"),
         (
             (torch.zeros(4, 1, 9, 9), torch.zeros(4), 0),
-            "a tuple of 3 as batch 1 of epoch 1; batches are",
+            "a tuple of 3 as batch 1 of epoch 1; batches are pairs",
         ),
     ],
 )
