@@ -186,7 +186,7 @@ def test_the_accuracy_is_that_of_the_saved_cnn(found):
 
 def test_in_a_pipe_progress_is_one_plain_line_an_epoch(found):
     ended, _ = found
-    lines = [line for line in ended.stderr.splitlines() if " epoch " in line]
+    lines = [line for line in ended.stderr.splitlines() if re.search(r" epoch \d", line)]
     said = r"{} epoch {}/2: loss \d+\.\d{{3}}  accuracy \d+\.\d%"
     for line, (phase, epoch) in zip(
         lines, [(p, e) for p in ("search", "train", "baseline") for e in (1, 2)], strict=True
