@@ -21,6 +21,7 @@ from tools.search import introduction, parse
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["--search-epochs", "2", "--train-epochs", "2", "--name", "run"]
+SHORT += ["--search-least-steps", "0", "--search-race-steps", "4"]
 
 
 def command(runs: Path, *arguments: str) -> list[str]:
