@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from effconv_core import SearchableCNN, SizePlan, search
+from effconv_core import SearchableCNN, SizePlan, load_training_state, save_training_state, search
 from effconv_core.engine import choice
 from effconv_core.engine.choice import evidence_of
 from effconv_core.engine.proposals import Proposals
@@ -195,3 +195,52 @@ def test_a_lower_loss_with_lower_accuracy_is_not_better():
     assert evidence_of(rows, found={"a": 3}, keeps=True).verdict == "no difference shown"
     rows = [[Result(0.5 + i / 1000, None), Result(1.0, None)] for i in range(4)]
     assert evidence_of(rows, found={"a": 3}, keeps=True).verdict == "better"
+
+
+@pytest.mark.parametrize(
+    ("stage", "content"),
+    [
+        ("proposals", [[[3, 3], [5]], [0.5, 0.6], 8]),  # a size too few
+        ("proposals", [[[3, 3], [5, 99]], [0.5, 0.6], 8]),  # a size that is not allowed
+        ("proposals", [[[3, 3], [5, 1]], [0.5], 8]),  # a loss too few
+        ("proposals", [[], [], 0]),
+        ("children", [[[4, 200]], [0.5]]),
+        ("first", [[0.5, 0.5]]),  # fewer trainings than plans
+        ("pair 2", [[0.5, 0.5]]),
+        ("pair 2", [[0.5, 2.0], [0.5, 0.5]]),  # an accuracy above 1
+        ("pair 2", "text"),
+    ],
+)
+def test_stages_that_no_search_makes_are_refused(stage, content, tmp_path, monkeypatch):
+    path, model = tmp_path / "s.safetensors", net()
+    keywords = {"budget": cost(model), "config": config(), "checkpoint": path, **ALLOWED}
+    monkeypatch.setattr(choice, "evidence_of", lambda *a, **k: (_ for _ in ()).throw(KeyError()))
+    with pytest.raises(KeyError):
+        search(net(), Signs(), **keywords)
+    monkeypatch.undo()
+
+    searchable = SearchableCNN(net(), config(), **ALLOWED)
+    optimizer = torch.optim.AdamW(searchable.parameter_groups())
+    progress = load_training_state(path, searchable, optimizer)
+    progress["choice"][stage] = content
+    save_training_state(path, searchable, optimizer, progress)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"state|s\.safetensors"):
+        search(net(), Signs(), **keywords)
+    assert path.read_bytes() == before
+
+
+def test_searches_of_neighbouring_seeds_share_no_training(monkeypatch):
+    seeds = {}
+    run = Trials.run
+
+    def spy(self, plans, *, steps, seed, epoch):
+        seeds.setdefault(self.config.seed, set()).add(seed)
+        return run(self, plans, steps=steps, seed=seed, epoch=epoch)
+
+    monkeypatch.setattr(Trials, "run", spy)
+    for seed in (0, 1):
+        search(net(), Signs(), budget=cost(net()), config=config(seed=seed), **ALLOWED)
+    assert len(seeds[0]) == len(seeds[1]) == 6
+    assert not seeds[0] & seeds[1]
+    assert len({seed % 5 for seed in seeds[0]}) == 5  # each part of the data is held out once

@@ -65,6 +65,12 @@ def test_what_shows_no_spread_is_refused(changes, sentence):
         probe(net(), Signs(), **{"config": config(), **ALLOWED, **changes})
 
 
+def test_a_long_epoch_is_not_read_to_its_end():
+    loader = Signs(batches=400)
+    probe(net(), loader, config=config(race_steps=4), plans=4, repeats=2, **ALLOWED)
+    assert loader.taken < 400 * 3  # once to count, and once and again for each of three trainings
+
+
 def test_too_few_batches_are_refused():
     with pytest.raises(ValueError, match="4 batches"):
         probe(net(), Signs(batches=4), config=config(), budget=cost(net()), **ALLOWED)

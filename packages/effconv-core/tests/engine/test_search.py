@@ -2,8 +2,7 @@ import dataclasses
 
 import pytest
 import torch
-from effconv_core import RECIPES, Budget, Macs, SearchableCNN, apply_plan, recipe, search
-from effconv_core.engine.train import training_of
+from effconv_core import Budget, Macs, SearchableCNN, apply_plan, recipe, search
 from effconv_core.io.checkpoint import put_training_state, read_training_state
 from torch import nn
 
@@ -233,39 +232,6 @@ def test_another_runtime_error_is_not_disguised():
     batches = [(torch.randn(4, 1, 9, 9), torch.zeros(4).long())]
     with pytest.raises(RuntimeError, match="unflatten"):
         search(model, batches, budget=BUDGET, config=config())
-
-
-def test_recipes_answer_to_their_former_names():
-    assert recipe("default", epochs=5) == recipe("bank", epochs=5)
-    assert RECIPES["default"] is RECIPES["bank"]
-    assert training_of("default") == training_of("bank") != training_of("paper")
-    assert recipe("literal") == recipe("paper", kernel_form="literal")
-    assert training_of("literal") == training_of("paper")
-
-
-def test_an_unknown_recipe_names_the_known_ones():
-    with pytest.raises(ValueError, match="'fast' does not exist; pass one of bank, paper, literal"):
-        recipe("fast")
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"mask": "disc"}, "mask is 'disc'; pass 'gaussian' or 'ring'"),
-        ({"kernel_form": "projected"}, "a ring needs taps .* pass kernel_form='bank'"),
-        ({"exploration": -1.0}, "exploration is -1.0; it must be 0 or more and finite"),
-        ({"exploration": 0.0, "race_steps": 0}, "finalists is 10 and exploration is 0; "),
-        ({"finalists": 0}, "finalists is 0; it must be at least 1"),
-    ],
-)
-def test_settings_that_do_not_go_together_say_why(change, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        recipe("bank", **change)
-
-
-def test_finalists_are_counted_in_whole_numbers():
-    with pytest.raises(TypeError, match=r"finalists is 2.5; it must be an integer"):
-        recipe("bank", finalists=2.5)
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,19 @@ def test_plans_are_compared_without_dropout_on_the_batches_own_statistics():
     assert min(spread) > 1e-4  # the images of a batch still differ in the outputs
 
 
+def test_normalisation_that_the_network_keeps_frozen_stays_so():
+    class Frozen(nn.Sequential):
+        def train(self, mode=True):
+            super().train(mode)
+            self[2].eval()
+            return self
+
+    network, spread = SearchableCNN(Frozen(*net()), searchable().config), []
+    network.model[2].running_mean.fill_(1e6)  # drowns the images, as in the network itself
+    tournament(network, Counted(40), budget=BUDGET, criterion=stand_in_spread(spread))
+    assert max(spread) < 1e-4
+
+
 def stand_in_spread(spread):
     def criterion(outputs, targets):
         spread.append(outputs.std(dim=0).mean().item())

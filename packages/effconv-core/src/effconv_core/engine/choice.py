@@ -12,6 +12,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,14 @@ from effconv_core.engine.proposals import Plan, Proposals
 from effconv_core.engine.race import PARTS, Result, Trials
 from effconv_core.engine.tournament import tournament
 from effconv_core.evidence import Evidence, interval, verdict_of
+from effconv_core.io.checkpoint import REMEDY
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan
 from effconv_core.space.search_space import flat
 
 LAST = 3  # plans that are trained for longer
 PAIRS = 4  # trainings of the best plan beside the original sizes
+SEEDS = 10  # of trainings, for each seed of a search
 
 Remember = Callable[[str, Callable[[], Any]], Any]
 """Returns what a function returned under a name in an earlier run, or calls it and keeps that."""
@@ -73,11 +76,15 @@ def choose_plan(
 
     def train(plans: Sequence[Mapping[str, Size]], length: int, seed: int) -> list[list[Any]]:
         # JSON has no infinity.
-        results = trials.run(plans, steps=length, seed=config.seed + seed, epoch=seed)
+        results = trials.run(plans, steps=length, seed=SEEDS * config.seed + seed, epoch=seed)
         return [[r.loss if math.isfinite(r.loss) else None, r.accuracy] for r in results]
 
     def losses_of(name: str, plans: Sequence[Plan], length: int, seed: int) -> list[float]:
         rows = remember(name, lambda: train([space.by_layer(p) for p in plans], length, seed))
+        if len(rows) != len(plans):
+            raise ValueError(
+                f"the search's state has {len(rows)} trainings for {len(plans)} plans; {REMEDY}"
+            )
         return [math.inf if loss is None else loss for loss, _ in rows]
 
     first_plans, kernel_losses, passes = remember("proposals", proposals.draw)
@@ -121,6 +128,29 @@ def choose_plan(
     )
     sizes = proposals.own if evidence.kept == "original" else found
     return searchable.plan_of(sizes, proposals.learned, budget, evidence)
+
+
+def check_stages(path: Path, stages: Mapping[str, Any], ranges: Sequence[range]) -> None:
+    """Raise unless the stages of a choice that a state holds can be those of a search.
+
+    Args:
+        path: the state's file.
+        stages: of the form that `check_progress` has checked.
+        ranges: the S allowed ranges.
+
+    Raises:
+        ValueError: if a plan has another number of sizes, or one that is not allowed, or there is
+            not one loss for each plan.
+    """
+    for name in ("proposals", "children"):
+        plans, losses = stages.get(name, [[], []])[:2]
+        fits = all(len(plan) == len(ranges) for plan in plans) and all(
+            size in allowed for plan in plans for size, allowed in zip(plan, ranges, strict=True)
+        )
+        if not fits or len(plans) != len(losses) or (name == "proposals" in stages and not plans):
+            raise ValueError(f"{path} has {name} that no such search makes; {REMEDY}")
+    if any(len(stage) != 2 for name, stage in stages.items() if name.startswith("pair ")):
+        raise ValueError(f"{path} has a pair of trainings that is none; {REMEDY}")
 
 
 def evidence_of(rows: Sequence[Sequence[Result]], *, keeps: bool, **known: Any) -> Evidence:

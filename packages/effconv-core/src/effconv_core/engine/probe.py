@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from effconv_core.config import SearchConfig, recipe
 from effconv_core.cost.budget import Budgets
 from effconv_core.engine.loader import epoch_batches
 from effconv_core.engine.proposals import Proposals
-from effconv_core.engine.race import PARTS, Trials
+from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size
 from effconv_core.space.search_space import flat
@@ -103,7 +104,7 @@ def probe(
     if budget is None:
         budget = searchable.cost(flat(searchable.original_sizes.values()))
     device = next(searchable.parameters()).device
-    steps = sum(1 for _ in epoch_batches(loader, 0, device))
+    steps = sum(1 for _ in islice(epoch_batches(loader, 0, device), MOST_NEEDED))
     if steps < PARTS:
         raise ValueError(
             f"the loader gives {steps} batches an epoch; at least {PARTS} are needed to hold one "

@@ -74,11 +74,11 @@ class Proposals:
             plans[tuple(self.own)] = None
         plans[tuple(self.searchable.nearest_sizes(self.learned, self.budget))] = None
         plans |= dict.fromkeys(map(self.within, shapes))
-        losses = self.losses
-        plans |= dict.fromkeys(self._evolved(losses, list(plans)))
+        plans |= dict.fromkeys(self._evolved(list(plans)))
         plans |= {tuple(plan): None for plan in self.random_plans(self.config.finalists)}
         chosen = list(plans)[: self.config.finalists]
-        return [list(plan) for plan in chosen], [losses(plan) for plan in chosen], losses.passes
+        losses = [self.losses(plan) for plan in chosen]
+        return [list(plan) for plan in chosen], losses, self.losses.passes
 
     def random_plans(self, most: int) -> list[Plan]:
         """Draw at most so many distinct plans, of sizes that are uniform on a logarithmic scale."""
@@ -138,31 +138,26 @@ class Proposals:
     def _start(self) -> np.ndarray:
         """Return the original sizes, `(V,)`, within what is allowed."""
         own = np.array(flat(self.original.values()), float)
-        if len(own) != len(self.space.ranges):
-            own = np.array([(r[0] + r[-1]) / 2 for r in self.space.ranges])
         return np.clip(own[self.firsts], self.lows, self.highs)
 
     def _is_allowed(self, sizes: Sequence[int]) -> bool:
-        ranges = self.space.ranges
-        if len(sizes) != len(ranges) or not all(s in r for s, r in zip(sizes, ranges, strict=True)):
-            return False
         leaders = [sizes[self.space.variables.index(v)] for v in self.space.variables]
-        return leaders == list(sizes) and all(
-            c.low <= c.cost(sizes) <= c.high for c in self.constraints
+        return (
+            leaders == list(sizes)
+            and all(s in allowed for s, allowed in zip(sizes, self.space.ranges, strict=True))
+            and all(c.low <= c.cost(sizes) <= c.high for c in self.constraints)
         )
 
     def _random_sizes(self, random: np.random.Generator) -> np.ndarray:
         return np.exp(random.uniform(np.log(self.lows), np.log(self.highs)))
 
-    def _evolved(
-        self, losses: "_KernelLosses", plans: Sequence[tuple[int, ...]]
-    ) -> list[tuple[int, ...]]:
+    def _evolved(self, plans: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
         """Return the plans of the least loss that differential evolution saw."""
         seen: dict[tuple[int, ...], float] = {}
 
         def fitness(logs: np.ndarray) -> float:
             plan = self.within(np.exp(logs))
-            seen[plan] = losses(plan)
+            seen[plan] = self.losses(plan)
             return seen[plan]
 
         known = [np.log(np.array(plan, float)[self.firsts]) for plan in plans]
@@ -174,7 +169,7 @@ class Proposals:
         differential_evolution(
             fitness,
             [(low, high + 1e-9) for low, high in ends],
-            init=np.array([*known, *drawn])[: max(POPULATION, 5)],
+            init=np.array([*known, *drawn])[:POPULATION],
             maxiter=GENERATIONS,
             polish=False,
             tol=0,

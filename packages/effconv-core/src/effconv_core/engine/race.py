@@ -27,6 +27,8 @@ from effconv_core.rng import seeded
 PARTS = 5  # one part of so many is held out
 HELD_OUT = 24  # batches that are held out, at most
 
+MOST_NEEDED = PARTS * HELD_OUT  # batches of an epoch, beyond which more make no difference here
+
 Sizes = Mapping[str, Size]
 
 
@@ -48,7 +50,7 @@ class Trials:
         config: of the search; its rate and weight decay of the CNN, precision and seed are used.
         loader: training batches.
         criterion: the task's loss of `(outputs, targets)`, a scalar.
-        epoch_steps: number of batches of the loader's epoch, at least `PARTS`.
+        epoch_steps: number of batches of the loader's epoch, or at least `MOST_NEEDED`.
         epochs: number of epochs that the search has read.
         device: where the networks are trained.
         group: the ranks that train together, each on its part of each batch.

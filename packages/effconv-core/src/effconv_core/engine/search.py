@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from effconv_core.config import SearchConfig, recipe, with_present_b
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import check_same, data_parallel, in_step, leads
-from effconv_core.engine.choice import choose_plan
+from effconv_core.engine.choice import check_stages, choose_plan
 from effconv_core.engine.loader import epoch_batches
 from effconv_core.engine.nonfinite import check_parameters, finite_soon, no_finite_loss
 from effconv_core.engine.race import Trials
 from effconv_core.engine.tournament import tournament
 from effconv_core.io.checkpoint import (
+    REMEDY,
     check_epoch,
     check_progress,
     check_writable,
@@ -121,7 +122,8 @@ def search(
             program that torchrun started, `torch.distributed.group.WORLD`.
 
     Returns:
-        The plan, whose cost is within the config's tolerance of the budget.
+        The plan, whose cost is within the config's tolerance of the budget. With `race_steps` it
+        has evidence of how it compares with the network's own sizes, see `SizePlan.evidence`.
 
     Raises:
         TypeError: if the model, the budget or the config is of the wrong kind, inputs or targets
@@ -180,7 +182,7 @@ def search(
 
     device = next(searchable.parameters()).device
     network = data_parallel(searchable.train(), group)
-    # A state of an earlier version has no number of steps, nor does a search that begins.
+    # A search that begins does not know yet how many steps an epoch has.
     epochs = config.epochs_of(progress.get("epoch_steps", config.least_steps or 1))
     epoch = progress["epoch"]
     while epoch < epochs:
@@ -206,9 +208,7 @@ def search(
                 keep_progress()
             return done[name]
 
-        # A state of an earlier version does not know the number of steps.
-        steps = progress.get("epoch_steps") or sum(1 for _ in epoch_batches(loader, 0, device))
-        model = searchable.source[0]
+        model, steps = searchable.source[0], progress["epoch_steps"]
         trials = Trials(model, config, loader, criterion, steps, epochs, device, group)
         plan = choose_plan(searchable, trials, budget, remember=remember, on_round=on_round)
     else:
@@ -250,6 +250,9 @@ def _resume(
     config = SearchConfig(**identity["config"])
     epochs = config.epochs_of(progress.get("epoch_steps", config.least_steps or 1))
     check_epoch(state.path, progress, epochs)
+    if config.race_steps and progress["epoch"] and "epoch_steps" not in progress:
+        raise ValueError(f"{state.path} has no epoch_steps, the number of steps an epoch; {REMEDY}")
+    check_stages(state.path, progress.get("choice", {}), searchable.space.ranges)
     counts = {f"model.{n}": v for n, v in searchable.state_dict().items() if n.endswith("_state")}
     # Before 0.2.0 nothing was drawn, so files have no counts.
     put_training_state(state._replace(tensors={**counts, **state.tensors}), searchable, optimizer)

@@ -10,11 +10,11 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import average
 from effconv_core.engine.loader import epoch_batches
+from effconv_core.engine.race import for_comparison
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan
@@ -37,8 +37,9 @@ def tournament(
 
     In each of four rounds the remaining plans see the same batches, twice as many as in the round
     before, starting with two, and the better half stays; losses add up over rounds. Batch
-    normalisation uses the batch's own statistics, since its running ones are of other sizes; all
-    else, such as dropout, is as in evaluation. The searchable network is not changed.
+    normalisation uses the batch's own statistics, since its running ones are of other sizes, unless
+    the network itself keeps it in evaluation mode; all else, such as dropout, is as in evaluation.
+    The searchable network is not changed.
 
     Args:
         searchable: after a search; its config sets how many plans are compared and how far from the
@@ -63,10 +64,8 @@ def tournament(
             "finalists is 1, and a tournament compares at least 2; take searchable.plan(budget) or "
             "raise finalists and exploration in the config"
         )
-    network = copy.deepcopy(searchable).eval()
-    for module in network.modules():
-        if isinstance(module, _BatchNorm):
-            module.train()
+    network = copy.deepcopy(searchable).train()
+    for_comparison(network)
     totals = dict.fromkeys(_candidates(searchable, plan, budget), 0.0)
     device = next(network.kernel_predictor.parameters()).device
     batches = chain.from_iterable(epoch_batches(loader, e, device) for e in count(config.epochs))

@@ -102,7 +102,7 @@ class SearchableCNN(nn.Module):
         if config.shapes == "padded":
             check_dilation(self.convs, self.space)
         self.source = (model,)  # a tuple, so that it is no part of this module
-        self.original_sizes = self.space.sizes_of([conv.kernel_size for conv in self.convs])
+        self.original_sizes = self.space.by_layer(flat(layer.own for layer in self.space.layers))
         self.cost = TapCost(
             tuple(math.prod(layer.channels) for layer in self.space.layers),
             sum(p.numel() for p in self.model.parameters()) if config.count == "model" else 0,

@@ -12,6 +12,7 @@ from effconv_core.layers.conv import kernel_shape_of
 from effconv_core.plan import Size
 from effconv_core.report.charts import Chart, kernel_pictures, line_chart, short, small_course
 from effconv_core.runs.reader import COMPARISON, Run, is_number
+from effconv_core.runs.writer import dotted
 
 MOST_PICTURES = 200  # of layers
 MOST_LINES = 1000  # of a table that no plan limits
@@ -266,15 +267,9 @@ def _by_epoch(run: Run) -> dict[tuple[str, int], list[dict[str, Any]]]:
     return groups
 
 
-def flat(settings: Mapping[str, Any], before: str = "") -> dict[str, str]:
+def flat(settings: Mapping[str, Any]) -> dict[str, str]:
     """Flatten nested settings to dotted names such as `search.epochs`, with values as text."""
-    words = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            words |= flat(value, f"{before}{name}.")
-        else:
-            words[f"{before}{name}"] = str(value)
-    return words
+    return {name: str(value) for name, value in dotted(settings).items()}
 
 
 def duration(seconds: float) -> str:

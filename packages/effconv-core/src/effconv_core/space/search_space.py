@@ -160,15 +160,6 @@ class SizeSpace:
             for layer, part in zip(self.layers, parts, strict=True)
         }
 
-    def sizes_of(self, kernels: Sequence[Sequence[int]]) -> dict[str, int | tuple[int, ...]]:
-        """Return by layer name the sizes of L kernels, each given by its taps along each axis."""
-        sizes = [0] * len(self.ranges)
-        for place, (layer, taps) in enumerate(zip(self.layers, kernels, strict=True)):
-            for axis, count in zip(layer.axes, taps, strict=True):
-                if axis is not None:
-                    sizes[self.firsts[place] + axis] = count
-        return self.by_layer(sizes)
-
 
 def flat(sizes: Iterable[int | Sequence[int]]) -> list[int]:
     """Flatten the sizes of layers, such as a plan's values, into one list."""
