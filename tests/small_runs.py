@@ -53,7 +53,13 @@ def _effconv(*words: str) -> int:
 
 OURS = ("tests.small_runs:network", "tests.small_runs:loaders")
 TRAIN = ("--train.epochs=1", "--train.batch-size=4")
-SEARCH = ("--search.epochs=1", "--search.finalists=2", "--batch-size=4", f"--budget={BUDGET}")
+SEARCH = (
+    "--search.epochs=1",
+    "--search.least-steps=0",
+    "--search.finalists=2",
+    "--batch-size=4",
+    f"--budget={BUDGET}",
+)
 
 
 def effconv_search(runs: Path, *words: str) -> int:
@@ -71,7 +77,8 @@ def demo(runs: Path, *words: str) -> int:
 
     def command() -> None:
         given = ["demo", "--samples=64", "--batch-size=32", "--train.batch-size=32"]
-        given += ["--search.epochs=1", "--search.finalists=1", "--train.epochs=1", "--device=cpu"]
+        given += ["--search.epochs=1", "--search.least-steps=0", "--search.finalists=1"]
+        given += ["--train.epochs=1", "--device=cpu"]
         data, options = search.parse([*given, f"--runs={runs}", *words])
         search.run(data, options, quiet(), Ranks(0, 1, None, "cpu"))
 
@@ -96,7 +103,8 @@ def train_multi_resolution(runs: Path, *words: str) -> int:
 def sweep_search(runs: Path, *words: str) -> int:
     """Run `sweep:search` of one search; `runs` is its folder."""
     given = ["demo", f"--folder={runs}", *words, "--", "--samples=64", "--batch-size=32"]
-    given += ["--train.batch-size=32", "--search.epochs=1", "--search.finalists=1"]
+    given += ["--train.batch-size=32", "--search.epochs=1", "--search.least-steps=0"]
+    given += ["--search.finalists=1"]
     given += ["--train.epochs=1", "--device=cpu"]
     return _status(lambda: sweep.search_command(given, quiet()))
 

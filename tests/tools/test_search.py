@@ -256,6 +256,7 @@ def test_real_mnist_from_search_to_report(tmp_path):
         "--model=demo",
         "--budget=10684",
         "--search-epochs=1",
+        "--search-least-steps=0",
         "--train-epochs=1",
         "--name=run",
     )

@@ -30,6 +30,7 @@ def recordings(tmp_path):
 
 def test_spoken_digits_from_search_to_report(recordings, tmp_path, monkeypatch):
     words = ["--search-epochs", "1", "--search-finalists", "1", "--train-epochs", "1"]
+    words += ["--search-least-steps", "0"]
     words += ["--batch-size", "8", "--train-batch-size", "8", "--runs", str(tmp_path / "runs")]
     monkeypatch.setenv("EFFCONV_DATA", str(recordings))
     process = subprocess.run(

@@ -264,6 +264,7 @@ def test_a_budget_of_macs_and_no_training(effconv):
     status, out, err = effconv(
         *("search", "own_net:network", "own_net:loaders", "--budget=62224", "--budget-counts=macs"),
         *("--search-only", "--search.epochs=1", "--search.finalists=2", "--batch-size=16"),
+        "--search.least-steps=0",
         *("--device=cpu", "--name=macs", "--json"),
     )
     assert status == 0, err

@@ -24,6 +24,7 @@ from tools.search import parse
 ROOT = Path(__file__).parents[2]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SHORT = ["demo", "--search-epochs", "2", "--train-epochs", "2", "--name", "run", "--device", "cpu"]
+SHORT += ["--search-least-steps", "0", "--search-race-steps", "4"]
 
 
 def started(*arguments: object, **options: object) -> subprocess.Popen:

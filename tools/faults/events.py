@@ -35,9 +35,9 @@ from tools.support.rows import append_row, read_rows
 RESULTS = Path("results/faults/events.jsonl")
 PATIENCE = 900  # seconds until a process counts as hung
 RECIPES = ("default", "paper")
-SMALLEST = ["--samples=64", "--batch-size=32", "--search.epochs=2", "--train.epochs=2"]
-SMALLEST += ["--train.batch-size=32", "--device=cpu"]
-OF_RECIPE = {"default": ["--search.finalists=2"], "paper": []}
+SMALLEST = ["--samples=64", "--batch-size=12", "--search.epochs=2", "--train.epochs=2"]
+SMALLEST += ["--train.batch-size=32", "--device=cpu", "--search.least-steps=0"]
+OF_RECIPE = {"default": ["--search.finalists=2", "--search.race-steps=2"], "paper": []}
 RANDOM = re.compile(r"\.?([\w.-]+?)\.[0-9a-f]{16}\.partial")  # as `written_whole` names a part
 AUDITED = {"os.rename": "rename", "os.remove": "unlink", "os.link": "link", "os.mkdir": "mkdir"}
 AUDITED |= {"os.rmdir": "rmdir", "os.chmod": "chmod"}

@@ -29,6 +29,7 @@ from tools.queue.run_list import Run
 
 SEARCH_EPOCHS, TRAIN_EPOCHS = 3, 3
 SMALL = ["--samples=640", "--search.finalists=4"]
+SMALL += ["--search.least-steps=0", "--search.race-steps=2"]
 SHORT = [*SMALL, f"--search.epochs={SEARCH_EPOCHS}", f"--train.epochs={TRAIN_EPOCHS}"]
 TIMES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC|\b\d+ h \d+ min|\b\d+ min \d+ s\b|\b\d+\.\d s\b")
 LIST = "list.json"

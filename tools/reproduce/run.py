@@ -30,6 +30,7 @@ from tools.studies.small_spaces import random_plan
 from tools.support.memory import measure_peak, peak_memory
 from tools.support.rows import changed_since
 
+FEW_STEPS = 4  # of each finalist, where the scale has few of them
 KERNELS = "kernels.safetensors"
 KERNELS_KEPT = 10  # kernels kept per layer, as many as Figure 2 shows
 
@@ -197,8 +198,10 @@ def search_config(row: Row, settings: Scale, seed: int) -> SearchConfig | None:
     changes = {} if settings.search_epochs is None else {"epochs": settings.search_epochs}
     if row.sizes == "paper":
         return recipe("paper", seed=seed, **changes)
+    if changes:
+        changes["least_steps"] = 0
     if settings.finalists is not None:
-        changes["finalists"] = settings.finalists
+        changes |= {"finalists": settings.finalists, "race_steps": FEW_STEPS}
     return recipe("bank", seed=seed, **changes)
 
 

@@ -168,6 +168,9 @@ def reduced_to(result: dict[str, Any]) -> str:
         theirs = search_config(row, whole, result["seed"])
         pairs.append(("epochs of search", search["epochs"], theirs.epochs))
         pairs.append(("finalists", search["finalists"], theirs.finalists))
+        # Rows of before 0.5.0 trained no finalists.
+        steps = search.get("race_steps", theirs.race_steps)
+        pairs.append(("steps of each finalist", steps, theirs.race_steps))
     parts += [f"{own} of {theirs} {what}" for what, own, theirs in pairs if own < theirs]
     return ", ".join(parts) or "not reduced"
 

@@ -73,7 +73,8 @@ def loaders(batch_size, seed):
 
 WORDS = ["hostile_program:network", "hostile_program:loaders", "--device=cpu"]
 TRAIN = ["train", *WORDS, "--train.epochs=2", "--train.batch-size=4", "--runs=.", "--name=run"]
-SEARCH = ["search", *WORDS, "--budget=76", "--search.epochs=1", "--search.finalists=1"]
+SEARCH = ["search", *WORDS, "--budget=76", "--search.epochs=1"]
+SEARCH += ["--search.least-steps=0", "--search.finalists=1"]
 SEARCH += ["--train.epochs=1", "--train.batch-size=4", "--batch-size=4", "--runs=.", "--name=run"]
 
 

@@ -18,6 +18,7 @@ from rich.table import Table
 PROGRAM = Path(__file__).parent / "hostile_program.py"
 WORDS = [sys.executable, "-m", "effconv_core.cli", "search", "hostile_program:network"]
 WORDS += ["hostile_program:loaders", "--device=cpu", "--budget=76", "--search.epochs=2"]
+WORDS += ["--search.least-steps=0"]
 WORDS += ["--search.finalists=1", "--train.epochs=2", "--train.batch-size=4", "--batch-size=4"]
 WORDS += ["--runs=.", "--name=run"]
 # How the shell leads the output of a command.

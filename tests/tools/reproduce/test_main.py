@@ -138,7 +138,7 @@ def test_a_run_counts_its_earlier_starts_and_says_what_else_could_be_done(tmp_pa
         patch.setattr(run, "train", stopped)
         with pytest.raises(KeyboardInterrupt):
             run.run_row(tmp_path, Console(quiet=True), **given)
-    with pytest.raises(FileExistsError, match="another device; run it as it was .* or delete"):
+    with pytest.raises(FileExistsError, match="device was .*; run it as it was .* or delete"):
         run.run_row(tmp_path, Console(quiet=True), **{**given, "device": "cpu:0"})
     run.run_row(tmp_path, Console(quiet=True), **given)
     result = json.loads((tmp_path / "result.json").read_text())
