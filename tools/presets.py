@@ -41,7 +41,8 @@ PAPER_SETS = {
 }
 """The data sets of the paper by name: its Tables 2, 1, 3 and 4."""
 
-SEQUENCES = ("smnist", SPOKEN_DIGITS)
+SEQUENCES = (*VIEWS, SPOKEN_DIGITS)
+"""Data of sequences, which no command augments."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,12 @@ def preset(data: str, name: str) -> Preset:
 
 def is_augmented(data: str, name: str) -> bool:
     """Return whether a named search gives training images the set's usual augmentation."""
-    if data in SEQUENCES:
-        return False
-    return data == "demo" or recipe_name(name) == "bank" or PAPER_SETS[data].augment
+    return data not in SEQUENCES and (recipe_name(name) == "bank" or augments(data))
+
+
+def augments(data: str) -> bool:
+    """Return whether the paper's training of a set, or the demo's, augments the images."""
+    return data == "demo" or (data in PAPER_SETS and PAPER_SETS[data].augment)
 
 
 def make_batches(

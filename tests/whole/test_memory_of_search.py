@@ -38,7 +38,7 @@ def look(step):
         tensors.append(sum(t.numel() * t.element_size() for t in found))
 
 model = demo_network(1, 4, torch.Generator().manual_seed(0))
-config = recipe(sys.argv[2], epochs=2)
+config = recipe(sys.argv[2], epochs=2, least_steps=0, race_steps=1)
 search(model, Loader(), budget=10_684, config=config, on_step=look)
 print(json.dumps({"resident": resident, "tensors": tensors}))
 """

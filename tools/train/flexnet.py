@@ -48,7 +48,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from tools.presets import PAPER_SETS, data_note, make_batches
+from tools.presets import PAPER_SETS, augments, data_note, make_batches
 from tools.support.console import run_and_report
 
 FLEXTCNS = {f.__name__: f for f in (flextcn2, flextcn4, flextcn6, flextcn7)}
@@ -194,7 +194,7 @@ def run(options: FlexNetOptions, console: Console) -> Path:
             seed=options.seed,
             scale=options.scale,
             limit=limit,
-            augment=options.data == "demo" or PAPER_SETS[options.data].augment,
+            augment=augments(options.data),
         )
 
     train_batches = batches("train", options.train.batch_size, options.limit)

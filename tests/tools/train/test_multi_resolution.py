@@ -181,7 +181,7 @@ def test_a_refusal_is_one_line(tmp_path):
 )
 def test_a_refused_run_leaves_no_trace(arguments, sentence, tmp_path, monkeypatch):
     monkeypatch.setenv("EFFCONV_DATA", "")
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
         run_line(["--data", "demo", "--runs", str(tmp_path), *arguments], Console())
     assert list(tmp_path.iterdir()) == []
 
