@@ -1,6 +1,5 @@
 """The result of a search: a size for each layer, as a JSON file and as a CNN."""
 
-import copy
 import json
 import math
 import os
@@ -28,7 +27,8 @@ from effconv_core.io.schemas import (
     MOST_WEIGHTS,
 )
 from effconv_core.io.state_checks import check_weights
-from effconv_core.layers.conv import CLASSES, kernel_shape_of, replace_modules, resized_conv
+from effconv_core.layers.conv import CLASSES, kernel_shape_of, resized_conv, take_places
+from effconv_core.layers.copying import copy_network
 from effconv_core.scalars import plain
 from effconv_core.space.rounding import nearest_size
 from effconv_core.space.search_space import flat
@@ -295,14 +295,13 @@ def apply_plan(
     """
     sizes = SizePlan(dict(plan)).sizes
     shapes = _kernel_shapes(model, sizes)
-    cnn = copy.deepcopy(model)
+    cnn = copy_network(model)
     modules = dict(cnn.named_modules())
-    replace_modules(
-        cnn,
+    take_places(
         {
             modules[name]: resized_conv(modules[name], shape, generator)
             for name, shape in shapes.items()
-        },
+        }
     )
     return cnn
 
@@ -384,6 +383,7 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     # The drawn weights are overwritten, so the global generator is not used.
     generator = torch.Generator()
     cnn = apply_plan(model, plan, generator=generator)
+    tensors = _as_one_layer(tensors, plan)
     remedy = "pass a file that save wrote after a training of this model"
     check_weights(path, tensors, cnn, remedy)
     try:
@@ -393,3 +393,15 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
             f"{path} does not fit the model ({error}); pass the model searched"
         ) from None
     return cnn
+
+
+def _as_one_layer(tensors: dict[str, torch.Tensor], plan: SizePlan) -> dict[str, torch.Tensor]:
+    """Rename what was saved before 0.5.0, when padding layers stood before some convolutions."""
+    renamed = {
+        f"{name}.{place}.{own}": f"{name}.{own}"
+        for name in plan
+        for place in (1, 2)
+        for own in ("weight", "bias")
+        if f"{name}.weight" not in tensors
+    }
+    return {renamed.get(name, name): tensor for name, tensor in tensors.items()}

@@ -1,6 +1,5 @@
 """Distributed search: lockstep iteration and checks that all ranks agree."""
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -13,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from effconv_core.layers.copying import copy_network
 from effconv_core.rng import Draws
 
 if dist.is_available():
@@ -69,7 +69,7 @@ def data_parallel(searchable: Replica, group: dist.ProcessGroup | None) -> Calla
         if network is None:
             # Looking for unused parameters in each step costs time, and warns if all are used; one
             # pass of a copy shows whether it is needed.
-            probe = copy.deepcopy(searchable)
+            probe = copy_network(searchable)
             probe.config = dataclasses.replace(probe.config, compile=False)
             unused = _leaves_some_unused(probe, inputs)
             everywhere = _gathered([float(unused)], _device_of(searchable), group)

@@ -1,6 +1,5 @@
 """Plans within a budget that are worth a training."""
 
-import copy
 import math
 from collections.abc import Sequence
 from itertools import islice
@@ -15,6 +14,7 @@ from effconv_core.distributed.consistency import average
 from effconv_core.engine.loader import epoch_batches
 from effconv_core.engine.race import Trials, for_comparison
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
+from effconv_core.layers.copying import copy_network
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.space.search_space import flat
 
@@ -195,7 +195,7 @@ class _KernelLosses:
     """
 
     def __init__(self, searchable: SearchableCNN, trials: Trials) -> None:
-        self.network = copy.deepcopy(searchable).train()
+        self.network = copy_network(searchable).train()
         for_comparison(self.network)
         self.trials, self.passes = trials, 0
         self.device = next(searchable.kernel_predictor.parameters()).device

@@ -1,6 +1,5 @@
 """Comparison of plans near the learned sizes, on the kernels that the search has learned."""
 
-import copy
 import math
 from collections.abc import Callable, Iterable
 from itertools import chain, count
@@ -16,6 +15,7 @@ from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import average
 from effconv_core.engine.loader import epoch_batches
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
+from effconv_core.layers.copying import copy_network
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan
 from effconv_core.space.search_space import flat
@@ -63,7 +63,7 @@ def tournament(
             "finalists is 1, and a tournament compares at least 2; take searchable.plan(budget) or "
             "raise finalists and exploration in the config"
         )
-    network = copy.deepcopy(searchable).eval()
+    network = copy_network(searchable).eval()
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.train()

@@ -1,6 +1,5 @@
 """`SearchableCNN`: any network, with predicted kernels in some of its convolutions."""
 
-import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ from effconv_core.cost.accounting import Accounting
 from effconv_core.cost.base import TapCost
 from effconv_core.cost.budget import Budgets, Constraint
 from effconv_core.evidence import Evidence
-from effconv_core.layers.conv import PredictedConv, conv_of, kernels_like, replace_modules
+from effconv_core.layers.conv import PredictedConv, conv_of, kernels_like, take_places
+from effconv_core.layers.copying import copy_network
 from effconv_core.method.forward import DrawnSizes, StaticForward, draw_sizes
 from effconv_core.method.kernel_predictor import kernel_predictor
 from effconv_core.method.size_predictor import SizePredictor
@@ -94,11 +94,10 @@ class SearchableCNN(nn.Module):
             originals, config.largest, allowed=allowed, tie=tie, per_axis=per_axis
         )
         self.layers = list(originals)
-        self.model = copy.deepcopy(model)
+        self.model = copy_network(model)
         modules = dict(self.model.named_modules())
-        replacements = {modules[name]: PredictedConv(modules[name]) for name in originals}
-        replace_modules(self.model, replacements)
-        self.convs = list(replacements.values())
+        self.convs = [modules[name] for name in originals]
+        take_places({conv: PredictedConv(conv) for conv in self.convs})
         if config.shapes == "padded":
             check_dilation(self.convs, self.space)
         rest = sum(parameter.numel() for parameter in self.model.parameters())
@@ -268,14 +267,15 @@ class SearchableCNN(nn.Module):
             )
         with torch.no_grad():
             kernels = self.kernels_at([sizes[name] for name in self.layers])
-        cnn = copy.deepcopy(self.model)
+        cnn = copy_network(self.model)
         modules = dict(cnn.named_modules())
         convs = [modules[name] for name in self.layers]
-        replacements = {
-            conv: conv_of(conv, kernel.to(conv.like), conv.bias)
-            for conv, kernel in zip(convs, kernels, strict=True)
-        }
-        replace_modules(cnn, replacements)
+        take_places(
+            {
+                conv: conv_of(conv, kernel.to(conv.like), conv.bias)
+                for conv, kernel in zip(convs, kernels, strict=True)
+            }
+        )
         return cnn
 
     def _learned(self) -> list[float]:
