@@ -27,7 +27,14 @@ from effconv_core.io.schemas import (
     MOST_WEIGHTS,
 )
 from effconv_core.io.state_checks import check_weights
-from effconv_core.layers.conv import CLASSES, kernel_shape_of, resized_conv, take_places
+from effconv_core.layers.contract import Batch, check_same_network
+from effconv_core.layers.conv import (
+    CLASSES,
+    PredictedConv,
+    kernel_shape_of,
+    resized_conv,
+    take_places,
+)
 from effconv_core.layers.copying import copy_network
 from effconv_core.scalars import plain
 from effconv_core.space.rounding import nearest_size
@@ -275,7 +282,11 @@ def in_words(size: float | tuple[float, ...], form: str = "d") -> str:
 
 
 def apply_plan(
-    model: nn.Module, plan: Mapping[str, Size], *, generator: torch.Generator | None = None
+    model: nn.Module,
+    plan: Mapping[str, Size],
+    *,
+    generator: torch.Generator | None = None,
+    example: Any = None,
 ) -> nn.Module:
     """Build the plain CNN of a plan: a copy of the model with convolutions of the planned sizes.
 
@@ -287,6 +298,8 @@ def apply_plan(
         plan: layer name to kernel size, such as a `SizePlan`. A number is the size of each axis
             along which the layer's own kernel has more than one tap.
         generator: source of the initial values; None uses the global one.
+        example: an input of the network, or a tuple of its arguments, on which the CNN is checked
+            to be the model with other kernels; None checks nothing.
 
     Raises:
         ValueError: if a layer is unknown or cannot get another kernel (see `left_alone`), a size
@@ -303,7 +316,21 @@ def apply_plan(
             for name, shape in shapes.items()
         }
     )
+    if example is not None:
+        _check(model, cnn, list(shapes), example)
     return cnn
+
+
+def _check(model: nn.Module, cnn: nn.Module, names: list[str], example: Any) -> None:
+    """Raise unless a CNN does what the model does with predicted kernels in its place."""
+    reference, found = copy_network(model), copy_network(cnn)
+    old, new = dict(reference.named_modules()), dict(found.named_modules())
+    take_places({old[name]: PredictedConv(old[name]) for name in names})
+    for name in names:
+        if old[name].bias is not None:
+            old[name].bias.data.copy_(new[name].bias)
+    kernels = {name: new[name].weight.detach() for name in names}
+    check_same_network(reference, found, kernels, Batch.of(example))
 
 
 def _kernel_shapes(model: nn.Module, sizes: Mapping[str, Size]) -> dict[str, tuple[int, ...]]:
@@ -359,12 +386,13 @@ def save(cnn: nn.Module, plan: SizePlan, path: str | os.PathLike[str]) -> None:
         raise OSError(f"{path} cannot be written ({error}); name a file in a folder") from None
 
 
-def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
+def load(model: nn.Module, path: str | os.PathLike[str], *, example: Any = None) -> nn.Module:
     """Rebuild a CNN that `save` wrote.
 
     Args:
         model: the network that was searched; it is not changed.
         path: a file of `save`.
+        example: as for `apply_plan`.
 
     Raises:
         ValueError: if the file holds no plan, the plan or the weights do not fit the model, or a
@@ -382,7 +410,7 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     # The drawn weights are overwritten, so the global generator is not used.
     generator = torch.Generator()
-    cnn = apply_plan(model, plan, generator=generator)
+    cnn = apply_plan(model, plan, generator=generator, example=example)
     tensors = _as_one_layer(tensors, plan)
     remedy = "pass a file that save wrote after a training of this model"
     check_weights(path, tensors, cnn, remedy)

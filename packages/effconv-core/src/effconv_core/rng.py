@@ -1,8 +1,10 @@
 """Counter-based random draws that resume exactly after an interruption."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,6 +63,24 @@ def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         seed_generators(seed, device)
         yield
+
+
+@contextmanager
+def kept_generators(device: torch.device) -> Iterator[None]:
+    """Put all global generators into their state of before at the end of the context.
+
+    Those are torch's of the CPU and of the device, Python's and NumPy's.
+
+    Args:
+        device: of the tensors that are computed.
+    """
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 def seed_generators(seed: int, device: torch.device) -> None:

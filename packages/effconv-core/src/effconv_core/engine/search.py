@@ -30,6 +30,8 @@ from effconv_core.io.checkpoint import (
     save_training_state,
 )
 from effconv_core.layers.batch_checks import check_trained, checked_loss, explained_pass
+from effconv_core.layers.contract import Batch
+from effconv_core.method.found import check_found
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan
 from effconv_core.scalars import plain
@@ -315,12 +317,12 @@ def _run_epoch(
     step = 0
     batches = in_step(epoch_batches(loader, epoch, device), searchable, group, epoch)
     for step, (inputs, targets) in enumerate(batches):
+        if epoch == step == 0:
+            check_found(searchable, Batch((inputs,), targets, criterion))
         # Before the forward pass, so that it, or a CUDA graph, can use the gradients' memory.
         optimizer.zero_grad()
         with explained_pass(searchable.model, inputs):
             outputs = network(inputs)
-        if epoch == step == 0:
-            _check_that_all_run(searchable)
         task_loss = checked_loss(criterion, outputs, targets, first=step == 0)
         budget_loss = searchable.budget_loss(budget)
         loss = task_loss + budget_loss
@@ -343,13 +345,3 @@ def _run_epoch(
                 )
             )
     return step + 1
-
-
-def _check_that_all_run(searchable: SearchableCNN) -> None:
-    pairs = zip(searchable.layers, searchable.convs, strict=True)
-    idle = [name for name, conv in pairs if not conv.has_run]
-    if idle:
-        raise ValueError(
-            f"the network did not run its layer(s) {idle} in the first step, so nothing can be "
-            "learned of their sizes; leave them out with `searched`"
-        )

@@ -9,15 +9,16 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import average
 from effconv_core.engine.loader import epoch_batches
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
+from effconv_core.layers.contract import for_comparison
 from effconv_core.layers.copying import copy_network
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan
+from effconv_core.rng import seeded
 from effconv_core.space.search_space import flat
 
 ROUNDS = 4
@@ -36,9 +37,9 @@ def tournament(
     """Return the plan near the learned sizes with the lowest loss (not in the paper).
 
     In each of four rounds the remaining plans see the same batches, twice as many as in the round
-    before, starting with two, and the better half stays; losses add up over rounds. Batch
-    normalisation uses the batch's own statistics, since its running ones are of other sizes; all
-    else, such as dropout, is as in evaluation. The searchable network is not changed.
+    before, starting with two, and the better half stays; losses add up over rounds. The network is
+    in training mode, except for layers other than batch normalisation, such as dropout. The
+    searchable network is not changed.
 
     Args:
         searchable: after a search; its config sets how many plans are compared and how far from the
@@ -63,10 +64,8 @@ def tournament(
             "finalists is 1, and a tournament compares at least 2; take searchable.plan(budget) or "
             "raise finalists and exploration in the config"
         )
-    network = copy_network(searchable).eval()
-    for module in network.modules():
-        if isinstance(module, _BatchNorm):
-            module.train()
+    network = copy_network(searchable).train()
+    for_comparison(network)
     totals = dict.fromkeys(_candidates(searchable, plan, budget), 0.0)
     device = next(network.kernel_predictor.parameters()).device
     batches = chain.from_iterable(epoch_batches(loader, e, device) for e in count(config.epochs))
@@ -78,7 +77,8 @@ def tournament(
             for number in range(2**round_number):
                 inputs, targets = next(batches)
                 for place, sizes in enumerate(totals):
-                    with explained_pass(network.model, inputs):
+                    # What runs by chance is the same for all plans.
+                    with seeded(config.seed, device), explained_pass(network.model, inputs):
                         outputs = network.forward_at(sizes, inputs)
                     first = round_number == 1 and number == place == 0
                     losses[place] += checked_loss(criterion, outputs, targets, first=first).sum()

@@ -14,9 +14,11 @@ from effconv_core.cost.accounting import Accounting
 from effconv_core.cost.base import TapCost
 from effconv_core.cost.budget import Budgets, Constraint
 from effconv_core.evidence import Evidence
+from effconv_core.layers.contract import Batch
 from effconv_core.layers.conv import PredictedConv, conv_of, kernels_like, take_places
 from effconv_core.layers.copying import copy_network
 from effconv_core.method.forward import DrawnSizes, StaticForward, draw_sizes
+from effconv_core.method.found import check_found
 from effconv_core.method.kernel_predictor import kernel_predictor
 from effconv_core.method.size_predictor import SizePredictor
 from effconv_core.method.static_shapes import Padding, check_dilation
@@ -45,6 +47,8 @@ class SearchableCNN(nn.Module):
         tie: groups of layers that share their size, each a name pattern or a list of them.
         per_axis: whether kernels may be rectangular: each axis then has its own size, which Eq. 6
             takes as the mask's width along it, and a plan holds a tuple for each layer.
+        example: an input of the network, or a tuple of its arguments, on which the CNNs of two
+            plans are checked to be the network that is searched; None leaves that to `search`.
 
     Attributes:
         layers: names of the searched layers.
@@ -79,6 +83,7 @@ class SearchableCNN(nn.Module):
         allowed: Ranges | None = None,
         tie: Iterable[str | Iterable[str]] = (),
         per_axis: bool = False,
+        example: Any = None,
     ) -> None:
         super().__init__()
         config = SearchConfig() if config is None else config
@@ -111,17 +116,19 @@ class SearchableCNN(nn.Module):
         )
         self.accounting = Accounting(config, self.space, self.cost)
         generator = torch.Generator().manual_seed(config.seed)
-        example = kernels_like(model, originals.values())
+        like = kernels_like(model, originals.values())
         space = self.space.variable_ranges, config, generator, self.space.variable_starts
-        self.size_predictor = SizePredictor(*space).to(example)
-        self.kernel_predictor = kernel_predictor(self.space, config, generator).to(example)
-        self.padding = Padding(self.space).to(example)
+        self.size_predictor = SizePredictor(*space).to(like)
+        self.kernel_predictor = kernel_predictor(self.space, config, generator).to(like)
+        self.padding = Padding(self.space).to(like)
         self.draws = Draws(config.seed, 0)
         self.soft_sizes: Tensor | None = None
         self._sizes: list[int] | None = None
         self.static_forward = StaticForward(
             config, self.size_predictor, self.kernel_predictor, self.padding, self.draws
         )
+        if example is not None:
+            check_found(self, Batch.of(example))
 
     def __getstate__(self) -> dict[str, Any]:
         # The last soft sizes carry a graph, which can neither be copied nor pickled.
@@ -244,7 +251,7 @@ class SearchableCNN(nn.Module):
             for conv in self.convs:
                 conv.kernel = None
 
-    def warm_start(self, plan: Mapping[str, Size]) -> nn.Module:
+    def warm_start(self, plan: Mapping[str, Size], *, example: Any = None) -> nn.Module:
         """Build the plain CNN of a plan with the weights of the search (not in the paper).
 
         It has the layers that `apply_plan` builds, but the searched layers have the kernels learned
@@ -254,6 +261,7 @@ class SearchableCNN(nn.Module):
 
         Args:
             plan: the result of a search with this network, or other allowed sizes of its layers.
+            example: as for `SearchableCNN`, on which this plan is checked; None checks nothing.
 
         Raises:
             ValueError: if the plan has other layers, or a size is not allowed.
@@ -267,6 +275,9 @@ class SearchableCNN(nn.Module):
             )
         with torch.no_grad():
             kernels = self.kernels_at([sizes[name] for name in self.layers])
+        if example is not None:
+            flat_sizes = flat(sizes[name] for name in self.layers)
+            check_found(self, Batch.of(example), [flat_sizes])
         cnn = copy_network(self.model)
         modules = dict(cnn.named_modules())
         convs = [modules[name] for name in self.layers]
