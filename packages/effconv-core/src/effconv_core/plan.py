@@ -16,14 +16,10 @@ from effconv_core.evidence import Evidence
 from effconv_core.io import schemas
 from effconv_core.io.atomic import write_tensors, write_text
 from effconv_core.io.extra_state import state_of
+from effconv_core.io.plan_checks import check_allowed, check_numbers, check_sizes
 from effconv_core.io.read_json import LIMIT, conform, decode_json, in_brief, read_limited
 from effconv_core.io.read_tensors import opened_tensors
 from effconv_core.io.schemas import (
-    LARGEST_NUMBER,
-    LARGEST_SIZE,
-    LONGEST_NAME,
-    MOST_AXES,
-    MOST_LAYERS,
     MOST_WEIGHTS,
 )
 from effconv_core.io.state_checks import check_weights
@@ -91,9 +87,9 @@ class SizePlan(Mapping[str, Size]):
             object.__setattr__(self, name, numbers)
         for name in ("cost", "budget"):
             object.__setattr__(self, name, plain(getattr(self, name)))
-        _check_sizes(self.sizes)
-        _check_numbers(self)
-        _check_allowed(self.allowed)
+        check_sizes(self.sizes)
+        check_numbers(self)
+        check_allowed(self.allowed)
         for record in self.budgets:
             if not isinstance(record, Mapping) or not record.keys() >= RECORD:
                 raise TypeError(
@@ -206,70 +202,6 @@ class SizePlan(Mapping[str, Size]):
             return cls.from_json(read_limited(path, LIMIT))
         except (ValueError, TypeError) as error:
             raise type(error)(f"{path}: {error}") from None
-
-
-def _check_sizes(sizes: Mapping[str, Size]) -> None:
-    if not sizes:
-        raise ValueError("the plan holds no layer; pass at least one layer name with its size")
-    if len(sizes) > MOST_LAYERS:
-        raise ValueError(
-            f"the plan holds {len(sizes):,} layers; the most is {MOST_LAYERS:,}, so pass fewer"
-        )
-    for name, size in sizes.items():
-        if not isinstance(name, str):
-            raise TypeError(f"{in_brief(name)} names a layer of the plan; names are text")
-        if len(name) > LONGEST_NAME:
-            raise ValueError(
-                f"the name of layer {in_brief(name)} has {len(name):,} characters; the most is "
-                f"{LONGEST_NAME}, so shorten it"
-            )
-        numbers = size if isinstance(size, tuple) and 0 < len(size) <= MOST_AXES else (size,)
-        for number in numbers:
-            if isinstance(number, bool) or not isinstance(number, int):
-                raise TypeError(
-                    f"size of layer {name!r} is {in_brief(size)}; sizes are integers, so pass one, "
-                    f"or a tuple of one for each axis, of which there are up to {MOST_AXES}"
-                )
-            if not 1 <= number <= LARGEST_SIZE:
-                raise ValueError(
-                    f"size of layer {name!r} is {in_brief(size)}; sizes start at 1 and end at "
-                    f"{LARGEST_SIZE:,}, so pass one between"
-                )
-
-
-def _check_numbers(plan: SizePlan) -> None:
-    numbers = [
-        (f"soft size of layer {name!r}", v, LARGEST_SIZE)
-        for name, soft in plan.soft_sizes.items()
-        for v in (soft if isinstance(soft, tuple) else (soft,))
-    ]
-    for name, value in (("cost", plan.cost), ("budget", plan.budget)):
-        if value is not None:
-            numbers.append((name, value, LARGEST_NUMBER))
-    for name, value, largest in numbers:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"{name} of the plan is {in_brief(value)}; it must be a number")
-        if not 0 <= value <= largest:
-            raise ValueError(
-                f"{name} of the plan is {in_brief(value)}; it must be a finite number from 0 to "
-                f"{largest:,}"
-            )
-
-
-def _check_allowed(allowed: Mapping[str, tuple[int, int, int]]) -> None:
-    for name, numbers in allowed.items():
-        if not isinstance(numbers, tuple) or [type(n) for n in numbers] != [int] * 3:
-            raise TypeError(
-                f"allowed sizes of layer {name!r} are {in_brief(numbers)}; pass three integers, "
-                "the smallest, the largest and the step"
-            )
-        smallest, largest, step = numbers
-        if not (1 <= smallest <= largest <= LARGEST_SIZE and 1 <= step <= LARGEST_SIZE):
-            raise ValueError(
-                f"allowed sizes of layer {name!r} are {in_brief(numbers)}; they start at 1 and "
-                f"rise, to {LARGEST_SIZE:,} at most, so pass the smallest, the largest and a step "
-                "of at least 1"
-            )
 
 
 def _plain(size: Any) -> Any:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +64,14 @@ def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         seed_generators(seed, device)
         yield
+
+
+def random_state(device: torch.device) -> tuple[Any, ...]:
+    """Return the state of all global generators: torch's, Python's and NumPy's, for comparison."""
+    of_device = torch.cuda.get_rng_state(device).tolist() if device.type == "cuda" else None
+    of_numpy = np.random.get_state()  # noqa: NPY002
+    numbers = of_numpy[1].tolist(), *of_numpy[2:]
+    return torch.get_rng_state().tolist(), of_device, random.getstate(), numbers
 
 
 @contextmanager

@@ -132,10 +132,16 @@ class Trials:
         return loss, _hits(outputs, targets, loss)
 
     def _average_gradients(self, network: nn.Module) -> None:
-        if self.group is not None:
-            for parameter in network.parameters():
-                if parameter.grad is not None:
-                    average(parameter.grad, self.group)
+        if self.group is None:
+            return
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        reached = torch.tensor([float(p.grad is not None) for p in parameters], device=self.device)
+        # A layer that a pass left out has no gradient on this rank, and may have one on another.
+        for parameter, share in zip(parameters, average(reached, self.group).tolist(), strict=True):
+            if share and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if share:
+                average(parameter.grad, self.group)
 
     def _training(self, epoch: int, part: int) -> Iterator[Any]:
         """Yield batches to train on, without an end: the same ones in the same order each time."""

@@ -94,6 +94,7 @@ def search(
     on_step: Callable[[SearchStep], None] | None = None,
     on_round: Callable[[int, int], None] | None = None,
     group: dist.ProcessGroup | None = None,
+    skips: bool | None = None,
 ) -> SizePlan:
     """Learn the kernel sizes of a network under a budget (EffConv Algorithm 1, lines 1 to 8).
 
@@ -121,6 +122,9 @@ def search(
             each batch; None searches in this process only. Gradients are averaged by
             DistributedDataParallel, rank 0 writes the checkpoint and all ranks read it. In a
             program that torchrun started, `torch.distributed.group.WORLD`.
+        skips: for a group, whether a pass may leave out some of the network's layers, by chance or
+            by its inputs; None finds out on the first batch, and takes a network that draws random
+            numbers outside of dropout layers for one that may.
 
     Returns:
         The plan, whose cost is within the config's tolerance of the budget.
@@ -181,7 +185,7 @@ def search(
             save_training_state(checkpoint, searchable, optimizer, progress)
 
     device = next(searchable.parameters()).device
-    network = data_parallel(searchable.train(), group)
+    network = data_parallel(searchable.train(), group, skips=skips)
     # A state of an earlier version has no number of steps, nor does a search that begins.
     epochs = config.epochs_of(progress.get("epoch_steps", config.least_steps or 1))
     epoch = progress["epoch"]

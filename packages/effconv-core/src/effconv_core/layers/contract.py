@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_map_only
 
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.conv import PredictedConv
+from effconv_core.layers.copying import copy_network
 from effconv_core.rng import kept_generators
 
 TOLERANCE = 1e-3
@@ -111,12 +112,12 @@ def check_same_network(
     convs = {name: modules[name] for name in kernels}
     for conv in convs.values():
         conv.has_run = False
+    twin = None if padded is None else copy_network(reference)
     with _reads_noted(convs) as reads:
         for mode, set_mode in MODES.items():
             for network in (reference, found):
                 set_mode(network)
             run = partial(_run_on, batch=batch, layers=kernels, with_loss=mode != EVALUATION)
-            state = {name: buffer.clone() for name, buffer in reference.named_buffers()}
             try:
                 with _kernels_set(convs, kernels):
                     wanted = run(reference)
@@ -131,11 +132,11 @@ def check_same_network(
                     "takes"
                 ) from error
             _compare(mode, wanted, found, run, kernels, reads, _tolerance(wanted, TOLERANCE))
-            if padded is not None and mode == TRAINING:
-                for name, buffer in reference.named_buffers():
-                    buffer.data.copy_(state[name])
-                with _kernels_set(convs, padded):
-                    again = run(reference)
+            if twin is not None and mode == TRAINING:
+                twin.train()
+                modules = dict(twin.named_modules())
+                with _kernels_set({name: modules[name] for name in kernels}, padded):
+                    again = run(twin)
                 # The sizes of the layers' own kernels differ, and so do what layers read of them.
                 reason = _differ(wanted, again, _tolerance(wanted, COARSE))
                 if reason:
