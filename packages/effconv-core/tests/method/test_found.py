@@ -215,7 +215,7 @@ class Block(nn.Module):
             "twice": lambda: self.conv(F.interpolate(self.conv(x), x.shape[2:])),
             "mode": lambda: self.conv(x) * (2 if self.training else 1),
             "pads": lambda: self.conv(F.pad(x, (k - 1, 0))),
-            "crops": lambda: self.conv(x)[:, :, p:],
+            "crops": lambda: self.conv(F.pad(x, (0, 0, 4, 0)))[:, :, p:],
             "scales": lambda: self.conv(x) / self.conv.weight[0, 0].numel(),
         }[self.way]()
         return self.norm(out).relu()
@@ -226,7 +226,7 @@ BLOCKS = st.builds(
     Block,
     st.sampled_from(WAYS),
     st.integers(1, 2),
-    st.sampled_from([3, 4, 5]),
+    st.sampled_from([3, 5]),
     *[st.booleans()] * 3,
 )
 
