@@ -1,6 +1,5 @@
 """The result of a search: a size for each layer, as a JSON file and as a CNN."""
 
-import copy
 import json
 import math
 import os
@@ -17,18 +16,22 @@ from effconv_core.evidence import Evidence
 from effconv_core.io import schemas
 from effconv_core.io.atomic import write_tensors, write_text
 from effconv_core.io.extra_state import state_of
+from effconv_core.io.plan_checks import check_allowed, check_numbers, check_sizes
 from effconv_core.io.read_json import LIMIT, conform, decode_json, in_brief, read_limited
 from effconv_core.io.read_tensors import opened_tensors
 from effconv_core.io.schemas import (
-    LARGEST_NUMBER,
-    LARGEST_SIZE,
-    LONGEST_NAME,
-    MOST_AXES,
-    MOST_LAYERS,
     MOST_WEIGHTS,
 )
 from effconv_core.io.state_checks import check_weights
-from effconv_core.layers.conv import CLASSES, kernel_shape_of, replace_modules, resized_conv
+from effconv_core.layers.contract import Batch, check_same_network
+from effconv_core.layers.conv import (
+    CLASSES,
+    PredictedConv,
+    kernel_shape_of,
+    resized_conv,
+    take_places,
+)
+from effconv_core.layers.copying import copy_network
 from effconv_core.scalars import plain
 from effconv_core.space.rounding import nearest_size
 from effconv_core.space.search_space import flat
@@ -84,9 +87,9 @@ class SizePlan(Mapping[str, Size]):
             object.__setattr__(self, name, numbers)
         for name in ("cost", "budget"):
             object.__setattr__(self, name, plain(getattr(self, name)))
-        _check_sizes(self.sizes)
-        _check_numbers(self)
-        _check_allowed(self.allowed)
+        check_sizes(self.sizes)
+        check_numbers(self)
+        check_allowed(self.allowed)
         for record in self.budgets:
             if not isinstance(record, Mapping) or not record.keys() >= RECORD:
                 raise TypeError(
@@ -201,70 +204,6 @@ class SizePlan(Mapping[str, Size]):
             raise type(error)(f"{path}: {error}") from None
 
 
-def _check_sizes(sizes: Mapping[str, Size]) -> None:
-    if not sizes:
-        raise ValueError("the plan holds no layer; pass at least one layer name with its size")
-    if len(sizes) > MOST_LAYERS:
-        raise ValueError(
-            f"the plan holds {len(sizes):,} layers; the most is {MOST_LAYERS:,}, so pass fewer"
-        )
-    for name, size in sizes.items():
-        if not isinstance(name, str):
-            raise TypeError(f"{in_brief(name)} names a layer of the plan; names are text")
-        if len(name) > LONGEST_NAME:
-            raise ValueError(
-                f"the name of layer {in_brief(name)} has {len(name):,} characters; the most is "
-                f"{LONGEST_NAME}, so shorten it"
-            )
-        numbers = size if isinstance(size, tuple) and 0 < len(size) <= MOST_AXES else (size,)
-        for number in numbers:
-            if isinstance(number, bool) or not isinstance(number, int):
-                raise TypeError(
-                    f"size of layer {name!r} is {in_brief(size)}; sizes are integers, so pass one, "
-                    f"or a tuple of one for each axis, of which there are up to {MOST_AXES}"
-                )
-            if not 1 <= number <= LARGEST_SIZE:
-                raise ValueError(
-                    f"size of layer {name!r} is {in_brief(size)}; sizes start at 1 and end at "
-                    f"{LARGEST_SIZE:,}, so pass one between"
-                )
-
-
-def _check_numbers(plan: SizePlan) -> None:
-    numbers = [
-        (f"soft size of layer {name!r}", v, LARGEST_SIZE)
-        for name, soft in plan.soft_sizes.items()
-        for v in (soft if isinstance(soft, tuple) else (soft,))
-    ]
-    for name, value in (("cost", plan.cost), ("budget", plan.budget)):
-        if value is not None:
-            numbers.append((name, value, LARGEST_NUMBER))
-    for name, value, largest in numbers:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"{name} of the plan is {in_brief(value)}; it must be a number")
-        if not 0 <= value <= largest:
-            raise ValueError(
-                f"{name} of the plan is {in_brief(value)}; it must be a finite number from 0 to "
-                f"{largest:,}"
-            )
-
-
-def _check_allowed(allowed: Mapping[str, tuple[int, int, int]]) -> None:
-    for name, numbers in allowed.items():
-        if not isinstance(numbers, tuple) or [type(n) for n in numbers] != [int] * 3:
-            raise TypeError(
-                f"allowed sizes of layer {name!r} are {in_brief(numbers)}; pass three integers, "
-                "the smallest, the largest and the step"
-            )
-        smallest, largest, step = numbers
-        if not (1 <= smallest <= largest <= LARGEST_SIZE and 1 <= step <= LARGEST_SIZE):
-            raise ValueError(
-                f"allowed sizes of layer {name!r} are {in_brief(numbers)}; they start at 1 and "
-                f"rise, to {LARGEST_SIZE:,} at most, so pass the smallest, the largest and a step "
-                "of at least 1"
-            )
-
-
 def _plain(size: Any) -> Any:
     return tuple(map(plain, size)) if isinstance(size, tuple) else plain(size)
 
@@ -275,7 +214,11 @@ def in_words(size: float | tuple[float, ...], form: str = "d") -> str:
 
 
 def apply_plan(
-    model: nn.Module, plan: Mapping[str, Size], *, generator: torch.Generator | None = None
+    model: nn.Module,
+    plan: Mapping[str, Size],
+    *,
+    generator: torch.Generator | None = None,
+    example: Any = None,
 ) -> nn.Module:
     """Build the plain CNN of a plan: a copy of the model with convolutions of the planned sizes.
 
@@ -287,6 +230,8 @@ def apply_plan(
         plan: layer name to kernel size, such as a `SizePlan`. A number is the size of each axis
             along which the layer's own kernel has more than one tap.
         generator: source of the initial values; None uses the global one.
+        example: an input of the network, or a tuple of its arguments, on which the CNN is checked
+            to be the model with other kernels; None checks nothing.
 
     Raises:
         ValueError: if a layer is unknown or cannot get another kernel (see `left_alone`), a size
@@ -295,16 +240,29 @@ def apply_plan(
     """
     sizes = SizePlan(dict(plan)).sizes
     shapes = _kernel_shapes(model, sizes)
-    cnn = copy.deepcopy(model)
+    cnn = copy_network(model)
     modules = dict(cnn.named_modules())
-    replace_modules(
-        cnn,
+    take_places(
         {
             modules[name]: resized_conv(modules[name], shape, generator)
             for name, shape in shapes.items()
-        },
+        }
     )
+    if example is not None:
+        _check(model, cnn, list(shapes), example)
     return cnn
+
+
+def _check(model: nn.Module, cnn: nn.Module, names: list[str], example: Any) -> None:
+    """Raise unless a CNN does what the model does with predicted kernels in its place."""
+    reference, found = copy_network(model), copy_network(cnn)
+    old, new = dict(reference.named_modules()), dict(found.named_modules())
+    take_places({old[name]: PredictedConv(old[name]) for name in names})
+    for name in names:
+        if old[name].bias is not None:
+            old[name].bias.data.copy_(new[name].bias)
+    kernels = {name: new[name].weight.detach() for name in names}
+    check_same_network(reference, found, kernels, Batch.of(example))
 
 
 def _kernel_shapes(model: nn.Module, sizes: Mapping[str, Size]) -> dict[str, tuple[int, ...]]:
@@ -360,12 +318,13 @@ def save(cnn: nn.Module, plan: SizePlan, path: str | os.PathLike[str]) -> None:
         raise OSError(f"{path} cannot be written ({error}); name a file in a folder") from None
 
 
-def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
+def load(model: nn.Module, path: str | os.PathLike[str], *, example: Any = None) -> nn.Module:
     """Rebuild a CNN that `save` wrote.
 
     Args:
         model: the network that was searched; it is not changed.
         path: a file of `save`.
+        example: as for `apply_plan`.
 
     Raises:
         ValueError: if the file holds no plan, the plan or the weights do not fit the model, or a
@@ -383,7 +342,8 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     # The drawn weights are overwritten, so the global generator is not used.
     generator = torch.Generator()
-    cnn = apply_plan(model, plan, generator=generator)
+    cnn = apply_plan(model, plan, generator=generator, example=example)
+    tensors = _as_one_layer(tensors, plan)
     remedy = "pass a file that save wrote after a training of this model"
     check_weights(path, tensors, cnn, remedy)
     try:
@@ -393,3 +353,15 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
             f"{path} does not fit the model ({error}); pass the model searched"
         ) from None
     return cnn
+
+
+def _as_one_layer(tensors: dict[str, torch.Tensor], plan: SizePlan) -> dict[str, torch.Tensor]:
+    """Rename what was saved before 0.5.0, when padding layers stood before some convolutions."""
+    renamed = {
+        f"{name}.{place}.{own}": f"{name}.{own}"
+        for name in plan
+        for place in (1, 2)
+        for own in ("weight", "bias")
+        if f"{name}.weight" not in tensors
+    }
+    return {renamed.get(name, name): tensor for name, tensor in tensors.items()}

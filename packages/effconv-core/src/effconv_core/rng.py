@@ -1,8 +1,11 @@
 """Counter-based random draws that resume exactly after an interruption."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,6 +64,32 @@ def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         seed_generators(seed, device)
         yield
+
+
+def random_state(device: torch.device) -> tuple[Any, ...]:
+    """Return the state of all global generators: torch's, Python's and NumPy's, for comparison."""
+    of_device = torch.cuda.get_rng_state(device).tolist() if device.type == "cuda" else None
+    of_numpy = np.random.get_state()  # noqa: NPY002
+    numbers = of_numpy[1].tolist(), *of_numpy[2:]
+    return torch.get_rng_state().tolist(), of_device, random.getstate(), numbers
+
+
+@contextmanager
+def kept_generators(device: torch.device) -> Iterator[None]:
+    """Put all global generators into their state of before at the end of the context.
+
+    Those are torch's of the CPU and of the device, Python's and NumPy's.
+
+    Args:
+        device: of the tensors that are computed.
+    """
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 def seed_generators(seed: int, device: torch.device) -> None:

@@ -17,6 +17,8 @@ from effconv_core.runs.metrics import Metrics
 from effconv_core.runs.progress import progress_bar, step_meter
 from rich.console import Console
 
+COMMANDS = ("search", "train", "check", "plan", "report", "data", "completion")
+
 
 @pytest.fixture
 def effconv(capsys, monkeypatch):
@@ -34,14 +36,18 @@ def effconv(capsys, monkeypatch):
     return command
 
 
-@pytest.mark.parametrize("words", [[], ["search"], ["train"], ["plan"], ["report"], ["completion"]])
+@pytest.mark.parametrize(
+    "words", [[], ["search"], ["train"], ["plan"], ["check"], ["report"], ["completion"]]
+)
 def test_help_fits_a_screen(words, effconv):
     status, out, _ = effconv(*words, "--help")
     assert status == 0
     lines = out.splitlines()
     assert len(lines) <= (40 if words else 24), out
     assert max(map(len, lines)) <= 80
-    for command in () if words else ("search", "train", "plan", "report", "data", "completion"):
+    for command in (
+        () if words else ("search", "train", "check", "plan", "report", "data", "completion")
+    ):
         assert f"\n  {command} " in out
 
 
@@ -91,7 +97,7 @@ def test_bash_completes_commands_options_choices_and_files(effconv, tmp_path):
     def offers(line):
         return completions(line, tmp_path / "script", cwd=tmp_path)
 
-    commands = {"search", "train", "plan", "report", "data", "completion"}
+    commands = set(COMMANDS)
     assert commands <= offers("effconv ")
     assert offers("effconv se") == {"search"}
     assert {"show", "diff", "apply"} <= offers("effconv plan ")
@@ -116,7 +122,7 @@ def test_version_and_an_unknown_command(effconv):
     status, _, err = effconv("serach")
     assert status == 2
     assert err.count("\n") == 1
-    names = {"search", "train", "plan", "report", "data", "completion"}
+    names = set(COMMANDS)
     assert {"'serach'", *names} <= set(re.findall(r"'?\w+'?", err))
 
 

@@ -1,9 +1,13 @@
+import copy
+import pickle
+
 import pytest
 import torch
 from effconv_core.layers.conv import PredictedConv, kernel_shape_of, padding_for, resized_conv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 MODES = ["zeros", "reflect", "replicate", "circular"]
@@ -116,18 +120,49 @@ def test_an_even_kernel_by_hand():
     torch.testing.assert_close(predicted(images), expected)
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (4, 1), (5, 2), (4, 2), (1, 2)])
+def test_a_rebuilt_layer_is_one_convolution_of_torch_nn(size, stride, mode):
+    original = nn.Conv2d(3, 8, 3, stride, padding=1, padding_mode=mode)
+    rebuilt = resized_conv(original, (size, size), None)
+    assert [type(module) for module in rebuilt.modules()] == [nn.Conv2d]
+    assert rebuilt.kernel_size == (size, size)
+    assert rebuilt.stride == (stride, stride)
+
+
+def even_and_strided():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 3, 2, 1))
+    net[0] = resized_conv(net[0], (4, 4), None)
+    net[2] = resized_conv(net[2], (2, 6), None)
+    net[1].running_mean.fill_(0.3)
+    return net.eval()
+
+
+def rebuilt_again(net):
+    for place in (0, 2):
+        same = resized_conv(net[place], net[place].kernel_size, None)
+        same.load_state_dict(net[place].state_dict())
+        net[place] = same
+    return net
+
+
 @pytest.mark.parametrize(
-    ("size", "stride", "kinds"),
+    "made",
     [
-        (3, 1, [nn.Conv2d]),
-        (4, 1, [nn.Conv2d]),
-        (5, 2, [nn.Conv2d]),
-        (4, 2, [nn.Sequential, nn.ZeroPad2d, nn.Conv2d]),
+        lambda net: torch.export.export(net, (torch.zeros(2, 3, 17, 16),)).module(),
+        lambda net: torch.jit.script(net),
+        lambda net: nn.Sequential(fuse_conv_bn_eval(net[0], net[1]), net[2]),
+        lambda net: pickle.loads(pickle.dumps(net)),
+        copy.deepcopy,
+        rebuilt_again,
     ],
 )
-def test_rebuilt_layers_are_of_torch_nn_alone(size, stride, kinds):
-    rebuilt = resized_conv(nn.Conv2d(3, 8, 3, stride, padding=1), (size, size), None)
-    assert [type(module) for module in rebuilt.modules()] == kinds
+def test_an_even_strided_layer_stays_itself(made):
+    net, images = even_and_strided(), torch.randn(2, 3, 17, 16)
+    expected = net(images)
+    assert expected.shape == (2, 4, 5, 4)
+    torch.testing.assert_close(made(net)(images), expected)
 
 
 def test_rebuilt_layers_start_as_the_generator_says():

@@ -142,3 +142,11 @@ def test_sizes_per_axis_stand_layer_after_layer():
         "line": 2,
     }
     assert space.factors() == ((0, 1), (2, 3), (4, 5), (6,))
+
+
+@pytest.mark.parametrize("method", ["forward", "_conv_forward"])
+def test_a_layer_with_a_forward_of_its_own_is_left_alone(method):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+    setattr(net[1], method, getattr(net[1], method))
+    assert list(searched_layers(net)) == ["2"]
+    assert "forward of its own" in left_alone(net)["1"]

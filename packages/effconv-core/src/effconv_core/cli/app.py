@@ -13,6 +13,7 @@ USAGE = """usage: effconv COMMAND ... [--help]
   search      Learn the kernel sizes of a CNN under a budget, then train it.
   train       Train the CNN of a plan, or a network as it is, from scratch.
   probe       Say in minutes whether sizes matter to a network and a set.
+  check       Say whether a search of a network would find that network.
   plan        show, diff, apply: look at plans, compare them, build their CNN.
   report      Write the report of a run, or of several compared, as HTML.
   data        prepare, show, verify: image sets (the command of effconv-data).
@@ -35,6 +36,7 @@ COMMANDS = {
     "train": "effconv_core.cli.search_train:train_command",
     "probe": "effconv_core.cli.probe:probe_command",
     "plan": "effconv_core.cli.plans:plan_command",
+    "check": "effconv_core.cli.check:check_command",
     "report": "effconv_core.cli.plans:report_command",
     "completion": "effconv_core.cli.completion:completion_command",
 }

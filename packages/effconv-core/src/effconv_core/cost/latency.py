@@ -1,6 +1,5 @@
 """Measured time as a function of kernel sizes: a table of this machine, stored as JSON."""
 
-import copy
 import json
 import os
 import platform
@@ -23,7 +22,8 @@ from effconv_core.io.atomic import check_place, write_text
 from effconv_core.io.read_json import conform, in_brief, read_json
 from effconv_core.io.schemas import LatencyFile
 from effconv_core.layers.batch_checks import explained_pass
-from effconv_core.layers.conv import PredictedConv, replace_modules, resized_conv
+from effconv_core.layers.conv import PredictedConv, resized_conv, take_places
+from effconv_core.layers.copying import copy_network
 from effconv_core.space.search_space import Layer
 
 SCHEMA = 1
@@ -74,7 +74,7 @@ class Latency:
                 machine, version, number of threads or network, if the network's device has no clock
                 here, or if a searched layer is not run on the example.
         """
-        network = copy.deepcopy(searchable).eval()
+        network = copy_network(searchable).eval()
         watch = stopwatch(next(network.parameters()).device)
         identity = _identity(network, self.arguments)
         path = None if self.table is None else Path(self.table)
@@ -253,7 +253,7 @@ def _built(
 ) -> tuple[nn.Module, list[nn.Module]]:
     """Build the plain CNN of given sizes, sharing all other tensors, and list its layers."""
     tensors = [*network.model.parameters(), *network.model.buffers()]
-    cnn = copy.deepcopy(network.model, {id(tensor): tensor for tensor in tensors})
+    cnn = copy_network(network.model, shared=tensors)
     generator = torch.Generator().manual_seed(0)
     # A layer's device and dtype are those of its current kernel.
     with network.kernels_of(network.kernels_at(network.space.smallest())):
@@ -263,11 +263,11 @@ def _built(
         ]
     modules = dict(cnn.named_modules())
     places = [modules[name] for name in network.layers]
-    replace_modules(cnn, dict(zip(places, resized, strict=True)))
-    for conv, memory_format in zip(resized, formats, strict=True):
+    take_places(dict(zip(places, resized, strict=True)))
+    for conv, memory_format in zip(places, formats, strict=True):
         if memory_format != str(torch.contiguous_format):
             conv.to(memory_format=getattr(torch, memory_format.removeprefix("torch.")))
-    return cnn.eval(), resized
+    return cnn.eval(), places
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Multiply-accumulates as a function of kernel sizes, by PyTorch's own counter."""
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from effconv_core.cost.base import Searchable, TapCost
 from effconv_core.layers.batch_checks import explained_pass
 from effconv_core.layers.conv import PredictedConv
+from effconv_core.layers.copying import copy_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Macs:
             TypeError: if the example has another dtype than the network's parameters.
             ValueError: if it is on another device or has another number of channels.
         """
-        network = copy.deepcopy(searchable).eval()
+        network = copy_network(searchable).eval()
         positions: dict[PredictedConv, int] = {}
 
         def note_output(conv: PredictedConv, _: Any, output: Tensor) -> None:

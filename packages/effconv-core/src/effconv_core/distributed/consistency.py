@@ -1,6 +1,5 @@
 """Distributed search: lockstep iteration and checks that all ranks agree."""
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -11,15 +10,20 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
-from effconv_core.rng import Draws
+from effconv_core.layers.copying import copy_network
+from effconv_core.rng import Draws, kept_generators, random_state
 
 if dist.is_available():
     # DistributedDataParallel imports it when constructed, and its functions then keep the default
     # group of that moment as a default argument: destroy_process_group would not end that group's
     # threads, and one still running when the interpreter exits aborts the process.
     import torch.distributed.nn.functional
+
+
+PROBED = 4  # passes, of which each may skip other layers
 
 
 class Entries(Protocol):
@@ -50,7 +54,9 @@ def leads(group: dist.ProcessGroup | None) -> bool:
     return group is None or dist.get_rank(group) == 0
 
 
-def data_parallel(searchable: Replica, group: dist.ProcessGroup | None) -> Callable[[Any], Any]:
+def data_parallel(
+    searchable: Replica, group: dist.ProcessGroup | None, *, skips: bool | None = None
+) -> Callable[[Any], Any]:
     """Return a function that runs the network on a rank's inputs; `backward` averages gradients.
 
     It uses PyTorch's DistributedDataParallel over the predictors and the rest of the CNN, which
@@ -59,6 +65,7 @@ def data_parallel(searchable: Replica, group: dist.ProcessGroup | None) -> Calla
     Args:
         searchable: the network, on its device.
         group: the ranks; None returns the searchable network itself.
+        skips: whether a pass may leave some parameters unused; None finds it out, see `search`.
     """
     if group is None:
         return searchable
@@ -67,11 +74,12 @@ def data_parallel(searchable: Replica, group: dist.ProcessGroup | None) -> Calla
     def run(inputs: Any) -> Any:
         nonlocal network
         if network is None:
-            # Looking for unused parameters in each step costs time, and warns if all are used; one
-            # pass of a copy shows whether it is needed.
-            probe = copy.deepcopy(searchable)
-            probe.config = dataclasses.replace(probe.config, compile=False)
-            unused = _leaves_some_unused(probe, inputs)
+            # Looking for unused parameters in each step costs time, and warns if all are used;
+            # passes of a copy show whether it is needed.
+            unused = skips
+            if skips is None:
+                with kept_generators(_device_of(searchable)):
+                    unused = _may_skip(searchable, inputs)
             everywhere = _gathered([float(unused)], _device_of(searchable), group)
             network = DistributedDataParallel(
                 _Pass(searchable),
@@ -81,6 +89,22 @@ def data_parallel(searchable: Replica, group: dist.ProcessGroup | None) -> Calla
         return network(inputs)[0]
 
     return run
+
+
+def _may_skip(searchable: Replica, inputs: Any) -> bool:
+    """Return whether passes leave parameters unused, or draw what may decide that they do."""
+    probe = copy_network(searchable)
+    probe.config = dataclasses.replace(probe.config, compile=False)
+    for module in probe.modules():  # what dropout draws, skips no layer
+        if isinstance(module, _DropoutNd):
+            module.training = False
+    for _ in range(PROBED):
+        before = random_state(_device_of(searchable))
+        if _leaves_some_unused(probe, inputs):
+            return True
+        if random_state(_device_of(searchable)) != before:
+            return True
+    return False
 
 
 def _leaves_some_unused(searchable: Replica, inputs: Any) -> bool:

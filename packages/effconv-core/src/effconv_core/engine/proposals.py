@@ -1,6 +1,5 @@
 """Plans within a budget that are worth a training."""
 
-import copy
 import math
 from collections.abc import Sequence
 from itertools import islice
@@ -13,9 +12,12 @@ from scipy.optimize import differential_evolution
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import average
 from effconv_core.engine.loader import epoch_batches
-from effconv_core.engine.race import Trials, for_comparison
+from effconv_core.engine.race import Trials
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
+from effconv_core.layers.contract import for_comparison
+from effconv_core.layers.copying import copy_network
 from effconv_core.method.searchable import SearchableCNN
+from effconv_core.rng import seeded
 from effconv_core.space.search_space import flat
 
 BATCHES = 4  # on which a plan's loss on the search's own kernels is computed
@@ -190,7 +192,7 @@ class _KernelLosses:
     """
 
     def __init__(self, searchable: SearchableCNN, trials: Trials) -> None:
-        self.network = copy.deepcopy(searchable).train()
+        self.network = copy_network(searchable).train()
         for_comparison(self.network)
         self.trials, self.passes = trials, 0
         self.device = next(searchable.kernel_predictor.parameters()).device
@@ -205,7 +207,8 @@ class _KernelLosses:
         if plan not in self.known:
             total = torch.zeros((), device=self.device)
             for number, (inputs, targets) in enumerate(self.batches):
-                with explained_pass(self.network.model, inputs):
+                # What runs by chance is the same for all plans.
+                with seeded(number, self.device), explained_pass(self.network.model, inputs):
                     outputs = self.network.forward_at(plan, inputs)
                 first = not self.known and number == 0
                 loss = checked_loss(self.trials.criterion, outputs, targets, first=first)

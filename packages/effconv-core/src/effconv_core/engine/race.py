@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from effconv_core.config import SearchConfig
 from effconv_core.distributed.consistency import average
 from effconv_core.engine.loader import epoch_batches
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
+from effconv_core.layers.contract import for_comparison
 from effconv_core.plan import Size, apply_plan
 from effconv_core.rng import seeded
 
@@ -134,10 +134,16 @@ class Trials:
         return loss, _hits(outputs, targets, loss)
 
     def _average_gradients(self, network: nn.Module) -> None:
-        if self.group is not None:
-            for parameter in network.parameters():
-                if parameter.grad is not None:
-                    average(parameter.grad, self.group)
+        if self.group is None:
+            return
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        reached = torch.tensor([float(p.grad is not None) for p in parameters], device=self.device)
+        # A layer that a pass left out has no gradient on this rank, and may have one on another.
+        for parameter, share in zip(parameters, average(reached, self.group).tolist(), strict=True):
+            if share and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if share:
+                average(parameter.grad, self.group)
 
     def _training(self, epoch: int, part: int) -> Iterator[Any]:
         """Yield batches to train on, without an end: the same ones in the same order each time."""
@@ -152,10 +158,13 @@ class Trials:
             for_comparison(network)
         batches = enumerate(self._epoch(epoch))
         held_out = (batch for number, batch in batches if number % PARTS == part)
-        rows = [
-            torch.stack([torch.stack(self._pass(n, batch, first=False)).float() for n in networks])
-            for batch in islice(held_out, HELD_OUT)
-        ]
+        rows = []
+        for batch in islice(held_out, HELD_OUT):
+            passes = []
+            for network in networks:
+                with seeded(part, self.device):  # what runs by chance is the same for all
+                    passes.append(torch.stack(self._pass(network, batch, first=False)).float())
+            rows.append(torch.stack(passes))
         means = average(torch.stack(rows).mean(0), self.group).tolist()
         return [
             Result(
@@ -187,18 +196,6 @@ def _kept(generator: Any) -> Iterator[None]:
         yield
     finally:
         generator.set_state(state)
-
-
-def for_comparison(network: nn.Module) -> None:
-    """Set evaluation mode, except that batch normalisation uses the batch's own statistics.
-
-    Its running ones are not settled after a short training. What the network itself keeps out of
-    training mode stays out.
-    """
-    live = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.training]
-    network.eval()
-    for module in live:
-        module.train()
 
 
 def _hits(outputs: Any, targets: Any, loss: Tensor) -> Tensor:

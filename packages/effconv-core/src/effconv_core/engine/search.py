@@ -31,6 +31,8 @@ from effconv_core.io.checkpoint import (
     save_training_state,
 )
 from effconv_core.layers.batch_checks import check_trained, checked_loss, explained_pass
+from effconv_core.layers.contract import Batch
+from effconv_core.method.found import check_found
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan
 from effconv_core.scalars import plain
@@ -93,6 +95,7 @@ def search(
     on_step: Callable[[SearchStep], None] | None = None,
     on_round: Callable[[int, int], None] | None = None,
     group: dist.ProcessGroup | None = None,
+    skips: bool | None = None,
 ) -> SizePlan:
     """Learn the kernel sizes of a network under a budget (EffConv Algorithm 1, lines 1 to 8).
 
@@ -120,6 +123,9 @@ def search(
             each batch; None searches in this process only. Gradients are averaged by
             DistributedDataParallel, rank 0 writes the checkpoint and all ranks read it. In a
             program that torchrun started, `torch.distributed.group.WORLD`.
+        skips: for a group, whether a pass may leave out some of the network's layers, by chance or
+            by its inputs; None finds out on the first batch, and takes a network that draws random
+            numbers outside of dropout layers for one that may.
 
     Returns:
         The plan, whose cost is within the config's tolerance of the budget. With `race_steps` it
@@ -181,7 +187,7 @@ def search(
             save_training_state(checkpoint, searchable, optimizer, progress)
 
     device = next(searchable.parameters()).device
-    network = data_parallel(searchable.train(), group)
+    network = data_parallel(searchable.train(), group, skips=skips)
     # A search that begins does not know yet how many steps an epoch has.
     epochs = config.epochs_of(progress.get("epoch_steps", config.least_steps or 1))
     epoch = progress["epoch"]
@@ -318,12 +324,12 @@ def _run_epoch(
     step = 0
     batches = in_step(epoch_batches(loader, epoch, device), searchable, group, epoch)
     for step, (inputs, targets) in enumerate(batches):
+        if epoch == step == 0:
+            check_found(searchable, Batch((inputs,), targets, criterion))
         # Before the forward pass, so that it, or a CUDA graph, can use the gradients' memory.
         optimizer.zero_grad()
         with explained_pass(searchable.model, inputs):
             outputs = network(inputs)
-        if epoch == step == 0:
-            _check_that_all_run(searchable)
         task_loss = checked_loss(criterion, outputs, targets, first=step == 0)
         budget_loss = searchable.budget_loss(budget)
         loss = task_loss + budget_loss
@@ -346,13 +352,3 @@ def _run_epoch(
                 )
             )
     return step + 1
-
-
-def _check_that_all_run(searchable: SearchableCNN) -> None:
-    pairs = zip(searchable.layers, searchable.convs, strict=True)
-    idle = [name for name, conv in pairs if not conv.has_run]
-    if idle:
-        raise ValueError(
-            f"the network did not run its layer(s) {idle} in the first step, so nothing can be "
-            "learned of their sizes; leave them out with `searched`"
-        )

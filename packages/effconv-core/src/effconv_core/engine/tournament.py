@@ -1,6 +1,5 @@
 """Comparison of plans near the learned sizes, on the kernels that the search has learned."""
 
-import copy
 import math
 from collections.abc import Callable, Iterable
 from itertools import chain, count
@@ -14,10 +13,12 @@ from torch import Tensor
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import average
 from effconv_core.engine.loader import epoch_batches
-from effconv_core.engine.race import for_comparison
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
+from effconv_core.layers.contract import for_comparison
+from effconv_core.layers.copying import copy_network
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan
+from effconv_core.rng import seeded
 from effconv_core.space.search_space import flat
 
 ROUNDS = 4
@@ -36,10 +37,9 @@ def tournament(
     """Return the plan near the learned sizes with the lowest loss (not in the paper).
 
     In each of four rounds the remaining plans see the same batches, twice as many as in the round
-    before, starting with two, and the better half stays; losses add up over rounds. Batch
-    normalisation uses the batch's own statistics, since its running ones are of other sizes, unless
-    the network itself keeps it in evaluation mode; all else, such as dropout, is as in evaluation.
-    The searchable network is not changed.
+    before, starting with two, and the better half stays; losses add up over rounds. The network is
+    in training mode, except for what it keeps in evaluation mode itself and for layers other than
+    batch normalisation, such as dropout. The searchable network is not changed.
 
     Args:
         searchable: after a search; its config sets how many plans are compared and how far from the
@@ -64,7 +64,7 @@ def tournament(
             "finalists is 1, and a tournament compares at least 2; take searchable.plan(budget) or "
             "raise finalists and exploration in the config"
         )
-    network = copy.deepcopy(searchable).train()
+    network = copy_network(searchable).train()
     for_comparison(network)
     totals = dict.fromkeys(_candidates(searchable, plan, budget), 0.0)
     device = next(network.kernel_predictor.parameters()).device
@@ -77,7 +77,8 @@ def tournament(
             for number in range(2**round_number):
                 inputs, targets = next(batches)
                 for place, sizes in enumerate(totals):
-                    with explained_pass(network.model, inputs):
+                    # What runs by chance is the same for all plans.
+                    with seeded(config.seed, device), explained_pass(network.model, inputs):
                         outputs = network.forward_at(sizes, inputs)
                     first = round_number == 1 and number == place == 0
                     losses[place] += checked_loss(criterion, outputs, targets, first=first).sum()

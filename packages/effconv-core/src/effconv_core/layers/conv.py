@@ -10,12 +10,6 @@ Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CLASSES = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-PADDERS = {
-    "zeros": {1: nn.ZeroPad1d, 2: nn.ZeroPad2d, 3: nn.ZeroPad3d},
-    "reflect": {1: nn.ReflectionPad1d, 2: nn.ReflectionPad2d, 3: nn.ReflectionPad3d},
-    "replicate": {1: nn.ReplicationPad1d, 2: nn.ReplicationPad2d, 3: nn.ReplicationPad3d},
-    "circular": {1: nn.CircularPad1d, 2: nn.CircularPad2d, 3: nn.CircularPad3d},
-}
 
 
 class PredictedConv(nn.Module):
@@ -36,6 +30,7 @@ class PredictedConv(nn.Module):
         self.kernel_size, self.padding = conv.kernel_size, conv.padding
         self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
         self.padding_mode = conv.padding_mode
+        self._reversed_padding_repeated_twice = conv._reversed_padding_repeated_twice
         self.trainable, self.training = conv.weight.requires_grad, conv.training
         if "bias" in conv._buffers:
             persistent = "bias" not in conv._non_persistent_buffers_set
@@ -59,41 +54,45 @@ class PredictedConv(nn.Module):
             ValueError: if the input is too small for the padding mode at this kernel size.
             RuntimeError: if no kernel is set, because the layer runs outside of the whole network.
         """
-        if self.kernel is None:
+        return self._conv_forward(images, self.weight, self.bias)
+
+    def _conv_forward(self, images: Tensor, kernel: Tensor | None, bias: Tensor | None) -> Tensor:
+        """Convolve as `forward` does; so do methods of the original that the network has kept."""
+        if kernel is None:
             raise RuntimeError(
                 "a searched layer has kernels in forward passes of its SearchableCNN alone, and "
                 "was run outside of one, as gradient checkpointing does in the backward pass; turn "
                 "it off for the search"
             )
         self.has_run = True
-        sides = padding_for(self, self.kernel.shape[2:])
+        sides = padding_for(self, kernel.shape[2:])
         befores, afters = sides[-2::-2], sides[::-2]
         padding: tuple[int, ...] = (0,) * len(befores)
         if self.padding_mode != "zeros":
-            images = self._pad_by_mode(images, sides)
+            self._check_room(images, kernel, sides)
+            images = F.pad(images, sides, self.padding_mode)
         elif befores != afters or min(befores) < 0:
             images = F.pad(images, sides)
         else:
             padding = befores
         convolve = CONVOLVE[len(befores)]
-        return convolve(
-            images, self.kernel, self.bias, self.stride, padding, self.dilation, self.groups
-        )
+        return convolve(images, kernel, bias, self.stride, padding, self.dilation, self.groups)
 
-    def _pad_by_mode(self, images: Tensor, sides: Sequence[int]) -> Tensor:
-        cropped, padded = _cropped_and_padded(sides)
-        if any(cropped):
-            images = F.pad(images, cropped)
-        space = tuple(images.shape[-len(self.kernel_size) :])
-        widest = [max(pair) for pair in zip(padded[-2::-2], padded[::-2], strict=True)]
+    def _check_room(self, images: Tensor, kernel: Tensor, sides: Sequence[int]) -> None:
         room = {"reflect": 1, "circular": 0}.get(self.padding_mode)
-        if room is not None and any(w > n - room for w, n in zip(widest, space, strict=True)):
+        if room is None:
+            return
+        # What is cropped cannot be reflected.
+        pairs = list(zip(sides[-2::-2], sides[::-2], strict=True))
+        lengths = images.shape[-len(pairs) :]
+        space = tuple(n + sum(min(s, 0) for s in p) for n, p in zip(lengths, pairs, strict=True))
+        widest = tuple(max(0, *pair) for pair in pairs)
+        if any(w > n - room for w, n in zip(widest, space, strict=True)):
             raise ValueError(
-                f"a kernel of {tuple(self.kernel.shape[2:])} needs {tuple(widest)} pixels of "
+                f"a kernel of {tuple(kernel.shape[2:])} needs {widest} pixels of "
                 f"{self.padding_mode!r} padding, more than an input of {space} can give; allow "
                 "this layer smaller sizes or pass larger inputs"
             )
-        return F.pad(images, padded, self.padding_mode)
 
 
 def kernels_like(model: nn.Module, convs: Iterable[Conv]) -> Tensor:
@@ -134,7 +133,10 @@ def padding_for(conv: Conv | PredictedConv, kernel_shape: Sequence[int]) -> tupl
         dilation = conv.dilation[axis]
         original_reach = dilation * (conv.kernel_size[axis] - 1)
         reach = dilation * (kernel_shape[axis] - 1)
-        if conv.padding == "same":
+        if conv.padding_mode != "zeros":  # then this holds, whatever `padding` says
+            place = 2 * (len(kernel_shape) - 1 - axis)
+            before, after = conv._reversed_padding_repeated_twice[place : place + 2]
+        elif conv.padding == "same":
             before, after = original_reach // 2, original_reach - original_reach // 2
         elif conv.padding == "valid":
             before = after = 0
@@ -144,11 +146,6 @@ def padding_for(conv: Conv | PredictedConv, kernel_shape: Sequence[int]) -> tupl
         after += (reach - reach // 2) - (original_reach - original_reach // 2)
         sides += [before, after]
     return tuple(sides)
-
-
-def _cropped_and_padded(sides: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Split `F.pad` amounts into cropping and padding; only zero padding can do both at once."""
-    return tuple(min(side, 0) for side in sides), tuple(max(side, 0) for side in sides)
 
 
 def kernel_shape_of(conv: Conv, size: int | Sequence[int]) -> tuple[int, ...]:
@@ -174,7 +171,7 @@ def kernel_shape_of(conv: Conv, size: int | Sequence[int]) -> tuple[int, ...]:
 
 def resized_conv(
     conv: Conv, kernel_shape: Sequence[int], generator: torch.Generator | None
-) -> nn.Module:
+) -> Conv:
     """Build a freshly initialised convolution with another kernel shape, as `conv_of` does.
 
     The kernel starts with He's fan-out normal values, the bias at zero.
@@ -188,13 +185,14 @@ def resized_conv(
     return conv_of(conv, kernel.to(conv.weight), bias)
 
 
-def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> nn.Module:
-    """Build a convolution with another kernel, from classes of `torch.nn` only.
+def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> Conv:
+    """Build a convolution of `torch.nn` with another kernel.
 
-    Odd sizes and unstrided "same" ones are one convolution; the rest, such as an even size with a
-    stride, is an `nn.Sequential` of padding layers and a convolution.
-
-    It is in the mode of the original, and requires gradients where that does.
+    `torch.nn` offers no padding that differs between the sides, nor one that crops, which an even
+    size with a stride, for example, needs. Its convolutions can do both: what they give `F.pad` is
+    then set here, and the padding mode "zeros" is "constant", which is the name that `F.pad` has
+    for it; `padding` holds what comes before, at least 0. The layer is in the mode of the original,
+    and requires gradients where that does.
 
     Args:
         conv: the original, or the layer that replaced it; its geometry is kept.
@@ -206,19 +204,10 @@ def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> 
     befores, afters = sides[-2::-2], sides[::-2]
     reaches = [d * (size - 1) for d, size in zip(conv.dilation, kernel_shape, strict=True)]
     same = [(reach // 2, reach - reach // 2) for reach in reaches]
-    padders: list[nn.Module] = []
-    padding: tuple[int, ...] | str = (0,) * axes
-    if befores == afters and min(befores) >= 0:
-        padding = befores
-    elif set(conv.stride) == {1} and list(zip(befores, afters, strict=True)) == same:
-        padding = "same"
-    elif conv.padding_mode == "zeros":
-        padders = [PADDERS["zeros"][axes](sides)]
-    else:
-        cropped, padded = _cropped_and_padded(sides)
-        padders = [PADDERS["zeros"][axes](cropped)] if any(cropped) else []
-        if any(padded):
-            padders.append(PADDERS[conv.padding_mode][axes](padded))
+    padding: tuple[int, ...] | str = tuple(max(before, 0) for before in befores)
+    offered = befores == afters and min(befores) >= 0
+    if not offered and set(conv.stride) == {1} and list(zip(befores, afters, strict=True)) == same:
+        padding, offered = "same", True
     resized = nn.utils.skip_init(
         CLASSES[axes],
         conv.in_channels,
@@ -229,10 +218,14 @@ def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> 
         dilation=conv.dilation,
         groups=conv.groups,
         bias=bias is not None,
-        padding_mode=conv.padding_mode,
+        padding_mode="zeros" if conv.padding_mode == "constant" else conv.padding_mode,
         device=kernel.device,
         dtype=kernel.dtype,
     )
+    if not offered:
+        resized._reversed_padding_repeated_twice = list(sides)
+        if resized.padding_mode == "zeros":
+            resized.padding_mode = "constant"
     with torch.no_grad():
         resized.weight.copy_(kernel)
         if bias is not None:
@@ -246,13 +239,23 @@ def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> 
         resized.register_buffer("bias", values, persistent)
     elif bias is not None:
         resized.bias.requires_grad_(conv.bias.requires_grad)
-    built = nn.Sequential(*padders, resized) if padders else resized
-    return built.train(conv.training)
+    return resized.train(conv.training)
 
 
-def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
-    """Replace modules in place, wherever the model holds them, also where one is used twice."""
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if child in replacements:
-                setattr(parent, name, replacements[child])
+_PLAIN = nn.Conv1d(1, 1, 1, device="meta")  # draws no values
+ATTRIBUTES = vars(_PLAIN).keys() | vars(PredictedConv(_PLAIN)).keys()
+
+
+def take_places(replacements: Mapping[nn.Module, nn.Module]) -> None:
+    """Turn convolutions into others in place, wherever something holds them.
+
+    A layer stays the same object, so that lists, functions and bound methods that a network reaches
+    it by lead to what it has become. What others have set on it, it keeps.
+
+    Args:
+        replacements: a convolution to what it becomes, which is not to be used afterwards.
+    """
+    for conv, other in replacements.items():
+        kept = {name: value for name, value in vars(conv).items() if name not in ATTRIBUTES}
+        conv.__class__ = other.__class__
+        conv.__dict__ = {**kept, **vars(other)}

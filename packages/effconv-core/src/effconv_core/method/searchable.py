@@ -1,6 +1,5 @@
 """`SearchableCNN`: any network, with predicted kernels in some of its convolutions."""
 
-import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,15 +14,18 @@ from effconv_core.cost.accounting import Accounting
 from effconv_core.cost.base import TapCost
 from effconv_core.cost.budget import Budgets, Constraint
 from effconv_core.evidence import Evidence
-from effconv_core.layers.conv import PredictedConv, conv_of, kernels_like, replace_modules
-from effconv_core.method.forward import DrawnSizes, StaticForward, draw_sizes
+from effconv_core.layers.contract import Batch
+from effconv_core.layers.conv import PredictedConv, conv_of, kernels_like, take_places
+from effconv_core.layers.copying import copy_network
+from effconv_core.method.forward import DrawnSizes, StaticForward, draw_sizes, in_float32
+from effconv_core.method.found import check_found
 from effconv_core.method.kernel_predictor import kernel_predictor
 from effconv_core.method.size_predictor import SizePredictor
 from effconv_core.method.static_shapes import Padding, check_dilation
 from effconv_core.plan import Size, SizePlan
 from effconv_core.rng import Draws
 from effconv_core.scalars import plain
-from effconv_core.space.search_space import flat
+from effconv_core.space.search_space import flat, in_words
 from effconv_core.space.selection import LayerFilter, Ranges, choose, size_space
 from effconv_core.version import core_version
 
@@ -45,6 +47,8 @@ class SearchableCNN(nn.Module):
         tie: groups of layers that share their size, each a name pattern or a list of them.
         per_axis: whether kernels may be rectangular: each axis then has its own size, which Eq. 6
             takes as the mask's width along it, and a plan holds a tuple for each layer.
+        example: an input, or a tuple of arguments, on which the CNNs of two plans are checked to be
+            the network that is searched; None leaves that to `search`.
 
     Attributes:
         layers: names of the searched layers.
@@ -79,6 +83,7 @@ class SearchableCNN(nn.Module):
         allowed: Ranges | None = None,
         tie: Iterable[str | Iterable[str]] = (),
         per_axis: bool = False,
+        example: Any = None,
     ) -> None:
         super().__init__()
         config = SearchConfig() if config is None else config
@@ -94,11 +99,10 @@ class SearchableCNN(nn.Module):
             originals, config.largest, allowed=allowed, tie=tie, per_axis=per_axis
         )
         self.layers = list(originals)
-        self.model = copy.deepcopy(model)
+        self.model = copy_network(model)
         modules = dict(self.model.named_modules())
-        replacements = {modules[name]: PredictedConv(modules[name]) for name in originals}
-        replace_modules(self.model, replacements)
-        self.convs = list(replacements.values())
+        self.convs = [modules[name] for name in originals]
+        take_places({conv: PredictedConv(conv) for conv in self.convs})
         if config.shapes == "padded":
             check_dilation(self.convs, self.space)
         self.source = (model,)  # a tuple, so that it is no part of this module
@@ -111,17 +115,19 @@ class SearchableCNN(nn.Module):
         )
         self.accounting = Accounting(config, self.space, self.cost)
         generator = torch.Generator().manual_seed(config.seed)
-        example = kernels_like(model, originals.values())
+        like = kernels_like(model, originals.values())
         space = self.space.variable_ranges, config, generator, self.space.variable_starts
-        self.size_predictor = SizePredictor(*space).to(example)
-        self.kernel_predictor = kernel_predictor(self.space, config, generator).to(example)
-        self.padding = Padding(self.space).to(example)
+        self.size_predictor = SizePredictor(*space).to(like)
+        self.kernel_predictor = kernel_predictor(self.space, config, generator).to(like)
+        self.padding = Padding(self.space).to(like)
         self.draws = Draws(config.seed, 0)
         self.soft_sizes: Tensor | None = None
         self._sizes: list[int] | None = None
         self.static_forward = StaticForward(
             config, self.size_predictor, self.kernel_predictor, self.padding, self.draws
         )
+        if example is not None:
+            check_found(self, Batch.of(example))
 
     def __getstate__(self) -> dict[str, Any]:
         # The last soft sizes carry a graph, which can neither be copied nor pickled.
@@ -188,7 +194,7 @@ class SearchableCNN(nn.Module):
         # of their gradients, are not rounded.
         with torch.autocast(self.size_predictor.head_bias.device.type, torch.bfloat16):
             outputs = self.model(*args, **kwargs)
-        return tree_map_only(Tensor, _in_float32, outputs)
+        return tree_map_only(Tensor, in_float32, outputs)
 
     def forward_at(self, sizes: Sequence[int | Sequence[int]], *args: Any, **kwargs: Any) -> Any:
         """Run the network on the kernels learned so far, at given sizes.
@@ -213,7 +219,7 @@ class SearchableCNN(nn.Module):
         sizes, ranges = [plain(size) for size in flat(sizes)], self.space.ranges
         fits = len(sizes) == len(ranges)
         if not fits or not all(s in allowed for s, allowed in zip(sizes, ranges, strict=True)):
-            kinds = " or ".join(sorted({_in_words(allowed) for allowed in ranges}))
+            kinds = " or ".join(sorted({in_words(allowed) for allowed in ranges}))
             raise ValueError(
                 f"sizes are {sizes}; pass {len(ranges)} integers {kinds}, one for each size that "
                 "is searched, such as plan.values()"
@@ -244,16 +250,16 @@ class SearchableCNN(nn.Module):
             for conv in self.convs:
                 conv.kernel = None
 
-    def warm_start(self, plan: Mapping[str, Size]) -> nn.Module:
+    def warm_start(self, plan: Mapping[str, Size], *, example: Any = None) -> nn.Module:
         """Build the plain CNN of a plan with the weights of the search (not in the paper).
 
         It has the layers that `apply_plan` builds, but the searched layers have the kernels learned
-        so far at the planned sizes, with their masks multiplied in (`kernels_at`), and everything
-        else, such as biases, normalisation and the classifier, is as trained in the search. So in
-        evaluation its output is that of `forward_at(plan.values())`.
+        so far, masked, at the planned sizes (`kernels_at`), and all else is as trained in the
+        search. So in evaluation its output is that of `forward_at(plan.values())`.
 
         Args:
             plan: the result of a search with this network, or other allowed sizes of its layers.
+            example: as for `SearchableCNN`, on which this plan is checked; None checks nothing.
 
         Raises:
             ValueError: if the plan has other layers, or a size is not allowed.
@@ -267,14 +273,12 @@ class SearchableCNN(nn.Module):
             )
         with torch.no_grad():
             kernels = self.kernels_at([sizes[name] for name in self.layers])
-        cnn = copy.deepcopy(self.model)
+        if example is not None:
+            check_found(self, Batch.of(example), [flat(sizes[name] for name in self.layers)])
+        cnn = copy_network(self.model)
         modules = dict(cnn.named_modules())
-        convs = [modules[name] for name in self.layers]
-        replacements = {
-            conv: conv_of(conv, kernel.to(conv.like), conv.bias)
-            for conv, kernel in zip(convs, kernels, strict=True)
-        }
-        replace_modules(cnn, replacements)
+        pairs = [(modules[n], kernel) for n, kernel in zip(self.layers, kernels, strict=True)]
+        take_places({conv: conv_of(conv, k.to(conv.like), conv.bias) for conv, k in pairs})
         return cnn
 
     def _learned(self) -> list[float]:
@@ -390,11 +394,3 @@ class SearchableCNN(nn.Module):
             evidence,
             self.accounting.filled_in(constraints, soft_sizes) if constraints else None,
         )
-
-
-def _in_words(allowed: range) -> str:
-    return f"from {allowed[0]} to {allowed[-1]}" + f" by {allowed.step}" * (allowed.step > 1)
-
-
-def _in_float32(output: Tensor) -> Tensor:
-    return output.float() if output.dtype == torch.bfloat16 else output

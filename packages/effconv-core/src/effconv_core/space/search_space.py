@@ -164,3 +164,8 @@ class SizeSpace:
 def flat(sizes: Iterable[int | Sequence[int]]) -> list[int]:
     """Flatten the sizes of layers, such as a plan's values, into one list."""
     return [n for size in sizes for n in (size if isinstance(size, list | tuple) else (size,))]
+
+
+def in_words(allowed: range) -> str:
+    """Format allowed sizes: from 1 to 7 by 2."""
+    return f"from {allowed[0]} to {allowed[-1]}" + f" by {allowed.step}" * (allowed.step > 1)

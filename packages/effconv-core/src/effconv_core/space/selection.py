@@ -121,6 +121,8 @@ def _obstacle(conv: nn.Module, *, per_axis: bool) -> str | None:
     changed = kind is None or any(getattr(type(conv), m) is not getattr(kind, m) for m in METHODS)
     if changed:  # a subclass may have its own forward, which would be lost
         return f"is a {type(conv).__name__}, not one of torch.nn's own Conv1d, Conv2d and Conv3d"
+    if any(method in vars(conv) for method in METHODS):
+        return "has a forward of its own, which was set on it, as hooks of other packages do"
     if conv._buffers.get("weight") is not None:
         return "has a fixed kernel, which is a buffer"
     if conv._parameters.get("weight") is None:

@@ -90,8 +90,8 @@ def with_flexconv(
         conv = convs[name]
         size = covering_grid(lengths[name]) if grid is None else grid
         layer = _like(conv, size, _with_slope(config or FlexConvConfig(), size), generator)
-        parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, layer)
+        # The same object, so that what else the network reaches it by leads to the new layer.
+        conv.__class__, conv.__dict__ = layer.__class__, vars(layer)
     return model
 
 
@@ -268,6 +268,8 @@ def _obstacle(name: str, conv: nn.Module) -> str | None:
     if type(conv) not in AXES:
         # A subclass may have its own forward, which would be lost.
         return f"is a {type(conv).__name__}, not one of torch.nn's own Conv1d and Conv2d"
+    if "forward" in vars(conv) or "_conv_forward" in vars(conv):
+        return "has a forward of its own, which was set on it, as hooks of other packages do"
     if conv._buffers.get("weight") is not None:
         return "has a fixed kernel, which is a buffer"
     if conv.bias is not None and "bias" not in conv._parameters:

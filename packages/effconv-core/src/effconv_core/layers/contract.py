@@ -1,0 +1,336 @@
+"""The check that a CNN with plain convolutions is the network that was searched.
+
+Both are run on the same batch with the same kernels, in training mode, as plans are compared and in
+evaluation mode. What differs is told in a sentence that names the layer, before anything is
+trained. Everything runs on copies, and draws random numbers as if nothing had been run.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import is_dataclass
+from functools import partial
+from operator import methodcaller
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map_only
+
+from effconv_core.layers.batch_checks import checked_loss, explained_pass
+from effconv_core.layers.conv import PredictedConv
+from effconv_core.layers.copying import copy_network
+from effconv_core.rng import kept_generators
+
+TOLERANCE = 1e-3
+"""Difference relative to the largest output; that of two programs for one sum is less."""
+COARSE = 3e-2
+"""The same, where sums have another order, or in fewer than 32 bits."""
+
+CHANGED = {"kernel_size", "padding", "padding_mode", "weight"}
+"""What a layer of another size has another of."""
+OWN = {nn.Conv2d.forward.__code__.co_filename, PredictedConv.forward.__code__.co_filename}
+
+
+def for_comparison(network: nn.Module) -> None:
+    """Set the mode in which plans are compared: that of the training, without its noise.
+
+    The network's own modules stay in their mode, so that its outputs are of the kind that the
+    criterion is given in training; so does batch normalisation, whose running statistics are of
+    other kernels. Other layers, such as dropout, are in evaluation mode.
+    """
+    for module in network.modules():
+        of_torch = type(module).__module__.startswith("torch.nn.")
+        is_layer = of_torch or next(module.children(), None) is None
+        if is_layer and not isinstance(module, _BatchNorm):
+            module.training = False
+
+
+TRAINING, COMPARISON = "in training mode", "in the mode in which plans are compared"
+EVALUATION = "in evaluation mode"
+MODES: dict[str, Callable[[nn.Module], Any]] = {
+    TRAINING: methodcaller("train"),
+    COMPARISON: for_comparison,
+    EVALUATION: methodcaller("eval"),
+}
+
+
+class Batch(NamedTuple):
+    """What networks are run on."""
+
+    arguments: tuple[Any, ...]
+    targets: Any = None
+    criterion: Callable[[Any, Any], Tensor] | None = None
+    """None computes no loss."""
+
+    @classmethod
+    def of(cls, example: Any) -> "Batch":
+        """Return a batch of one input, or of the arguments in a tuple."""
+        return cls(example if isinstance(example, tuple) else (example,))
+
+
+class _Run(NamedTuple):
+    """A run of a searched layer; what it was given and gave is known by its mean magnitude."""
+
+    layer: str
+    given: Tensor
+    gave: Tensor
+    shapes: tuple[torch.Size, torch.Size]
+
+
+class _Pass(NamedTuple):
+    outputs: Any
+    loss: Tensor | None
+    runs: list[_Run]
+
+
+def check_same_network(
+    reference: nn.Module,
+    found: nn.Module,
+    kernels: Mapping[str, Tensor],
+    batch: Batch,
+    *,
+    padded: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Raise unless a CNN does what a network with the same predicted kernels does.
+
+    Args:
+        reference: the network, which has a `PredictedConv` by each name in `kernels`; a copy, whose
+            buffers and modes are changed.
+        found: the CNN; a copy, as well.
+        kernels: layer name to kernel, `(c_out, c_in / groups, *taps)`.
+        batch: what both are run on.
+        padded: the same kernels among zeros, as padded shapes have them; None checks those not.
+
+    Raises:
+        ValueError: if the CNN is another network, a layer is not run, or the outputs that plans
+            are compared by are not what the criterion takes; the message names the layer.
+    """
+    modules = dict(reference.named_modules())
+    convs = {name: modules[name] for name in kernels}
+    for conv in convs.values():
+        conv.has_run = False
+    twin = None if padded is None else copy_network(reference)
+    with _reads_noted(convs) as reads:
+        for mode, set_mode in MODES.items():
+            for network in (reference, found):
+                set_mode(network)
+            run = partial(_run_on, batch=batch, layers=kernels, with_loss=mode != EVALUATION)
+            try:
+                with _kernels_set(convs, kernels):
+                    wanted = run(reference)
+            except Exception as error:
+                if mode == TRAINING:
+                    raise
+                if mode == EVALUATION and _fails(run, found, type(error)):
+                    continue  # the network alone cannot be evaluated on such a batch
+                raise ValueError(
+                    f"the network does not run {mode}, as the end of a search does "
+                    f"({type(error).__name__}: {error}); let its outputs be what the criterion "
+                    "takes"
+                ) from error
+            _compare(mode, wanted, found, run, kernels, reads, _tolerance(wanted, TOLERANCE))
+            if twin is not None and mode == TRAINING:
+                twin.train()
+                modules = dict(twin.named_modules())
+                with _kernels_set({name: modules[name] for name in kernels}, padded):
+                    again = run(twin)
+                # The sizes of the layers' own kernels differ, and so do what layers read of them.
+                reason = _differ(wanted, again, _tolerance(wanted, COARSE))
+                if reason:
+                    raise ValueError(_sentence("with padded kernels", reason, kernels, reads))
+    idle = [name for name, conv in convs.items() if not conv.has_run]
+    if idle:
+        read = "; ".join(reads[name] for name in idle if name in reads)
+        raise ValueError(
+            f"the network did not run its layer(s) {idle} in the first step, so nothing can be "
+            f"learned of their sizes{f' ({read})' if read else ''}; leave them out with `searched`"
+        )
+
+
+def _compare(
+    mode: str,
+    wanted: _Pass,
+    found: nn.Module,
+    run: Callable[[nn.Module], _Pass],
+    kernels: Mapping[str, Tensor],
+    reads: Mapping[str, str],
+    tolerance: float,
+) -> None:
+    try:
+        given = run(found)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        reason = f"it fails ({type(error).__name__}: {error})"
+        raise ValueError(_sentence(mode, reason, kernels, reads)) from error
+    reason = _differ(wanted, given, tolerance)
+    if reason:
+        raise ValueError(_sentence(mode, reason, kernels, reads))
+
+
+def _run_on(
+    network: nn.Module, *, batch: Batch, layers: Mapping[str, Any], with_loss: bool
+) -> _Pass:
+    """Run a network from the present random state, which is as before afterwards."""
+    runs: list[_Run] = []
+
+    def note(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+            given = inputs[0].detach()
+            shapes = given.shape, output.shape
+            runs.append(_Run(name, _magnitude(given), _magnitude(output.detach()), shapes))
+
+    modules = dict(network.named_modules())
+    hooks = [modules[name].register_forward_hook(partial(note, name)) for name in layers]
+    arguments = tree_map_only(Tensor, torch.clone, batch.arguments)
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    try:
+        # Training may ask for gradients within the pass.
+        with kept_generators(device), torch.set_grad_enabled(network.training):
+            with explained_pass(network, arguments[0] if arguments else None):
+                outputs = network(*arguments)
+            loss = None
+            if batch.criterion is not None and with_loss:
+                targets = tree_map_only(Tensor, torch.clone, batch.targets)
+                loss = checked_loss(batch.criterion, outputs, targets, first=True).detach()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return _Pass(outputs, loss, runs)
+
+
+def _fails(run: Callable[[nn.Module], _Pass], network: nn.Module, kind: type[Exception]) -> bool:
+    try:
+        run(network)
+    except kind:
+        return True
+    return False
+
+
+@contextmanager
+def _kernels_set(
+    convs: Mapping[str, PredictedConv], kernels: Mapping[str, Tensor]
+) -> Iterator[None]:
+    for name, conv in convs.items():
+        conv.kernel = kernels[name]
+    try:
+        yield
+    finally:
+        for conv in convs.values():
+            conv.kernel = None
+
+
+@contextmanager
+def _reads_noted(convs: Mapping[str, PredictedConv]) -> Iterator[dict[str, str]]:
+    """Note for each layer where code outside of it reads what changes with its size."""
+    names, reads = {id(conv): name for name, conv in convs.items()}, {}
+
+    class Watched(PredictedConv):
+        def __getattribute__(self, attribute: str) -> Any:
+            if attribute in CHANGED and id(self) in names:
+                code, line = (frame := sys._getframe(1)).f_code, frame.f_lineno
+                if code.co_filename not in OWN:
+                    place = f"{Path(code.co_filename).name}:{line}"
+                    words = f"{code.co_name} ({place}) reads {attribute} of {names[id(self)]!r}"
+                    reads.setdefault(names[id(self)], words)
+            return super().__getattribute__(attribute)
+
+    for conv in convs.values():
+        conv.__class__ = Watched
+    try:
+        yield reads
+    finally:
+        for conv in convs.values():
+            conv.__class__ = PredictedConv
+
+
+def _differ(wanted: _Pass, given: _Pass, tolerance: float) -> str | None:
+    """Return how passes differ, the earliest layer first; None where they agree."""
+    own, others = _leaves(wanted.outputs), _leaves(given.outputs)
+    if [_kind(leaf) for leaf in own] != [_kind(leaf) for leaf in others]:
+        reason = f"its outputs are {_kinds(others)} where {_kinds(own)} were searched"
+    elif not all(_close(a, b, tolerance) for a, b in zip(own, others, strict=True)):
+        reason = "its outputs are others"
+    elif wanted.loss is not None and not _close(wanted.loss, given.loss, tolerance):
+        reason = f"its loss is {given.loss:.4g} where {wanted.loss:.4g} was searched"
+    else:
+        return None
+    for expected, met in zip(wanted.runs, given.runs, strict=False):
+        before = (
+            _close(expected.given, met.given, tolerance) and expected.shapes[0] == (met.shapes[0])
+        )
+        after = _close(expected.gave, met.gave, tolerance) and expected.shapes == met.shapes
+        if not (before and after and expected.layer == met.layer):
+            return f"{reason}, first {'at' if before else 'on the way to'} layer {met.layer!r}"
+    if len(wanted.runs) != len(given.runs):
+        ran = {run.layer for run in given.runs}
+        idle = [name for name in dict.fromkeys(r.layer for r in wanted.runs) if name not in ran]
+        reason += f", and it does not run {idle}" if idle else ""
+    return reason
+
+
+def _sentence(
+    mode: str, reason: str, kernels: Mapping[str, Tensor], reads: Mapping[str, str]
+) -> str:
+    sizes = {name: "x".join(map(str, kernel.shape[2:])) for name, kernel in kernels.items()}
+    if reads:
+        why = f"{'; '.join(list(reads.values())[:3])}, which changes with its size"
+        layers = list(reads)
+    else:
+        why = "a layer is used in another way than by calling it, or something holds the model's"
+        layers = list(kernels)
+    told = ", ".join(f"{name!r} {sizes[name]}" for name in layers[:3] if name in sizes)
+    return (
+        f"the CNN of a plan is another network than the one that is searched: {mode}, with {told}, "
+        f"{reason}; {why}, so leave out the layer with `searched`"
+    )
+
+
+def _leaves(value: Any) -> list[Any]:
+    """Return the tensors, and whatever else is no container, in order."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        return [leaf for key in value for leaf in (str(key), *_leaves(value[key]))]
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [leaf for item in value for leaf in _leaves(item)]
+    return [value]
+
+
+def _kind(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        return tuple(leaf.shape), leaf.dtype
+    return leaf if isinstance(leaf, str) else type(leaf)
+
+
+def _kinds(leaves: Sequence[Any]) -> str:
+    tensors = [str(tuple(leaf.shape)) for leaf in leaves if isinstance(leaf, Tensor)]
+    return "of shape " + " and ".join(tensors[:3]) if tensors else "no tensor"
+
+
+def _magnitude(values: Tensor) -> Tensor:
+    return values.abs().mean(dtype=torch.float64 if not values.is_complex() else None)
+
+
+def _tolerance(wanted: _Pass, least: float) -> float:
+    tensors = [leaf for leaf in _leaves(wanted.outputs) if isinstance(leaf, Tensor)]
+    short = any(t.is_floating_point() and torch.finfo(t.dtype).bits < 32 for t in tensors)
+    return COARSE if short else least
+
+
+def _close(wanted: Any, given: Any, tolerance: float) -> bool:
+    if not isinstance(wanted, Tensor) or not wanted.numel():
+        return True
+    if not (wanted.is_floating_point() or wanted.is_complex()):
+        wanted, given = wanted.double(), given.double()
+    wanted, given = wanted.detach(), given.detach()
+    finite = wanted.isfinite()
+    if not torch.equal(finite, given.isfinite()):
+        return False
+    wanted, given = wanted[finite], given[finite]
+    if not wanted.numel():
+        return True
+    return bool((wanted - given).abs().max() <= tolerance * wanted.abs().max() + 1e-12)
