@@ -169,6 +169,7 @@ FLOORS = [
     {"plan", "cost"},
     {"method", "filling"},
     {"engine"},
+    {"training"},
     {"runs", "figures"},
     {"report"},
     {"cli"},

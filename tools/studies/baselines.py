@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import optuna
 import torch
 import torch.nn.functional as F
-from effconv_core import SearchableCNN, apply_plan
+from effconv_core import apply_plan
 from effconv_core.engine.train import make_optimizer
 from torch import Tensor, nn
 
@@ -28,10 +28,7 @@ def halving(space: Space, allowed: int, seed: int) -> dict[str, int]:
 
     Each of the three rounds costs the same.
     """
-    generator = torch.Generator().manual_seed(seed)
-    plans = space.plans()
-    order = torch.randperm(len(plans), generator=generator)[:START].tolist()
-    trials = [Trial(space, plans[i], seed) for i in order]
+    trials = [Trial(space, plan, seed) for plan in space.draw_plans(START, seed)]
     rounds = START.bit_length() - 1
     for _ in range(rounds):
         steps = allowed // rounds // len(trials)
@@ -48,7 +45,7 @@ def tpe(
 
     A proposal is a soft size for each layer; the plan nearest to it within the budget is trained.
     """
-    searchable = SearchableCNN(space.network(0))
+    searchable = space.searchable()
     largest = searchable.config.largest
     best: tuple[float, dict[str, int]] = (float("inf"), {})
     study = optuna.create_study(

@@ -67,17 +67,27 @@ class Space:
     @property
     def budget(self) -> int:
         """The parameter count of the uniform plan."""
-        searchable = SearchableCNN(self.network(0))
+        searchable = self.searchable()
         return searchable.cost([self.uniform] * len(searchable.layers))
 
     def plans(self, tolerance: float = TOLERANCE) -> list[dict[str, int]]:
         """Return all plans whose cost is within a tolerance of the budget."""
-        searchable, budget = SearchableCNN(self.network(0)), self.budget
+        searchable, budget = self.searchable(), self.budget
         return [
             dict(zip(searchable.layers, sizes, strict=True))
             for sizes in product(range(1, 8), repeat=len(searchable.layers))
             if abs(searchable.cost(sizes) / budget - 1) <= tolerance
         ]
+
+    def searchable(self) -> SearchableCNN:
+        """Return the network with the sizes of the space allowed."""
+        return SearchableCNN(self.network(0))
+
+    def draw_plans(self, most: int, seed: int) -> list[dict[str, int]]:
+        """Draw at most so many of the space's plans."""
+        plans, generator = self.plans(), torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(plans), generator=generator)[:most].tolist()
+        return [plans[i] for i in order]
 
     def table_plans(self) -> list[dict[str, int]]:
         """Return the plans in the space's table."""
