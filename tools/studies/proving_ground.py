@@ -131,10 +131,13 @@ def made(name: str, **options: Any) -> Callable[[torch.Generator], nn.Module]:
 
 
 TASKS = {
-    "smnist196": Task(partial(loaded, "smnist196"), made("resnet1d14"), 15),
-    "smnist": Task(partial(loaded, "smnist"), made("resnet1d14"), 15),
+    "smnist196": Task(partial(loaded, "smnist196"), made("resnet1d14", in_channels=1), 15),
+    "smnist": Task(partial(loaded, "smnist"), made("resnet1d14", in_channels=1), 15),
     "spoken-digits": Task(
-        partial(loaded, "spoken-digits"), made("resnet1d10"), 15, replace(ADAM, epochs=20)
+        partial(loaded, "spoken-digits"),
+        made("resnet1d10", in_channels=1),
+        15,
+        replace(ADAM, epochs=20),
     ),
     "planted": Task(planted, made("cifar_resnet20", in_channels=1, num_classes=4), 3, samples=4000),
     "cifar10-depthwise": Task(partial(loaded, "cifar10"), depthwise, 3),
