@@ -136,8 +136,15 @@ def test_a_run_that_ignores_hangups_outlives_its_terminal(program, tmp_path, how
 
 
 def test_a_quit_stays_an_end_at_once(program, tmp_path):
-    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(tmp_path / "begun", process)
-    process.send_signal(signal.SIGQUIT)
-    assert process.wait(60) == -signal.SIGQUIT
+    def heed_quit() -> None:  # which tests in the background of a shell are told to ignore
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(program, preexec_fn=heed_quit, **options) as process:
+        wait_for(tmp_path / "begun", process)
+        process.send_signal(signal.SIGQUIT)
+        try:
+            assert process.wait(60) == -signal.SIGQUIT
+        finally:
+            process.kill()
     assert not (tmp_path / "tidied").exists()
