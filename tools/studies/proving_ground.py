@@ -16,12 +16,10 @@ from typing import Any
 
 import optuna
 import torch
-import torch.nn.functional as F
 import tyro
 from effconv_core import SearchableCNN, SearchConfig, SizePlan, apply_plan, recipe, search
-from effconv_core.engine.proposals import Proposals
-from effconv_core.engine.race import Trials
 from effconv_core.engine.train import TrainConfig, evaluate, train
+from effconv_core.engine.within import PlansWithin
 from effconv_core.io.console import PlainConsole
 from effconv_core.runs.environment import environment
 from effconv_data import Batches, load, synthetic
@@ -84,15 +82,9 @@ class Task:
 
     def draw_plans(self, most: int, seed: int) -> list[dict[str, int]]:
         """Draw plans of the budget's cost, of sizes uniform on a logarithmic scale."""
-        config, batches = replace(self.config, seed=seed), self.batches("train", 0)
-        network = self.network(0)
-        trials = Trials(network, config, batches, F.cross_entropy, len(batches), 1, CPU)
-        proposals = Proposals(SearchableCNN(network, config), trials, self.budget)
+        drawn = PlansWithin(self.searchable(), self.budget).random(most, seed)
         layers = list(self.original)
-        return [dict(zip(layers, p, strict=True)) for p in proposals.random_plans(most)]
-
-
-CPU = torch.device("cpu")
+        return [dict(zip(layers, p, strict=True)) for p in drawn]
 
 
 @lru_cache(maxsize=4)

@@ -7,6 +7,7 @@ from effconv_core.cost.latency import Latency
 from effconv_core.cost.losses import paper_budget_loss, smooth_budget_loss
 from effconv_core.cost.macs import Macs
 from effconv_core.distributed.consistency import check_ranks
+from effconv_core.engine.frontier import Frontier, FrontierPoint, frontier
 from effconv_core.engine.probe import Probe, probe
 from effconv_core.engine.score import PlanScore, rank_plan, score
 from effconv_core.engine.search import SearchStep, search
@@ -29,6 +30,8 @@ __all__ = [
     "RECIPES",
     "Budget",
     "Evidence",
+    "Frontier",
+    "FrontierPoint",
     "KernelBank",
     "Latency",
     "Layer",
@@ -46,6 +49,7 @@ __all__ = [
     "TapCost",
     "apply_plan",
     "check_ranks",
+    "frontier",
     "left_alone",
     "load",
     "load_training_state",

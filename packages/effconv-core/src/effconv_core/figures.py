@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
+from effconv_core.engine.frontier import Frontier
 from effconv_core.engine.search import SearchStep
 from effconv_core.io.atomic import written_whole
 from effconv_core.io.terminal import printable
@@ -26,7 +27,14 @@ except ModuleNotFoundError:
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_course", "draw_kernels", "draw_sizes", "kernels_of", "save_figure"]
+__all__ = [
+    "draw_course",
+    "draw_frontier",
+    "draw_kernels",
+    "draw_sizes",
+    "kernels_of",
+    "save_figure",
+]
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 FORMATS = (".png", ".svg")
@@ -207,6 +215,33 @@ def plane_of(kernel: Tensor) -> np.ndarray:
     return values[None] if values.ndim == 1 else values
 
 
+def draw_frontier(frontier: Frontier, axes: "Axes | None" = None) -> Figure:
+    """Draw the loss of the points of a frontier over their cost, and that of the original sizes.
+
+    Args:
+        frontier: the points.
+        axes: where to draw; None makes a new figure.
+    """
+    axes = _axes(axes, width=6.0)
+    costs, losses = zip(*((p.cost, p.loss) for p in frontier.points), strict=True)
+    axes.plot(costs, losses, "o-", color=COLOURS[0], label="plans")
+    knee, own = frontier.knee, frontier.original
+    axes.plot(knee.cost, knee.loss, "o", color=COLOURS[2], markersize=10, label="knee")
+    axes.plot(own.cost, own.loss, "s", color=COLOURS[1], label="the network's own sizes")
+    axes.set(xscale="log", xlabel=frontier.counts, ylabel=f"loss after {frontier.steps} steps")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter("{x:,.0f}")
+    axes.tick_params(axis="x", which="both", rotation=45, labelsize=8)
+    _add_legend(axes, fontsize=8)
+    return axes.figure
+
+
+def check_format(path: Path) -> None:
+    """Raise unless a figure's name ends in .png or .svg."""
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"figure {path} is to be {path.suffix!r}; name a {' or '.join(FORMATS)}")
+
+
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG or SVG, atomically.
 
@@ -214,8 +249,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         ValueError: if the name ends in neither.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"figure {path} is to be {path.suffix!r}; name a {' or '.join(FORMATS)}")
+    check_format(path)
     with written_whole(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lower()[1:], dpi=120)
 

@@ -13,8 +13,10 @@ USAGE = """usage: effconv COMMAND ... [--help]
   search      Learn the kernel sizes of a CNN under a budget, then train it.
   train       Train the CNN of a plan, or a network as it is, from scratch.
   probe       Say in minutes whether sizes matter to a network and a set.
+  frontier    Find plans of many costs after one search.
   check       Say whether a search of a network would find that network.
-  plan        show, diff, apply: look at plans, compare them, build their CNN.
+  plan        show, diff, at, apply: look at plans, compare them, take one of
+              any cost from a frontier, build their CNN.
   report      Write the report of a run, or of several compared, as HTML.
   data        prepare, show, verify: image sets (the command of effconv-data).
   completion  Print the completion script of a shell: bash or zsh.
@@ -35,6 +37,7 @@ COMMANDS = {
     "search": "effconv_core.cli.search_train:search_command",
     "train": "effconv_core.cli.search_train:train_command",
     "probe": "effconv_core.cli.probe:probe_command",
+    "frontier": "effconv_core.cli.frontier:frontier_command",
     "plan": "effconv_core.cli.plans:plan_command",
     "check": "effconv_core.cli.check:check_command",
     "report": "effconv_core.cli.plans:report_command",

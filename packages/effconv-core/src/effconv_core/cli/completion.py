@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union
 
 import tyro
 
-from effconv_core.cli import check, plans, search_train
+from effconv_core.cli import check, frontier, plans, probe, search_train
 from effconv_core.cli.plugins import brought, loaded
 from effconv_core.io.console import parsed
 from effconv_core.io.terminal import write_output
@@ -66,6 +66,8 @@ def words() -> Any:
     commands = [
         Annotated[search_train.Search, tyro.conf.subcommand("search", default=searching)],
         Annotated[search_train.Train, tyro.conf.subcommand("train", default=training)],
+        Annotated[probe.ProbeOptions, tyro.conf.subcommand("probe")],
+        Annotated[frontier.FrontierOptions, tyro.conf.subcommand("frontier")],
         _group("plan", plans.Command),
         Annotated[check.Command, tyro.conf.subcommand("check")],
         Annotated[plans.Report, tyro.conf.subcommand("report")],

@@ -7,15 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 from rich.table import Table
 
 from effconv_core import evidence
 from effconv_core.cli.errors import run_command
 from effconv_core.cli.resolve import make_model
+from effconv_core.config import recipe
+from effconv_core.cost.budget import Budget
+from effconv_core.cost.macs import Macs
+from effconv_core.engine.frontier import Frontier
 from effconv_core.filling import filling_sentence
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import write_output
+from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan, apply_plan, in_words, save
 from effconv_core.scalars import in_figures
 
@@ -64,6 +70,24 @@ class Apply:
 
 
 @dataclass(frozen=True)
+class At:
+    """Take a plan of any cost from a frontier, without another search."""
+
+    frontier: tyro.conf.Positional[Path]
+    """JSON file that `effconv frontier` wrote."""
+    model: str
+    """The network that was searched, as for `effconv plan apply`."""
+    budget: float
+    """Largest cost of the plan, in what the frontier counts."""
+    out: Path
+    """JSON file of the plan."""
+    shape: tuple[int, ...] = (3, 32, 32)
+    """Shape of one input, where multiply-accumulates are counted."""
+    overwrite: bool = False
+    """Replace the file if it exists."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Write the report of a run, or of several compared, as one HTML file."""
 
@@ -78,6 +102,7 @@ class Report:
 Command = (
     Annotated[Show, tyro.conf.subcommand("show")]
     | Annotated[Diff, tyro.conf.subcommand("diff")]
+    | Annotated[At, tyro.conf.subcommand("at")]
     | Annotated[Apply, tyro.conf.subcommand("apply")]
 )
 
@@ -95,7 +120,7 @@ def report_command(arguments: Sequence[str]) -> int:
 def _run(prog: str, kind: Any, arguments: Sequence[str]) -> int:
     def function() -> None:
         command = parsed(kind, arguments, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
-        do = {Show: show, Diff: diff, Apply: apply, Report: report}[type(command)]
+        do = {Show: show, Diff: diff, At: at, Apply: apply, Report: report}[type(command)]
         do(command, PlainConsole())
 
     return run_command(prog, function)
@@ -161,6 +186,23 @@ def diff(command: Diff, console: PlainConsole) -> None:
     console.print(f"{len(different)} of {len(layers)} layers differ")
     if command.out is not None:
         console.print(f"drew {command.out}", soft_wrap=True)
+
+
+def at(command: At, console: PlainConsole) -> None:
+    """Take a plan of any cost from a frontier."""
+    found = Frontier.load(command.frontier)
+    _check_out(command.out, command.overwrite)
+    counter = None
+    if found.counts != "parameters":
+        counter = Macs(torch.zeros(1, *command.shape))
+    ranges = {name: range(low, high + 1, step) for name, (low, high, step) in found.allowed.items()}
+    searchable = SearchableCNN(
+        make_model(command.model), recipe("bank"), searched=tuple(ranges), allowed=ranges
+    )
+    plan = found.plan(searchable, Budget(command.budget, counter, at_most=True))
+    plan.save(command.out)
+    cost = plan.budgets[0]["cost"]
+    console.print(f"{cost:,} {found.counts}; wrote {command.out}", soft_wrap=True)
 
 
 def apply(command: Apply, console: PlainConsole) -> None:

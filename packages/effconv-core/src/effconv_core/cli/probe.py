@@ -23,8 +23,11 @@ from effconv_core.rng import seeded
 class ProbeOptions(Subject):
     """Train random plans of one cost for a short while, and compare them.
 
-    Says whether they differ by more than trainings of one plan do, which layers' sizes go with the
-    loss, and in which direction. Nothing is written.
+    Says whether they differ by more than trainings of one plan do.
+
+    Says which layers' sizes go with the loss, and in which direction.
+
+    Nothing is written.
     """
 
     budget: float | None = None

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from effconv_core.config import SearchConfig, recipe
 from effconv_core.cost.budget import Budgets
 from effconv_core.engine.loader import epoch_batches
-from effconv_core.engine.proposals import Proposals
 from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials
+from effconv_core.engine.within import PlansWithin
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size
 from effconv_core.space.search_space import flat
@@ -111,7 +111,7 @@ def probe(
             "out, so pass a smaller batch size or more data"
         )
     trials = Trials(model, config, loader, criterion, steps, 0, device, group)
-    drawn = Proposals(searchable, trials, budget).random_plans(plans)
+    drawn = PlansWithin(searchable, budget).random(plans, config.seed)
     if len(drawn) < 4:
         raise ValueError(
             f"{len(drawn)} plans are within the budget; a spread needs at least 4, so pass another "

@@ -13,6 +13,7 @@ from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import average
 from effconv_core.engine.loader import epoch_batches
 from effconv_core.engine.race import Trials
+from effconv_core.engine.within import PlansWithin
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.contract import for_comparison
 from effconv_core.layers.copying import copy_network
@@ -46,18 +47,11 @@ class Proposals:
     """
 
     def __init__(self, searchable: SearchableCNN, trials: Trials, budget: Budgets) -> None:
-        self.searchable, self.trials, self.budget = searchable, trials, budget
-        self.space, self.config = searchable.space, searchable.config
-        self.constraints = searchable.constraints(budget)
+        self.searchable, self.budget, self.config = searchable, budget, searchable.config
+        self.within = PlansWithin(searchable, budget)
         self.learned = flat(searchable.plan().soft_sizes.values())
-        self.original = searchable.original_sizes
-        own = flat(self.original.values())
-        self.own = own if self._is_allowed(own) else None
-        self.losses = _KernelLosses(searchable, trials)
-        firsts = [self.space.variables.index(v) for v in range(len(self.space.variable_ranges))]
-        self.firsts = np.array(firsts)
-        self.lows = np.array([float(r[0]) for r in self.space.variable_ranges])
-        self.highs = np.array([float(r[-1]) for r in self.space.variable_ranges])
+        self.original, self.own = searchable.original_sizes, self.within.own
+        self.losses = KernelLosses(searchable, trials)
 
     def draw(self) -> tuple[list[Plan], list[float], int]:
         """Draw at most `finalists` plans.
@@ -66,31 +60,20 @@ class Proposals:
             The plans, the original sizes first if they are within the budget; their losses on the
             search's own kernels; and the number of forward passes that finding them took.
         """
-        start = self._start()
-        learned = np.array(self.learned)[self.firsts]
-        depth = np.linspace(-0.5, 0.5, len(start))
-        shapes = [start, *(start * np.exp(slope * depth) for slope in SLOPES)]
+        within, start = self.within, self.within.start
+        learned = within.free(self.learned)
+        shapes = [start, *map(within.sloped, SLOPES)]
         shapes += [start * (learned / start) ** times for times in BEYOND]
         plans: dict[tuple[int, ...], None] = {}
         if self.own is not None:
             plans[tuple(self.own)] = None
         plans[tuple(self.searchable.nearest_sizes(self.learned, self.budget))] = None
-        plans |= dict.fromkeys(map(self.within, shapes))
+        plans |= dict.fromkeys(map(within.nearest, shapes))
         plans |= dict.fromkeys(self._evolved(list(plans)))
-        plans |= {tuple(plan): None for plan in self.random_plans(self.config.finalists)}
+        plans |= dict.fromkeys(within.random(self.config.finalists, self.config.seed))
         chosen = list(plans)[: self.config.finalists]
         losses = [self.losses(plan) for plan in chosen]
         return [list(plan) for plan in chosen], losses, self.losses.passes
-
-    def random_plans(self, most: int) -> list[Plan]:
-        """Draw at most so many distinct plans, of sizes that are uniform on a logarithmic scale."""
-        random = np.random.default_rng((self.config.seed, 0))
-        plans: dict[tuple[int, ...], None] = {}
-        for _ in range(10 * most):
-            plans[self.within(self._random_sizes(random))] = None
-            if len(plans) == most:
-                break
-        return [list(plan) for plan in plans]
 
     def children(
         self, plans: Sequence[Plan], losses: Sequence[float]
@@ -101,71 +84,34 @@ class Proposals:
             The plans, and their losses on the search's own kernels.
         """
         order = np.argsort(losses, kind="stable")
-        best = [np.array(plans[i], float)[self.firsts] for i in order[:2]]
-        start = self._start()
+        best = [self.within.free(plans[i]) for i in order[:2]]
+        start = self.within.start
         wanted = [start * (best[0] / start) ** 1.5, np.sqrt(best[0] * best[-1])]
         random = np.random.default_rng((self.config.seed, 1))
         known, made = {tuple(plan) for plan in plans}, {}
         for number in range(10 * CHILDREN):
             sizes = best[number % len(best)]
             sizes = wanted[number] if number < len(wanted) else _mutated(sizes, random)
-            plan = self.within(sizes)
+            plan = self.within.nearest(sizes)
             if plan not in known:
                 made[plan] = None
             if len(made) == CHILDREN:
                 break
         return [list(plan) for plan in made], [self.losses(plan) for plan in made]
 
-    def within(self, sizes: np.ndarray) -> tuple[int, ...]:
-        """Return a plan within the budget that has the proportions of sizes `(V,)`.
-
-        All are multiplied by the largest number at which they are within the budget, and then the
-        nearest plan is taken.
-        """
-        low, high = -5.0, 5.0
-        for _ in range(30):
-            middle = (low + high) / 2
-            rounded = self.space.rounded(self._expanded(sizes * math.exp(middle)))
-            if all(c.cost(rounded) <= c.budget.amount for c in self.constraints):
-                low = middle
-            else:
-                high = middle
-        scaled = self._expanded(sizes * math.exp(low))
-        return tuple(self.searchable.nearest_sizes(scaled, self.budget))
-
-    def _expanded(self, sizes: np.ndarray) -> list[float]:
-        clipped = torch.from_numpy(np.clip(sizes, self.lows, self.highs))
-        return self.space.expand(clipped).tolist()
-
-    def _start(self) -> np.ndarray:
-        """Return the original sizes, `(V,)`, within what is allowed."""
-        own = np.array(flat(self.original.values()), float)
-        return np.clip(own[self.firsts], self.lows, self.highs)
-
-    def _is_allowed(self, sizes: Sequence[int]) -> bool:
-        leaders = [sizes[self.space.variables.index(v)] for v in self.space.variables]
-        return (
-            leaders == list(sizes)
-            and all(s in allowed for s, allowed in zip(sizes, self.space.ranges, strict=True))
-            and all(c.low <= c.cost(sizes) <= c.high for c in self.constraints)
-        )
-
-    def _random_sizes(self, random: np.random.Generator) -> np.ndarray:
-        return np.exp(random.uniform(np.log(self.lows), np.log(self.highs)))
-
     def _evolved(self, plans: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
         """Return the plans of the least loss that differential evolution saw."""
-        seen: dict[tuple[int, ...], float] = {}
+        within, seen = self.within, {}
 
         def fitness(logs: np.ndarray) -> float:
-            plan = self.within(np.exp(logs))
+            plan = within.nearest(np.exp(logs))
             seen[plan] = self.losses(plan)
             return seen[plan]
 
-        known = [np.log(np.array(plan, float)[self.firsts]) for plan in plans]
+        known = [np.log(within.free(plan)) for plan in plans]
         random = np.random.default_rng((self.config.seed, 2))
-        drawn = [np.log(self._random_sizes(random)) for _ in range(POPULATION)]
-        ends = list(zip(np.log(self.lows), np.log(self.highs), strict=True))
+        drawn = [np.log(within.random_sizes(random)) for _ in range(POPULATION)]
+        ends = list(zip(np.log(within.lows), np.log(within.highs), strict=True))
         if all(low == high for low, high in ends):
             return []
         differential_evolution(
@@ -185,7 +131,7 @@ def _mutated(sizes: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return sizes * np.exp(moved * random.uniform(-1, 1, len(sizes)))
 
 
-class _KernelLosses:
+class KernelLosses:
     """The loss of plans on the kernels of the search, on a few batches of its next epoch.
 
     Batch normalisation uses the batch's own statistics, since its running ones are of other sizes.
@@ -201,6 +147,7 @@ class _KernelLosses:
 
     @torch.no_grad()
     def __call__(self, plan: tuple[int, ...]) -> float:
+        """Return the mean loss of a plan, 1e30 if it is not finite."""
         if not self.batches:
             epoch = epoch_batches(self.trials.loader, self.trials.epochs, self.device)
             self.batches = list(islice(epoch, BATCHES))

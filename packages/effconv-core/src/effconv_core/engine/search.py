@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -166,13 +166,7 @@ def search(
     check_trained(searchable.model)
     searchable.plan(budget)  # raises before any training if the budget cannot be met
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
-    identity = {
-        "config": asdict(config),
-        "budget": _as_json(searchable, budget),
-        "layers": searchable.layers,
-        "allowed": [[r[0], r[-1], r.step] for r in searchable.space.ranges],
-        "tie": searchable.space.variables,
-    }
+    identity = _identity(searchable, budget)
     progress = {**identity, "epoch": 0}
     if checkpoint is not None and Path(checkpoint).exists():
         progress = _resume(checkpoint, searchable, optimizer, identity)
@@ -223,6 +217,45 @@ def search(
     progress["plan"] = plan.to_json()
     keep_progress()
     return plan
+
+
+def restored(model: nn.Module, checkpoint: str | os.PathLike[str]) -> SearchableCNN:
+    """Return the searchable network of a search's checkpoint, with its trained kernels.
+
+    Args:
+        model: the network that was searched, on the device to use.
+        checkpoint: what `search` wrote, of a search of all layers and sizes that its config allows.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no checkpoint of such a search, or of another network.
+    """
+    state = read_training_state(checkpoint)
+    check_progress(state.path, state.progress)
+    config = state.progress.get("config", {})
+    names = {field.name for field in fields(SearchConfig)}
+    if not isinstance(config, dict) or not {"k", "kernel_form"} <= config.keys() <= names:
+        raise ValueError(f"{state.path} is no checkpoint of a search; pass its search.safetensors")
+    searchable = SearchableCNN(model, SearchConfig(**config))
+    identity = _identity(searchable, None)
+    for name in ("layers", "allowed", "tie"):
+        if state.progress.get(name) != identity[name]:
+            raise ValueError(
+                f"{state.path} is of a search whose {name} was {state.progress.get(name)}, and of "
+                f"this network it is {identity[name]}; pass the network that was searched"
+            )
+    put_training_state(state, searchable, torch.optim.AdamW(searchable.parameter_groups()))
+    return searchable
+
+
+def _identity(searchable: SearchableCNN, budget: Budgets | None) -> dict[str, Any]:
+    return {
+        "config": asdict(searchable.config),
+        "budget": None if budget is None else _as_json(searchable, budget),
+        "layers": searchable.layers,
+        "allowed": [[r[0], r[-1], r.step] for r in searchable.space.ranges],
+        "tie": searchable.space.variables,
+    }
 
 
 def _as_json(searchable: SearchableCNN, budget: Budgets) -> Any:

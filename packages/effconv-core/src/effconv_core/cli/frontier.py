@@ -1,0 +1,121 @@
+"""The command `effconv frontier`: plans of many costs after one search."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from rich.table import Table
+
+from effconv_core.cli.errors import check_device, run_command
+from effconv_core.cli.resolve import make_data
+from effconv_core.cli.search_train import Subject, network_of
+from effconv_core.cost.macs import Macs
+from effconv_core.engine.frontier import Frontier, FrontierPoint, frontier
+from effconv_core.engine.search import restored
+from effconv_core.io.console import PlainConsole, parsed
+from effconv_core.io.terminal import write_output
+from effconv_core.plan import in_words
+from effconv_core.rng import seeded
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontierOptions(Subject):
+    """Find plans of many costs after one search, and train each for a short while.
+
+    The network's own sizes stand beside them.
+
+    `effconv plan at` takes a plan of any cost from the file.
+
+    A frontier that is stopped begins anew.
+    """
+
+    state: Path
+    """The search's state, such as runs/NAME/search.safetensors."""
+    out: Path
+    """JSON file of the frontier."""
+    draw: Path | None = None
+    """Figure of it: a .png or .svg file."""
+    counts: Literal["parameters", "macs"] = "parameters"
+    """`parameters`, or `macs`: multiply-accumulates."""
+    batch_size: int = 128
+    """Batch size."""
+    seed: int = 0
+    """Seed of order and initial values."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """`cpu`, `cuda` or `cuda:1`, for example."""
+    overwrite: bool = False
+    """Replace the files if they exist."""
+
+
+def frontier_command(arguments: Sequence[str]) -> int:
+    """Run `effconv frontier`; return the exit status."""
+    name = "effconv frontier"
+    config = (tyro.conf.FlagCreatePairsOff,)
+    return run_command(
+        name, lambda: _run(parsed(FrontierOptions, arguments, prog=name, config=config))
+    )
+
+
+def _run(options: FrontierOptions) -> None:
+    check_device(options.device)
+    for path in (options.out, options.draw):
+        if path is not None and os.path.lexists(path) and not options.overwrite:
+            raise ValueError(f"{path} exists; pass --overwrite to replace it, or another name")
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ValueError(f"{path} would lie in a folder that does not exist; make the folder")
+    draw = None
+    if options.draw is not None:
+        # Imported here, so that tables need no matplotlib, and before the work.
+        from effconv_core import figures
+
+        draw = figures.draw_frontier
+        figures.check_format(options.draw)
+    data = make_data(
+        options.data, batch_size=options.batch_size, device=options.device, seed=options.seed
+    )
+    model = network_of(options, data, options.seed).to(options.device)
+    searchable = restored(model, options.state)
+    counter = None
+    if options.counts == "macs":
+        counter = Macs(torch.zeros(1, *data.image_shape, device=options.device))
+    console = PlainConsole(quiet=options.json)
+    with seeded(options.seed, torch.device(options.device)):
+        found = frontier(
+            searchable,
+            data.train(options.batch_size),
+            counter=counter,
+            on_amount=lambda number, of: console.print(f"cost {number} of {of}"),
+        )
+    found.save(options.out)
+    if draw is not None:
+        figures.save_figure(draw(found), options.draw)
+    if options.json:
+        write_output(found.to_json())
+        return
+    console.print(table(found))
+    console.print(
+        f"Losses are after {found.steps} steps on batches held out, and comparable with each other "
+        f"only; all of it took {found.spent:,} steps. Wrote {options.out}.",
+        soft_wrap=True,
+    )
+
+
+def table(found: Frontier) -> Table:
+    """Return a table of the points and the original sizes, by cost."""
+    made = Table(title="plans of many costs")
+    for column in (found.counts, "loss", "sizes", ""):
+        made.add_column(column, justify="left" if column in ("sizes", "") else "right")
+
+    def add(point: FrontierPoint, note: str) -> None:
+        sizes = " ".join(map(in_words, point.sizes.values()))
+        made.add_row(f"{point.cost:,}", f"{point.loss:.3f}", sizes, note)
+
+    rows = [(p.cost, p.loss, p, "knee" if p == found.knee else "") for p in found.points]
+    rows.append((found.original.cost, found.original.loss, found.original, "the network's own"))
+    for _, _, point, note in sorted(rows, key=lambda row: row[:2]):
+        add(point, note)
+    return made

@@ -1,0 +1,251 @@
+"""`frontier`: plans of many costs after one search, with what each loses or gains."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+import torch.nn.functional as F
+from scipy.stats import rankdata
+from torch import Tensor
+
+from effconv_core.cost.base import Counter
+from effconv_core.cost.budget import Budget, Budgets, as_budgets
+from effconv_core.engine.loader import epoch_batches
+from effconv_core.engine.proposals import SLOPES, KernelLosses
+from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials
+from effconv_core.engine.within import PlansWithin
+from effconv_core.io.atomic import write_text
+from effconv_core.io.plan_checks import check_allowed, check_sizes
+from effconv_core.io.read_json import LIMIT, conform, decode_json, read_limited
+from effconv_core.method.searchable import SearchableCNN
+from effconv_core.plan import Size, SizePlan
+from effconv_core.space.search_space import flat
+
+SCHEMA = 1
+AMOUNTS = 9
+STEPS = 64  # of a training, where the config has none
+RANDOM = 16  # plans of a cost that are compared on the search's own kernels
+TRAINED = 4  # of these, and of plans of given shapes, that are trained
+
+
+@dataclass(frozen=True)
+class FrontierPoint:
+    """A plan, its cost and its loss.
+
+    Attributes:
+        sizes: layer name to size.
+        cost: in the unit of the frontier.
+        loss: on held-out batches, after a short training; comparable within one frontier only.
+    """
+
+    sizes: dict[str, Size]
+    cost: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Plans of which none costs as little and has as low a loss as another.
+
+    Attributes:
+        counts: what costs are, such as `"parameters"`.
+        points: by rising cost, and so by falling loss.
+        original: the network's own sizes, on the same batches; they need not be one of the points.
+        steps: steps of each training.
+        spent: training steps that all of it took, a forward pass counted as a third.
+        allowed: layer name to smallest and largest size and step.
+    """
+
+    counts: str
+    points: tuple[FrontierPoint, ...]
+    original: FrontierPoint
+    steps: int
+    spent: int
+    allowed: dict[str, tuple[int, int, int]]
+
+    @property
+    def knee(self) -> FrontierPoint:
+        """The point farthest below the straight line from the cheapest to the dearest point.
+
+        Costs are taken on a logarithmic scale. A choice for who has no budget in mind.
+        """
+        costs = np.log([point.cost for point in self.points])
+        losses = np.array([point.loss for point in self.points])
+        if len(self.points) < 3:
+            return self.points[-1]
+        along = (costs - costs[0]) / (costs[-1] - costs[0])
+        below = losses[0] + along * (losses[-1] - losses[0]) - losses
+        return self.points[int(np.argmax(below))]
+
+    def plan(self, searchable: SearchableCNN, budget: Budgets) -> SizePlan:
+        """Return a plan for any budget, of the proportions of the points around it.
+
+        Args:
+            searchable: the network.
+            budget: as for `search`; the first, if there are several, says where on the frontier.
+
+        Raises:
+            ValueError: if the network has other layers, or the budget cannot be met.
+        """
+        layers = list(self.original.sizes)
+        if layers != searchable.layers:
+            raise ValueError(
+                f"the frontier is of the layers {layers[:3]} ..., and the network has "
+                f"{searchable.layers[:3]} ...; pass the network that was searched"
+            )
+        within, amount = PlansWithin(searchable, budget), as_budgets(budget)[0].amount
+        costs = np.log([point.cost for point in self.points])
+        sizes = np.log([within.free(flat(point.sizes.values())) for point in self.points])
+        between = np.exp([np.interp(math.log(amount), costs, column) for column in sizes.T])
+        return searchable.plan_of(within.nearest(between), within.expanded(between), budget)
+
+    def to_json(self) -> str:
+        """Return the frontier as JSON with a schema version."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Frontier":
+        """Read a frontier that `to_json` wrote.
+
+        Raises:
+            ValueError: if the text is not such a frontier; the message says what is wrong.
+        """
+        content = decode_json(text, dict[str, Any], what="the frontier")
+        if content.pop("schema", None) != SCHEMA:
+            raise ValueError(
+                f"the frontier is not of schema {SCHEMA}, which this version reads; make it again"
+            )
+        frontier = conform(content, cls, what="the frontier")
+        points = (*frontier.points, frontier.original)
+        for point in points:
+            check_sizes(point.sizes)
+        check_allowed(frontier.allowed)
+        costs = [point.cost for point in frontier.points]
+        layers = {tuple(frontier.allowed), *(tuple(point.sizes) for point in points)}
+        if not costs or min(costs) < 1 or costs != sorted(set(costs)) or len(layers) > 1:
+            raise ValueError(
+                "the frontier has no points of rising cost and of the same layers; make it again"
+            )
+        return frontier
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the frontier to a JSON file, whole or not at all."""
+        write_text(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Frontier":
+        """Read a frontier from a JSON file.
+
+        Raises:
+            ValueError: if the file holds none; the message names the file.
+        """
+        try:
+            return cls.from_json(read_limited(path, LIMIT))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+def frontier(
+    searchable: SearchableCNN,
+    loader: Iterable[tuple[Any, Any]],
+    *,
+    counter: Counter | None = None,
+    amounts: Sequence[float] | None = None,
+    criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
+    on_amount: Callable[[int, int], None] | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> Frontier:
+    """Return good plans of many costs, from the kernels of one search and short trainings.
+
+    At each amount plans of several shapes and random ones are compared on the search's own kernels;
+    the best of them, the original's and the learned proportions are trained from fresh kernels for
+    `race_steps` steps, all on the same batches, and tested on batches held out. That with the best
+    rank by both measures stands for the amount. Plans that cost more than another and have no lower
+    loss are left out.
+
+    Args:
+        searchable: after a search: pass a `SearchableCNN` to `search`, or load its state.
+        loader: as for `search`, with at least five batches an epoch.
+        counter: what is counted, such as `Macs(example)`; None counts parameters.
+        amounts: costs; None takes nine, from half to twice what the network's own sizes cost, as
+            far as there are plans.
+        criterion: the task's loss of `(outputs, targets)`, a scalar.
+        on_amount: called before each amount with its number, from 1, and how many there are.
+        group: as for `search`.
+
+    Raises:
+        ValueError: if there are too few batches, no amounts, or one that no plan meets.
+        FloatingPointError: if the loss of the original sizes, or of all plans, is not finite.
+    """
+    config, space = searchable.config, searchable.space
+    original = flat(searchable.original_sizes.values())
+    cost_of = searchable.constraints(Budget(1.0, counter, at_most=True))[0].cost
+    own = cost_of(original)
+    if amounts is None:
+        low = max(own / 2, cost_of(space.smallest()))
+        high = min(own * 2, cost_of(space.largest()))
+        amounts = np.geomspace(low, high, AMOUNTS).tolist()
+    if not amounts:
+        raise ValueError("amounts is empty; pass at least one cost")
+    device = next(searchable.kernel_predictor.parameters()).device
+    steps = sum(1 for _ in islice(epoch_batches(loader, 0, device), MOST_NEEDED))
+    if steps < PARTS:
+        raise ValueError(
+            f"the loader gives {steps} batches an epoch; at least {PARTS} are needed to hold one "
+            "out, so pass a smaller batch size or more data"
+        )
+    length = config.race_steps or STEPS
+    epochs = config.epochs_of(steps)
+    trials = Trials(searchable.source[0], config, loader, criterion, steps, epochs, device, group)
+    losses = KernelLosses(searchable, trials)
+
+    def trained(plans: Sequence[Sequence[int]]) -> list[float]:
+        sizes = [space.by_layer(plan) for plan in plans]
+        return [r.loss for r in trials.run(sizes, steps=length, seed=config.seed, epoch=0)]
+
+    original_loss = trained([original])[0]
+    if not math.isfinite(original_loss):
+        raise FloatingPointError(
+            "the loss of the original sizes is not finite; lower cnn_lr or check the data"
+        )
+    learned = flat(searchable.plan().soft_sizes.values())
+    found: dict[tuple[int, ...], float] = {}
+    trainings = 1
+    for number, amount in enumerate(amounts):
+        if on_amount is not None:
+            on_amount(number + 1, len(amounts))
+        within = PlansWithin(searchable, Budget(amount, counter, at_most=True))
+        always = [within.nearest(within.start), within.nearest(within.free(learned))]
+        drawn = [*map(within.nearest, map(within.sloped, SLOPES))]
+        drawn += within.random(RANDOM, config.seed)
+        best = sorted(set(drawn) - set(always), key=lambda plan: (losses(plan), plan))
+        plans = list(dict.fromkeys([*always, *best]))[:TRAINED]
+        results, trainings = trained(plans), trainings + len(plans)
+        ranks = rankdata(results) + rankdata([losses(plan) for plan in plans])
+        chosen = int(np.lexsort((results, ranks))[0])
+        found[plans[chosen]] = results[chosen]
+    rows = sorted((cost_of(plan), loss, plan) for plan, loss in found.items())
+    points: list[FrontierPoint] = []
+    for cost, loss, plan in rows:
+        if loss < min((point.loss for point in points), default=math.inf):
+            points.append(FrontierPoint(space.by_layer(plan), cost, loss))
+    if not points:
+        raise FloatingPointError("no plan has a finite loss; lower cnn_lr or check the data")
+    spent = trials.cost(trainings, length) + -(-losses.passes // 3)
+    return Frontier(
+        cost_of.counts,
+        tuple(points),
+        FrontierPoint(searchable.original_sizes, own, original_loss),
+        length,
+        spent,
+        {
+            layer.name: (layer.allowed[0], layer.allowed[-1], layer.allowed.step)
+            for layer in space.layers
+        },
+    )

@@ -1,0 +1,87 @@
+"""Plans within a budget that have given proportions, or random ones."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from effconv_core.cost.budget import Budgets
+from effconv_core.method.searchable import SearchableCNN
+from effconv_core.space.search_space import flat
+
+
+class PlansWithin:
+    """Plans of a network within a budget.
+
+    Args:
+        searchable: the network.
+        budget: as for `search`.
+
+    Attributes:
+        own: the S sizes of the network's own kernels if a plan may have them, else None.
+        start: V sizes, one for each size that is free: the network's own, within what is allowed.
+    """
+
+    def __init__(self, searchable: SearchableCNN, budget: Budgets) -> None:
+        self.searchable, self.budget, self.space = searchable, budget, searchable.space
+        self.constraints = searchable.constraints(budget)
+        free = range(len(self.space.variable_ranges))
+        self.firsts = np.array([self.space.variables.index(v) for v in free])
+        self.lows = np.array([float(r[0]) for r in self.space.variable_ranges])
+        self.highs = np.array([float(r[-1]) for r in self.space.variable_ranges])
+        own = flat(searchable.original_sizes.values())
+        self.own = own if self._is_allowed(own) else None
+        self.start = np.clip(np.array(own, float)[self.firsts], self.lows, self.highs)
+
+    def free(self, sizes: Sequence[float]) -> np.ndarray:
+        """Return the V of S sizes that are free; others are tied to one of them."""
+        return np.array(sizes, float)[self.firsts]
+
+    def nearest(self, sizes: np.ndarray) -> tuple[int, ...]:
+        """Return a plan within the budget that has the proportions of sizes `(V,)`.
+
+        All are multiplied by the largest number at which they are within the budget, and then the
+        nearest plan is taken.
+        """
+        low, high = -5.0, 5.0
+        for _ in range(30):
+            middle = (low + high) / 2
+            rounded = self.space.rounded(self.expanded(sizes * math.exp(middle)))
+            if all(c.cost(rounded) <= c.budget.amount for c in self.constraints):
+                low = middle
+            else:
+                high = middle
+        scaled = self.expanded(sizes * math.exp(low))
+        return tuple(self.searchable.nearest_sizes(scaled, self.budget))
+
+    def random(self, most: int, seed: int) -> list[tuple[int, ...]]:
+        """Draw at most so many distinct plans, of sizes that are uniform on a logarithmic scale."""
+        random = np.random.default_rng((seed, 0))
+        plans: dict[tuple[int, ...], None] = {}
+        for _ in range(10 * most):
+            plans[self.nearest(self.random_sizes(random))] = None
+            if len(plans) == most:
+                break
+        return list(plans)
+
+    def sloped(self, slope: float) -> np.ndarray:
+        """Return the network's own sizes, rising by a factor `exp(slope)` from first to last."""
+        return self.start * np.exp(slope * np.linspace(-0.5, 0.5, len(self.start)))
+
+    def random_sizes(self, random: np.random.Generator) -> np.ndarray:
+        """Draw V sizes, whatever they cost."""
+        return np.exp(random.uniform(np.log(self.lows), np.log(self.highs)))
+
+    def expanded(self, sizes: np.ndarray) -> list[float]:
+        """Return the S soft sizes of V free ones, within what is allowed."""
+        clipped = torch.from_numpy(np.clip(sizes, self.lows, self.highs))
+        return self.space.expand(clipped).tolist()
+
+    def _is_allowed(self, sizes: Sequence[int]) -> bool:
+        leaders = [sizes[self.space.variables.index(v)] for v in self.space.variables]
+        return (
+            leaders == list(sizes)
+            and all(s in allowed for s, allowed in zip(sizes, self.space.ranges, strict=True))
+            and all(c.low <= c.cost(sizes) <= c.high for c in self.constraints)
+        )

@@ -1,0 +1,131 @@
+"""`frontier`: plans of many costs after one search."""
+
+import json
+
+import pytest
+import torch
+from effconv_core import (
+    Budget,
+    Frontier,
+    FrontierPoint,
+    Macs,
+    SearchableCNN,
+    frontier,
+    recipe,
+    search,
+)
+from effconv_core.engine.search import restored
+from torch import nn
+
+CONFIG = recipe("bank", least_steps=0, race_steps=3)
+
+
+def network(channels: int = 4) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, channels, 1),
+        *(nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()),
+        nn.Conv2d(channels, channels, 3, padding=1),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 2)),
+    )
+
+
+def batches(count: int = 10) -> list:
+    generator = torch.Generator().manual_seed(0)
+    labels = [torch.randint(2, (8,), generator=generator) for _ in range(count)]
+    return [
+        (torch.randn(8, 1, 8, 8, generator=generator) + y[:, None, None, None], y) for y in labels
+    ]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    searchable = SearchableCNN(network(), CONFIG)
+    path = tmp_path_factory.mktemp("search") / "search.safetensors"
+    search(searchable, batches(), checkpoint=path)
+    return searchable, path
+
+
+def test_a_dearer_point_has_a_lower_loss_and_costs_are_those_of_the_sizes(searched):
+    searchable, _ = searched
+    found = frontier(searchable, batches())
+    costs = [point.cost for point in found.points]
+    losses = [point.loss for point in found.points]
+    assert costs == sorted(set(costs))
+    assert losses == sorted(losses, reverse=True)
+    own = searchable.cost(list(searchable.original_sizes.values()))
+    for point in (*found.points, found.original):
+        assert searchable.cost(list(point.sizes.values())) == point.cost <= 2 * own
+    assert found.original.sizes == {"1": 3, "4": 3}
+    assert found.knee in found.points
+
+
+@pytest.mark.parametrize("times", [0.5, 0.8, 1.0, 1.7, 3.0])
+def test_a_plan_of_any_budget(searched, times):
+    searchable, _ = searched
+    found = frontier(searchable, batches(), amounts=[200, 300, 500])
+    budget = times * found.original.cost
+    plan = found.plan(searchable, Budget(budget, at_most=True))
+    assert 0.6 * budget <= plan.cost <= budget
+
+
+def test_multiply_accumulates_are_counted_where_asked(searched):
+    searchable, _ = searched
+    counter = Macs(torch.zeros(1, 1, 8, 8))
+    found = frontier(searchable, batches(), counter=counter, amounts=[20_000, 40_000])
+    assert found.counts == counter(searchable).counts
+    assert max(point.cost for point in found.points) <= 40_000
+
+
+def test_the_network_of_a_state_gives_the_same_frontier(searched):
+    searchable, path = searched
+    again = restored(network(), path)
+    assert frontier(again, batches(), amounts=[300]) == frontier(
+        searchable, batches(), amounts=[300]
+    )
+    with pytest.raises(ValueError, match="allowed|layers"):
+        restored(nn.Sequential(*network()[:4], nn.Flatten(), nn.LazyLinear(2)), path)
+
+
+def test_a_file_is_read_as_it_was_written(tmp_path):
+    points = (
+        FrontierPoint({"a": 1, "b": (3, 1)}, 10, 0.5),
+        FrontierPoint({"a": 3, "b": (3, 5)}, 30, 0.2),
+    )
+    found = Frontier("parameters", points, points[0], 64, 1000, {"a": (1, 7, 1), "b": (1, 7, 2)})
+    found.save(tmp_path / "frontier.json")
+    assert Frontier.load(tmp_path / "frontier.json") == found
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("schema", 9),
+        ("points", []),
+        ("steps", "many"),
+        ("original", {"sizes": {"a": 0}, "cost": 1, "loss": 0.0}),
+        ("allowed", {"a": [1, 7, 1], "c": [1, 7, 1]}),
+        ("points", [{"sizes": {"a": 1, "b": 3}, "cost": 3, "loss": 0.1}] * 2),
+    ],
+)
+def test_another_file_is_refused_by_its_name(name, value, tmp_path):
+    point = {"sizes": {"a": 1, "b": 3}, "cost": 10, "loss": 0.5}
+    content = {"schema": 1, "counts": "parameters", "points": [point], "original": point}
+    content |= {"steps": 64, "spent": 1, "allowed": {"a": [1, 7, 1], "b": [1, 7, 1]}, name: value}
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"odd\.json"):
+        Frontier.load(path)
+
+
+def test_three_points_bend_at_their_knee():
+    rows = ((1, 10, 1.0), (3, 20, 0.2), (5, 40, 0.1))
+    points = tuple(FrontierPoint({"a": size}, cost, loss) for size, cost, loss in rows)
+    assert Frontier("parameters", points, points[0], 1, 1, {"a": (1, 7, 1)}).knee.cost == 20
+
+
+def test_too_few_batches_are_refused(searched):
+    with pytest.raises(ValueError, match="4 batches"):
+        frontier(searched[0], batches(4))
+    with pytest.raises(ValueError, match="amounts"):
+        frontier(searched[0], batches(), amounts=[])
