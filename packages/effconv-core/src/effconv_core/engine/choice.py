@@ -91,7 +91,8 @@ def choose_plan(
     on_round(1, len(first_plans))
     first = losses_of("first", first_plans, steps, 0)
     more, more_losses = remember("children", lambda: proposals.children(first_plans, first))
-    on_round(2, len(more))
+    if more:
+        on_round(2, len(more))
     second = losses_of("second", more, steps, 0) if more else []
     # Two measures whose errors have different causes.
     ranks = rankdata(first + second) + rankdata(kernel_losses + more_losses)
