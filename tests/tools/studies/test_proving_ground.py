@@ -32,10 +32,8 @@ def small(monkeypatch):
 def test_a_search_its_peers_and_a_training_of_each(small):
     found = search_once("small", 100)
     assert found["steps"] == sum(found["evidence"]["spent"].values()) > 0
-    plans = [found["plan"]] + [
-        peer_once("small", name, 40, 100)["plan"] for name in ("TPE", "halving")
-    ]
-    for plan in plans:
+    others = [peer_once("small", name, 40, 100) for name in ("TPE", "halving")]
+    for plan in (row["plan"] for row in (found, *others)):
         cost = small.searchable().cost(list(plan.values()))
         assert abs(cost / small.budget - 1) <= small.config.tolerance
     row = train_once("small", "original", small.original, 100)
@@ -100,7 +98,7 @@ def test_the_page_pairs_seeds(tmp_path):
     # 10 and 20 points: mean 15, half the interval 12.706 * 7.071 / sqrt(2) = 63.53.
     assert "| 70.00 % | +15.00 ± 63.53 | 2 of 2 |" in lines["found by `bank`"]
     assert "| 55.00 % | +0.00 ± 127.06 | 1 of 2 |" in lines["best of 2 random plans"]
-    # Seed 0 follows seed 1, whose best was random 0; seed 1 follows seed 0, whose best was random 1.
+    # Seed 0 takes the best of seed 1, which is random 0; seed 1 that of seed 0, random 1.
     assert "| 45.00 % |" in lines["random plan, the best in the seed before"]
     assert facts(path)["said"] == {"better": ["+10.0", "+20.0"]}
     page = proving_page(tmp_path)
