@@ -230,8 +230,8 @@ def apply_plan(
         plan: layer name to kernel size, such as a `SizePlan`. A number is the size of each axis
             along which the layer's own kernel has more than one tap.
         generator: source of the initial values; None uses the global one.
-        example: an input of the network, or a tuple of its arguments, on which the CNN is checked
-            to be the model with other kernels; None checks nothing.
+        example: an input of the network, a tuple of its arguments or a dict of keyword arguments,
+            on which the CNN is checked to be the model with other kernels; None checks nothing.
 
     Raises:
         ValueError: if a layer is unknown or cannot get another kernel (see `left_alone`), a size
@@ -262,7 +262,7 @@ def _check(model: nn.Module, cnn: nn.Module, names: list[str], example: Any) -> 
         if old[name].bias is not None:
             old[name].bias.data.copy_(new[name].bias)
     kernels = {name: new[name].weight.detach() for name in names}
-    check_same_network(reference, found, kernels, Batch.of(example))
+    check_same_network(reference, found, kernels, Batch(example))
 
 
 def _kernel_shapes(model: nn.Module, sizes: Mapping[str, Size]) -> dict[str, tuple[int, ...]]:

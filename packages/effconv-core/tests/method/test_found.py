@@ -266,3 +266,18 @@ def test_random_networks_hold_or_are_refused_at_the_start(blocks, shared, shapes
     again = apply_plan(net, plan)
     again.load_state_dict(cnn.state_dict())
     torch.testing.assert_close(again.eval()(x), cnn.eval()(x))
+
+
+COMPILED = {
+    "whole": lambda net: torch.compile(net, backend="eager"),
+    "a part": lambda net: setattr(net, "last", torch.compile(net.last, backend="eager")) or net,
+    "in place": lambda net: net.compile(backend="eager") or net,
+}
+
+
+@pytest.mark.parametrize("way", COMPILED)
+def test_a_compiled_network_is_checked_as_it_is(way):
+    net, x = COMPILED[way](make(lambda net, x: net.conv(x))), batches()[0][0]
+    searchable = SearchableCNN(net, recipe("bank", **QUICK), example=x)
+    assert len(searchable.layers) == 2
+    assert apply_plan(net, dict.fromkeys(searchable.layers, 5), example=x) is not net

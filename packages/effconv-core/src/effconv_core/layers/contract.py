@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_map_only
 
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.conv import PredictedConv
 from effconv_core.layers.copying import copy_network
+from effconv_core.layers.inputs import copied, run_on
 from effconv_core.rng import kept_generators
 
 TOLERANCE = 1e-3
@@ -60,15 +60,11 @@ MODES: dict[str, Callable[[nn.Module], Any]] = {
 class Batch(NamedTuple):
     """What networks are run on."""
 
-    arguments: tuple[Any, ...]
+    inputs: Any
+    """See `run_on`."""
     targets: Any = None
     criterion: Callable[[Any, Any], Tensor] | None = None
     """None computes no loss."""
-
-    @classmethod
-    def of(cls, example: Any) -> "Batch":
-        """Return a batch of one input, or of the arguments in a tuple."""
-        return cls(example if isinstance(example, tuple) else (example,))
 
 
 class _Run(NamedTuple):
@@ -185,16 +181,20 @@ def _run_on(
 
     modules = dict(network.named_modules())
     hooks = [modules[name].register_forward_hook(partial(note, name)) for name in layers]
-    arguments = tree_map_only(Tensor, torch.clone, batch.arguments)
+    inputs = copied(batch.inputs)
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     try:
         # Training may ask for gradients within the pass.
-        with kept_generators(device), torch.set_grad_enabled(network.training):
-            with explained_pass(network, arguments[0] if arguments else None):
-                outputs = network(*arguments)
+        with (
+            kept_generators(device),
+            torch.set_grad_enabled(network.training),
+            torch.compiler.set_stance("force_eager"),  # nothing is compiled for a few passes
+        ):
+            with explained_pass(network, inputs):
+                outputs = run_on(network, inputs)
             loss = None
             if batch.criterion is not None and with_loss:
-                targets = tree_map_only(Tensor, torch.clone, batch.targets)
+                targets = copied(batch.targets)
                 loss = checked_loss(batch.criterion, outputs, targets, first=True).detach()
     finally:
         for hook in hooks:

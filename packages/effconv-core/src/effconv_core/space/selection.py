@@ -110,8 +110,9 @@ def obstacles(model: nn.Module, *, per_axis: bool = True) -> dict[str, str]:
     """
     convs = {n: m for n, m in model.named_modules() if isinstance(m, _ConvNd)}
     barred = {n: reason for n, m in convs.items() if (reason := _obstacle(m, per_axis=per_axis))}
-    for name in _sharing_a_weight(model, convs):
-        barred.setdefault(name, "has its weight in common with another module")
+    for own in ("weight", "bias"):
+        for name in _sharing(model, convs, own):
+            barred.setdefault(name, f"has its {own} in common with another module")
     return barred
 
 
@@ -139,16 +140,14 @@ def _obstacle(conv: nn.Module, *, per_axis: bool) -> str | None:
     return None
 
 
-def _sharing_a_weight(model: nn.Module, convs: Mapping[str, nn.Module]) -> list[str]:
-    """Return the names of the convolutions that share their weight with another module."""
+def _sharing(model: nn.Module, convs: Mapping[str, nn.Module], own: str) -> list[str]:
+    """Return the names of the convolutions that share a parameter with another module."""
     holders: dict[int, set[nn.Module]] = {}
     for module in model.modules():
         for parameter in module._parameters.values():
             if parameter is not None:
                 holders.setdefault(id(parameter), set()).add(module)
-    return [
-        n for n, m in convs.items() if len(holders.get(id(m._parameters.get("weight")), ())) > 1
-    ]
+    return [n for n, m in convs.items() if len(holders.get(id(m._parameters.get(own)), ())) > 1]
 
 
 def _wanted(
