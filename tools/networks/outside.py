@@ -37,7 +37,8 @@ def build(network: dict[str, Any]) -> nn.Module:
     """Build a network from its own package, with random weights drawn from one seed."""
     torch.manual_seed(0)
     options = {"num_classes": CLASSES, **network.get("options", {})}
-    options = {name: value for name, value in options.items() if value is not None}
+    if options["num_classes"] is None:
+        del options["num_classes"]
     if network["package"] == "timm":
         import timm
 
@@ -126,14 +127,14 @@ def _searched(
     search(searchable, loader, criterion=mean_square, on_step=on_step)
     ranges = searchable.space.ranges
     sizes = [allowed[min(1 + place % 3, len(allowed) - 1)] for place, allowed in enumerate(ranges)]
-    cnn = searchable.warm_start(searchable.space.by_layer(sizes)).eval()
+    cnn = searchable.warm_start(searchable.space.by_layer(sizes))
     count = sum(parameter.numel() for parameter in cnn.parameters())
     if count != searchable.cost(sizes):
         raise RuntimeError(f"the CNN has {count} parameters, its plan {searchable.cost(sizes)}")
-    searchable.eval()
+    losses = isinstance(loader[0][0][0], list)  # a detector may find nothing in evaluation mode
+    for module in (searchable, cnn):
+        module.train(losses)
     inputs = loader[0][0]
-    if isinstance(inputs[0], list):
-        inputs = (inputs[0],)  # a detector is evaluated without targets
     with torch.no_grad():
         wanted = run_on(lambda *a, **k: searchable.forward_at(sizes, *a, **k), copied(inputs))
         return searchable, difference(wanted, run_on(cnn, copied(inputs)))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from effconv_core.engine.search import SearchStep
 from effconv_core.io.atomic import written_whole
 from effconv_core.io.terminal import printable
-from effconv_core.layers.conv import CLASSES
+from effconv_core.layers.own_forward import CLASSES
 from effconv_core.plan import SizePlan
 
 try:

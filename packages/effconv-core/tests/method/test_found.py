@@ -58,6 +58,7 @@ HOLDING = {
     "layer's own method": (lambda n, x: n.conv._conv_forward(x, n.conv.weight, None), None),
     "weight, to scale": (lambda n, x: n.conv(x) / n.conv.weight.norm(), None),
     "stride read": (lambda n, x: n.conv(F.pad(x, (0, -x.shape[-1] % n.last.stride[0]))), None),
+    "class": (lambda n, x: n.conv(x) if isinstance(n.conv, nn.Conv2d) else x, None),
     "chance": (skipping, None),
     "Python's chance": (skipping_by_python, None),
     "dropout": (lambda n, x: F.dropout(n.conv(x), 0.5, n.training), None),
@@ -68,7 +69,6 @@ NOT_HOLDING = {
     "padding": lambda n, x: n.conv(x)[:, :, n.conv.padding[0] : -n.conv.padding[0]],
     "weight": lambda n, x: F.conv2d(x, n.conv.weight, padding=n.conv.padding),
     "taps": lambda n, x: F.conv2d(x, n.conv.weight, padding=1),
-    "class": lambda n, x: n.conv(x) if isinstance(n.conv, nn.Conv2d) else x,
 }
 
 

@@ -21,7 +21,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.conv import PredictedConv
 from effconv_core.layers.copying import copy_network
+from effconv_core.layers.geometry import padding_for
 from effconv_core.layers.inputs import copied, run_on
+from effconv_core.layers.own_forward import geometry_of
 from effconv_core.rng import kept_generators
 
 TOLERANCE = 1e-3
@@ -31,7 +33,12 @@ COARSE = 3e-2
 
 CHANGED = {"kernel_size", "padding", "padding_mode", "weight"}
 """What a layer of another size has another of."""
-OWN = {nn.Conv2d.forward.__code__.co_filename, PredictedConv.forward.__code__.co_filename}
+OWN = {
+    nn.Conv2d.forward.__code__.co_filename,
+    PredictedConv.forward.__code__.co_filename,
+    geometry_of.__code__.co_filename,
+    padding_for.__code__.co_filename,
+}
 
 
 def for_comparison(network: nn.Module) -> None:
@@ -228,23 +235,23 @@ def _reads_noted(convs: Mapping[str, PredictedConv]) -> Iterator[dict[str, str]]
     """Note for each layer where code outside of it reads what changes with its size."""
     names, reads = {id(conv): name for name, conv in convs.items()}, {}
 
-    class Watched(PredictedConv):
-        def __getattribute__(self, attribute: str) -> Any:
-            if attribute in CHANGED and id(self) in names:
-                code, line = (frame := sys._getframe(1)).f_code, frame.f_lineno
-                if code.co_filename not in OWN:
-                    place = f"{Path(code.co_filename).name}:{line}"
-                    words = f"{code.co_name} ({place}) reads {attribute} of {names[id(self)]!r}"
-                    reads.setdefault(names[id(self)], words)
-            return super().__getattribute__(attribute)
+    def note_read(self: PredictedConv, attribute: str) -> Any:
+        if attribute in CHANGED and id(self) in names:
+            code, line = (frame := sys._getframe(1)).f_code, frame.f_lineno
+            if code.co_filename not in OWN:
+                place = f"{Path(code.co_filename).name}:{line}"
+                words = f"{code.co_name} ({place}) reads {attribute} of {names[id(self)]!r}"
+                reads.setdefault(names[id(self)], words)
+        return object.__getattribute__(self, attribute)
 
-    for conv in convs.values():
-        conv.__class__ = Watched
+    kinds = {conv: type(conv) for conv in convs.values()}
+    for conv, kind in kinds.items():
+        conv.__class__ = type(kind.__name__, (kind,), {"__getattribute__": note_read})
     try:
         yield reads
     finally:
-        for conv in convs.values():
-            conv.__class__ = PredictedConv
+        for conv, kind in kinds.items():
+            conv.__class__ = kind
 
 
 def _differ(wanted: _Pass, given: _Pass, tolerance: float) -> str | None:

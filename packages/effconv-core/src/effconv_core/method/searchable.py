@@ -15,7 +15,7 @@ from effconv_core.cost.base import TapCost
 from effconv_core.cost.budget import Budgets, Constraint
 from effconv_core.evidence import Evidence
 from effconv_core.layers.contract import Batch
-from effconv_core.layers.conv import PredictedConv, conv_of, kernels_like, take_places
+from effconv_core.layers.conv import conv_of, kernels_like, predicted, take_places
 from effconv_core.layers.copying import copy_network
 from effconv_core.method.forward import DrawnSizes, StaticForward, draw_sizes, in_float32
 from effconv_core.method.found import check_found
@@ -102,7 +102,7 @@ class SearchableCNN(nn.Module):
         self.model = copy_network(model)
         modules = dict(self.model.named_modules())
         self.convs = [modules[name] for name in originals]
-        take_places({conv: PredictedConv(conv) for conv in self.convs})
+        take_places({conv: predicted(conv) for conv in self.convs})
         if config.shapes == "padded":
             check_dilation(self.convs, self.space)
         self.source = (model,)  # a tuple, so that it is no part of this module
