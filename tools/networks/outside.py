@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def check_network(network: dict[str, Any]) -> dict[str, Any]:
     """
     torch.set_num_threads(1)
     row = {"package": network["package"], "name": network["name"]}
-    row |= {"environment": environment("cpu")}
+    row |= {"environment": {**environment("cpu"), network["package"]: version(network["package"])}}
     model = build(network)
     steps: list[SearchStep] = []
     try:

@@ -56,7 +56,7 @@ def for_comparison(network: nn.Module) -> None:
 
 
 TRAINING, COMPARISON = "in training mode", "in the mode in which plans are compared"
-EVALUATION = "in evaluation mode"
+EVALUATION, PADDED = "in evaluation mode", "with padded kernels"
 MODES: dict[str, Callable[[nn.Module], Any]] = {
     TRAINING: methodcaller("train"),
     COMPARISON: for_comparison,
@@ -143,7 +143,7 @@ def check_same_network(
                 # The sizes of the layers' own kernels differ, and so do what layers read of them.
                 reason = _differ(wanted, again, _tolerance(wanted, COARSE))
                 if reason:
-                    raise ValueError(_sentence("with padded kernels", reason, kernels, reads))
+                    raise ValueError(_sentence(PADDED, reason, kernels, reads))
     idle = [name for name, conv in convs.items() if not conv.has_run]
     if idle:
         read = "; ".join(reads[name] for name in idle if name in reads)
@@ -289,10 +289,11 @@ def _sentence(
     else:
         why = "a layer is used in another way than by calling it, or something holds the model's"
         layers = list(kernels)
+    remedy = "pass shapes='exact' or " if mode == PADDED else ""
     told = ", ".join(f"{name!r} {sizes[name]}" for name in layers[:3] if name in sizes)
     return (
         f"the CNN of a plan is another network than the one that is searched: {mode}, with {told}, "
-        f"{reason}; {why}, so leave out the layer with `searched`"
+        f"{reason}; {why}, so {remedy}leave out the layer with `searched`"
     )
 
 
