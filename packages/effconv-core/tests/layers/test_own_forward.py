@@ -177,3 +177,28 @@ def test_a_size_that_a_forward_cannot_have_is_refused():
 def test_time_is_measured_on_the_layer_itself():
     cost = Latency(batches()[0][0], repetitions=1, warmups=0)(SearchableCNN(net("same"), QUICK))
     assert cost([7]) > 0
+
+
+@pytest.mark.parametrize("attribute", ["kind", "kernel", "trainable"])
+def test_a_layer_with_a_searched_layer_s_attribute_is_left_alone(attribute):
+    class Attributed(nn.Conv2d):
+        def __init__(self):
+            super().__init__(4, 4, 3, padding=1)
+            setattr(self, attribute, "depthwise")
+
+        def forward(self, images):
+            return super().forward(images) * len(getattr(self, attribute))
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), Attributed(), nn.Conv2d(4, 4, 3))
+    assert attribute in left_alone(model)["1"]
+    with pytest.raises(ValueError, match=attribute):
+        apply_plan(model, {"1": 5})
+    found = apply_plan(model, {"2": 5}, example=torch.zeros(1, 3, 9, 9))
+    assert getattr(found[1], attribute) == "depthwise"
+
+
+def test_a_forward_that_zeros_around_the_kernel_change_is_refused_for_padded_shapes():
+    config = recipe("bank", epochs=1, least_steps=0, shapes="padded")
+    with pytest.raises(ValueError, match="exact"):
+        search(net("standardised"), batches(), config=config)
+    assert SearchableCNN(net("causal"), config, example=batches()[0][0]).layers == ["conv"]

@@ -215,7 +215,9 @@ def test_from_the_first_step_to_the_found_cnn(name, per_axis):
             "the VisionTransformer has no layer to search: of its 1 each is the model's first",
         ),
         (
-            lambda: nn.Sequential(*(parametrizations.weight_norm(nn.Conv2d(3, 3, 3)) for _ in "ab")),
+            lambda: nn.Sequential(
+                *(parametrizations.weight_norm(nn.Conv2d(3, 3, 3)) for _ in "ab")
+            ),
             "of its 2 each has a weight that is computed from others",
         ),
     ],

@@ -237,6 +237,8 @@ def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> 
 
 _PLAIN = nn.Conv1d(1, 1, 1, device="meta")  # draws no values
 ATTRIBUTES = vars(_PLAIN).keys() | vars(PredictedConv(_PLAIN)).keys()
+RESERVED = ATTRIBUTES - vars(_PLAIN).keys() | {"like"}
+"""What a searched layer has beside a plain one, and so no original may have."""
 
 
 def _kept(conv: nn.Module) -> dict[str, Any]:

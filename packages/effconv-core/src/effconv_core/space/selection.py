@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
-from effconv_core.layers.conv import Conv
+from effconv_core.layers.conv import RESERVED, Conv
 from effconv_core.layers.own_forward import CALLS, CLASSES, METHODS, size_obstacle
 from effconv_core.space.search_space import Layer, SizeSpace
 
@@ -131,6 +131,9 @@ def _obstacle(conv: nn.Module, *, per_axis: bool) -> str | None:
         return "has a bias that is neither a parameter nor a buffer"
     if any(getattr(conv, hooks, None) for hooks in HOOKS):
         return "has hooks, which another module in its place would lose"
+    own = {*vars(conv), *conv._parameters, *conv._buffers, *conv._modules}
+    if taken := sorted(own & RESERVED):
+        return f"has an attribute {taken[0]!r}, which a searched layer has of its own"
     if reason := size_obstacle(conv, [max(conv.kernel_size) + 2]):
         return f"is a {type(conv).__name__}, which {reason}"
     extents = {taps for taps in conv.kernel_size if taps > 1}
