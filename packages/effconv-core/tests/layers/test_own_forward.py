@@ -202,3 +202,14 @@ def test_a_forward_that_zeros_around_the_kernel_change_is_refused_for_padded_sha
     with pytest.raises(ValueError, match="exact"):
         search(net("standardised"), batches(), config=config)
     assert SearchableCNN(net("causal"), config, example=batches()[0][0]).layers == ["conv"]
+
+
+def test_a_trial_of_a_layer_draws_no_numbers():
+    class Drawing(nn.Conv2d):
+        def forward(self, images):
+            return super().forward(images) * torch.rand(()).to(images.device)
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), Drawing(4, 4, 3), nn.Conv2d(4, 4, 3))
+    before = torch.get_rng_state()
+    assert "1" not in left_alone(model)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from effconv_core.layers.copying import copy_network
 from effconv_core.layers.geometry import centred, kernel_shape_of
+from effconv_core.rng import kept_generators
 
 CLASSES = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 METHODS = ("forward", "_conv_forward")
@@ -95,7 +96,7 @@ def _keeps_size(
     """Return the first reason for which outputs have another size, or None."""
     kind = type(conv)
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), kept_generators(torch.device("cpu")):
             probe = copy_network(conv).to("meta").requires_grad_(False)
             longest = [max(taps) for taps in zip(conv.kernel_size, *kernel_shapes, strict=True)]
             for more in TRIED:
