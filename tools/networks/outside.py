@@ -49,6 +49,14 @@ def build(network: dict[str, Any]) -> nn.Module:
     return models.get_model(network["name"], weights=None, **options)
 
 
+@torch.no_grad()
+def enliven(model: nn.Module) -> None:
+    """Draw the scales that begin as constants, so that no branch of the network begins at zero."""
+    for name, values in model.named_parameters():
+        if values.numel() > 1 and not name.endswith("bias") and values.min() == values.max():
+            values.uniform_(0.5, 1.5)
+
+
 def batches(network: dict[str, Any]) -> list[tuple[Any, Any]]:
     """Return the batches of a search, of random numbers."""
     generator = torch.Generator().manual_seed(1)
@@ -97,6 +105,7 @@ def check_network(network: dict[str, Any]) -> dict[str, Any]:
     row = {"package": network["package"], "name": network["name"]}
     row |= {"environment": {**environment("cpu"), network["package"]: version(network["package"])}}
     model = build(network)
+    enliven(model)
     steps: list[SearchStep] = []
     try:
         searchable, found = _searched(model, batches(network), steps.append)

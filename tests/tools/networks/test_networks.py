@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from effconv_core import SearchableCNN
 
-from tools.networks import page
+from tools.networks import outside, page
 from tools.networks.outside import LIKE, check_network, difference, networks
 from tools.support.rows import read_rows
 
@@ -31,6 +32,24 @@ def test_three_networks_are_as_expected(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_each_network_is_as_expected(name):
     holds(NETWORKS[name])
+
+
+@pytest.mark.parametrize("name", ["lcnet_035", "resnet10t"])
+def test_one_mirrored_kernel_is_noticed(name, monkeypatch):
+    made = SearchableCNN.warm_start
+
+    def mirrored(searchable, plan):
+        cnn = made(searchable, plan)
+        larger = [layer for layer in plan if plan[layer] > 1]
+        kernel = cnn.get_submodule(larger[len(larger) // 2]).weight
+        kernel.data = kernel.flip(2, 3)
+        return cnn
+
+    monkeypatch.setattr(SearchableCNN, "warm_start", mirrored)
+    monkeypatch.setattr(outside, "search", lambda *_, **__: None)
+    row = check_network(NETWORKS[name])
+    assert row["outcome"] == "failed"
+    assert row["difference"] > LIKE
 
 
 def test_what_fails_is_told():

@@ -281,3 +281,33 @@ def test_a_compiled_network_is_checked_as_it_is(way):
     searchable = SearchableCNN(net, recipe("bank", **QUICK), example=x)
     assert len(searchable.layers) == 2
     assert apply_plan(net, dict.fromkeys(searchable.layers, 5), example=x) is not net
+
+
+class ZeroBranch(nn.Module):
+    """Its branch begins at zero, so that its outputs are those of any kernel."""
+
+    def __init__(self, read):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.conv, self.fc = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3), nn.Linear(4, 3)
+        self.gain, self.read = nn.Parameter(torch.zeros(4, 1, 1)), read
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.fc((x + self.gain * self.read(self.conv, x)).mean((2, 3)))
+
+
+def padded_as_read(conv, x):
+    return conv(F.pad(x, (conv.kernel_size[0] - 1, 0) * 2))[..., :12, :12]
+
+
+def scaled_as_read(conv, x):
+    return conv(F.pad(x, (1, 1, 1, 1)) / conv.kernel_size[0])
+
+
+@pytest.mark.parametrize("read", [padded_as_read, scaled_as_read])
+def test_a_branch_that_begins_at_zero_hides_no_layer(read):
+    with pytest.raises(ValueError, match="kernel_size"):
+        search(ZeroBranch(read), batches(), config=recipe("bank", **QUICK))
+    held = ZeroBranch(lambda conv, x: conv(F.pad(x, (1, 1, 1, 1))))
+    assert search(held, batches(), config=recipe("bank", **QUICK)).keys() == {"conv"}

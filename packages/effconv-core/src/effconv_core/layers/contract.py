@@ -264,15 +264,16 @@ def _differ(wanted: _Pass, given: _Pass, tolerance: float) -> str | None:
     elif wanted.loss is not None and not _close(wanted.loss, given.loss, tolerance):
         reason = f"its loss is {given.loss:.4g} where {wanted.loss:.4g} was searched"
     else:
-        return None
+        reason = None  # a branch that begins at zero, as residual ones may, hides its layers
     for expected, met in zip(wanted.runs, given.runs, strict=False):
         before = (
             _close(expected.given, met.given, tolerance) and expected.shapes[0] == (met.shapes[0])
         )
         after = _close(expected.gave, met.gave, tolerance) and expected.shapes == met.shapes
         if not (before and after and expected.layer == met.layer):
+            reason = reason or "its layers compute something else"
             return f"{reason}, first {'at' if before else 'on the way to'} layer {met.layer!r}"
-    if len(wanted.runs) != len(given.runs):
+    if reason and len(wanted.runs) != len(given.runs):
         ran = {run.layer for run in given.runs}
         idle = [name for name in dict.fromkeys(r.layer for r in wanted.runs) if name not in ran]
         reason += f", and it does not run {idle}" if idle else ""
