@@ -8,13 +8,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BELOW = {
-    "docs": {"release", "reproduce", "methods", "versus", "faults", "bench", "support"},
+    "docs": {
+        *("release", "reproduce", "methods", "versus", "faults", "bench", "networks", "support"),
+    },
     "methods": {"bench", "train", "presets", "support"},
     "versus": {"studies", "presets", "support"},
     "bench": {"studies", "presets", "support"},
     "reproduce": {"queue", "studies", "presets", "support"},
     "faults": {"queue", "search", "support"},
     "queue": {"search", "support"},
+    "networks": {"support"},
     "train": {"presets", "support"},
     "studies": {"presets", "support"},
     "search": {"presets", "support"},

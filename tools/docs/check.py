@@ -21,17 +21,21 @@ from tools.docs.commands import commands_without_code
 from tools.docs.sections import without_results
 from tools.faults import page as faults_page
 from tools.methods import page as methods_page
+from tools.networks import page as networks_page
 from tools.reproduce import page as results_page
 from tools.studies import proving_page
 from tools.versus import page as versus_page
 
-Name = Literal["results", "cost", "efficiency", "faults", "methods", "proving-ground", "versus"]
+Name = Literal[
+    "results", "cost", "efficiency", "faults", "methods", "networks", "proving-ground", "versus"
+]
 MADE: dict[Name, tuple[Path, Callable[[], str]]] = {
     "results": (results_page.PAGE, lambda: results_page.results_page()[0]),
     "cost": (cost_page.PAGE, cost_page.cost_page),
     "efficiency": (efficiency_page.PAGE, efficiency_page.efficiency_page),
     "faults": (faults_page.PAGE, faults_page.faults_page),
     "methods": (methods_page.PAGE, methods_page.methods_page),
+    "networks": (networks_page.PAGE, networks_page.networks_page),
     "proving-ground": (proving_page.PAGE, proving_page.proving_page),
     "versus": (versus_page.PAGE, versus_page.versus_page),
 }

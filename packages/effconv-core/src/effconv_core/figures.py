@@ -12,7 +12,7 @@ from effconv_core.engine.frontier import Frontier
 from effconv_core.engine.search import SearchStep
 from effconv_core.io.atomic import written_whole
 from effconv_core.io.terminal import printable
-from effconv_core.layers.conv import CLASSES
+from effconv_core.layers.own_forward import CLASSES
 from effconv_core.plan import SizePlan
 
 try:

@@ -24,14 +24,10 @@ from effconv_core.io.schemas import (
 )
 from effconv_core.io.state_checks import check_weights
 from effconv_core.layers.contract import Batch, check_same_network
-from effconv_core.layers.conv import (
-    CLASSES,
-    PredictedConv,
-    kernel_shape_of,
-    resized_conv,
-    take_places,
-)
+from effconv_core.layers.conv import predicted, resized_conv, take_places
 from effconv_core.layers.copying import copy_network
+from effconv_core.layers.geometry import kernel_shape_of
+from effconv_core.layers.own_forward import CLASSES, size_obstacle
 from effconv_core.scalars import plain
 from effconv_core.space.rounding import nearest_size
 from effconv_core.space.search_space import flat
@@ -230,8 +226,8 @@ def apply_plan(
         plan: layer name to kernel size, such as a `SizePlan`. A number is the size of each axis
             along which the layer's own kernel has more than one tap.
         generator: source of the initial values; None uses the global one.
-        example: an input of the network, or a tuple of its arguments, on which the CNN is checked
-            to be the model with other kernels; None checks nothing.
+        example: an input of the network, a tuple of its arguments or a dict of keyword arguments,
+            on which the CNN is checked to be the model with other kernels; None checks nothing.
 
     Raises:
         ValueError: if a layer is unknown or cannot get another kernel (see `left_alone`), a size
@@ -257,12 +253,12 @@ def _check(model: nn.Module, cnn: nn.Module, names: list[str], example: Any) -> 
     """Raise unless a CNN does what the model does with predicted kernels in its place."""
     reference, found = copy_network(model), copy_network(cnn)
     old, new = dict(reference.named_modules()), dict(found.named_modules())
-    take_places({old[name]: PredictedConv(old[name]) for name in names})
+    take_places({old[name]: predicted(old[name]) for name in names})
     for name in names:
         if old[name].bias is not None:
             old[name].bias.data.copy_(new[name].bias)
     kernels = {name: new[name].weight.detach() for name in names}
-    check_same_network(reference, found, kernels, Batch.of(example))
+    check_same_network(reference, found, kernels, Batch(example))
 
 
 def _kernel_shapes(model: nn.Module, sizes: Mapping[str, Size]) -> dict[str, tuple[int, ...]]:
@@ -283,6 +279,8 @@ def _kernel_shapes(model: nn.Module, sizes: Mapping[str, Size]) -> dict[str, tup
                 f"a plan names convolutions of the model, which are {convs}"
             )
         conv = modules[name]
+        if (reason := size_obstacle(conv, [size])) is not None:
+            raise ValueError(f"layer {name!r} of the plan {reason}; pass another size")
         shapes[name] = kernel_shape_of(conv, size)
         weights = conv.out_channels * (conv.in_channels // conv.groups) * math.prod(shapes[name])
         if weights > MOST_WEIGHTS:

@@ -3,7 +3,8 @@ import pickle
 
 import pytest
 import torch
-from effconv_core.layers.conv import PredictedConv, kernel_shape_of, padding_for, resized_conv
+from effconv_core.layers.conv import PredictedConv, resized_conv
+from effconv_core.layers.geometry import kernel_shape_of, padding_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn

@@ -58,6 +58,7 @@ HOLDING = {
     "layer's own method": (lambda n, x: n.conv._conv_forward(x, n.conv.weight, None), None),
     "weight, to scale": (lambda n, x: n.conv(x) / n.conv.weight.norm(), None),
     "stride read": (lambda n, x: n.conv(F.pad(x, (0, -x.shape[-1] % n.last.stride[0]))), None),
+    "class": (lambda n, x: n.conv(x) if isinstance(n.conv, nn.Conv2d) else x, None),
     "chance": (skipping, None),
     "Python's chance": (skipping_by_python, None),
     "dropout": (lambda n, x: F.dropout(n.conv(x), 0.5, n.training), None),
@@ -68,7 +69,6 @@ NOT_HOLDING = {
     "padding": lambda n, x: n.conv(x)[:, :, n.conv.padding[0] : -n.conv.padding[0]],
     "weight": lambda n, x: F.conv2d(x, n.conv.weight, padding=n.conv.padding),
     "taps": lambda n, x: F.conv2d(x, n.conv.weight, padding=1),
-    "class": lambda n, x: n.conv(x) if isinstance(n.conv, nn.Conv2d) else x,
 }
 
 
@@ -266,3 +266,48 @@ def test_random_networks_hold_or_are_refused_at_the_start(blocks, shared, shapes
     again = apply_plan(net, plan)
     again.load_state_dict(cnn.state_dict())
     torch.testing.assert_close(again.eval()(x), cnn.eval()(x))
+
+
+COMPILED = {
+    "whole": lambda net: torch.compile(net, backend="eager"),
+    "a part": lambda net: setattr(net, "last", torch.compile(net.last, backend="eager")) or net,
+    "in place": lambda net: net.compile(backend="eager") or net,
+}
+
+
+@pytest.mark.parametrize("way", COMPILED)
+def test_a_compiled_network_is_checked_as_it_is(way):
+    net, x = COMPILED[way](make(lambda net, x: net.conv(x))), batches()[0][0]
+    searchable = SearchableCNN(net, recipe("bank", **QUICK), example=x)
+    assert len(searchable.layers) == 2
+    assert apply_plan(net, dict.fromkeys(searchable.layers, 5), example=x) is not net
+
+
+class ZeroBranch(nn.Module):
+    """Its branch begins at zero, so that its outputs are those of any kernel."""
+
+    def __init__(self, read):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.conv, self.fc = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3), nn.Linear(4, 3)
+        self.gain, self.read = nn.Parameter(torch.zeros(4, 1, 1)), read
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.fc((x + self.gain * self.read(self.conv, x)).mean((2, 3)))
+
+
+def padded_as_read(conv, x):
+    return conv(F.pad(x, (conv.kernel_size[0] - 1, 0) * 2))[..., :12, :12]
+
+
+def scaled_as_read(conv, x):
+    return conv(F.pad(x, (1, 1, 1, 1)) / conv.kernel_size[0])
+
+
+@pytest.mark.parametrize("read", [padded_as_read, scaled_as_read])
+def test_a_branch_that_begins_at_zero_hides_no_layer(read):
+    with pytest.raises(ValueError, match="kernel_size"):
+        search(ZeroBranch(read), batches(), config=recipe("bank", **QUICK))
+    held = ZeroBranch(lambda conv, x: conv(F.pad(x, (1, 1, 1, 1))))
+    assert search(held, batches(), config=recipe("bank", **QUICK)).keys() == {"conv"}

@@ -150,3 +150,11 @@ def test_a_layer_with_a_forward_of_its_own_is_left_alone(method):
     setattr(net[1], method, getattr(net[1], method))
     assert list(searched_layers(net)) == ["2"]
     assert "forward of its own" in left_alone(net)["1"]
+
+
+def test_a_bias_in_common_is_left_alone():
+    net = nn.Sequential(*(nn.Conv2d(4, 4, 3) for _ in range(5)), nn.Linear(4, 4))
+    net[1].bias = net[2].bias
+    net[3].bias = net[5].bias  # of a layer that is no convolution
+    assert list(searched_layers(net)) == ["4"]
+    assert {"1", "2", "3"} < left_alone(net).keys()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from effconv_core.io.schemas import LatencyFile
 from effconv_core.layers.batch_checks import explained_pass
 from effconv_core.layers.conv import PredictedConv, resized_conv, take_places
 from effconv_core.layers.copying import copy_network
+from effconv_core.layers.inputs import copied, run_on
 from effconv_core.space.search_space import Layer
 
 SCHEMA = 1
@@ -44,7 +46,8 @@ class Latency:
     torch's current number of threads. Run nothing else on the machine while it measures.
 
     Args:
-        example: the network's input, on its device: a tensor, or a tuple of arguments.
+        example: the network's input, on its device: a tensor, a tuple of arguments or a dict of
+            keyword arguments.
         table: JSON file that is read if it exists, and otherwise written; None stores nothing.
         anew: whether to measure again if the table exists, and replace it.
         repetitions: number of timed runs of each network. There are as many networks as the
@@ -58,7 +61,7 @@ class Latency:
         ('nanoseconds', True)
     """
 
-    example: Tensor | tuple[Any, ...]
+    example: Any
     table: str | os.PathLike[str] | None = None
     anew: bool = False
     repetitions: int = 30
@@ -76,7 +79,7 @@ class Latency:
         """
         network = copy_network(searchable).eval()
         watch = stopwatch(next(network.parameters()).device)
-        identity = _identity(network, self.arguments)
+        identity = _identity(network, self.example)
         path = None if self.table is None else Path(self.table)
         if path is not None and path.exists() and not self.anew:
             table = _read(path, identity, network)
@@ -91,11 +94,6 @@ class Latency:
             if path is not None:
                 write_text(path, json.dumps(table, indent=1) + "\n")
         return _cost_of(table, searchable)
-
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        """The arguments of the network."""
-        return self.example if isinstance(self.example, tuple) else (self.example,)
 
 
 class Stopwatch(NamedTuple):
@@ -133,7 +131,7 @@ def stopwatch(device: torch.device) -> Stopwatch:
     return Stopwatch(mark, between)
 
 
-def _identity(network: Searchable, arguments: tuple[Any, ...]) -> dict[str, Any]:
+def _identity(network: Searchable, example: Any) -> dict[str, Any]:
     """Return what a table is valid for: machine, versions, and each searched layer's inputs."""
     seen: dict[PredictedConv, list[dict[str, Any]]] = {conv: [] for conv in network.convs}
 
@@ -148,8 +146,9 @@ def _identity(network: Searchable, arguments: tuple[Any, ...]) -> dict[str, Any]
         )
 
     hooks = [conv.register_forward_hook(note) for conv in network.convs]
-    with torch.no_grad(), explained_pass(network.model, arguments[0] if arguments else None):
-        network.forward_at(network.space.smallest(), *arguments)
+    with torch.no_grad(), explained_pass(network.model, example):
+        at_sizes = partial(network.forward_at, network.space.smallest())
+        run_on(at_sizes, copied(example))
     for hook in hooks:
         hook.remove()
     for name, conv in zip(network.layers, network.convs, strict=True):
@@ -223,7 +222,7 @@ def _measure(
             for (cnn, convs), row in rows if repetition % 2 else rows[::-1]:
                 with _watched(convs, watch) as spans:
                     start = watch.mark()
-                    cnn(*latency.arguments)
+                    run_on(cnn, latency.example)
                     end = watch.mark()
                 if repetition < latency.warmups:
                     continue

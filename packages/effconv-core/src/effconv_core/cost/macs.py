@@ -11,6 +11,7 @@ from effconv_core.cost.base import Searchable, TapCost
 from effconv_core.layers.batch_checks import explained_pass
 from effconv_core.layers.conv import PredictedConv
 from effconv_core.layers.copying import copy_network
+from effconv_core.layers.inputs import copied, run_on
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +22,8 @@ class Macs:
     matrix multiplications, those on padding too, and no additions of biases.
 
     Args:
-        example: the network's input, on its device: a tensor, or a tuple of arguments. With a
-            batch of one the count is per image.
+        example: the network's input, on its device: a tensor, a tuple of arguments or a dict of
+            keyword arguments. With a batch of one the count is per image.
 
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1))
@@ -31,7 +32,7 @@ class Macs:
         (6912, 18432)
     """
 
-    example: Tensor | tuple[Any, ...]
+    example: Any
 
     def __call__(self, searchable: Searchable) -> TapCost:
         """Return the cost of a searchable network, in evaluation mode; it is not changed.
@@ -50,11 +51,10 @@ class Macs:
         for conv in network.convs:
             conv.register_forward_hook(note_output)
         sizes = network.space.smallest()
-        arguments = self.example if isinstance(self.example, tuple) else (self.example,)
-        with torch.no_grad(), explained_pass(network.model, arguments[0] if arguments else None):
+        with torch.no_grad(), explained_pass(network.model, self.example):
             kernels = network.kernels_at(sizes)  # the work of the predictors does not count
             with network.kernels_of(kernels), FlopCounterMode(display=False) as counter:
-                network.model(*arguments)
+                run_on(network.model, copied(self.example))
         per_tap = tuple(
             c_out * c_in * positions.get(conv, 0)
             for conv, (c_out, c_in) in zip(

@@ -14,6 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
 from effconv_core.layers.copying import copy_network
+from effconv_core.layers.inputs import copied
 from effconv_core.rng import Draws, kept_generators, random_state
 
 if dist.is_available():
@@ -56,7 +57,7 @@ def leads(group: dist.ProcessGroup | None) -> bool:
 
 def data_parallel(
     searchable: Replica, group: dist.ProcessGroup | None, *, skips: bool | None = None
-) -> Callable[[Any], Any]:
+) -> Callable[..., Any]:
     """Return a function that runs the network on a rank's inputs; `backward` averages gradients.
 
     It uses PyTorch's DistributedDataParallel over the predictors and the rest of the CNN, which
@@ -71,7 +72,7 @@ def data_parallel(
         return searchable
     network: DistributedDataParallel | None = None
 
-    def run(inputs: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
         nonlocal network
         if network is None:
             # Looking for unused parameters in each step costs time, and warns if all are used;
@@ -79,19 +80,19 @@ def data_parallel(
             unused = skips
             if skips is None:
                 with kept_generators(_device_of(searchable)):
-                    unused = _may_skip(searchable, inputs)
+                    unused = _may_skip(searchable, (args, kwargs))
             everywhere = _gathered([float(unused)], _device_of(searchable), group)
             network = DistributedDataParallel(
                 _Pass(searchable),
                 process_group=group,
                 find_unused_parameters=any(row[0] for row in everywhere),
             )
-        return network(inputs)[0]
+        return network(*args, **kwargs)[0]
 
     return run
 
 
-def _may_skip(searchable: Replica, inputs: Any) -> bool:
+def _may_skip(searchable: Replica, arguments: tuple[tuple, dict[str, Any]]) -> bool:
     """Return whether passes leave parameters unused, or draw what may decide that they do."""
     probe = copy_network(searchable)
     probe.config = dataclasses.replace(probe.config, compile=False)
@@ -99,17 +100,18 @@ def _may_skip(searchable: Replica, inputs: Any) -> bool:
         if isinstance(module, _DropoutNd):
             module.training = False
     for _ in range(PROBED):
+        args, kwargs = copied(arguments)
         before = random_state(_device_of(searchable))
-        if _leaves_some_unused(probe, inputs):
+        if _leaves_some_unused(probe, *args, **kwargs):
             return True
         if random_state(_device_of(searchable)) != before:
             return True
     return False
 
 
-def _leaves_some_unused(searchable: Replica, inputs: Any) -> bool:
+def _leaves_some_unused(searchable: Replica, *args: Any, **kwargs: Any) -> bool:
     """Return whether a pass leaves a parameter unused, which is allowed in one process."""
-    ends = _tensors_in(_Pass(searchable)(inputs))
+    ends = _tensors_in(_Pass(searchable)(*args, **kwargs))
     stack = [end.grad_fn for end in ends if end.grad_fn is not None]
     reached = set(stack)
     while stack:
@@ -141,8 +143,8 @@ class _Pass(nn.Module):
         super().__init__()
         self.searchable = searchable
 
-    def forward(self, inputs: Any) -> tuple[Any, Tensor]:
-        return self.searchable(inputs), self.searchable.soft_sizes
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
+        return self.searchable(*args, **kwargs), self.searchable.soft_sizes
 
 
 def in_step(

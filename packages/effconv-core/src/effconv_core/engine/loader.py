@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from effconv_core.layers.inputs import arguments_of, on_device
 from effconv_core.rng import seed_generators
 
 STALL = 60.0  # seconds without a batch between warnings
@@ -43,11 +44,8 @@ def epoch_batches(
         while (batch := wait.next(batches, step)) is not END:
             step += 1
             check_pair(batch, f"batch {step} of epoch {epoch + 1}")
-            inputs, targets = (
-                value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-                for value in batch
-            )
-            yield inputs, targets
+            inputs, targets = batch
+            yield on_device(inputs, device), on_device(targets, device)
     finally:
         wait.over.set()
     if not step:
@@ -81,7 +79,8 @@ def check_pair(batch: Any, which: str) -> None:
             f"the loader gave a {type(batch).__name__}{count} as {which}; batches are pairs of "
             "inputs and targets, so wrap the loader, or write the loop yourself with SearchableCNN"
         )
-    if isinstance(batch[0], Tensor) and batch[0].dim() and not len(batch[0]):
+    arguments = [a for a in arguments_of(batch[0]) if isinstance(a, Tensor)]
+    if any(argument.dim() and not len(argument) for argument in arguments):
         raise ValueError(f"{which} has no image; let the loader leave out batches that are empty")
 
 

@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from effconv_core.layers.inputs import run_on
 
 
 def finite_soon(loss: Tensor) -> Callable[[], bool]:
@@ -73,7 +76,8 @@ def _bad_parameter(model: nn.Module) -> str | None:
 
 def _cause(model: nn.Module, batch: tuple[Any, Any]) -> str:
     for what, values in zip(("inputs", "targets"), batch, strict=True):
-        if isinstance(values, Tensor) and not values.isfinite().all():
+        tensors = [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+        if not all(tensor.isfinite().all() for tensor in tensors):
             return f"the loader gave {what} that are not finite, so check the data"
     if name := _bad_parameter(model):
         return (
@@ -101,7 +105,7 @@ def _first_not_finite(model: nn.Module, inputs: Any) -> str | None:
     innermost = [(name, m) for name, m in model.named_modules() if not any(m.children())]
     handles = [module.register_forward_hook(look(name)) for name, module in innermost]
     try:
-        model(inputs)
+        run_on(model, inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,6 +18,7 @@ from effconv_core.engine.within import PlansWithin
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.contract import for_comparison
 from effconv_core.layers.copying import copy_network
+from effconv_core.layers.inputs import copied, run_on
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.rng import seeded
 from effconv_core.space.search_space import flat
@@ -156,7 +158,7 @@ class KernelLosses:
             for number, (inputs, targets) in enumerate(self.batches):
                 # What runs by chance is the same for all plans.
                 with seeded(number, self.device), explained_pass(self.network.model, inputs):
-                    outputs = self.network.forward_at(plan, inputs)
+                    outputs = run_on(partial(self.network.forward_at, plan), copied(inputs))
                 first = not self.known and number == 0
                 loss = checked_loss(self.trials.criterion, outputs, targets, first=first)
                 total += loss.sum() / len(self.batches)

@@ -21,6 +21,7 @@ from effconv_core.distributed.consistency import average
 from effconv_core.engine.loader import epoch_batches
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.contract import for_comparison
+from effconv_core.layers.inputs import copied, run_on
 from effconv_core.plan import Size, apply_plan
 from effconv_core.rng import seeded
 
@@ -128,7 +129,7 @@ class Trials:
             explained_pass(network, inputs),
             torch.autocast(self.device.type, torch.bfloat16, lower),
         ):
-            outputs = network(inputs)
+            outputs = run_on(network, copied(inputs))
         outputs = outputs.float() if lower and isinstance(outputs, Tensor) else outputs
         loss = checked_loss(self.criterion, outputs, targets, first=first)
         return loss, _hits(outputs, targets, loss)

@@ -32,6 +32,7 @@ from effconv_core.io.checkpoint import (
 )
 from effconv_core.layers.batch_checks import check_trained, checked_loss, explained_pass
 from effconv_core.layers.contract import Batch
+from effconv_core.layers.inputs import run_on
 from effconv_core.method.found import check_found
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan
@@ -106,7 +107,8 @@ def search(
             config and the layer selection.
         loader: iterable of batches `(inputs, targets)`, read once per epoch and, with several
             finalists, for their comparison. `set_epoch` of it, its samplers and its data set, where
-            there is one, is called before.
+            there is one, is called before. Inputs that are a tuple or list are the network's
+            positional arguments, a dict its keyword arguments.
         budget: the target parameter count of the found network, a `Budget`, or several of them
             that it must meet at once; None is what the network's own sizes cost.
         config: settings; None is `recipe("bank")`; `recipe("paper")` has the paper's.
@@ -343,7 +345,7 @@ def _of_this_version(progress: dict[str, Any], identity: dict[str, Any]) -> dict
 
 def _run_epoch(
     searchable: SearchableCNN,
-    network: Callable[[Any], Any],
+    network: Callable[..., Any],
     loader: Iterable[tuple[Any, Any]],
     optimizer: torch.optim.Optimizer,
     epoch: int,
@@ -358,11 +360,11 @@ def _run_epoch(
     batches = in_step(epoch_batches(loader, epoch, device), searchable, group, epoch)
     for step, (inputs, targets) in enumerate(batches):
         if epoch == step == 0:
-            check_found(searchable, Batch((inputs,), targets, criterion))
+            check_found(searchable, Batch(inputs, targets, criterion))
         # Before the forward pass, so that it, or a CUDA graph, can use the gradients' memory.
         optimizer.zero_grad()
         with explained_pass(searchable.model, inputs):
-            outputs = network(inputs)
+            outputs = run_on(network, inputs)
         task_loss = checked_loss(criterion, outputs, targets, first=step == 0)
         budget_loss = searchable.budget_loss(budget)
         loss = task_loss + budget_loss

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import chain, count
 from typing import Any
 
@@ -16,6 +17,7 @@ from effconv_core.engine.loader import epoch_batches
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.contract import for_comparison
 from effconv_core.layers.copying import copy_network
+from effconv_core.layers.inputs import copied, run_on
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan
 from effconv_core.rng import seeded
@@ -79,7 +81,8 @@ def tournament(
                 for place, sizes in enumerate(totals):
                     # What runs by chance is the same for all plans.
                     with seeded(config.seed, device), explained_pass(network.model, inputs):
-                        outputs = network.forward_at(sizes, inputs)
+                        at_sizes = partial(network.forward_at, sizes)
+                        outputs = run_on(at_sizes, copied(inputs))
                     first = round_number == 1 and number == place == 0
                     losses[place] += checked_loss(criterion, outputs, targets, first=first).sum()
             average(losses, group)

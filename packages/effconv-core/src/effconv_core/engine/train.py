@@ -26,6 +26,7 @@ from effconv_core.io.checkpoint import (
     save_training_state,
 )
 from effconv_core.layers.batch_checks import IGNORED, check_targets, checked_loss, explained_pass
+from effconv_core.layers.inputs import on_device, run_on
 from effconv_core.rng import seeded
 from effconv_core.scalars import plain
 
@@ -154,8 +155,9 @@ def train(
 
     Args:
         model: the network.
-        loader: sized iterable of batches of inputs and labels, read once per epoch. `set_epoch` of
-            it, its samplers and its data set, where there is one, is called before.
+        loader: sized iterable of batches of inputs, as for `search`, and labels, read once per
+            epoch. `set_epoch` of it, its samplers and its data set, where there is one, is called
+            before.
         config: settings.
         turns: a second optimizer, which takes a step after each of these, on other parameters.
         checkpoint: a file that is written after each epoch and, if it exists, resumed from.
@@ -213,7 +215,7 @@ def train(
                     settings["lr"] = rate * settings.get("factor", 1.0)
                 autocast = torch.autocast(device.type, torch.bfloat16, lower)
                 with explained_pass(model, images), autocast:
-                    outputs = forward(images)
+                    outputs = run_on(forward, images)
                 if lower:
                     outputs = outputs.float()
                 loss = checked_loss(F.cross_entropy, outputs, labels, first=step == 0)
@@ -269,11 +271,11 @@ def evaluate(
     for step, batch in enumerate(loader):
         check_pair(batch, f"batch {step + 1} of the test")
         images, labels = batch
-        images, labels = images.to(device), labels.to(device)
+        images, labels = on_device(images, device), on_device(labels, device)
         if not labels.is_floating_point():
             labels = labels.long()  # here any integers do
         with explained_pass(model, images):
-            outputs = model(images)
+            outputs = run_on(model, images)
         if step == 0:
             _check_test(outputs, images, labels, top)
             classes = outputs.shape[1]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from effconv_core.layers.conv import PredictedConv
+from effconv_core.layers.inputs import arguments_of
 
 IGNORED = -100
 """The label that `F.cross_entropy` leaves out."""
@@ -26,7 +27,7 @@ def explained_pass(model: nn.Module, inputs: Any) -> Iterator[None]:
 
     Args:
         model: the network that is run.
-        inputs: what it is run on.
+        inputs: what it is run on, see `run_on`.
 
     Raises:
         TypeError: if the inputs have another dtype than the network's parameters.
@@ -162,13 +163,19 @@ def _ignored_label(criterion: Callable[[Any, Any], Tensor]) -> int | None:
 def _input_error(model: nn.Module, inputs: Any, error: RuntimeError) -> Exception | None:
     """Return why a network failed on its inputs, None where they are no reason to."""
     weight = next((p for p in model.parameters() if p.is_floating_point()), None)
-    if not isinstance(inputs, Tensor) or weight is None:
+    arguments = arguments_of(inputs)
+    tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+    if weight is None:
         return None
-    if inputs.device != weight.device:
+    away = next((tensor for tensor in tensors if tensor.device != weight.device), None)
+    if away is not None:
         return ValueError(
-            f"the images are on {inputs.device} and the network is on {weight.device}; move one of "
+            f"the images are on {away.device} and the network is on {weight.device}; move one of "
             "them"
         )
+    if len(arguments) != 1 or not tensors:  # which of several is to be an image is not known
+        return None
+    inputs = tensors[0]
     if not inputs.is_floating_point() and not isinstance(_first_layer(model), nn.Embedding):
         return TypeError(
             f"the images are {inputs.dtype}, and the network computes in {weight.dtype}; scale "

@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_map_only
 
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.conv import PredictedConv
 from effconv_core.layers.copying import copy_network
+from effconv_core.layers.geometry import padding_for
+from effconv_core.layers.inputs import copied, run_on
+from effconv_core.layers.own_forward import geometry_of
 from effconv_core.rng import kept_generators
 
 TOLERANCE = 1e-3
@@ -31,7 +33,12 @@ COARSE = 3e-2
 
 CHANGED = {"kernel_size", "padding", "padding_mode", "weight"}
 """What a layer of another size has another of."""
-OWN = {nn.Conv2d.forward.__code__.co_filename, PredictedConv.forward.__code__.co_filename}
+OWN = {
+    nn.Conv2d.forward.__code__.co_filename,
+    PredictedConv.forward.__code__.co_filename,
+    geometry_of.__code__.co_filename,
+    padding_for.__code__.co_filename,
+}
 
 
 def for_comparison(network: nn.Module) -> None:
@@ -49,7 +56,7 @@ def for_comparison(network: nn.Module) -> None:
 
 
 TRAINING, COMPARISON = "in training mode", "in the mode in which plans are compared"
-EVALUATION = "in evaluation mode"
+EVALUATION, PADDED = "in evaluation mode", "with padded kernels"
 MODES: dict[str, Callable[[nn.Module], Any]] = {
     TRAINING: methodcaller("train"),
     COMPARISON: for_comparison,
@@ -60,15 +67,11 @@ MODES: dict[str, Callable[[nn.Module], Any]] = {
 class Batch(NamedTuple):
     """What networks are run on."""
 
-    arguments: tuple[Any, ...]
+    inputs: Any
+    """See `run_on`."""
     targets: Any = None
     criterion: Callable[[Any, Any], Tensor] | None = None
     """None computes no loss."""
-
-    @classmethod
-    def of(cls, example: Any) -> "Batch":
-        """Return a batch of one input, or of the arguments in a tuple."""
-        return cls(example if isinstance(example, tuple) else (example,))
 
 
 class _Run(NamedTuple):
@@ -140,7 +143,7 @@ def check_same_network(
                 # The sizes of the layers' own kernels differ, and so do what layers read of them.
                 reason = _differ(wanted, again, _tolerance(wanted, COARSE))
                 if reason:
-                    raise ValueError(_sentence("with padded kernels", reason, kernels, reads))
+                    raise ValueError(_sentence(PADDED, reason, kernels, reads))
     idle = [name for name, conv in convs.items() if not conv.has_run]
     if idle:
         read = "; ".join(reads[name] for name in idle if name in reads)
@@ -185,16 +188,20 @@ def _run_on(
 
     modules = dict(network.named_modules())
     hooks = [modules[name].register_forward_hook(partial(note, name)) for name in layers]
-    arguments = tree_map_only(Tensor, torch.clone, batch.arguments)
+    inputs = copied(batch.inputs)
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     try:
         # Training may ask for gradients within the pass.
-        with kept_generators(device), torch.set_grad_enabled(network.training):
-            with explained_pass(network, arguments[0] if arguments else None):
-                outputs = network(*arguments)
+        with (
+            kept_generators(device),
+            torch.set_grad_enabled(network.training),
+            torch.compiler.set_stance("force_eager"),  # nothing is compiled for a few passes
+        ):
+            with explained_pass(network, inputs):
+                outputs = run_on(network, inputs)
             loss = None
             if batch.criterion is not None and with_loss:
-                targets = tree_map_only(Tensor, torch.clone, batch.targets)
+                targets = copied(batch.targets)
                 loss = checked_loss(batch.criterion, outputs, targets, first=True).detach()
     finally:
         for hook in hooks:
@@ -228,23 +235,23 @@ def _reads_noted(convs: Mapping[str, PredictedConv]) -> Iterator[dict[str, str]]
     """Note for each layer where code outside of it reads what changes with its size."""
     names, reads = {id(conv): name for name, conv in convs.items()}, {}
 
-    class Watched(PredictedConv):
-        def __getattribute__(self, attribute: str) -> Any:
-            if attribute in CHANGED and id(self) in names:
-                code, line = (frame := sys._getframe(1)).f_code, frame.f_lineno
-                if code.co_filename not in OWN:
-                    place = f"{Path(code.co_filename).name}:{line}"
-                    words = f"{code.co_name} ({place}) reads {attribute} of {names[id(self)]!r}"
-                    reads.setdefault(names[id(self)], words)
-            return super().__getattribute__(attribute)
+    def note_read(self: PredictedConv, attribute: str) -> Any:
+        if attribute in CHANGED and id(self) in names:
+            code, line = (frame := sys._getframe(1)).f_code, frame.f_lineno
+            if code.co_filename not in OWN:
+                place = f"{Path(code.co_filename).name}:{line}"
+                words = f"{code.co_name} ({place}) reads {attribute} of {names[id(self)]!r}"
+                reads.setdefault(names[id(self)], words)
+        return object.__getattribute__(self, attribute)
 
-    for conv in convs.values():
-        conv.__class__ = Watched
+    kinds = {conv: type(conv) for conv in convs.values()}
+    for conv, kind in kinds.items():
+        conv.__class__ = type(kind.__name__, (kind,), {"__getattribute__": note_read})
     try:
         yield reads
     finally:
-        for conv in convs.values():
-            conv.__class__ = PredictedConv
+        for conv, kind in kinds.items():
+            conv.__class__ = kind
 
 
 def _differ(wanted: _Pass, given: _Pass, tolerance: float) -> str | None:
@@ -257,15 +264,16 @@ def _differ(wanted: _Pass, given: _Pass, tolerance: float) -> str | None:
     elif wanted.loss is not None and not _close(wanted.loss, given.loss, tolerance):
         reason = f"its loss is {given.loss:.4g} where {wanted.loss:.4g} was searched"
     else:
-        return None
+        reason = None  # a branch that begins at zero, as residual ones may, hides its layers
     for expected, met in zip(wanted.runs, given.runs, strict=False):
         before = (
             _close(expected.given, met.given, tolerance) and expected.shapes[0] == (met.shapes[0])
         )
         after = _close(expected.gave, met.gave, tolerance) and expected.shapes == met.shapes
         if not (before and after and expected.layer == met.layer):
+            reason = reason or "its layers compute something else"
             return f"{reason}, first {'at' if before else 'on the way to'} layer {met.layer!r}"
-    if len(wanted.runs) != len(given.runs):
+    if reason and len(wanted.runs) != len(given.runs):
         ran = {run.layer for run in given.runs}
         idle = [name for name in dict.fromkeys(r.layer for r in wanted.runs) if name not in ran]
         reason += f", and it does not run {idle}" if idle else ""
@@ -282,10 +290,11 @@ def _sentence(
     else:
         why = "a layer is used in another way than by calling it, or something holds the model's"
         layers = list(kernels)
+    remedy = "pass shapes='exact' or " if mode == PADDED else ""
     told = ", ".join(f"{name!r} {sizes[name]}" for name in layers[:3] if name in sizes)
     return (
         f"the CNN of a plan is another network than the one that is searched: {mode}, with {told}, "
-        f"{reason}; {why}, so leave out the layer with `searched`"
+        f"{reason}; {why}, so {remedy}leave out the layer with `searched`"
     )
 
 

@@ -1,36 +1,65 @@
 """Convolutions whose kernel size may change without changing the size of their output."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from effconv_core.layers.geometry import padding_for
+from effconv_core.layers.own_forward import (
+    CLASSES,
+    geometry_of,
+    own_forward,
+    pads_itself,
+    run_with_kernel,
+)
+
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-CLASSES = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def take_parts(conv: nn.Module, other: nn.Module) -> None:
+    """Register the parameters, buffers and modules that a class of its own has beside torch's."""
+    for name, parameter in other._parameters.items():
+        if name not in ("weight", "bias"):
+            conv.register_parameter(name, parameter)
+    for name, values in other._buffers.items():
+        if name not in ("weight", "bias", "like"):
+            conv.register_buffer(name, values, name not in other._non_persistent_buffers_set)
+    for name, module in other._modules.items():
+        conv.add_module(name, module)
 
 
 class PredictedConv(nn.Module):
     """A convolution whose kernel is set from outside before each forward pass.
 
+    A layer with a forward of its own runs that on what its found layer would have.
+
     Args:
         conv: the original; its bias and geometry are kept, its weight is not.
 
     Attributes:
+        kind: the class of the original. `predicted` makes layers that are instances of it.
+        pads_itself: see `pads_itself`.
         kernel: `(c_out, c_in / groups, *taps)`, or None outside of a forward pass.
         trainable: whether the original's weight requires gradients, as that of a plain layer will.
         like: an empty tensor of the layer's device and dtype.
     """
 
     def __init__(self, conv: Conv) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
+        self.kind, self.pads_itself = type(conv), pads_itself(conv)
         self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
         self.kernel_size, self.padding = conv.kernel_size, conv.padding
         self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
         self.padding_mode = conv.padding_mode
         self._reversed_padding_repeated_twice = conv._reversed_padding_repeated_twice
+        self.transposed, self.output_padding = conv.transposed, conv.output_padding
+        take_parts(self, conv)
         self.trainable, self.training = conv.weight.requires_grad, conv.training
         if "bias" in conv._buffers:
             persistent = "bias" not in conv._non_persistent_buffers_set
@@ -54,10 +83,16 @@ class PredictedConv(nn.Module):
             ValueError: if the input is too small for the padding mode at this kernel size.
             RuntimeError: if no kernel is set, because the layer runs outside of the whole network.
         """
-        return self._conv_forward(images, self.weight, self.bias)
+        if not own_forward(self.kind):
+            return self._conv_forward(images, self.weight, self.bias)
+        self._note_run(self.kernel)
+        return run_with_kernel(self, images, self.kernel)
 
-    def _conv_forward(self, images: Tensor, kernel: Tensor | None, bias: Tensor | None) -> Tensor:
-        """Convolve as `forward` does; so do methods of the original that the network has kept."""
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        # A class that is made here is found by no name.
+        return _empty, (self.kind,), vars(self)
+
+    def _note_run(self, kernel: Tensor | None) -> None:
         if kernel is None:
             raise RuntimeError(
                 "a searched layer has kernels in forward passes of its SearchableCNN alone, and "
@@ -65,6 +100,10 @@ class PredictedConv(nn.Module):
                 "it off for the search"
             )
         self.has_run = True
+
+    def _conv_forward(self, images: Tensor, kernel: Tensor | None, bias: Tensor | None) -> Tensor:
+        """Convolve as `forward` does; so do methods of the original that the network has kept."""
+        self._note_run(kernel)
         sides = padding_for(self, kernel.shape[2:])
         befores, afters = sides[-2::-2], sides[::-2]
         padding: tuple[int, ...] = (0,) * len(befores)
@@ -95,6 +134,21 @@ class PredictedConv(nn.Module):
             )
 
 
+@cache
+def _predicted_class(kind: type[Conv]) -> type[PredictedConv]:
+    return type(f"Predicted{kind.__name__}", (PredictedConv, kind), {})
+
+
+def _empty(kind: type[Conv]) -> PredictedConv:
+    made = _predicted_class(kind)
+    return made.__new__(made)
+
+
+def predicted(conv: Conv) -> PredictedConv:
+    """Return a `PredictedConv` that is an instance of the original's class too."""
+    return _predicted_class(type(conv))(conv)
+
+
 def kernels_like(model: nn.Module, convs: Iterable[Conv]) -> Tensor:
     """Return an empty tensor of the device and dtype in which the kernels of layers are made.
 
@@ -117,58 +171,6 @@ def kernels_like(model: nn.Module, convs: Iterable[Conv]) -> Tensor:
     return torch.empty(0, dtype=dtype, device=weights[0].device)
 
 
-def padding_for(conv: Conv | PredictedConv, kernel_shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the padding that keeps the output size with this kernel, in the order of `F.pad`.
-
-    The window stays centred where the original one was. For an original with "same" padding and
-    no dilation that is (s - 1) // 2 before and s // 2 after; where the original pads less than
-    that, a value may be negative, which crops.
-
-    Args:
-        conv: the original, or the layer that replaced it.
-        kernel_shape: taps of the new kernel, one number for each axis.
-    """
-    sides = []
-    for axis in reversed(range(len(kernel_shape))):
-        dilation = conv.dilation[axis]
-        original_reach = dilation * (conv.kernel_size[axis] - 1)
-        reach = dilation * (kernel_shape[axis] - 1)
-        if conv.padding_mode != "zeros":  # then this holds, whatever `padding` says
-            place = 2 * (len(kernel_shape) - 1 - axis)
-            before, after = conv._reversed_padding_repeated_twice[place : place + 2]
-        elif conv.padding == "same":
-            before, after = original_reach // 2, original_reach - original_reach // 2
-        elif conv.padding == "valid":
-            before = after = 0
-        else:
-            before = after = conv.padding[axis]
-        before += reach // 2 - original_reach // 2
-        after += (reach - reach // 2) - (original_reach - original_reach // 2)
-        sides += [before, after]
-    return tuple(sides)
-
-
-def kernel_shape_of(conv: Conv, size: int | Sequence[int]) -> tuple[int, ...]:
-    """Return the kernel shape (taps per axis) for a plan's size.
-
-    One number is the size of every axis along which the original has more than one tap, or of all
-    axes if it has a single tap; a sequence has one number for each axis.
-
-    Raises:
-        ValueError: if the length of the sequence is not the kernel's number of axes.
-    """
-    axes = len(conv.kernel_size)
-    if isinstance(size, int):
-        point = max(conv.kernel_size) == 1
-        return tuple(size if taps > 1 or point else 1 for taps in conv.kernel_size)
-    if len(size) != axes:
-        raise ValueError(
-            f"size {tuple(size)} has {len(size)} numbers; the kernel has {axes} axes, so pass one "
-            "number, or one for each axis"
-        )
-    return tuple(size)
-
-
 def resized_conv(
     conv: Conv, kernel_shape: Sequence[int], generator: torch.Generator | None
 ) -> Conv:
@@ -186,46 +188,33 @@ def resized_conv(
 
 
 def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> Conv:
-    """Build a convolution of `torch.nn` with another kernel.
+    """Build a convolution of the original's class with another kernel.
 
-    `torch.nn` offers no padding that differs between the sides, nor one that crops, which an even
-    size with a stride, for example, needs. Its convolutions can do both: what they give `F.pad` is
-    then set here, and the padding mode "zeros" is "constant", which is the name that `F.pad` has
-    for it; `padding` holds what comes before, at least 0. The layer is in the mode of the original,
-    and requires gradients where that does.
+    It shares what that class has beside torch's own parameters. It is in the mode of the original,
+    and requires gradients where that does. How it pads, see `centred`.
 
     Args:
         conv: the original, or the layer that replaced it; its geometry is kept.
         kernel: `(c_out, c_in / groups, *taps)`; copied.
         bias: `(c_out,)`, copied; None if the original has none.
     """
-    kernel_shape, axes = tuple(kernel.shape[2:]), kernel.dim() - 2
-    sides = padding_for(conv, kernel_shape)
-    befores, afters = sides[-2::-2], sides[::-2]
-    reaches = [d * (size - 1) for d, size in zip(conv.dilation, kernel_shape, strict=True)]
-    same = [(reach // 2, reach - reach // 2) for reach in reaches]
-    padding: tuple[int, ...] | str = tuple(max(before, 0) for before in befores)
-    offered = befores == afters and min(befores) >= 0
-    if not offered and set(conv.stride) == {1} and list(zip(befores, afters, strict=True)) == same:
-        padding, offered = "same", True
+    geometry, axes = geometry_of(conv, kernel.shape[2:]), kernel.dim() - 2
+    mode = geometry["padding_mode"]
     resized = nn.utils.skip_init(
         CLASSES[axes],
         conv.in_channels,
         conv.out_channels,
-        kernel_shape,
+        geometry["kernel_size"],
         stride=conv.stride,
-        padding=padding,
+        padding=geometry["padding"],
         dilation=conv.dilation,
         groups=conv.groups,
         bias=bias is not None,
-        padding_mode="zeros" if conv.padding_mode == "constant" else conv.padding_mode,
+        padding_mode="zeros" if mode == "constant" else mode,
         device=kernel.device,
         dtype=kernel.dtype,
     )
-    if not offered:
-        resized._reversed_padding_repeated_twice = list(sides)
-        if resized.padding_mode == "zeros":
-            resized.padding_mode = "constant"
+    vars(resized).update(geometry)
     with torch.no_grad():
         resized.weight.copy_(kernel)
         if bias is not None:
@@ -239,11 +228,22 @@ def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> 
         resized.register_buffer("bias", values, persistent)
     elif bias is not None:
         resized.bias.requires_grad_(conv.bias.requires_grad)
-    return resized.train(conv.training)
+    take_parts(resized, conv)
+    vars(resized).update(_kept(conv))
+    resized.__class__ = conv.kind if isinstance(conv, PredictedConv) else type(conv)
+    resized.training = conv.training
+    return resized
 
 
 _PLAIN = nn.Conv1d(1, 1, 1, device="meta")  # draws no values
 ATTRIBUTES = vars(_PLAIN).keys() | vars(PredictedConv(_PLAIN)).keys()
+RESERVED = ATTRIBUTES - vars(_PLAIN).keys() | {"like"}
+"""What a searched layer has beside a plain one, and so no original may have."""
+
+
+def _kept(conv: nn.Module) -> dict[str, Any]:
+    """Return what others, such as its own class, have set on a convolution."""
+    return {name: value for name, value in vars(conv).items() if name not in ATTRIBUTES}
 
 
 def take_places(replacements: Mapping[nn.Module, nn.Module]) -> None:
@@ -256,6 +256,6 @@ def take_places(replacements: Mapping[nn.Module, nn.Module]) -> None:
         replacements: a convolution to what it becomes, which is not to be used afterwards.
     """
     for conv, other in replacements.items():
-        kept = {name: value for name, value in vars(conv).items() if name not in ATTRIBUTES}
+        kept = _kept(conv)
         conv.__class__ = other.__class__
         conv.__dict__ = {**kept, **vars(other)}

@@ -15,7 +15,7 @@ from effconv_core.cost.base import TapCost
 from effconv_core.cost.budget import Budgets, Constraint
 from effconv_core.evidence import Evidence
 from effconv_core.layers.contract import Batch
-from effconv_core.layers.conv import PredictedConv, conv_of, kernels_like, take_places
+from effconv_core.layers.conv import conv_of, kernels_like, predicted, take_places
 from effconv_core.layers.copying import copy_network
 from effconv_core.method.forward import DrawnSizes, StaticForward, draw_sizes, in_float32
 from effconv_core.method.found import check_found
@@ -47,8 +47,8 @@ class SearchableCNN(nn.Module):
         tie: groups of layers that share their size, each a name pattern or a list of them.
         per_axis: whether kernels may be rectangular: each axis then has its own size, which Eq. 6
             takes as the mask's width along it, and a plan holds a tuple for each layer.
-        example: an input, or a tuple of arguments, on which the CNNs of two plans are checked to be
-            the network that is searched; None leaves that to `search`.
+        example: an input, a tuple of arguments or a dict of keyword arguments, on which the CNNs of
+            two plans are checked to be the network that is searched; None leaves that to `search`.
 
     Attributes:
         layers: names of the searched layers.
@@ -102,7 +102,7 @@ class SearchableCNN(nn.Module):
         self.model = copy_network(model)
         modules = dict(self.model.named_modules())
         self.convs = [modules[name] for name in originals]
-        take_places({conv: PredictedConv(conv) for conv in self.convs})
+        take_places({conv: predicted(conv) for conv in self.convs})
         if config.shapes == "padded":
             check_dilation(self.convs, self.space)
         self.source = (model,)  # a tuple, so that it is no part of this module
@@ -127,7 +127,7 @@ class SearchableCNN(nn.Module):
             config, self.size_predictor, self.kernel_predictor, self.padding, self.draws
         )
         if example is not None:
-            check_found(self, Batch.of(example))
+            check_found(self, Batch(example))
 
     def __getstate__(self) -> dict[str, Any]:
         # The last soft sizes carry a graph, which can neither be copied nor pickled.
@@ -274,7 +274,7 @@ class SearchableCNN(nn.Module):
         with torch.no_grad():
             kernels = self.kernels_at([sizes[name] for name in self.layers])
         if example is not None:
-            check_found(self, Batch.of(example), [flat(sizes[name] for name in self.layers)])
+            check_found(self, Batch(example), [flat(sizes[name] for name in self.layers)])
         cnn = copy_network(self.model)
         modules = dict(cnn.named_modules())
         pairs = [(modules[n], kernel) for n, kernel in zip(self.layers, kernels, strict=True)]

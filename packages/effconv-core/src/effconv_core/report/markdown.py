@@ -15,7 +15,7 @@ from effconv_core.evidence import sentences
 from effconv_core.filling import filling_sentence
 from effconv_core.io.atomic import write_text
 from effconv_core.io.schemas import ConfigFile
-from effconv_core.layers.conv import kernel_shape_of
+from effconv_core.layers.geometry import kernel_shape_of
 from effconv_core.plan import Size, SizePlan, in_words
 from effconv_core.runs.metrics import Metrics, seconds_per_epoch
 from effconv_core.runs.reader import read_config

@@ -8,7 +8,7 @@ from typing import Any
 
 from effconv_core.evidence import sentences
 from effconv_core.filling import filling_sentence
-from effconv_core.layers.conv import kernel_shape_of
+from effconv_core.layers.geometry import kernel_shape_of
 from effconv_core.plan import Size
 from effconv_core.report.charts import Chart, kernel_pictures, line_chart, short, small_course
 from effconv_core.runs.reader import COMPARISON, Run, is_number

@@ -7,15 +7,13 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
-from effconv_core.layers.conv import CLASSES, Conv
+from effconv_core.layers.conv import RESERVED, Conv
+from effconv_core.layers.own_forward import CALLS, CLASSES, METHODS, size_obstacle
 from effconv_core.space.search_space import Layer, SizeSpace
 
 LayerFilter = Callable[[str, Conv], bool] | str | Iterable[str | nn.Module]
 """Selects layers: a function of name and module, a name pattern such as `"layer?.*.conv2"` (as in
 `fnmatch`), or a list of patterns, names and modules."""
-
-METHODS = ("forward", "_conv_forward", "__call__", "_call_impl")
-"""What a subclass of a convolution may not change, if it is to be taken for one."""
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -110,18 +108,18 @@ def obstacles(model: nn.Module, *, per_axis: bool = True) -> dict[str, str]:
     """
     convs = {n: m for n, m in model.named_modules() if isinstance(m, _ConvNd)}
     barred = {n: reason for n, m in convs.items() if (reason := _obstacle(m, per_axis=per_axis))}
-    for name in _sharing_a_weight(model, convs):
-        barred.setdefault(name, "has its weight in common with another module")
+    for own in ("weight", "bias"):
+        for name in _sharing(model, convs, own):
+            barred.setdefault(name, f"has its {own} in common with another module")
     return barred
 
 
 def _obstacle(conv: nn.Module, *, per_axis: bool) -> str | None:
     """Return the reason why a convolution cannot get another kernel, or None if it can."""
     kind = next((own for own in CLASSES.values() if isinstance(conv, own)), None)
-    changed = kind is None or any(getattr(type(conv), m) is not getattr(kind, m) for m in METHODS)
-    if changed:  # a subclass may have its own forward, which would be lost
+    if kind is None or any(getattr(type(conv), m) is not getattr(kind, m) for m in CALLS):
         return f"is a {type(conv).__name__}, not one of torch.nn's own Conv1d, Conv2d and Conv3d"
-    if any(method in vars(conv) for method in METHODS):
+    if any(method in vars(conv) for method in (*METHODS, *CALLS)):
         return "has a forward of its own, which was set on it, as hooks of other packages do"
     if conv._buffers.get("weight") is not None:
         return "has a fixed kernel, which is a buffer"
@@ -133,22 +131,25 @@ def _obstacle(conv: nn.Module, *, per_axis: bool) -> str | None:
         return "has a bias that is neither a parameter nor a buffer"
     if any(getattr(conv, hooks, None) for hooks in HOOKS):
         return "has hooks, which another module in its place would lose"
+    own = {*vars(conv), *conv._parameters, *conv._buffers, *conv._modules}
+    if taken := sorted(own & RESERVED):
+        return f"has an attribute {taken[0]!r}, which a searched layer has of its own"
+    if reason := size_obstacle(conv, [max(conv.kernel_size) + 2]):
+        return f"is a {type(conv).__name__}, which {reason}"
     extents = {taps for taps in conv.kernel_size if taps > 1}
     if len(extents) > 1 and not per_axis:
         return f"has a kernel of {'x'.join(map(str, conv.kernel_size))}, which needs per_axis=True"
     return None
 
 
-def _sharing_a_weight(model: nn.Module, convs: Mapping[str, nn.Module]) -> list[str]:
-    """Return the names of the convolutions that share their weight with another module."""
+def _sharing(model: nn.Module, convs: Mapping[str, nn.Module], own: str) -> list[str]:
+    """Return the names of the convolutions that share a parameter with another module."""
     holders: dict[int, set[nn.Module]] = {}
     for module in model.modules():
         for parameter in module._parameters.values():
             if parameter is not None:
                 holders.setdefault(id(parameter), set()).add(module)
-    return [
-        n for n, m in convs.items() if len(holders.get(id(m._parameters.get("weight")), ())) > 1
-    ]
+    return [n for n, m in convs.items() if len(holders.get(id(m._parameters.get(own)), ())) > 1]
 
 
 def _wanted(
@@ -219,13 +220,18 @@ def size_space(
     """
     if isinstance(tie, str):
         raise ValueError(f"tie is {tie!r}; pass a list of groups, such as [{tie!r}]")
-    ranges = {n: range(1, max(largest, *conv.kernel_size) + 1) for n, conv in chosen.items()}
+    ranges = {n: _own_range(conv, largest) for n, conv in chosen.items()}
     given = {} if allowed is None else allowed if isinstance(allowed, Mapping) else {"*": allowed}
     for pattern, sizes in given.items():
         _check_range(pattern, sizes)
         ranges |= dict.fromkeys(matching(pattern, chosen, "allowed"), sizes)
     layers = []
     for name, conv in chosen.items():
+        if reason := size_obstacle(conv, ranges[name]):
+            raise ValueError(
+                f"layer {name!r}, a {type(conv).__name__}, {reason}; allow it others, or leave it "
+                "out with `searched`"
+            )
         if per_axis and len(conv.kernel_size) > 1:
             axes: tuple[int | None, ...] = tuple(range(len(conv.kernel_size)))
         else:
@@ -238,6 +244,24 @@ def size_space(
         own = tuple(ruled) if per_axis else (max(ruled),)
         layers.append(Layer(name, channels, ranges[name], axes, conv.groups, own))
     return SizeSpace(layers, _ties(layers, tie))
+
+
+def _own_range(conv: Conv, largest: int) -> range:
+    """Return the sizes of a layer for which none are given.
+
+    Those are all, or, where a forward of the class's own cannot have all, in steps of two around
+    its own as far as it can: others need more padding at one side.
+    """
+    own = max(conv.kernel_size)
+    sizes = range(1, max(largest, own) + 1)
+    if size_obstacle(conv, sizes) is None:
+        return sizes
+    low = high = own
+    while low > 2 and size_obstacle(conv, [low - 2]) is None:
+        low -= 2
+    while high + 2 in sizes and size_obstacle(conv, [high + 2]) is None:
+        high += 2
+    return range(low, high + 1, 2)
 
 
 def _check_range(pattern: str, sizes: range) -> None:
