@@ -51,6 +51,16 @@ def fenced(tensor, device):
     return inner.copy_(tensor)
 
 
+def shapes_(sizes):
+    """Return the taps along three axes of square kernels."""
+    return [extent for size in sizes for extent in (1, size, size)]
+
+
+def rules_(sizes):
+    """Return the soft sizes of their axes."""
+    return [rule for layer in range(len(sizes)) for rule in (-1, layer, layer)]
+
+
 def upstream_of(*shape):
     """Draw a loss's gradient; unseeded, the soft sizes' one could cancel to almost nothing."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -108,9 +118,9 @@ def test_assemble_kernels_equals_the_reference(H, sizes, channels, centre, last,
         upstream,
     )
     *ours, grad = (fenced(tensor.float(), triton_device) for tensor in (*tensors, upstream))
-    which = sizes, counts, inner, centre, last
+    which = shapes_(sizes), counts, inner, rules_(sizes), centre, last
     assert_near(assemble.assemble_kernels(*ours, *which, torch.float32), expected.detach())
-    grads = assemble.assemble_kernels_backward(grad, *ours, *which)
+    grads = assemble.assemble_kernels_backward(grad, *ours, *which, [True] * 4)
     for mine, theirs in zip(grads, expected_grads, strict=True):
         assert_near(mine, theirs, tolerance=1e-5)
 
@@ -120,7 +130,7 @@ def test_kernels_are_written_in_the_dtype_asked_for(triton_device):
 
     tensors = [t.float().to(triton_device) for t in map_inputs(8, [3], [(5, 3)])]
     whole, short = (
-        assemble.assemble_kernels(*tensors, [3], [15], [3], "paper", False, dtype)
+        assemble.assemble_kernels(*tensors, [1, 3, 3], [15], [3], [-1, 0, 0], "paper", False, dtype)
         for dtype in (torch.float32, torch.float16)
     )
     assert short.dtype == torch.float16
@@ -207,13 +217,13 @@ def test_opcheck_of_the_triton_form(triton_form, triton_device):
         torch.ops.effconv.gru_unroll.default, (gates, weight, bias, [4, 1], None, False, "auto")
     )
     hidden = gru_unroll(gates, weight, bias, [4, 1]).detach().requires_grad_()
-    which = [2, 1], [6, 4], [2, 2], "paper", True, torch.float32
+    which = shapes_([2, 1]), [6, 4], [2, 2], rules_([2, 1]), "paper", True, torch.float32, "auto"
     torch.library.opcheck(torch.ops.effconv.assemble_kernels.default, (hidden, *rest, *which))
 
 
 @pytest.mark.parametrize("H", [64, 130])
 def test_launches(H, monkeypatch, triton_form, triton_device):
-    """One launch for all layers forward; three back, besides a sum over blocks of taps."""
+    """One launch for all layers forward; three back, and one that sums over blocks of taps."""
     launched = []
 
     class Counted:
@@ -236,7 +246,7 @@ def test_launches(H, monkeypatch, triton_form, triton_device):
     launched.clear()
     output.sum().backward()
     assert launched == [
-        *("_grad_map", "_sum_chunk", "_grad_states"),
+        *("_grad_map", "_sum_chunk", "_grad_states", "_grad_soft"),
         *("_slopes", f"_backward_{kind}", "_grad_parameters"),
     ]
 
@@ -244,7 +254,7 @@ def test_launches(H, monkeypatch, triton_form, triton_device):
 PROGRAMS = {
     *("_forward_on_chip", "_forward_streamed", "_slopes", "_backward_on_chip"),
     *("_backward_streamed", "_grad_parameters"),
-    *("_forward", "_grad_map", "_sum_chunk", "_grad_states"),
+    *("_forward", "_grad_map", "_sum_chunk", "_grad_states", "_grad_soft"),
 }
 
 
