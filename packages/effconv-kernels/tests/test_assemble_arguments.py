@@ -249,6 +249,28 @@ def test_bad_arguments_name_the_value_and_the_rule(change, sentence):
         assemble_kernels(**(arguments | change))
 
 
+def test_integers_are_checked_anew_when_only_their_kind_changes():
+    given = torch.zeros(1, 5), torch.zeros(1, 5), torch.zeros(1)
+    which = {"sizes": [(1, 1)], "channels": [(1, 1)], "axes": [(0, 0)]}
+    soft = torch.ones(1)
+    for _ in range(2):  # what is right is kept
+        assert len(assemble_kernels(*given, soft, **which)) == 1
+        for name, wrong in (
+            ("sizes", [1.0]),
+            ("sizes", [(True, 1)]),
+            ("channels", [(1.0, 1)]),
+            ("channels", [(1, True)]),
+            ("axes", [(0.0, 0)]),
+            ("axes", [(False, 0)]),
+        ):
+            with pytest.raises((TypeError, ValueError), match=name):
+                assemble_kernels(*given, soft, **which | {name: wrong})
+    with pytest.raises(ValueError, match="there are 2 soft sizes"):
+        assemble_kernels(*given, torch.ones(2), **which | {"axes": [(0, 2)]})
+    tensor = torch.tensor([1])
+    assert len(assemble_kernels(*given, soft, sizes=tensor, channels=[(1, 1)])) == 1
+
+
 def test_the_backend_is_the_arguments_or_else_the_environments(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     given = torch.zeros(4, 5), torch.zeros(6, 5), torch.zeros(6), None

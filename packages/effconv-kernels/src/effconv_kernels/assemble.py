@@ -1,7 +1,6 @@
 """`assemble_kernels`: hidden states to masked convolution kernels, all layers in one call."""
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any, Literal
 
 import torch
@@ -14,7 +13,7 @@ from effconv_kernels.registration import (
     register,
     without_autocast,
 )
-from effconv_kernels.shapes import axes_of, channels_of, shapes_of, taps_of
+from effconv_kernels.shapes import plan_of, taps_of
 from effconv_kernels.validation import check_dtype, check_shape, check_tensors, uncast
 from effconv_kernels.vmap import folded
 
@@ -92,27 +91,18 @@ def assemble_kernels(
     check_tensors(name, tensors)
     if soft_sizes is not None and soft_sizes.shape[0] < 1:
         raise ValueError(f"{name}: soft_sizes is empty; pass one soft size for each layer, or None")
-    outer, inner = channels_of(name, channels)
-    by_layer = soft_sizes is not None and axes is None
-    shapes = shapes_of(name, sizes, soft_sizes.shape[0] if by_layer else len(outer))
-    if len(outer) != len(shapes):
-        raise ValueError(
-            f"{name}: channels has length {len(outer)} for {len(shapes)} layers; "
-            "pass one entry for each layer"
-        )
     soft_count = None if soft_sizes is None else soft_sizes.shape[0]
-    rules = axes_of(name, axes, shapes, soft_count)
-    counts = [c_out * c_in for c_out, c_in in zip(outer, inner, strict=True)]
+    plan = plan_of(name, sizes, channels, axes, soft_count)
     H = hidden.shape[1]
     if H < 1:
         raise ValueError(
             f"{name}: hidden has shape {tuple(hidden.shape)}; a state must have at least one unit, "
             "so pass (sum of taps, H) with H of at least 1"
         )
-    lengths = [prod(shape) for shape in shapes]
-    check_shape(name, "hidden", hidden, "(sum of taps, H)", (sum(lengths), H))
-    check_shape(name, "weight", weight, "(sum c_out c_in, H)", (sum(counts), H))
-    check_shape(name, "bias", bias, "(sum c_out c_in,)", (sum(counts),))
+    rows = sum(plan.counts)
+    check_shape(name, "hidden", hidden, "(sum of taps, H)", (plan.taps, H))
+    check_shape(name, "weight", weight, "(sum c_out c_in, H)", (rows, H))
+    check_shape(name, "bias", bias, "(sum c_out c_in,)", (rows,))
     if centre not in ("paper", "aligned"):
         raise ValueError(f"{name}: centre is {centre!r}; pass 'paper' or 'aligned'")
     if memory_format not in (torch.contiguous_format, torch.channels_last):
@@ -124,13 +114,11 @@ def assemble_kernels(
     check_dtype(name, "dtype is", dtype)
     backend_of(name, backend)
     last = memory_format == torch.channels_last
-    flat = [extent for shape in shapes for extent in (1, 1, *shape)[-3:]]
-    buffer = _assemble_kernels(
-        hidden, weight, bias, soft_sizes, flat, counts, inner, rules, centre, last, dtype, backend
-    )
-    values = [count * length for count, length in zip(counts, lengths, strict=True)]
+    which = plan.flat, plan.counts, plan.inner, plan.rules, centre, last, dtype, backend
+    buffer = _assemble_kernels(hidden, weight, bias, soft_sizes, *which)
     kernels = []
-    for part, c_out, c_in, shape in zip(buffer.split(values), outer, inner, shapes, strict=True):
+    parts = buffer.split(plan.values), plan.outer, plan.inner, plan.shapes
+    for part, c_out, c_in, shape in zip(*parts, strict=True):
         if last:
             kernels.append(part.view(c_out, *shape, c_in).movedim(-1, 1))
         else:

@@ -1,11 +1,94 @@
 """Shapes of kernels: their taps along 1 to 3 axes, and the soft sizes that rule these."""
 
+import marshal
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from math import isqrt, prod
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from effconv_kernels.validation import LIMIT, counts_of
+
+
+class Plan(NamedTuple):
+    """The integers of an assembly, one or a triple for each layer."""
+
+    outer: list[int]
+    """c_out."""
+    inner: list[int]
+    """c_in."""
+    counts: list[int]
+    """c_out c_in."""
+    shapes: list[tuple[int, ...]]
+    """Taps along each of 1 to 3 axes."""
+    values: list[int]
+    """Values of the kernel."""
+    taps: int
+    """Taps of all kernels."""
+    flat: list[int]
+    """`(3 L)`: taps along three axes; missing ones are in front and 1."""
+    rules: list[int]
+    """`(3 L)`: index of each axis' soft size, or -1."""
+
+
+_plans: OrderedDict[tuple, Plan] = OrderedDict()
+
+
+def plan_of(
+    operator: str,
+    sizes: Sequence[int | Sequence[int]] | Tensor,
+    channels: Iterable[tuple[int, int]],
+    axes: Sequence[Sequence[int | None]] | None,
+    soft_count: int | None,
+) -> Plan:
+    """Check the integers of an assembly and return what follows from them.
+
+    Arguments are those of `assemble_kernels`, and the number of soft sizes, None without a mask.
+    The last plans are kept, since the checks take longer than a small assembly.
+
+    Raises:
+        TypeError: if an argument is of another kind.
+        ValueError: if the integers do not fit together.
+    """
+    if torch.compiler.is_compiling():
+        return _made(operator, sizes, channels, axes, soft_count)
+    try:
+        # Unlike tuples, 2, 2.0 and True have different bytes. The version has no references, which
+        # would depend on who else holds an object.
+        key = soft_count, marshal.dumps((sizes, channels, axes), 2)
+    except ValueError:  # a tensor, or something else that is no list of integers
+        return _made(operator, sizes, channels, axes, soft_count)
+    plan = _plans.get(key)
+    if plan is None:
+        plan = _plans[key] = _made(operator, sizes, channels, axes, soft_count)
+        if len(_plans) > 256:
+            _plans.popitem(last=False)
+    return plan
+
+
+def _made(
+    operator: str,
+    sizes: Sequence[int | Sequence[int]] | Tensor,
+    channels: Iterable[tuple[int, int]],
+    axes: Sequence[Sequence[int | None]] | None,
+    soft_count: int | None,
+) -> Plan:
+    outer, inner = channels_of(operator, channels)
+    by_layer = soft_count is not None and axes is None
+    shapes = shapes_of(operator, sizes, soft_count if by_layer else len(outer))
+    if len(outer) != len(shapes):
+        raise ValueError(
+            f"{operator}: channels has length {len(outer)} for {len(shapes)} layers; "
+            "pass one entry for each layer"
+        )
+    rules = axes_of(operator, axes, shapes, soft_count)
+    counts = [c_out * c_in for c_out, c_in in zip(outer, inner, strict=True)]
+    taps = [prod(shape) for shape in shapes]
+    values = [count * tap for count, tap in zip(counts, taps, strict=True)]
+    flat = [extent for shape in shapes for extent in (1, 1, *shape)[-3:]]
+    return Plan(outer, inner, counts, shapes, values, sum(taps), flat, rules)
 
 
 def shapes_of(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate, product
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -77,16 +77,11 @@ def _mask(
     return mask, slope, index
 
 
-def _slices(shapes: Sequence[int], counts: Sequence[int]) -> list[tuple[slice, slice, slice]]:
-    """Return slices of the hidden states, the map's rows and the buffer for each layer."""
-
-    def spans(lengths: list[int]) -> list[slice]:
-        ends = list(accumulate(lengths))
-        return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
-
+@lru_cache(maxsize=64)
+def _lengths(shapes: tuple[int, ...], counts: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Return taps and values of each layer."""
     taps = taps_of(shapes)
-    values = [tap * count for tap, count in zip(taps, counts, strict=True)]
-    return list(zip(spans(taps), spans(list(counts)), spans(values), strict=True))
+    return taps, [tap * count for tap, count in zip(taps, counts, strict=True)]
 
 
 def assemble_kernels(
@@ -110,14 +105,18 @@ def assemble_kernels(
     if soft_sizes is not None:
         (soft_sizes,) = widened(soft_sizes)
     masked, mask, _, _ = _masked(hidden, soft_sizes, shapes, rules, centre)
-    slices = _slices(shapes, counts)
-    buffer = hidden.new_empty(slices[-1][2].stop)
-    for taps, rows, span in slices:
-        out = buffer[span].view(rows.stop - rows.start, -1)
-        torch.outer(bias[rows], mask[taps], out=out)
-        out.addmm_(weight[rows], masked[taps].t())
+    taps, values = _lengths(tuple(shapes), tuple(counts))
+    buffer = hidden.new_empty(sum(values))
+    parts = (
+        *(buffer.split(values), weight.split(counts), bias.split(counts)),
+        *(masked.t().split(taps, 1), mask.split(taps)),
+    )
+    for out, rows, biases, states, factors in zip(*parts, strict=True):
+        out = out.view(len(rows), len(factors))
+        torch.outer(biases, factors, out=out)
+        out.addmm_(rows, states)
     if last:
-        buffer = _swap_taps_and_channels(buffer, slices, inner, out_of_last=False)
+        buffer = _swap_taps_and_channels(buffer, taps, values, inner, out_of_last=False)
     return buffer.to(dtype)
 
 
@@ -136,15 +135,19 @@ def _masked(
 
 
 def _swap_taps_and_channels(
-    buffer: Tensor, slices: list, inner: Sequence[int], *, out_of_last: bool
+    buffer: Tensor,
+    taps: list[int],
+    values: list[int],
+    inner: Sequence[int],
+    *,
+    out_of_last: bool,
 ) -> Tensor:
     """Transpose each layer's `(c_out, c_in, taps)` to `(c_out, taps, c_in)`, or back."""
     swapped = torch.empty_like(buffer)
-    for (taps, rows, span), c_in in zip(slices, inner, strict=True):
-        tap_count, c_out = taps.stop - taps.start, (rows.stop - rows.start) // c_in
-        shape = (c_out, tap_count, c_in) if out_of_last else (c_out, c_in, tap_count)
-        layer = buffer[span].view(shape).transpose(1, 2)
-        swapped[span].view(layer.shape).copy_(layer)
+    parts = buffer.split(values), swapped.split(values), taps, inner
+    for part, out, count, c_in in zip(*parts, strict=True):
+        layer = part.view(-1, *((count, c_in) if out_of_last else (c_in, count))).transpose(1, 2)
+        out.view(layer.shape).copy_(layer)
     return swapped
 
 
@@ -169,32 +172,39 @@ def assemble_kernels_backward(
         (soft_sizes,) = widened(soft_sizes)
     grad = grad.to(hidden.dtype)
     masked, mask, slope, index = _masked(hidden, soft_sizes, shapes, rules, centre)
-    slices = _slices(shapes, counts)
+    taps, values = _lengths(tuple(shapes), tuple(counts))
     if last:
-        grad = _swap_taps_and_channels(grad, slices, inner, out_of_last=True)
+        grad = _swap_taps_and_channels(grad, taps, values, inner, out_of_last=True)
     by_mask = needs[3] and slope is not None
-    grad_masked = torch.empty_like(hidden) if needs[0] or by_mask else None
-    grad_mask = torch.empty_like(mask) if by_mask else None
-    grad_weight = torch.empty_like(weight) if needs[1] else None
-    grad_bias = torch.empty_like(bias) if needs[2] else None
-    for taps, rows, span in slices:
-        grad_kernel = grad[span].view(rows.stop - rows.start, -1)
-        if grad_weight is not None:
-            torch.mm(grad_kernel, masked[taps], out=grad_weight[rows])
-        if grad_bias is not None:
-            torch.mv(grad_kernel, mask[taps], out=grad_bias[rows])
-        if grad_masked is not None:
-            torch.mm(grad_kernel.t(), weight[rows], out=grad_masked[taps])
-        if grad_mask is not None:
-            torch.mv(grad_kernel.t(), bias[rows], out=grad_mask[taps])
+    kernels = [
+        part.view(count, tap)
+        for part, count, tap in zip(grad.split(values), counts, taps, strict=True)
+    ]
     found = []
+    if needs[0] or by_mask:
+        grad_masked = torch.empty_like(hidden)
+        parts = kernels, weight.split(counts), grad_masked.split(taps)
+        for kernel, rows, out in zip(*parts, strict=True):
+            torch.mm(kernel.t(), rows, out=out)
     if needs[0]:
-        found.append(grad_masked * mask.unsqueeze(1) if slope is not None else grad_masked)
-    found += [grad for grad in (grad_weight, grad_bias) if grad is not None]
+        found.append(grad_masked if slope is None else grad_masked * mask.unsqueeze(1))
+    if needs[1]:
+        found.append(torch.empty_like(weight))
+        parts = kernels, masked.split(taps), found[-1].split(counts)
+        for kernel, states, out in zip(*parts, strict=True):
+            torch.mm(kernel, states, out=out)
+    if needs[2]:
+        found.append(torch.empty_like(bias))
+        parts = kernels, mask.split(taps), found[-1].split(counts)
+        for kernel, factors, out in zip(*parts, strict=True):
+            torch.mv(kernel, factors, out=out)
     if needs[3]:
-        grad_soft = torch.zeros_like(soft_sizes)
-        if by_mask:
-            grad_mask += (grad_masked * hidden).sum(dim=1)
-            grad_soft.index_add_(0, index.flatten(), (grad_mask * mask * slope).flatten())
-        found.append(grad_soft)
+        found.append(torch.zeros_like(soft_sizes))
+    if by_mask:
+        grad_mask = torch.empty_like(mask)
+        parts = kernels, bias.split(counts), grad_mask.split(taps)
+        for kernel, values, out in zip(*parts, strict=True):
+            torch.mv(kernel.t(), values, out=out)
+        grad_mask += (grad_masked * hidden).sum(dim=1)
+        found[-1].index_add_(0, index.flatten(), (grad_mask * mask * slope).flatten())
     return [grad.to(dtype) for grad in found]
