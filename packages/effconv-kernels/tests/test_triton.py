@@ -98,6 +98,19 @@ def test_gru_unroll_equals_the_reference(H, steps, triton_device):
         assert_near(mine, theirs)
 
 
+def test_small_states_keep_their_digits(triton_device):
+    from effconv_kernels.triton import gru
+
+    # h = (1 - sigma(0)) tanh(x) from a zero state and zero weights.
+    x = torch.logspace(-7, 1, 161, dtype=torch.float64)
+    x = torch.cat([x, -x])
+    gates = torch.stack([0 * x, 0 * x, x], 1)
+    weight, bias = torch.zeros(len(x), 3, 1), torch.zeros(len(x), 3)
+    tensors = (tensor.float().to(triton_device) for tensor in (gates, weight, bias))
+    states = gru.gru_unroll(*tensors, [1] * len(x), None, False)[:, 0].double().cpu()
+    torch.testing.assert_close(states, gates.float().double()[:, 2].tanh() / 2, rtol=4e-7, atol=0)
+
+
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("centre", ["paper", "aligned"])
 @pytest.mark.parametrize(("H", "sizes", "channels"), MAPS)
