@@ -35,6 +35,7 @@ MAPS = {  # hidden sizes and dtypes of the kernels
     torch.bfloat16: ((64, torch.bfloat16),),
     torch.float16: ((64, torch.float64),),
 }
+HOW = (("paper", False, "ieee"), ("aligned", True, "ieee"), ("paper", False, "tf32x3"))
 SHORT = re.compile(r"\b((?:add|sub|mul|fma|mma|wgmma)\.\S*(?:bf16|\bf16|tf32)\S*)")
 
 
@@ -80,12 +81,13 @@ def record() -> dict:
             )
     for dtype, sizes in MAPS.items():
         for H, kernel_dtype in sizes:
-            for centre, last in (("paper", False), ("aligned", True), ("paper", True)):
+            for centre, last, precision in HOW:
                 maps, soft = torch.zeros(6, H, dtype=dtype), torch.ones(1, dtype=dtype)
                 which = [1, 3, 3], [6], [3], [-1, 0, 0], centre, last
                 tensors = torch.zeros(9, H, dtype=dtype), maps, maps[:, 0], soft
-                kernels = assemble.assemble_kernels(*tensors, *which, kernel_dtype)
-                assemble.assemble_kernels_backward(kernels, *tensors, *which, [True] * 4)
+                kernels = assemble.assemble_kernels(*tensors, *which, kernel_dtype, precision)
+                needs = [True] * 4, precision
+                assemble.assemble_kernels_backward(kernels, *tensors, *which, *needs)
     for module, name, value in programs:
         setattr(module, name, value)
     return launches

@@ -131,7 +131,7 @@ def test_only_the_gradients_that_are_needed_are_computed(which, monkeypatch):
 
     def noted(*arguments):
         found = backward(*arguments)
-        asked.append((list(arguments[-1]), len(found)))
+        asked.append((list(arguments[-2]), len(found)))
         return found
 
     monkeypatch.setattr(dispatch.eager, "assemble_kernels_backward", noted)
@@ -165,13 +165,13 @@ def test_opcheck(name):
         padded = [(None, None, *axes)[-3:] for axes in AXES]
         rules = [-1 if axis is None else axis for axes in padded for axis in axes]
     which = shapes, counts, inner, rules, "aligned", True
-    arguments = *tensors, *none, *which, torch.float64, "auto"
+    arguments = *tensors, *none, *which, torch.float64, "ieee", "auto"
     torch.library.opcheck(torch.ops.effconv.assemble_kernels.default, arguments)
     grad = drawn(sum(a * prod(shape_of(s)) for a, s in zip(counts, SIZES)))
     leaves = [tensor.detach() for tensor in tensors]
     torch.library.opcheck(
         torch.ops.effconv.assemble_kernels_backward.default,
-        (grad, *leaves, *none, *which, [True, False, True, not none], "auto"),
+        (grad, *leaves, *none, *which, [True, False, True, not none], "ieee", "auto"),
         test_utils=("test_schema", "test_faketensor"),
     )
 
@@ -233,6 +233,7 @@ def test_a_fullgraph_compile_of_all_arguments_whatever_the_sizes():
         ({"axes": [(True, 0)]}, r"axes\[0\] is \(True, 0\)"),
         ({"axes": [(0, 0)], "soft_sizes": None}, "soft_sizes is None and axes is"),
         ({"channels": []}, "channels is empty"),
+        ({"precision": "fp32"}, "precision is 'fp32'; pass 'ieee', 'tf32x3' or 'tf32'"),
         ({"backend": "cuda"}, "backend is 'cuda'; pass 'auto', 'triton' or 'torch'"),
     ],
 )

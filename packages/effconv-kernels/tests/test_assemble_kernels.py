@@ -122,7 +122,7 @@ def test_kernels_in_another_dtype_keep_gradients_of_the_arguments_dtype():
 def test_opcheck(last):
     sizes, channels = [3, 2], [(2, 3), (4, 1)]
     which = [1, 3, 3, 1, 2, 2], [6, 4], [3, 1], [-1, 0, 0, -1, 1, 1], "paper", last
-    arguments = (*inputs(sizes, channels, 4), *which, torch.float64, "auto")
+    arguments = (*inputs(sizes, channels, 4), *which, torch.float64, "ieee", "auto")
     torch.library.opcheck(torch.ops.effconv.assemble_kernels.default, arguments)
 
 
@@ -239,7 +239,7 @@ def test_opcheck_of_the_backward_operator(last):
     which = [1, 3, 3, 1, 2, 2], [6, 4], [3, 1], [-1, 0, 0, -1, 1, 1], "paper", last
     torch.library.opcheck(
         torch.ops.effconv.assemble_kernels_backward.default,
-        (grad, hidden, weight, bias, soft, *which, [True] * 4, "auto"),
+        (grad, hidden, weight, bias, soft, *which, [True] * 4, "ieee", "auto"),
         test_utils=("test_schema", "test_faketensor"),
     )
 

@@ -25,6 +25,8 @@ MAPS = [
     (130, [5], [(4, 4)]),
     (16, [9], [(1, 1)]),  # more taps than one block holds several times over
     (16, [2], [(70, 40)]),  # rows in several chunks
+    (33, [5], [(9, 8)]),  # between 16 and 32 taps
+    (64, [8], [(13, 5)]),  # as many taps as one block holds
 ]
 
 
@@ -132,8 +134,8 @@ def test_assemble_kernels_equals_the_reference(H, sizes, channels, centre, last,
     )
     *ours, grad = (fenced(tensor.float(), triton_device) for tensor in (*tensors, upstream))
     which = shapes_(sizes), counts, inner, rules_(sizes), centre, last
-    assert_near(assemble.assemble_kernels(*ours, *which, torch.float32), expected.detach())
-    grads = assemble.assemble_kernels_backward(grad, *ours, *which, [True] * 4)
+    assert_near(assemble.assemble_kernels(*ours, *which, torch.float32, "ieee"), expected.detach())
+    grads = assemble.assemble_kernels_backward(grad, *ours, *which, [True] * 4, "ieee")
     for mine, theirs in zip(grads, expected_grads, strict=True):
         assert_near(mine, theirs, tolerance=1e-5)
 
@@ -143,7 +145,9 @@ def test_kernels_are_written_in_the_dtype_asked_for(triton_device):
 
     tensors = [t.float().to(triton_device) for t in map_inputs(8, [3], [(5, 3)])]
     whole, short = (
-        assemble.assemble_kernels(*tensors, [1, 3, 3], [15], [3], [-1, 0, 0], "paper", False, dtype)
+        assemble.assemble_kernels(
+            *tensors, [1, 3, 3], [15], [3], [-1, 0, 0], "paper", False, dtype, "ieee"
+        )
         for dtype in (torch.float32, torch.float16)
     )
     assert short.dtype == torch.float16
@@ -230,7 +234,17 @@ def test_opcheck_of_the_triton_form(triton_form, triton_device):
         torch.ops.effconv.gru_unroll.default, (gates, weight, bias, [4, 1], None, False, "auto")
     )
     hidden = gru_unroll(gates, weight, bias, [4, 1]).detach().requires_grad_()
-    which = shapes_([2, 1]), [6, 4], [2, 2], rules_([2, 1]), "paper", True, torch.float32, "auto"
+    which = (
+        shapes_([2, 1]),
+        [6, 4],
+        [2, 2],
+        rules_([2, 1]),
+        "paper",
+        True,
+        torch.float32,
+        "ieee",
+        "auto",
+    )
     torch.library.opcheck(torch.ops.effconv.assemble_kernels.default, (hidden, *rest, *which))
 
 

@@ -30,6 +30,7 @@ def assemble_kernels(
     centre: Literal["paper", "aligned"] = "paper",
     dtype: torch.dtype | None = None,
     memory_format: torch.memory_format = torch.contiguous_format,
+    precision: Literal["ieee", "tf32x3", "tf32"] = "ieee",
     backend: Literal["auto", "triton", "torch"] = "auto",
 ) -> list[Tensor]:
     """Turn hidden states into masked kernels (EffConv Eq. 5 to 7).
@@ -57,6 +58,9 @@ def assemble_kernels(
         dtype: dtype of the kernels; None takes that of `hidden`. Sums are in float32 or wider.
         memory_format: `torch.contiguous_format`, or `torch.channels_last`, which has c_in behind
             the taps whatever their number of axes.
+        precision: how Triton's programs multiply: `"ieee"` in float32; `"tf32x3"` on tensor cores
+            by three products of TF32, which keeps most digits of float32; `"tf32"` by one, with
+            the digits of TF32. PyTorch multiplies as it is set to.
         backend: `"triton"`, `"torch"`, or `"auto"`, which is what the environment variable
             EFFCONV_KERNELS_BACKEND says, or else Triton wherever its programs can run the call.
 
@@ -112,9 +116,11 @@ def assemble_kernels(
         )
     dtype = hidden.dtype if dtype is None else dtype
     check_dtype(name, "dtype is", dtype)
+    if precision not in ("ieee", "tf32x3", "tf32"):
+        raise ValueError(f"{name}: precision is {precision!r}; pass 'ieee', 'tf32x3' or 'tf32'")
     backend_of(name, backend)
     last = memory_format == torch.channels_last
-    which = plan.flat, plan.counts, plan.inner, plan.rules, centre, last, dtype, backend
+    which = plan.flat, plan.counts, plan.inner, plan.rules, centre, last, dtype, precision, backend
     buffer = _assemble_kernels(hidden, weight, bias, soft_sizes, *which)
     kernels = []
     parts = buffer.split(plan.values), plan.outer, plan.inner, plan.shapes
@@ -138,6 +144,7 @@ def _run(
     centre: str,
     last: bool,
     dtype: torch.dtype,
+    precision: str,
     backend: str,
 ) -> Tensor:
     """Compute all kernels in one buffer.
@@ -154,7 +161,8 @@ def _run(
     form = form_of("assemble", hidden, hidden.shape[1], backend)
     with without_autocast(hidden), on_device_of(hidden):
         return form.assemble_kernels(
-            hidden, weight, bias, soft_sizes, shapes, counts, inner, rules, centre, last, dtype
+            *(hidden, weight, bias, soft_sizes, shapes, counts, inner, rules),
+            *(centre, last, dtype, precision),
         )
 
 
@@ -170,6 +178,7 @@ def _fake(
     centre: str,
     last: bool,
     dtype: torch.dtype,
+    precision: str,
     backend: str,
 ) -> Tensor:
     total = sum(count * taps for count, taps in zip(counts, taps_of(shapes), strict=True))
@@ -189,6 +198,7 @@ def _run_backward(
     centre: str,
     last: bool,
     needs: Sequence[bool],
+    precision: str,
     backend: str,
 ) -> tuple[Tensor, ...]:
     """Compute the gradients of the four tensors; those that are not needed are empty."""
@@ -207,6 +217,7 @@ def _run_backward(
             centre,
             last,
             needs,
+            precision,
         )
     found = iter(found)
     return tuple(next(found) if needed else hidden.new_empty(0) for needed in needs)
@@ -225,6 +236,7 @@ def _fake_backward(
     centre: str,
     last: bool,
     needs: Sequence[bool],
+    precision: str,
     backend: str,
 ) -> tuple[Tensor, ...]:
     wanted = zip((hidden, weight, bias, soft_sizes), needs, strict=True)
@@ -234,21 +246,23 @@ def _fake_backward(
 _assemble_kernels = register(
     "assemble_kernels(Tensor hidden, Tensor weight, Tensor bias, Tensor? soft_sizes, "
     "SymInt[] shapes, SymInt[] counts, SymInt[] inner, int[] rules, str centre, bool last, "
-    "ScalarType dtype, str backend) -> Tensor",
+    "ScalarType dtype, str precision, str backend) -> Tensor",
     _run,
     _fake,
 )
 _assemble_kernels_backward = register(
     "assemble_kernels_backward(Tensor grad, Tensor hidden, Tensor weight, Tensor bias, "
     "Tensor? soft_sizes, SymInt[] shapes, SymInt[] counts, SymInt[] inner, int[] rules, "
-    "str centre, bool last, bool[] needs, str backend) -> (Tensor, Tensor, Tensor, Tensor)",
+    "str centre, bool last, bool[] needs, str precision, str backend) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
     _run_backward,
     _fake_backward,
 )
 
 
 def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    *tensors, shapes, counts, inner, rules, centre, last, _, ctx.backend = inputs
+    *tensors, shapes, counts, inner, rules, centre, last, _, precision, backend = inputs
+    ctx.how = precision, backend
     ctx.which = shapes, counts, inner, rules, centre, last
     ctx.save_for_backward(*tensors)
 
@@ -256,10 +270,10 @@ def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> tuple:
     needs = list(ctx.needs_input_grad[:4])
     found = _assemble_kernels_backward(
-        grad.contiguous(), *ctx.saved_tensors, *ctx.which, needs, ctx.backend
+        grad.contiguous(), *ctx.saved_tensors, *ctx.which, needs, *ctx.how
     )
     grads = (grad if needed else None for grad, needed in zip(found, needs, strict=True))
-    return *grads, *[None] * 8
+    return *grads, *[None] * 9
 
 
 torch.library.register_autograd("effconv::assemble_kernels", _backward, setup_context=_save)
@@ -280,24 +294,24 @@ def _soft_count(soft_sizes: Tensor | None, dim: int | None) -> int:
 
 @torch.library.register_vmap("effconv::assemble_kernels")
 def _(info: Any, in_dims: tuple, *arguments: Any) -> tuple[Tensor, int]:
-    *tensors, shapes, counts, inner, rules, centre, last, dtype, backend = arguments
+    *tensors, shapes, counts, inner, rules, centre, last, dtype, precision, backend = arguments
     B = info.batch_size
     rules = _repeated(rules, _soft_count(tensors[3], in_dims[3]), B)
     lists = (list(values) * B for values in (shapes, counts, inner))
     kernels = _assemble_kernels(
-        *folded(tensors, in_dims, B), *lists, rules, centre, last, dtype, backend
+        *folded(tensors, in_dims, B), *lists, rules, centre, last, dtype, precision, backend
     )
     return kernels.unflatten(0, (B, -1)), 0
 
 
 @torch.library.register_vmap("effconv::assemble_kernels_backward")
 def _(info: Any, in_dims: tuple, *arguments: Any) -> tuple[tuple, tuple]:
-    *tensors, shapes, counts, inner, rules, centre, last, needs, backend = arguments
+    *tensors, shapes, counts, inner, rules, centre, last, needs, precision, backend = arguments
     B = info.batch_size
     rules = _repeated(rules, _soft_count(tensors[4], in_dims[4]), B)
     lists = (list(values) * B for values in (shapes, counts, inner))
     grads = _assemble_kernels_backward(
-        *folded(tensors, in_dims, B), *lists, rules, centre, last, needs, backend
+        *folded(tensors, in_dims, B), *lists, rules, centre, last, needs, precision, backend
     )
     grads = tuple(
         grad.unflatten(0, (B, -1)) if needed else grad.expand(B, 0)

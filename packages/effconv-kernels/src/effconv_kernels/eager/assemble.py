@@ -96,6 +96,7 @@ def assemble_kernels(
     centre: str,
     last: bool,
     dtype: torch.dtype,
+    precision: str,
 ) -> Tensor:
     """Compute all masked kernels in one buffer; the mask is folded into the hidden states.
 
@@ -164,6 +165,7 @@ def assemble_kernels_backward(
     centre: str,
     last: bool,
     needs: Sequence[bool],
+    precision: str,
 ) -> list[Tensor]:
     """Return those gradients of `hidden`, `weight`, `bias` and `soft_sizes` that are needed."""
     dtype = hidden.dtype

@@ -7,87 +7,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from effconv_kernels.triton.places import COLUMNS, layer_of, map_of, mask_of, places_of
 from effconv_kernels.triton.tables import ROWS, look_up, owners_of
 
-COLUMNS = tl.constexpr(14)  # columns of the table of layers
-
 
 @triton.jit
-def _layer(layers, layer):
-    """Return taps, first row of the states, first row of the map and offset in the buffer."""
-    entry = layers + layer * COLUMNS
-    taps = tl.load(entry).to(tl.int32)
-    return taps, tl.load(entry + 1), tl.load(entry + 2), tl.load(entry + 3)
-
-
-@triton.jit
-def _map(layers, layer):
-    """Return the number of rows of a layer's map, and its c_in."""
-    entry = layers + layer * COLUMNS
-    return tl.load(entry + 4).to(tl.int32), tl.load(entry + 6).to(tl.int32)
-
-
-@triton.jit
-def _places(row, tap, taps, c_in, LAST: tl.constexpr):
-    """Return the offsets in a layer's part of the buffer of given map rows at given taps.
-
-    Indices within a layer have 32 bits, which keeps the divisions cheap; offsets have 64.
-    """
-    if LAST:
-        outer = row // c_in
-        places = outer.to(tl.int64) * taps * c_in + (row - outer * c_in) + tap * c_in
-    else:
-        places = row.to(tl.int64) * taps + tap
-    return places
-
-
-@triton.jit
-def _along(soft_sizes, entry, place, AXIS: tl.constexpr, ALIGNED: tl.constexpr):
-    """Return an axis' part of the exponent of EffConv Eq. 6 and of its derivative by v.
-
-    Both are 0 along an axis that no soft size rules.
-    """
-    which = tl.load(entry + 11 + AXIS)
-    v = tl.load(soft_sizes + which, mask=which >= 0, other=1.0).to(tl.float32)
-    ruled = (which >= 0).to(tl.float32)
-    if ALIGNED:
-        middle = (tl.load(entry + 8 + AXIS) + 1).to(tl.float32) / 2
-    else:
-        middle = v / 2
-    offset = ruled * ((place + 1).to(tl.float32) - middle)
-    distance = offset * offset
-    slope = 2 * distance / (v * v * v)
-    if not ALIGNED:
-        slope += offset / (v * v)
-    return distance / (v * v), slope
-
-
-@triton.jit
-def _mask(soft_sizes, layers, layer, tap, MASKED: tl.constexpr, ALIGNED: tl.constexpr):
-    """Return the mask of EffConv Eq. 6 at given taps, and its derivatives by each axis' v."""
-    if MASKED:
-        entry = layers + layer * COLUMNS
-        rows, columns = tl.load(entry + 9).to(tl.int32), tl.load(entry + 10).to(tl.int32)
-        line = tap // columns
-        part_0, slope_0 = _along(soft_sizes, entry, line // rows, 0, ALIGNED)
-        part_1, slope_1 = _along(soft_sizes, entry, line % rows, 1, ALIGNED)
-        part_2, slope_2 = _along(soft_sizes, entry, tap % columns, 2, ALIGNED)
-        mask = tl.exp(-(part_0 + part_1 + part_2))
-    else:
-        mask = (tap >= 0).to(tl.float32)
-        slope_0, slope_1, slope_2 = mask, mask, mask
-    return mask, mask * slope_0, mask * slope_1, mask * slope_2
-
-
-@triton.jit
-def _forward(
+def _write(
     hidden,
     weight,
     bias,
     soft_sizes,
     layers,
-    blocks,
     kernels,
+    layer,
+    row,
     H: tl.constexpr,
     BM: tl.constexpr,
     BT: tl.constexpr,
@@ -95,11 +28,11 @@ def _forward(
     MASKED: tl.constexpr,
     ALIGNED: tl.constexpr,
     LAST: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
-    layer = tl.load(blocks + tl.program_id(0) * 2)
-    row = tl.load(blocks + tl.program_id(0) * 2 + 1).to(tl.int32) + tl.arange(0, BM)
-    taps, first_state, first_row, start = _layer(layers, layer)
-    count, c_in = _map(layers, layer)
+    """Write what some rows of a layer's map give, BT taps at a time."""
+    taps, first_state, first_row, start = layer_of(layers, layer)
+    count, c_in = map_of(layers, layer)
     values = tl.load(bias + first_row + row, mask=row < count, other=0.0).to(tl.float32)
     for first_tap in range(0, taps, BT):
         tap = first_tap + tl.arange(0, BT)
@@ -116,12 +49,44 @@ def _forward(
                 mask=(tap < taps)[None, :] & (unit < H)[:, None],
                 other=0.0,
             ).to(tl.float32)
-            kernel = tl.dot(part, states, kernel, input_precision="ieee")
-        mask, _, _, _ = _mask(soft_sizes, layers, layer, tap, MASKED, ALIGNED)
+            kernel = tl.dot(part, states, kernel, input_precision=PRECISION)
+        mask, _, _, _ = mask_of(soft_sizes, layers, layer, tap, MASKED, ALIGNED)
         tl.store(
-            kernels + start + _places(row[:, None], tap[None, :], taps, c_in, LAST),
+            kernels + start + places_of(row[:, None], tap[None, :], taps, c_in, LAST),
             (kernel + values[:, None]) * mask[None, :],
             mask=(row < count)[:, None] & (tap < taps)[None, :],
+        )
+
+
+@triton.jit
+def _forward(
+    hidden,
+    weight,
+    bias,
+    soft_sizes,
+    layers,
+    blocks,
+    kernels,
+    H: tl.constexpr,
+    BM: tl.constexpr,
+    BH: tl.constexpr,
+    MASKED: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    LAST: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    layer = tl.load(blocks + tl.program_id(0) * 2)
+    row = tl.load(blocks + tl.program_id(0) * 2 + 1).to(tl.int32) + tl.arange(0, BM)
+    # The map is read again for every 32 taps; more at a time would not fit in registers.
+    if tl.load(layers + layer * COLUMNS) <= 16:
+        _write(
+            *(hidden, weight, bias, soft_sizes, layers, kernels, layer, row),
+            *(H, BM, 16, BH, MASKED, ALIGNED, LAST, PRECISION),
+        )
+    else:
+        _write(
+            *(hidden, weight, bias, soft_sizes, layers, kernels, layer, row),
+            *(H, BM, 32, BH, MASKED, ALIGNED, LAST, PRECISION),
         )
 
 
@@ -141,19 +106,20 @@ def _grad_map(
     MASKED: tl.constexpr,
     ALIGNED: tl.constexpr,
     LAST: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     layer = tl.load(blocks + tl.program_id(0) * 2)
     row = tl.load(blocks + tl.program_id(0) * 2 + 1).to(tl.int32) + tl.arange(0, BM)
     unit = tl.program_id(1) * BH + tl.arange(0, BH)
-    taps, first_state, first_row, start = _layer(layers, layer)
-    count, c_in = _map(layers, layer)
+    taps, first_state, first_row, start = layer_of(layers, layer)
+    count, c_in = map_of(layers, layer)
     total = tl.zeros((BM, BH), tl.float32)
     sums = tl.zeros((BM,), tl.float32)
     for first_tap in range(0, taps, BT):
         tap = first_tap + tl.arange(0, BT)
-        mask, _, _, _ = _mask(soft_sizes, layers, layer, tap, MASKED, ALIGNED)
+        mask, _, _, _ = mask_of(soft_sizes, layers, layer, tap, MASKED, ALIGNED)
         masked = mask[None, :] * tl.load(
-            grad + start + _places(row[:, None], tap[None, :], taps, c_in, LAST),
+            grad + start + places_of(row[:, None], tap[None, :], taps, c_in, LAST),
             mask=(row < count)[:, None] & (tap < taps)[None, :],
             other=0.0,
         ).to(tl.float32)
@@ -162,7 +128,7 @@ def _grad_map(
             mask=(tap < taps)[:, None] & (unit < H)[None, :],
             other=0.0,
         ).to(tl.float32)
-        total = tl.dot(masked, states, total, input_precision="ieee")
+        total = tl.dot(masked, states, total, input_precision=PRECISION)
         sums += tl.sum(masked, axis=1)
     tl.store(
         grad_weight + (first_row + row)[:, None] * H + unit[None, :],
@@ -186,13 +152,14 @@ def _sum_chunk(
     BT: tl.constexpr,
     BH: tl.constexpr,
     LAST: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Sum grad times weight, and in column H grad times bias, over one chunk of rows."""
     entry = chunks + tl.program_id(0) * 3
     layer, first, out = tl.load(entry), tl.load(entry + 1).to(tl.int32), tl.load(entry + 2)
     unit = tl.program_id(1) * BH + tl.arange(0, BH)
-    taps, _, first_row, start = _layer(layers, layer)
-    count, c_in = _map(layers, layer)
+    taps, _, first_row, start = layer_of(layers, layer)
+    count, c_in = map_of(layers, layer)
     length = tl.load(layers + layer * COLUMNS + 7).to(tl.int32)
     for first_tap in range(0, taps, BT):
         tap = first_tap + tl.arange(0, BT)
@@ -201,7 +168,7 @@ def _sum_chunk(
         for block in range(0, length, BM):
             row = first + block + tl.arange(0, BM)
             part = tl.load(
-                grad + start + _places(row[None, :], tap[:, None], taps, c_in, LAST),
+                grad + start + places_of(row[None, :], tap[:, None], taps, c_in, LAST),
                 mask=(row < count)[None, :] & (tap < taps)[:, None],
                 other=0.0,
             ).to(tl.float32)
@@ -210,7 +177,7 @@ def _sum_chunk(
                 mask=(row < count)[:, None] & (unit < H)[None, :],
                 other=0.0,
             ).to(tl.float32)
-            total = tl.dot(part, rows, total, input_precision="ieee")
+            total = tl.dot(part, rows, total, input_precision=PRECISION)
             values = tl.load(bias + first_row + row, mask=row < count, other=0.0).to(tl.float32)
             biased += tl.sum(part * values[None, :], axis=1)
         tl.store(
@@ -238,7 +205,7 @@ def _grad_states(
 ):
     layer = tl.program_id(0)
     tap = tl.program_id(1) * BT + tl.arange(0, BT)
-    taps, first_state, _, _ = _layer(layers, layer)
+    taps, first_state, _, _ = layer_of(layers, layer)
     count = tl.load(layers + layer * COLUMNS + 4).to(tl.int32)
     first_sum = tl.load(layers + layer * COLUMNS + 5)
     length = tl.load(layers + layer * COLUMNS + 7).to(tl.int32)
@@ -248,7 +215,7 @@ def _grad_states(
     for chunk in range(chunks):
         at = sums + (first_sum + chunk * taps + tap) * (H + 1)
         grad_mask += tl.load(at + H, mask=real, other=0.0)
-    mask, slope_0, slope_1, slope_2 = _mask(soft_sizes, layers, layer, tap, MASKED, ALIGNED)
+    mask, slope_0, slope_1, slope_2 = mask_of(soft_sizes, layers, layer, tap, MASKED, ALIGNED)
     for first_unit in range(0, H, BH):
         unit = first_unit + tl.arange(0, BH)
         inside = real[:, None] & (unit < H)[None, :]
@@ -287,14 +254,19 @@ def _units(H: int) -> int:
     return 16 if H <= 16 else 32
 
 
+def _warps(H: int) -> int:
+    """Return the warps of a program; rows that are not aligned need more registers."""
+    return 8 if H % 4 and H > 16 else 4
+
+
 def try_out(device: torch.device) -> None:
     """Compile and launch the programs once, to find out whether they run at all."""
     if torch.cuda.is_current_stream_capturing():
         return
     tensors = [torch.ones(shape, device=device) for shape in ((1, 16), (1, 16), (1,), (1,))]
     which = [1, 1, 1], [1], [1], [-1, 0, 0], "paper", False
-    kernels = assemble_kernels(*tensors, *which, torch.float32)
-    assemble_kernels_backward(kernels, *tensors, *which, [True] * 4)
+    kernels = assemble_kernels(*tensors, *which, torch.float32, "ieee")
+    assemble_kernels_backward(kernels, *tensors, *which, [True] * 4, "ieee")
     torch.cuda.synchronize(device)
 
 
@@ -310,6 +282,7 @@ def assemble_kernels(
     centre: str,
     last: bool,
     dtype: torch.dtype,
+    precision: str,
 ) -> Tensor:
     """Compute all masked kernels in one buffer and one launch; unmasked ones are never stored."""
     H = hidden.shape[1]
@@ -325,12 +298,12 @@ def assemble_kernels(
         kernels,
         H=H,
         BM=ROWS,
-        BT=16,
         BH=_units(H),
         MASKED=soft_sizes is not None,
         ALIGNED=centre == "aligned",
         LAST=last,
-        num_warps=4,
+        PRECISION=precision,
+        num_warps=_warps(H),
     )
     return kernels
 
@@ -348,6 +321,7 @@ def assemble_kernels_backward(
     centre: str,
     last: bool,
     needs: Sequence[bool],
+    precision: str,
 ) -> list[Tensor]:
     """Return those gradients of `hidden`, `weight`, `bias` and `soft_sizes` that are needed.
 
@@ -363,14 +337,14 @@ def assemble_kernels_backward(
     if needs[1] or needs[2]:
         grid = len(tables.blocks), triton.cdiv(H, BH)
         arguments = grad, hidden, soft, tables.layers, tables.blocks, grad_weight, grad_bias
-        constants = {"H": H, "BM": ROWS, "BT": 16, "BH": BH, "LAST": last}
-        _grad_map[grid](*arguments, **constants, **which, num_warps=4)
+        constants = {"H": H, "BM": ROWS, "BT": 16, "BH": BH, "LAST": last, "PRECISION": precision}
+        _grad_map[grid](*arguments, **constants, **which, num_warps=_warps(H))
     if needs[0] or needs[3]:
         sums = hidden.new_empty(tables.sums, H + 1, dtype=torch.float32)
         grid = len(tables.chunks), triton.cdiv(H, BH)
         arguments = grad, weight, bias, tables.layers, tables.chunks, sums
-        constants = {"H": H, "BM": ROWS, "BT": 16, "BH": BH, "LAST": last}
-        _sum_chunk[grid](*arguments, **constants, num_warps=4)
+        constants = {"H": H, "BM": ROWS, "BT": 16, "BH": BH, "LAST": last, "PRECISION": precision}
+        _sum_chunk[grid](*arguments, **constants, num_warps=_warps(H))
         layers, blocks = len(counts), triton.cdiv(tables.most, 16)
         parts = hidden.new_empty(3 * layers, blocks, dtype=torch.float32)
         arguments = sums, hidden, soft, tables.layers, grad_hidden, parts

@@ -139,12 +139,20 @@ def _slopes_of(slope, before, real, H: tl.constexpr):
 
 
 @triton.jit
-def _backward_on_chip(grad, slopes, weight, starts, totals, H: tl.constexpr, B: tl.constexpr):
+def _backward_on_chip(
+    grad,
+    slopes,
+    weight,
+    starts,
+    totals,
+    H: tl.constexpr,
+    B: tl.constexpr,
+    ONE_SUM: tl.constexpr,
+):
     """Compute dL/dh_t, which the timestep's output and all later timesteps contribute to."""
     # What a timestep needs is loaded during the product of the one that follows it, but where the
-    # weights leave no registers for it; there, rows that are not aligned take three sums.
+    # weights leave no registers for it.
     AHEAD: tl.constexpr = B < 128
-    ALIGNED: tl.constexpr = H % 4 == 0
     layer = tl.program_id(0).to(tl.int64)
     first = tl.load(starts + layer)
     last = tl.load(starts + layer + 1) - 1
@@ -171,7 +179,7 @@ def _backward_on_chip(grad, slopes, weight, starts, totals, H: tl.constexpr, B: 
         if AHEAD:
             ahead = real & (back + 1 < steps)
             by_r, by_z, by_h, update, own = _slopes_of(slope + unit, before + unit, ahead, H)
-        if AHEAD or ALIGNED:
+        if ONE_SUM:
             parts = weight_r * now_r[:, None] + weight_z * now_z[:, None]
             total = carry + tl.sum(parts + weight_n * now_h[:, None], axis=0)
         else:
@@ -341,7 +349,9 @@ def gru_unroll_backward(
     arguments = grad, slopes, weight_hh, starts, totals
     if H <= ON_CHIP:
         B, warps = _block(H)
-        _backward_on_chip[(layers,)](*arguments, H=H, B=B, num_warps=warps)
+        # Three sums take fewer registers, which rows that are not aligned, or short, need.
+        one_sum = B < 128 or (H % 4 == 0 and weight_hh.dtype == torch.float32)
+        _backward_on_chip[(layers,)](*arguments, H=H, B=B, ONE_SUM=one_sum, num_warps=warps)
     else:
         _backward_streamed[(layers,)](*arguments, H=H, BO=64, BK=64, num_warps=8)
     grads = tuple(torch.empty_like(tensor) for tensor in (input_gates, weight_hh, bias_hh))

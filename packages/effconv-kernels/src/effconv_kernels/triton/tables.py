@@ -14,8 +14,8 @@ from effconv_kernels.shapes import taps_of
 
 ROWS = 64
 """Rows of the map per program iteration."""
-CHUNKS = 32
-"""Largest number of programs of the backward pass that share the rows of a layer's map."""
+CHUNKS = 1024
+"""About so many programs of the backward pass share the rows of all maps, in equal chunks."""
 
 
 class Tables(NamedTuple):
@@ -54,7 +54,7 @@ def _tables(
         return list(zip(values[::3], values[1::3], values[2::3], strict=True))
 
     taps = taps_of(shapes)
-    lengths = [ROWS * triton.cdiv(count, ROWS * CHUNKS) for count in counts]
+    lengths = [ROWS * triton.cdiv(sum(counts), ROWS * CHUNKS)] * len(counts)
     in_layer = [triton.cdiv(*pair) for pair in zip(counts, lengths, strict=True)]
     sums = starts([t * n for t, n in zip(taps, in_layer, strict=True)])
     values = starts([t * count for t, count in zip(taps, counts, strict=True)])
