@@ -144,41 +144,51 @@ def captured(function: Callable[[], object]) -> Callable[[], None]:
 
 
 def batched_loop(gates: Tensor, weight: Tensor, bias: Tensor, steps: list[int]) -> Tensor:
-    """Unroll all GRUs in a loop that autograd records, as one would write it without a package."""
-    H, hidden, states = weight.shape[-1], weight.new_zeros(len(steps), weight.shape[-1]), []
-    i_r, i_z, i_n = gates.chunk(3, 1)
+    """Unroll all GRUs in a loop that autograd records, as one would write it without a package.
+
+    Gates are `(B, L, 3H)`, the result is `(B, sum T, H)`.
+    """
+    H, states = weight.shape[-1], []
+    gates = gates.transpose(0, 1)
+    hidden = weight.new_zeros(*gates.shape[:2], H)
+    i_r, i_z, i_n = gates.chunk(3, 2)
     for _ in range(max(steps)):
-        recurrent = torch.baddbmm(bias.unsqueeze(1), hidden.unsqueeze(1), weight.transpose(1, 2))
-        h_r, h_z, h_n = recurrent.squeeze(1).split(H, 1)
+        recurrent = torch.baddbmm(bias.unsqueeze(1), hidden, weight.transpose(1, 2))
+        h_r, h_z, h_n = recurrent.split(H, 2)
         update = torch.sigmoid(i_z + h_z)
         candidate = torch.tanh(i_n + torch.sigmoid(i_r + h_r) * h_n)
         hidden = torch.lerp(candidate, hidden, update)
         states.append(hidden)
     whole = torch.stack(states, 1)
-    return torch.cat([whole[layer, :count] for layer, count in enumerate(steps)])
+    found = torch.cat([whole[layer, :count] for layer, count in enumerate(steps)])
+    return found.transpose(0, 1)
 
 
-def unroll_sides(layers: int, steps: list[int], H: int, device: str) -> tuple[dict, dict]:
+def unroll_sides(
+    layers: int, steps: list[int], H: int, device: str, batch: int = 1
+) -> tuple[dict, dict]:
     """Give what unrolls the same GRUs, forward alone and with the backward pass."""
     grus = [nn.GRU(1, H).to(device) for _ in range(layers)]
-    ones = [torch.ones(count, 1, 1, device=device) for count in steps]
-    gates = torch.stack([g.weight_ih_l0[:, 0] + g.bias_ih_l0 for g in grus]).detach()
-    tensors = [
-        gates,
-        *(
-            torch.stack([getattr(g, n) for g in grus]).detach()
-            for n in ("weight_hh_l0", "bias_hh_l0")
-        ),
-    ]
+    inputs = torch.randn(batch, layers, device=device)
+    series = [inputs[:, layer, None].expand(count, batch, 1) for layer, count in enumerate(steps)]
+
+    def stacked(name: str) -> Tensor:
+        return torch.stack([getattr(gru, name) for gru in grus]).detach()
+
+    gates = inputs.unsqueeze(-1) * stacked("weight_ih_l0")[..., 0] + stacked("bias_ih_l0")
+    tensors = [gates, stacked("weight_hh_l0"), stacked("bias_hh_l0")]
     for tensor in tensors:
         tensor.requires_grad_()
     parameters = [parameter for gru in grus for parameter in gru.parameters()]
 
     def ours() -> Tensor:
+        if batch == 1:  # a batch of one would be moved between layouts
+            return gru_unroll(tensors[0][0], *tensors[1:], steps).unsqueeze(0)
         return gru_unroll(*tensors, steps)
 
     def a_layer() -> Tensor:
-        return torch.cat([gru(x)[0][:, 0] for gru, x in zip(grus, ones, strict=True)])
+        found = torch.cat([gru(x)[0] for gru, x in zip(grus, series, strict=True)])
+        return found.transpose(0, 1)
 
     def loop() -> Tensor:
         return batched_loop(*tensors, steps)
@@ -295,6 +305,9 @@ def main() -> None:
     parser.add_argument("--operators", nargs="+", default=list(TESTS), choices=TESTS)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
+    parser.add_argument(
+        "--batches", nargs="+", type=int, default=[1, 64], help="series of each GRU that share it"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], help="a GPU if there is one")
     parser.add_argument("--out", type=Path, help="file for the result; named by the device if none")
     options = parser.parse_args()
@@ -334,22 +347,27 @@ def timings(
     """Compare all sides of an operator at one network and pattern of sizes, pass by pass."""
     channels, pattern, H = NETWORKS[network], SIZES[kind], options.hidden_size
     sizes = [pattern[layer % len(pattern)] for layer in range(len(channels))]
-    torch._dynamo.reset()
-    if operator == "gru_unroll":
-        passes_made = unroll_sides(len(sizes), [size * size for size in sizes], H, device)
-    else:
-        passes_made = assembly_sides(channels, sizes, H, device)
-    for part, sides in zip(("forward", "forward+backward"), passes_made, strict=True):
-        row = {"operator": operator, "network": network, "sizes": kind, "pass": part}
-        if operator == "assemble_kernels":
-            row["bytes"] = assembly_bytes(channels, sizes, H)
-        yield row, compare(sides, device, options.rounds, options.seconds)
+    for batch in options.batches if operator == "gru_unroll" else [1]:
+        torch._dynamo.reset()
+        if operator == "gru_unroll":
+            steps = [size * size for size in sizes]
+            passes_made = unroll_sides(len(sizes), steps, H, device, batch)
+        else:
+            passes_made = assembly_sides(channels, sizes, H, device)
+        for part, sides in zip(("forward", "forward+backward"), passes_made, strict=True):
+            row = {"operator": operator, "network": network, "sizes": kind, "pass": part}
+            if operator == "gru_unroll":
+                row["batch"] = batch
+            else:
+                row["bytes"] = assembly_bytes(channels, sizes, H)
+            yield row, compare(sides, device, options.rounds, options.seconds)
 
 
 def report(row: dict, times: dict[str, dict[str, float]]) -> None:
     """Print one comparison."""
     ours = times["ours"]["median"]
-    print(*(row[key] for key in ("operator", "network", "sizes", "pass")), sep=", ")
+    batch = [f"batch {row['batch']}"] if "batch" in row else []
+    print(*(row[key] for key in ("operator", "network", "sizes", "pass")), *batch, sep=", ")
     for side, found in times.items():
         low, high = 1e6 * found["p25"], 1e6 * found["p75"]
         ratio = f"{found['median'] / ours:6.2f} times ours"

@@ -35,6 +35,7 @@ MAPS = {  # hidden sizes and dtypes of the kernels
     torch.bfloat16: ((64, torch.bfloat16),),
     torch.float16: ((64, torch.float64),),
 }
+HOW = (("paper", False, "ieee"), ("aligned", True, "ieee"), ("paper", False, "tf32x3"))
 SHORT = re.compile(r"\b((?:add|sub|mul|fma|mma|wgmma)\.\S*(?:bf16|\bf16|tf32)\S*)")
 
 
@@ -45,10 +46,10 @@ class Recorder:
         self.name, self.program, self.launches = name, program, launches
 
     def __getitem__(self, grid):
-        def launch(*tensors, num_warps, **constants):
+        def launch(*arguments, num_warps, **constants):
             signature = {
-                name: f"*{DTYPES[tensor.dtype]}"
-                for name, tensor in zip(self.program.arg_names, tensors)
+                name: f"*{DTYPES[value.dtype]}" if isinstance(value, torch.Tensor) else "i32"
+                for name, value in zip(self.program.arg_names, arguments)
             }
             key = json.dumps([self.name, signature, constants, num_warps])
             self.launches[key] = self.program
@@ -80,12 +81,13 @@ def record() -> dict:
             )
     for dtype, sizes in MAPS.items():
         for H, kernel_dtype in sizes:
-            for centre, last in (("paper", False), ("aligned", True), ("paper", True)):
+            for centre, last, precision in HOW:
                 maps, soft = torch.zeros(6, H, dtype=dtype), torch.ones(1, dtype=dtype)
-                which = [3], [6], [3], centre, last
+                which = [1, 3, 3], [6], [3], [-1, 0, 0], centre, last
                 tensors = torch.zeros(9, H, dtype=dtype), maps, maps[:, 0], soft
-                kernels = assemble.assemble_kernels(*tensors, *which, kernel_dtype)
-                assemble.assemble_kernels_backward(kernels, *tensors, *which)
+                kernels = assemble.assemble_kernels(*tensors, *which, kernel_dtype, precision)
+                needs = [True] * 4, precision
+                assemble.assemble_kernels_backward(kernels, *tensors, *which, *needs)
     for module, name, value in programs:
         setattr(module, name, value)
     return launches
@@ -97,7 +99,11 @@ def main() -> None:
     reader = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     for key, program in record().items():
         name, signature, constants, warps = json.loads(key)
-        pointers = {(index,): [["tt.divisibility", 16]] for index in range(len(signature))}
+        pointers = {
+            (index,): [["tt.divisibility", 16]]
+            for index, kind in enumerate(signature.values())
+            if kind.startswith("*")
+        }
         compiled = triton.compile(
             ASTSource(
                 fn=program,

@@ -1,13 +1,11 @@
 """The package where Triton, or a GPU, is missing; and what a GPU's streams ask of its tables."""
 
-import inspect
 import subprocess
 import sys
-import typing
 
 import pytest
 import torch
-from effconv_kernels import assemble, device_tables, dispatch, eager
+from effconv_kernels import device_tables, dispatch, eager
 
 WITHOUT_TRITON = """
 import sys
@@ -26,18 +24,6 @@ def test_without_triton_it_works_and_says_nothing():
     command = [sys.executable, "-W", "error", "-c", WITHOUT_TRITON]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-
-
-OPERATORS = [assemble._assemble_kernels, assemble._assemble_kernels_backward]
-
-
-@pytest.mark.parametrize("operator", OPERATORS, ids=str)
-def test_pytorch_2_6_can_read_the_schema_of_an_operator(operator):
-    # It knows typing's Sequence and not that of collections.abc, which later versions take too.
-    kinds = [p.annotation for p in inspect.signature(operator._init_fn).parameters.values()]
-    assert typing.Sequence[int] in kinds
-    known = (torch.Tensor, typing.Sequence[int], str, bool, torch.dtype)
-    assert all(kind in known for kind in kinds)
 
 
 @pytest.mark.parametrize(("capability", "has"), [((6, 1), False), ((7, 0), True), ((9, 0), True)])

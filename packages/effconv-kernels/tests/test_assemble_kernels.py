@@ -121,7 +121,8 @@ def test_kernels_in_another_dtype_keep_gradients_of_the_arguments_dtype():
 @pytest.mark.parametrize("last", [False, True])
 def test_opcheck(last):
     sizes, channels = [3, 2], [(2, 3), (4, 1)]
-    arguments = (*inputs(sizes, channels, 4), sizes, [6, 4], [3, 1], "paper", last, torch.float64)
+    which = [1, 3, 3, 1, 2, 2], [6, 4], [3, 1], [-1, 0, 0, -1, 1, 1], "paper", last
+    arguments = (*inputs(sizes, channels, 4), *which, torch.float64, "ieee", "auto")
     torch.library.opcheck(torch.ops.effconv.assemble_kernels.default, arguments)
 
 
@@ -139,6 +140,7 @@ def test_a_forward_derivative_is_refused_and_not_zero():
     ("change", "error", "sentence"),
     [
         ({"sizes": [2, 3]}, ValueError, "sizes has length 2 for 1 layers"),
+        ({"channels": [(2, 3)] * 2}, ValueError, "channels has length 2 for 1 layers"),
         ({"sizes": [0]}, ValueError, r"sizes\[0\] is 0"),
         ({"sizes": [257]}, ValueError, r"sizes\[0\] is 257; it may be at most 256"),
         ({"sizes": 2}, ValueError, "sizes is 2; it must have one integer for each of the 1 layers"),
@@ -147,7 +149,7 @@ def test_a_forward_derivative_is_refused_and_not_zero():
         ({"channels": [(-2, -3)]}, ValueError, r"channels \(out\)\[0\] is -2"),
         ({"dtype": torch.float8_e5m2}, ValueError, "dtype is torch.float8_e5m2; it must be"),
         ({"soft_sizes": torch.ones(1, device="meta")}, ValueError, "on meta"),
-        ({"hidden": torch.zeros(2, 2, 5)}, ValueError, r"it must be \(sum s\^2, H\), so pass that"),
+        ({"hidden": torch.zeros(2, 2, 5)}, ValueError, r"it must be \(sum of taps, H\), so pass"),
         ({"sizes": [3]}, ValueError, r"hidden has shape \(4, 5\).*\(9, 5\)"),
         ({"channels": [(2, 4)]}, ValueError, r"weight has shape \(6, 5\).*\(8, 5\)"),
         ({"channels": [(2, 0)]}, ValueError, r"channels \(in\)\[0\] is 0"),
@@ -234,9 +236,10 @@ def test_opcheck_of_the_backward_operator(last):
     hidden, weight, bias, soft = (t.detach() for t in inputs(sizes, channels, 4))
     weight = weight.t().contiguous().t()  # other strides than those of its gradient
     grad = torch.randn(6 * 9 + 4 * 4, dtype=torch.float64)
+    which = [1, 3, 3, 1, 2, 2], [6, 4], [3, 1], [-1, 0, 0, -1, 1, 1], "paper", last
     torch.library.opcheck(
         torch.ops.effconv.assemble_kernels_backward.default,
-        (grad, hidden, weight, bias, soft, sizes, [6, 4], [3, 1], "paper", last),
+        (grad, hidden, weight, bias, soft, *which, [True] * 4, "ieee", "auto"),
         test_utils=("test_schema", "test_faketensor"),
     )
 

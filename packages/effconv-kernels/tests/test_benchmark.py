@@ -46,9 +46,16 @@ def run(bench, monkeypatch, path, *options):
 
 def test_every_side_of_both_passes_is_reported(bench, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "passes", lambda operator: True)
-    result = run(bench, monkeypatch, tmp_path / "r.json", "--operators", "gru_unroll")
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)  # takes a minute
+    result = run(
+        bench,
+        monkeypatch,
+        tmp_path / "r.json",
+        *["--operators", "gru_unroll", "--batches", "1", "3"],
+    )
     assert {"device", "python", "torch", "effconv-kernels", "commit", "H"} <= result.keys()
-    assert [row["pass"] for row in result["timings"]] == ["forward", "forward+backward"]
+    rows = [(row["batch"], row["pass"]) for row in result["timings"]]
+    assert rows == [(b, part) for b in (1, 3) for part in ("forward", "forward+backward")]
     printed = capsys.readouterr().out
     for row in result["timings"]:
         assert {"ours", "nn.GRU a layer", "batched loop", "torch.compile"} == row["seconds"].keys()
@@ -128,6 +135,16 @@ def test_the_eager_expression_is_the_operator(bench):
         inner = forward[name].__closure__[0].cell_contents
         found[name] = [kernel.detach() for kernel in inner()]
     torch.testing.assert_close(found["ours"], found["eager"])
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_all_sides_unroll_the_same_grus(bench, batch):
+    forward, _ = bench.unroll_sides(2, [4, 2], 8, "cpu", batch)
+    inner = {name: side.__closure__[0].cell_contents for name, side in forward.items()}
+    found = {name: inner[name]() for name in ("ours", "nn.GRU a layer", "batched loop")}
+    assert found["ours"].shape == (batch, 6, 8)
+    for states in found.values():
+        torch.testing.assert_close(states, found["ours"])
 
 
 def test_a_call_is_warm_before_it_is_captured(bench, monkeypatch):

@@ -25,9 +25,6 @@ def programs():
     }
 
 
-SPILLED = 192
-"""Bytes of a thread that may miss the registers. At H = 128 its share of the weights is 192 of the
-256 bytes that each of 1,024 threads has, and what else a timestep needs goes past that."""
 SHARED = {80: 163 * 1024, 90: 227 * 1024}
 """Bytes that the threads of a program may share; with more a launch fails."""
 
@@ -43,7 +40,9 @@ def test_every_launch_compiles_and_fits_the_chip(architecture, tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
     launches = [json.loads(line) for line in result.stdout.splitlines()]
     assert {launch["name"] for launch in launches} == programs()
-    assert not [launch for launch in launches if launch["stack"] > SPILLED]
+    assert not [launch for launch in launches if launch["stack"]]  # all of it is in registers
     assert not [launch for launch in launches if launch["shared"] > SHARED[architecture]]
-    # Short tensors are summed in float32, and float32 is not cut to TF32 for it.
-    assert not [launch for launch in launches if launch["short"]]
+    # Short tensors are summed in float32, and float32 is cut to TF32 where that is asked for alone.
+    for launch in launches:
+        asked = launch["launch"][1].get("PRECISION", "ieee") != "ieee"
+        assert bool(launch["short"]) == asked, launch

@@ -25,6 +25,8 @@ MAPS = [
     (130, [5], [(4, 4)]),
     (16, [9], [(1, 1)]),  # more taps than one block holds several times over
     (16, [2], [(70, 40)]),  # rows in several chunks
+    (33, [5], [(9, 8)]),  # between 16 and 32 taps
+    (64, [8], [(13, 5)]),  # as many taps as one block holds
 ]
 
 
@@ -49,6 +51,16 @@ def fenced(tensor, device):
     whole = torch.full((tensor.numel() + 8192,), torch.nan, dtype=tensor.dtype, device=device)
     inner = whole[4096:-4096].view(tensor.shape)
     return inner.copy_(tensor)
+
+
+def shapes_(sizes):
+    """Return the taps along three axes of square kernels."""
+    return [extent for size in sizes for extent in (1, size, size)]
+
+
+def rules_(sizes):
+    """Return the soft sizes of their axes."""
+    return [rule for layer in range(len(sizes)) for rule in (-1, layer, layer)]
 
 
 def upstream_of(*shape):
@@ -88,6 +100,19 @@ def test_gru_unroll_equals_the_reference(H, steps, triton_device):
         assert_near(mine, theirs)
 
 
+def test_small_states_keep_their_digits(triton_device):
+    from effconv_kernels.triton import gru
+
+    # h = (1 - sigma(0)) tanh(x) from a zero state and zero weights.
+    x = torch.logspace(-7, 1, 161, dtype=torch.float64)
+    x = torch.cat([x, -x])
+    gates = torch.stack([0 * x, 0 * x, x], 1)
+    weight, bias = torch.zeros(len(x), 3, 1), torch.zeros(len(x), 3)
+    tensors = (tensor.float().to(triton_device) for tensor in (gates, weight, bias))
+    states = gru.gru_unroll(*tensors, [1] * len(x), None, False)[:, 0].double().cpu()
+    torch.testing.assert_close(states, gates.float().double()[:, 2].tanh() / 2, rtol=4e-7, atol=0)
+
+
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("centre", ["paper", "aligned"])
 @pytest.mark.parametrize(("H", "sizes", "channels"), MAPS)
@@ -108,9 +133,9 @@ def test_assemble_kernels_equals_the_reference(H, sizes, channels, centre, last,
         upstream,
     )
     *ours, grad = (fenced(tensor.float(), triton_device) for tensor in (*tensors, upstream))
-    which = sizes, counts, inner, centre, last
-    assert_near(assemble.assemble_kernels(*ours, *which, torch.float32), expected.detach())
-    grads = assemble.assemble_kernels_backward(grad, *ours, *which)
+    which = shapes_(sizes), counts, inner, rules_(sizes), centre, last
+    assert_near(assemble.assemble_kernels(*ours, *which, torch.float32, "ieee"), expected.detach())
+    grads = assemble.assemble_kernels_backward(grad, *ours, *which, [True] * 4, "ieee")
     for mine, theirs in zip(grads, expected_grads, strict=True):
         assert_near(mine, theirs, tolerance=1e-5)
 
@@ -120,7 +145,9 @@ def test_kernels_are_written_in_the_dtype_asked_for(triton_device):
 
     tensors = [t.float().to(triton_device) for t in map_inputs(8, [3], [(5, 3)])]
     whole, short = (
-        assemble.assemble_kernels(*tensors, [3], [15], [3], "paper", False, dtype)
+        assemble.assemble_kernels(
+            *tensors, [1, 3, 3], [15], [3], [-1, 0, 0], "paper", False, dtype, "ieee"
+        )
         for dtype in (torch.float32, torch.float16)
     )
     assert short.dtype == torch.float16
@@ -207,13 +234,23 @@ def test_opcheck_of_the_triton_form(triton_form, triton_device):
         torch.ops.effconv.gru_unroll.default, (gates, weight, bias, [4, 1], None, False, "auto")
     )
     hidden = gru_unroll(gates, weight, bias, [4, 1]).detach().requires_grad_()
-    which = [2, 1], [6, 4], [2, 2], "paper", True, torch.float32
+    which = (
+        shapes_([2, 1]),
+        [6, 4],
+        [2, 2],
+        rules_([2, 1]),
+        "paper",
+        True,
+        torch.float32,
+        "ieee",
+        "auto",
+    )
     torch.library.opcheck(torch.ops.effconv.assemble_kernels.default, (hidden, *rest, *which))
 
 
 @pytest.mark.parametrize("H", [64, 130])
 def test_launches(H, monkeypatch, triton_form, triton_device):
-    """One launch for all layers forward; three back, besides a sum over blocks of taps."""
+    """One launch for all layers forward; three back, and one that sums over blocks of taps."""
     launched = []
 
     class Counted:
@@ -236,7 +273,7 @@ def test_launches(H, monkeypatch, triton_form, triton_device):
     launched.clear()
     output.sum().backward()
     assert launched == [
-        *("_grad_map", "_sum_chunk", "_grad_states"),
+        *("_grad_map", "_sum_chunk", "_grad_states", "_grad_soft"),
         *("_slopes", f"_backward_{kind}", "_grad_parameters"),
     ]
 
@@ -244,7 +281,7 @@ def test_launches(H, monkeypatch, triton_form, triton_device):
 PROGRAMS = {
     *("_forward_on_chip", "_forward_streamed", "_slopes", "_backward_on_chip"),
     *("_backward_streamed", "_grad_parameters"),
-    *("_forward", "_grad_map", "_sum_chunk", "_grad_states"),
+    *("_forward", "_grad_map", "_sum_chunk", "_grad_states", "_grad_soft"),
 }
 
 

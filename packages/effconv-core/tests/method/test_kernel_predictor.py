@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 from effconv_core.config import SearchConfig
+from effconv_core.method import kernel_predictor as module
 from effconv_core.method.kernel_bank import KernelBank
 from effconv_core.method.kernel_predictor import (
     LiteralKernelPredictor,
@@ -11,7 +12,9 @@ from effconv_core.method.kernel_predictor import (
     kernel_predictor,
 )
 from effconv_core.method.mask import modulation_mask
+from effconv_core.method.static_shapes import Padding
 from effconv_core.space.search_space import Layer, SizeSpace
+from effconv_kernels import assemble_kernels
 from torch import nn
 
 CHANNELS = [(4, 3), (2, 6), (5, 2)]
@@ -184,6 +187,25 @@ def test_kernels_of_any_number_of_axes_tap_by_tap():
             tap = kernels[place][(..., *(i - 1 for i in taps))]
             torch.testing.assert_close(tap, raw.view(layer.channels) * mask)
         first_row, first_state = rows.stop, first_state + math.prod(shape)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_kernels_of_any_number_of_axes_are_assembled_in_one_call(padded, monkeypatch):
+    predictor, sizes = mixed("projected"), soft(MIXED_SIZES)
+    expected = predictor(sizes, MIXED_SIZES)
+    calls = []
+
+    def noted(*tensors, **keywords):
+        calls.append(len(keywords["sizes"]))
+        return assemble_kernels(*tensors, **keywords)
+
+    monkeypatch.setattr(module, "assemble_kernels", noted)
+    if padded:
+        largest = predictor.padded(sizes, sizes.detach().round(), Padding(MIXED).double())
+        assert [kernel.shape[:2] for kernel in largest] == [k.shape[:2] for k in expected]
+    else:
+        torch.testing.assert_close(predictor(sizes, MIXED_SIZES), expected)
+    assert calls == [len(MIXED.layers)]
 
 
 @pytest.mark.parametrize("form", ["projected", "literal", "bank"])

@@ -4,6 +4,7 @@ Everything here is ordinary differentiable PyTorch, one layer, one timestep, one
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -43,15 +44,28 @@ def gru_unroll_reference(
     return torch.stack(rows)
 
 
+def mask_value_reference(
+    place: Sequence[int], shape: Sequence[int], soft_sizes: Sequence[Tensor | None], centre: str
+) -> Tensor | float:
+    """Compute EffConv Eq. 6 at one tap, whose place counts from 1 along each axis.
+
+    An axis whose soft size is None has no part in it.
+    """
+    value = 1.0
+    for i, size, v in zip(place, shape, soft_sizes, strict=True):
+        if v is not None:
+            middle = v / 2 if centre == "paper" else (size + 1) / 2
+            value = value * torch.exp(-((i - middle) ** 2) / v**2)
+    return value
+
+
 def mask_reference(soft_size: Tensor, size: int, centre: str) -> Tensor:
     """Compute EffConv Eq. 6 tap by tap, as a `(size, size)` tensor."""
-    middle = soft_size / 2 if centre == "paper" else (size + 1) / 2
-    rows = []
-    for i in range(1, size + 1):
-        row = []
-        for j in range(1, size + 1):
-            row.append(torch.exp(-((i - middle) ** 2 + (j - middle) ** 2) / soft_size**2))
-        rows.append(torch.stack(row))
+    shape, both = (size, size), (soft_size, soft_size)
+    taps = range(1, size + 1)
+    rows = [
+        torch.stack([mask_value_reference((i, j), shape, both, centre) for j in taps]) for i in taps
+    ]
     return torch.stack(rows)
 
 
@@ -59,10 +73,11 @@ def assemble_kernels_reference(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor,
-    soft_sizes: Tensor,
+    soft_sizes: Tensor | None,
     *,
-    sizes: Sequence[int],
+    sizes: Sequence[int | Sequence[int]],
     channels: Sequence[tuple[int, int]],
+    axes: Sequence[Sequence[int | None]] | None = None,
     centre: str = "paper",
 ) -> list[Tensor]:
     """Map, reshape and mask each layer's hidden states, one tap at a time (EffConv Eq. 5 to 7).
@@ -72,13 +87,15 @@ def assemble_kernels_reference(
     kernels = []
     first_state = first_row = 0
     for layer, (size, (c_out, c_in)) in enumerate(zip(sizes, channels, strict=True)):
+        shape = (size, size) if isinstance(size, int) else tuple(size)
+        ruled = [layer] * len(shape) if axes is None else axes[layer]
+        v = [None if soft_sizes is None or a is None else soft_sizes[a] for a in ruled]
         rows = slice(first_row, first_row + c_out * c_in)
-        mask = mask_reference(soft_sizes[layer], size, centre)
         taps = []
-        for t in range(size * size):
+        for t, place in enumerate(product(*(range(1, extent + 1) for extent in shape))):
             raw = weight[rows] @ hidden[first_state + t] + bias[rows]
-            taps.append(raw.view(c_out, c_in) * mask[t // size, t % size])
-        kernels.append(torch.stack(taps, dim=-1).view(c_out, c_in, size, size))
-        first_state += size * size
+            taps.append(raw.view(c_out, c_in) * mask_value_reference(place, shape, v, centre))
+        kernels.append(torch.stack(taps, dim=-1).view(c_out, c_in, *shape))
+        first_state += len(taps)
         first_row += c_out * c_in
     return kernels

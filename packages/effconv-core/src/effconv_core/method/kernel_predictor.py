@@ -14,9 +14,6 @@ from effconv_core.method.kernel_source import gaussian_mask, he_deviation
 from effconv_core.method.static_shapes import Padding, Windows, along_axes, mask_rows, timesteps
 from effconv_core.space.search_space import SizeSpace
 
-UNMASKED = 1e9
-"""A soft size at which the mask of Eq. 6, centred in the kernel, is 1 everywhere."""
-
 
 def _gathered(space: SizeSpace, states: Sequence[Tensor], windows: Windows) -> list[Tensor]:
     """Return for each layer the states `(taps, H)` that write the taps of its largest kernel."""
@@ -63,7 +60,13 @@ class ProjectedKernelPredictor(nn.Module):
             part *= he_deviation(layer) / norm.sqrt()
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(sum(self.rows)))
-        self.square = [place for place, layer in enumerate(layers) if layer.axes == (0, 0)]
+        self.channels = [layer.channels for layer in layers]
+        self.axes = [
+            tuple(
+                None if axis is None else space.entries(place).start + axis for axis in layer.axes
+            )
+            for place, layer in enumerate(layers)
+        ]
 
     def forward(self, soft_sizes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         """Return L masked kernels `(c_out, c_in, *taps)` for soft sizes `(S,)` and S sizes."""
@@ -71,15 +74,16 @@ class ProjectedKernelPredictor(nn.Module):
         shapes = [
             layer.shape(sizes[e]) for layer, e in zip(self.space.layers, entries, strict=True)
         ]
-        states = self.grus([math.prod(shape) for shape in shapes])
-        firsts = [entries[place].start for place in self.square]
-        of_square = soft_sizes if len(firsts) == len(soft_sizes) else soft_sizes[firsts]
-        kernels = self._written(states, shapes, of_square, self.centre)
-        for place, (layer, entry) in enumerate(zip(self.space.layers, entries, strict=True)):
-            if place not in self.square:
-                mask = gaussian_mask(layer, soft_sizes[entry], sizes[entry], self.centre)
-                kernels[place] = kernels[place] * mask
-        return kernels
+        return assemble_kernels(
+            self.grus([math.prod(shape) for shape in shapes]),
+            self.weight,
+            self.bias,
+            soft_sizes,
+            sizes=shapes,
+            channels=self.channels,
+            axes=self.axes,
+            centre=self.centre,
+        )
 
     def padded(
         self, soft_sizes: Tensor, sizes: Tensor, padding: Padding, drawn: Tensor | None = None
@@ -89,43 +93,11 @@ class ProjectedKernelPredictor(nn.Module):
         steps = [math.prod(shape) for shape in shapes]
         windows = padding.windows(sizes)
         states = torch.cat(_gathered(self.space, self.grus(steps).split(steps), windows))
-        # The windows lie anywhere in the largest kernels, so their masks come afterwards.
-        unmasked = soft_sizes.new_full((len(self.square),), UNMASKED)
-        kernels = self._written(states, shapes, unmasked, "aligned")
-        return _padded_mask(self.space, kernels, soft_sizes, windows, self.centre)
-
-    def _written(
-        self, states: Tensor, shapes: Sequence[tuple[int, ...]], soft_sizes: Tensor, centre: str
-    ) -> list[Tensor]:
-        """Return the L kernels that states `(sum taps, H)` are mapped to, in float32 at least.
-
-        Kernels of square layers are masked, with one of `soft_sizes` each; others are not.
-        """
-        layers, square = self.space.layers, self.square
-        steps = [math.prod(shape) for shape in shapes]
-        whole = states, self.weight, self.bias
-        parts = list(
-            zip(states.split(steps), *(p.split(self.rows) for p in whole[1:]), strict=True)
+        kernels = assemble_kernels(
+            states, self.weight, self.bias, None, sizes=shapes, channels=self.channels
         )
-        found: list[Tensor] = []
-        if square:
-            if len(square) < len(layers):
-                whole = [torch.cat(part) for part in zip(*(parts[p] for p in square), strict=True)]
-            found = assemble_kernels(
-                *whole,
-                soft_sizes,
-                sizes=[shapes[place][0] for place in square],
-                channels=[layers[place].channels for place in square],
-                centre=centre,
-            )
-        kernels = dict(zip(square, found, strict=True))
-        for place, layer in enumerate(layers):
-            if place not in kernels:
-                # In float32 under autocast too, like the operator for square kernels.
-                with torch.autocast(states.device.type, enabled=False):
-                    raw = nn.functional.linear(*parts[place])
-                kernels[place] = raw.t().reshape(*layer.channels, *shapes[place])
-        return [kernels[place] for place in range(len(layers))]
+        # The windows lie anywhere in the largest kernels, so their masks come afterwards.
+        return _padded_mask(self.space, kernels, soft_sizes, windows, self.centre)
 
 
 class LiteralKernelPredictor(nn.Module):

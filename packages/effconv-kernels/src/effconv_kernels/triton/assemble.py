@@ -7,79 +7,32 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from effconv_kernels.triton.tables import ROWS, look_up
-
-COLUMNS = tl.constexpr(8)  # columns of the table of layers
-
-
-@triton.jit
-def _layer(layers, layer):
-    """Return size, first row of the states, first row of the map and offset in the buffer."""
-    entry = layers + layer * COLUMNS
-    size = tl.load(entry).to(tl.int32)
-    return size, tl.load(entry + 1), tl.load(entry + 2), tl.load(entry + 3)
+from effconv_kernels.triton.places import COLUMNS, layer_of, map_of, mask_of, places_of
+from effconv_kernels.triton.tables import ROWS, look_up, owners_of
 
 
 @triton.jit
-def _map(layers, layer):
-    """Return the number of rows of a layer's map, and its c_in."""
-    entry = layers + layer * COLUMNS
-    return tl.load(entry + 4).to(tl.int32), tl.load(entry + 6).to(tl.int32)
-
-
-@triton.jit
-def _places(row, tap, taps, c_in, LAST: tl.constexpr):
-    """Return the offsets in a layer's part of the buffer of given map rows at given taps.
-
-    Indices within a layer have 32 bits, which keeps the divisions cheap; offsets have 64.
-    """
-    if LAST:
-        outer = row // c_in
-        places = outer.to(tl.int64) * taps * c_in + (row - outer * c_in) + tap * c_in
-    else:
-        places = row.to(tl.int64) * taps + tap
-    return places
-
-
-@triton.jit
-def _mask(soft_sizes, layer, tap, size, ALIGNED: tl.constexpr):
-    """Return the mask of EffConv Eq. 6 and its derivative by v at given taps of a layer."""
-    v = tl.load(soft_sizes + layer).to(tl.float32)
-    i = (tap // size + 1).to(tl.float32)
-    j = (tap % size + 1).to(tl.float32)
-    if ALIGNED:
-        middle = (size + 1).to(tl.float32) / 2
-    else:
-        middle = v / 2
-    distance = (i - middle) * (i - middle) + (j - middle) * (j - middle)
-    mask = tl.exp(-distance / (v * v))
-    slope = 2 * distance / (v * v * v)
-    if not ALIGNED:
-        slope += (i - middle + j - middle) / (v * v)
-    return mask, mask * slope
-
-
-@triton.jit
-def _forward(
+def _write(
     hidden,
     weight,
     bias,
     soft_sizes,
     layers,
-    blocks,
     kernels,
+    layer,
+    row,
     H: tl.constexpr,
     BM: tl.constexpr,
     BT: tl.constexpr,
     BH: tl.constexpr,
+    MASKED: tl.constexpr,
     ALIGNED: tl.constexpr,
     LAST: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
-    layer = tl.load(blocks + tl.program_id(0) * 2)
-    row = tl.load(blocks + tl.program_id(0) * 2 + 1).to(tl.int32) + tl.arange(0, BM)
-    size, first_state, first_row, start = _layer(layers, layer)
-    count, c_in = _map(layers, layer)
-    taps = size * size
+    """Write what some rows of a layer's map give, BT taps at a time."""
+    taps, first_state, first_row, start = layer_of(layers, layer)
+    count, c_in = map_of(layers, layer)
     values = tl.load(bias + first_row + row, mask=row < count, other=0.0).to(tl.float32)
     for first_tap in range(0, taps, BT):
         tap = first_tap + tl.arange(0, BT)
@@ -96,12 +49,44 @@ def _forward(
                 mask=(tap < taps)[None, :] & (unit < H)[:, None],
                 other=0.0,
             ).to(tl.float32)
-            kernel = tl.dot(part, states, kernel, input_precision="ieee")
-        mask, _ = _mask(soft_sizes, layer, tap, size, ALIGNED)
+            kernel = tl.dot(part, states, kernel, input_precision=PRECISION)
+        mask, _, _, _ = mask_of(soft_sizes, layers, layer, tap, MASKED, ALIGNED)
         tl.store(
-            kernels + start + _places(row[:, None], tap[None, :], taps, c_in, LAST),
+            kernels + start + places_of(row[:, None], tap[None, :], taps, c_in, LAST),
             (kernel + values[:, None]) * mask[None, :],
             mask=(row < count)[:, None] & (tap < taps)[None, :],
+        )
+
+
+@triton.jit
+def _forward(
+    hidden,
+    weight,
+    bias,
+    soft_sizes,
+    layers,
+    blocks,
+    kernels,
+    H: tl.constexpr,
+    BM: tl.constexpr,
+    BH: tl.constexpr,
+    MASKED: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    LAST: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    layer = tl.load(blocks + tl.program_id(0) * 2)
+    row = tl.load(blocks + tl.program_id(0) * 2 + 1).to(tl.int32) + tl.arange(0, BM)
+    # The map is read again for every 32 taps; more at a time would not fit in registers.
+    if tl.load(layers + layer * COLUMNS) <= 16:
+        _write(
+            *(hidden, weight, bias, soft_sizes, layers, kernels, layer, row),
+            *(H, BM, 16, BH, MASKED, ALIGNED, LAST, PRECISION),
+        )
+    else:
+        _write(
+            *(hidden, weight, bias, soft_sizes, layers, kernels, layer, row),
+            *(H, BM, 32, BH, MASKED, ALIGNED, LAST, PRECISION),
         )
 
 
@@ -118,22 +103,23 @@ def _grad_map(
     BM: tl.constexpr,
     BT: tl.constexpr,
     BH: tl.constexpr,
+    MASKED: tl.constexpr,
     ALIGNED: tl.constexpr,
     LAST: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     layer = tl.load(blocks + tl.program_id(0) * 2)
     row = tl.load(blocks + tl.program_id(0) * 2 + 1).to(tl.int32) + tl.arange(0, BM)
     unit = tl.program_id(1) * BH + tl.arange(0, BH)
-    size, first_state, first_row, start = _layer(layers, layer)
-    count, c_in = _map(layers, layer)
-    taps = size * size
+    taps, first_state, first_row, start = layer_of(layers, layer)
+    count, c_in = map_of(layers, layer)
     total = tl.zeros((BM, BH), tl.float32)
     sums = tl.zeros((BM,), tl.float32)
     for first_tap in range(0, taps, BT):
         tap = first_tap + tl.arange(0, BT)
-        mask, _ = _mask(soft_sizes, layer, tap, size, ALIGNED)
+        mask, _, _, _ = mask_of(soft_sizes, layers, layer, tap, MASKED, ALIGNED)
         masked = mask[None, :] * tl.load(
-            grad + start + _places(row[:, None], tap[None, :], taps, c_in, LAST),
+            grad + start + places_of(row[:, None], tap[None, :], taps, c_in, LAST),
             mask=(row < count)[:, None] & (tap < taps)[None, :],
             other=0.0,
         ).to(tl.float32)
@@ -142,7 +128,7 @@ def _grad_map(
             mask=(tap < taps)[:, None] & (unit < H)[None, :],
             other=0.0,
         ).to(tl.float32)
-        total = tl.dot(masked, states, total, input_precision="ieee")
+        total = tl.dot(masked, states, total, input_precision=PRECISION)
         sums += tl.sum(masked, axis=1)
     tl.store(
         grad_weight + (first_row + row)[:, None] * H + unit[None, :],
@@ -166,15 +152,15 @@ def _sum_chunk(
     BT: tl.constexpr,
     BH: tl.constexpr,
     LAST: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Sum grad times weight, and in column H grad times bias, over one chunk of rows."""
     entry = chunks + tl.program_id(0) * 3
     layer, first, out = tl.load(entry), tl.load(entry + 1).to(tl.int32), tl.load(entry + 2)
     unit = tl.program_id(1) * BH + tl.arange(0, BH)
-    size, _, first_row, start = _layer(layers, layer)
-    count, c_in = _map(layers, layer)
+    taps, _, first_row, start = layer_of(layers, layer)
+    count, c_in = map_of(layers, layer)
     length = tl.load(layers + layer * COLUMNS + 7).to(tl.int32)
-    taps = size * size
     for first_tap in range(0, taps, BT):
         tap = first_tap + tl.arange(0, BT)
         total = tl.zeros((BT, BH), tl.float32)
@@ -182,7 +168,7 @@ def _sum_chunk(
         for block in range(0, length, BM):
             row = first + block + tl.arange(0, BM)
             part = tl.load(
-                grad + start + _places(row[None, :], tap[:, None], taps, c_in, LAST),
+                grad + start + places_of(row[None, :], tap[:, None], taps, c_in, LAST),
                 mask=(row < count)[None, :] & (tap < taps)[:, None],
                 other=0.0,
             ).to(tl.float32)
@@ -191,7 +177,7 @@ def _sum_chunk(
                 mask=(row < count)[:, None] & (unit < H)[None, :],
                 other=0.0,
             ).to(tl.float32)
-            total = tl.dot(part, rows, total, input_precision="ieee")
+            total = tl.dot(part, rows, total, input_precision=PRECISION)
             values = tl.load(bias + first_row + row, mask=row < count, other=0.0).to(tl.float32)
             biased += tl.sum(part * values[None, :], axis=1)
         tl.store(
@@ -214,22 +200,22 @@ def _grad_states(
     H: tl.constexpr,
     BT: tl.constexpr,
     BH: tl.constexpr,
+    MASKED: tl.constexpr,
     ALIGNED: tl.constexpr,
 ):
     layer = tl.program_id(0)
     tap = tl.program_id(1) * BT + tl.arange(0, BT)
-    size, first_state, _, _ = _layer(layers, layer)
+    taps, first_state, _, _ = layer_of(layers, layer)
     count = tl.load(layers + layer * COLUMNS + 4).to(tl.int32)
     first_sum = tl.load(layers + layer * COLUMNS + 5)
     length = tl.load(layers + layer * COLUMNS + 7).to(tl.int32)
-    taps = size * size
     real = tap < taps
     chunks = tl.cdiv(count, length)
     grad_mask = tl.zeros((BT,), tl.float32)
     for chunk in range(chunks):
         at = sums + (first_sum + chunk * taps + tap) * (H + 1)
         grad_mask += tl.load(at + H, mask=real, other=0.0)
-    mask, slope = _mask(soft_sizes, layer, tap, size, ALIGNED)
+    mask, slope_0, slope_1, slope_2 = mask_of(soft_sizes, layers, layer, tap, MASKED, ALIGNED)
     for first_unit in range(0, H, BH):
         unit = first_unit + tl.arange(0, BH)
         inside = real[:, None] & (unit < H)[None, :]
@@ -241,8 +227,26 @@ def _grad_states(
         states = tl.load(hidden + at, mask=inside, other=0.0).to(tl.float32)
         grad_mask += tl.sum(total * states, axis=1)
         tl.store(grad_hidden + at, total * mask[:, None], mask=inside)
-    part = tl.sum(tl.where(real, grad_mask * slope, 0.0), axis=0)
-    tl.store(parts + layer * tl.num_programs(1) + tl.program_id(1), part)
+    if MASKED:
+        grad_mask = tl.where(real, grad_mask, 0.0)
+        blocks = tl.num_programs(1)
+        part = parts + layer * 3 * blocks + tl.program_id(1)
+        tl.store(part, tl.sum(grad_mask * slope_0, axis=0))
+        tl.store(part + blocks, tl.sum(grad_mask * slope_1, axis=0))
+        tl.store(part + 2 * blocks, tl.sum(grad_mask * slope_2, axis=0))
+
+
+@triton.jit
+def _grad_soft(parts, owners, grad_soft, blocks, BLOCK: tl.constexpr):
+    """Sum the parts of the axes that a soft size rules, in a fixed order."""
+    soft_size = tl.program_id(0)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for place in range(tl.load(owners + soft_size), tl.load(owners + soft_size + 1)):
+        axis = tl.load(owners + place)
+        for first in range(0, blocks, BLOCK):
+            block = first + tl.arange(0, BLOCK)
+            total += tl.load(parts + axis * blocks + block, mask=block < blocks, other=0.0)
+    tl.store(grad_soft + soft_size, tl.sum(total, axis=0))
 
 
 def _units(H: int) -> int:
@@ -250,14 +254,19 @@ def _units(H: int) -> int:
     return 16 if H <= 16 else 32
 
 
+def _warps(H: int) -> int:
+    """Return the warps of a program; rows that are not aligned need more registers."""
+    return 8 if H % 4 and H > 16 else 4
+
+
 def try_out(device: torch.device) -> None:
     """Compile and launch the programs once, to find out whether they run at all."""
     if torch.cuda.is_current_stream_capturing():
         return
     tensors = [torch.ones(shape, device=device) for shape in ((1, 16), (1, 16), (1,), (1,))]
-    which = [1], [1], [1], "paper", False
-    kernels = assemble_kernels(*tensors, *which, torch.float32)
-    assemble_kernels_backward(kernels, *tensors, *which)
+    which = [1, 1, 1], [1], [1], [-1, 0, 0], "paper", False
+    kernels = assemble_kernels(*tensors, *which, torch.float32, "ieee")
+    assemble_kernels_backward(kernels, *tensors, *which, [True] * 4, "ieee")
     torch.cuda.synchronize(device)
 
 
@@ -265,34 +274,36 @@ def assemble_kernels(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor,
-    soft_sizes: Tensor,
-    sizes: Sequence[int],
+    soft_sizes: Tensor | None,
+    shapes: Sequence[int],
     counts: Sequence[int],
     inner: Sequence[int],
+    rules: Sequence[int],
     centre: str,
     last: bool,
     dtype: torch.dtype,
+    precision: str,
 ) -> Tensor:
     """Compute all masked kernels in one buffer and one launch; unmasked ones are never stored."""
     H = hidden.shape[1]
-    layers, _, row_blocks, _ = look_up(sizes, counts, inner, hidden.device)
-    total = sum(count * size * size for count, size in zip(counts, sizes, strict=True))
-    kernels = hidden.new_empty(total, dtype=dtype)
-    _forward[(len(row_blocks),)](
+    tables = look_up(shapes, counts, inner, rules, hidden.device)
+    kernels = hidden.new_empty(tables.values, dtype=dtype)
+    _forward[(len(tables.blocks),)](
         hidden.contiguous(),
         weight.contiguous(),
         bias.contiguous(),
-        soft_sizes.contiguous(),
-        layers,
-        row_blocks,
+        hidden if soft_sizes is None else soft_sizes.contiguous(),
+        tables.layers,
+        tables.blocks,
         kernels,
         H=H,
         BM=ROWS,
-        BT=16,
         BH=_units(H),
+        MASKED=soft_sizes is not None,
         ALIGNED=centre == "aligned",
         LAST=last,
-        num_warps=4,
+        PRECISION=precision,
+        num_warps=_warps(H),
     )
     return kernels
 
@@ -302,68 +313,45 @@ def assemble_kernels_backward(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor,
-    soft_sizes: Tensor,
-    sizes: Sequence[int],
+    soft_sizes: Tensor | None,
+    shapes: Sequence[int],
     counts: Sequence[int],
     inner: Sequence[int],
+    rules: Sequence[int],
     centre: str,
     last: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of `hidden`, `weight`, `bias` and `soft_sizes` in four launches.
+    needs: Sequence[bool],
+    precision: str,
+) -> list[Tensor]:
+    """Return those gradients of `hidden`, `weight`, `bias` and `soft_sizes` that are needed.
 
     Sums over the rows of a map have a fixed order, so that a repeated call is bit-identical.
     """
     H = hidden.shape[1]
-    grad, hidden, weight, bias, soft_sizes = (
-        tensor.contiguous() for tensor in (grad, hidden, weight, bias, soft_sizes)
-    )
-    layers, chunks, row_blocks, rows = look_up(sizes, counts, inner, hidden.device)
+    grad, hidden, weight, bias = (tensor.contiguous() for tensor in (grad, hidden, weight, bias))
+    soft = hidden if soft_sizes is None else soft_sizes.contiguous()
+    tables = look_up(shapes, counts, inner, rules, hidden.device)
     grad_hidden, grad_weight, grad_bias = map(torch.empty_like, (hidden, weight, bias))
-    BH, aligned = _units(H), centre == "aligned"
-    _grad_map[(len(row_blocks), triton.cdiv(H, BH))](
-        grad,
-        hidden,
-        soft_sizes,
-        layers,
-        row_blocks,
-        grad_weight,
-        grad_bias,
-        H=H,
-        BM=ROWS,
-        BT=16,
-        BH=BH,
-        ALIGNED=aligned,
-        LAST=last,
-        num_warps=4,
-    )
-    sums = hidden.new_empty(rows, H + 1, dtype=torch.float32)
-    _sum_chunk[(len(chunks), triton.cdiv(H, BH))](
-        grad,
-        weight,
-        bias,
-        layers,
-        chunks,
-        sums,
-        H=H,
-        BM=ROWS,
-        BT=16,
-        BH=BH,
-        LAST=last,
-        num_warps=4,
-    )
-    tap_blocks = triton.cdiv(max(sizes) ** 2, 16)
-    parts = hidden.new_empty(len(sizes), tap_blocks, dtype=torch.float32)
-    _grad_states[(len(sizes), tap_blocks)](
-        sums,
-        hidden,
-        soft_sizes,
-        layers,
-        grad_hidden,
-        parts,
-        H=H,
-        BT=16,
-        BH=BH,
-        ALIGNED=aligned,
-        num_warps=4,
-    )
-    return grad_hidden, grad_weight, grad_bias, parts.sum(dim=1).to(soft_sizes.dtype)
+    found = [grad_hidden, grad_weight, grad_bias]
+    BH, which = _units(H), {"MASKED": soft_sizes is not None, "ALIGNED": centre == "aligned"}
+    if needs[1] or needs[2]:
+        grid = len(tables.blocks), triton.cdiv(H, BH)
+        arguments = grad, hidden, soft, tables.layers, tables.blocks, grad_weight, grad_bias
+        constants = {"H": H, "BM": ROWS, "BT": 16, "BH": BH, "LAST": last, "PRECISION": precision}
+        _grad_map[grid](*arguments, **constants, **which, num_warps=_warps(H))
+    if needs[0] or needs[3]:
+        sums = hidden.new_empty(tables.sums, H + 1, dtype=torch.float32)
+        grid = len(tables.chunks), triton.cdiv(H, BH)
+        arguments = grad, weight, bias, tables.layers, tables.chunks, sums
+        constants = {"H": H, "BM": ROWS, "BT": 16, "BH": BH, "LAST": last, "PRECISION": precision}
+        _sum_chunk[grid](*arguments, **constants, num_warps=_warps(H))
+        layers, blocks = len(counts), triton.cdiv(tables.most, 16)
+        parts = hidden.new_empty(3 * layers, blocks, dtype=torch.float32)
+        arguments = sums, hidden, soft, tables.layers, grad_hidden, parts
+        constants = {"H": H, "BT": 16, "BH": BH}
+        _grad_states[(layers, blocks)](*arguments, **constants, **which, num_warps=4)
+        if needs[3]:
+            found.append(torch.empty_like(soft))
+            owners = owners_of(rules, len(soft), hidden.device)
+            _grad_soft[(len(soft),)](parts, owners, found[-1], blocks, BLOCK=32, num_warps=1)
+    return [grad for grad, needed in zip(found, needs, strict=False) if needed]

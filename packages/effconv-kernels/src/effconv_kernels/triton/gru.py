@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from effconv_kernels.device_tables import Table, on_device, ready
+from effconv_kernels.triton.gates import constants, products, sigmoid, tanh, weights
 
 ON_CHIP = 128
 """The largest hidden size whose recurrent weights a program keeps in registers; above it, they
@@ -17,77 +18,34 @@ are read again at each timestep."""
 
 
 @triton.jit
-def _sigmoid(x):
-    return 1.0 / (1.0 + tl.exp(-x))
-
-
-@triton.jit
-def _tanh(x):
-    # exp of a non-positive number cannot overflow.
-    small = tl.exp(-2.0 * tl.abs(x))
-    size = (1.0 - small) / (1.0 + small)
-    return tl.where(x < 0, -size, size)
-
-
-@triton.jit
-def _constants(gates, bias, unit, real, H: tl.constexpr):
-    """Return the terms constant over timesteps: those of r and z, and both halves of n."""
-    constant_r = tl.load(gates + unit, mask=real, other=0.0).to(tl.float32)
-    constant_r += tl.load(bias + unit, mask=real, other=0.0).to(tl.float32)
-    constant_z = tl.load(gates + H + unit, mask=real, other=0.0).to(tl.float32)
-    constant_z += tl.load(bias + H + unit, mask=real, other=0.0).to(tl.float32)
-    in_n = tl.load(gates + 2 * H + unit, mask=real, other=0.0).to(tl.float32)
-    bias_n = tl.load(bias + 2 * H + unit, mask=real, other=0.0).to(tl.float32)
-    return constant_r, constant_z, in_n, bias_n
-
-
-@triton.jit
-def _weights(weight, unit, column, H: tl.constexpr):
-    """Load the same tile of each gate's recurrent weights."""
-    tile = weight + unit[:, None] * H + column[None, :]
-    inside = (unit < H)[:, None] & (column < H)[None, :]
-    weight_r = tl.load(tile, mask=inside, other=0.0).to(tl.float32)
-    weight_z = tl.load(tile + H * H, mask=inside, other=0.0).to(tl.float32)
-    weight_n = tl.load(tile + 2 * H * H, mask=inside, other=0.0).to(tl.float32)
-    return weight_r, weight_z, weight_n
-
-
-@triton.jit
-def _products(weight, before, known, unit, H: tl.constexpr, BK: tl.constexpr):
-    """Multiply given rows of each gate's weights by the first `known` units of the last state."""
-    sum_r = tl.zeros(unit.shape, tl.float32)
-    sum_z = tl.zeros(unit.shape, tl.float32)
-    sum_n = tl.zeros(unit.shape, tl.float32)
-    for start in range(0, H, BK):
-        column = start + tl.arange(0, BK)
-        state = tl.load(before + column, mask=column < known, other=0.0)
-        wide = state.to(tl.float32)[None, :]
-        weight_r, weight_z, weight_n = _weights(weight, unit, column, H)
-        sum_r += tl.sum(weight_r * wide, axis=1)
-        sum_z += tl.sum(weight_z * wide, axis=1)
-        sum_n += tl.sum(weight_n * wide, axis=1)
-    return sum_r, sum_z, sum_n
-
-
-@triton.jit
 def _forward_on_chip(gates, weight, bias, starts, states, H: tl.constexpr, B: tl.constexpr):
     layer = tl.program_id(0).to(tl.int64)
     first = tl.load(starts + layer)
-    T = tl.load(starts + layer + 1) - first
+    T = (tl.load(starts + layer + 1) - first).to(tl.int32)
     unit = tl.arange(0, B)
     real = unit < H
-    weight_r, weight_z, weight_n = _weights(weight + layer * 3 * H * H, unit, unit, H)
-    constant_r, constant_z, in_n, bias_n = _constants(
+    # The sums run along the first dimension, and in this order, so that the compiler gives them to
+    # few threads: it lays out a tile by what is contiguous in memory, along which all threads of a
+    # warp would have to exchange their sums and each repeat every nonlinearity.
+    column = (unit % 4) * (B // 4) + unit // 4
+    tile = weight + layer * 3 * H * H + column[:, None] + unit[None, :] * H
+    inside = (column < H)[:, None] & real[None, :]
+    weight_r = tl.load(tile, mask=inside, other=0.0).to(tl.float32)
+    weight_z = tl.load(tile + H * H, mask=inside, other=0.0).to(tl.float32)
+    weight_n = tl.load(tile + 2 * H * H, mask=inside, other=0.0).to(tl.float32)
+    constant_r, constant_z, in_n, bias_n = constants(
         gates + layer * 3 * H, bias + layer * 3 * H, unit, real, H
     )
     state = tl.zeros((B,), tl.float32)
-    for t in range(T):
-        wide = state[None, :]
-        reset = _sigmoid(tl.sum(weight_r * wide, axis=1) + constant_r)
-        update = _sigmoid(tl.sum(weight_z * wide, axis=1) + constant_z)
-        candidate = _tanh(in_n + reset * (tl.sum(weight_n * wide, axis=1) + bias_n))
+    out = states + first * H + unit
+    for _ in range(T):
+        wide = tl.reshape(tl.trans(tl.reshape(state, (4, B // 4))), (B,))[:, None]
+        reset = sigmoid(tl.sum(weight_r * wide, axis=0) + constant_r)
+        update = sigmoid(tl.sum(weight_z * wide, axis=0) + constant_z)
+        candidate = tanh(in_n + reset * (tl.sum(weight_n * wide, axis=0) + bias_n))
         state = candidate + update * (state - candidate)
-        tl.store(states + (first + t) * H + unit, state, mask=real)
+        tl.store(out, state, mask=real)
+        out += H
 
 
 @triton.jit
@@ -103,12 +61,12 @@ def _forward_streamed(
         for start in range(0, H, BO):
             unit = start + tl.arange(0, BO)
             real = unit < H
-            sum_r, sum_z, sum_n = _products(weight + layer * 3 * H * H, before, known, unit, H, BK)
-            constant_r, constant_z, in_n, bias_n = _constants(
+            sum_r, sum_z, sum_n = products(weight + layer * 3 * H * H, before, known, unit, H, BK)
+            constant_r, constant_z, in_n, bias_n = constants(
                 gates + layer * 3 * H, bias + layer * 3 * H, unit, real, H
             )
-            update = _sigmoid(sum_z + constant_z)
-            candidate = _tanh(in_n + _sigmoid(sum_r + constant_r) * (sum_n + bias_n))
+            update = sigmoid(sum_z + constant_z)
+            candidate = tanh(in_n + sigmoid(sum_r + constant_r) * (sum_n + bias_n))
             state = tl.load(before + unit, mask=unit < known, other=0.0)
             state = candidate + update * (state - candidate)
             tl.store(states + (first + t) * H + unit, state, mask=real)
@@ -147,17 +105,17 @@ def _slopes(
         column = start + tl.arange(0, BK)
         state = tl.load(before + column[None, :], mask=known & (column < H)[None, :], other=0.0)
         state = state.to(tl.float32)
-        weight_r, weight_z, weight_n = _weights(weight + layer * 3 * H * H, unit, column, H)
+        weight_r, weight_z, weight_n = weights(weight + layer * 3 * H * H, unit, column, H)
         sum_r = tl.dot(state, tl.trans(weight_r), sum_r, input_precision="ieee")
         sum_z = tl.dot(state, tl.trans(weight_z), sum_z, input_precision="ieee")
         sum_n = tl.dot(state, tl.trans(weight_n), sum_n, input_precision="ieee")
-    constant_r, constant_z, in_n, bias_n = _constants(
+    constant_r, constant_z, in_n, bias_n = constants(
         gates + layer * 3 * H, bias + layer * 3 * H, unit, unit < H, H
     )
-    reset = _sigmoid(sum_r + constant_r[None, :])
-    update = _sigmoid(sum_z + constant_z[None, :])
+    reset = sigmoid(sum_r + constant_r[None, :])
+    update = sigmoid(sum_z + constant_z[None, :])
     recurrent_n = sum_n + bias_n[None, :]
-    candidate = _tanh(in_n[None, :] + reset * recurrent_n)
+    candidate = tanh(in_n[None, :] + reset * recurrent_n)
     real = (unit < H)[None, :]
     previous = tl.load(before + unit[None, :], mask=known & real, other=0.0).to(tl.float32)
     slope_n = (1.0 - update) * (1.0 - candidate * candidate)
@@ -171,27 +129,64 @@ def _slopes(
 
 
 @triton.jit
-def _backward_on_chip(grad, slopes, weight, starts, totals, H: tl.constexpr, B: tl.constexpr):
+def _slopes_of(slope, before, real, H: tl.constexpr):
+    """Load a timestep's slopes by r, z, n and the state, and the timestep before's own gradient."""
+    slope_r = tl.load(slope, mask=real, other=0.0)
+    slope_z = tl.load(slope + H, mask=real, other=0.0)
+    slope_h = tl.load(slope + 2 * H, mask=real, other=0.0)
+    update = tl.load(slope + 4 * H, mask=real, other=0.0)
+    return slope_r, slope_z, slope_h, update, tl.load(before, mask=real, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _backward_on_chip(
+    grad,
+    slopes,
+    weight,
+    starts,
+    totals,
+    H: tl.constexpr,
+    B: tl.constexpr,
+    ONE_SUM: tl.constexpr,
+):
     """Compute dL/dh_t, which the timestep's output and all later timesteps contribute to."""
+    # What a timestep needs is loaded during the product of the one that follows it, but where the
+    # weights leave no registers for it.
+    AHEAD: tl.constexpr = B < 128
     layer = tl.program_id(0).to(tl.int64)
     first = tl.load(starts + layer)
     last = tl.load(starts + layer + 1) - 1
+    steps = (last - first).to(tl.int32)
     unit = tl.arange(0, B)
     real = unit < H
-    weight_r, weight_z, weight_n = _weights(weight + layer * 3 * H * H, unit, unit, H)
-    total = tl.load(grad + last * H + unit, mask=real, other=0.0).to(tl.float32)
-    tl.store(totals + last * H + unit, total, mask=real)
-    for back in range(last - first):
-        row = last - back
-        slope = slopes + row * (5 * H) + unit
-        update = tl.load(slope + 4 * H, mask=real, other=0.0)
-        slope_r = tl.load(slope[:, None], mask=real[:, None], other=0.0)
-        slope_z = tl.load(slope[:, None] + H, mask=real[:, None], other=0.0)
-        slope_h = tl.load(slope[:, None] + 2 * H, mask=real[:, None], other=0.0)
-        parts = weight_r * slope_r + weight_z * slope_z + weight_n * slope_h
-        carry = total * update + tl.sum(parts * total[:, None], axis=0)
-        total = carry + tl.load(grad + (row - 1) * H + unit, mask=real, other=0.0).to(tl.float32)
-        tl.store(totals + (row - 1) * H + unit, total, mask=real)
+    weight_r, weight_z, weight_n = weights(weight + layer * 3 * H * H, unit, unit, H)
+    slope, before, out = slopes + last * (5 * H), grad + last * H, totals + last * H
+    total = tl.load(before + unit, mask=real, other=0.0).to(tl.float32)
+    tl.store(out + unit, total, mask=real)
+    before -= H
+    if AHEAD:
+        by_r, by_z, by_h, update, own = _slopes_of(
+            slope + unit, before + unit, real & (steps > 0), H
+        )
+    for back in range(steps):
+        if not AHEAD:
+            by_r, by_z, by_h, update, own = _slopes_of(slope + unit, before + unit, real, H)
+        carry = total * update + own
+        now_r, now_z, now_h = by_r * total, by_z * total, by_h * total
+        slope -= 5 * H
+        before -= H
+        out -= H
+        if AHEAD:
+            ahead = real & (back + 1 < steps)
+            by_r, by_z, by_h, update, own = _slopes_of(slope + unit, before + unit, ahead, H)
+        if ONE_SUM:
+            parts = weight_r * now_r[:, None] + weight_z * now_z[:, None]
+            total = carry + tl.sum(parts + weight_n * now_h[:, None], axis=0)
+        else:
+            total = carry + tl.sum(weight_r * now_r[:, None], axis=0)
+            total += tl.sum(weight_z * now_z[:, None], axis=0)
+            total += tl.sum(weight_n * now_h[:, None], axis=0)
+        tl.store(out + unit, total, mask=real)
 
 
 @triton.jit
@@ -219,7 +214,7 @@ def _backward_streamed(
             total += update * tl.load(later + column, mask=real, other=0.0)
             for other in range(0, H, BO):
                 unit = other + tl.arange(0, BO)
-                weight_r, weight_z, weight_n = _weights(weight, unit, column, H)
+                weight_r, weight_z, weight_n = weights(weight, unit, column, H)
                 whole = tl.load(later + unit, mask=unit < H, other=0.0)
                 slope_r = whole * tl.load(slope + unit, mask=unit < H, other=0.0)
                 slope_z = whole * tl.load(slope + H + unit, mask=unit < H, other=0.0)
@@ -283,9 +278,13 @@ def _starts(steps: tuple[int, ...], device: torch.device) -> Table:
 
 
 def _block(H: int) -> tuple[int, int]:
-    """Return padded hidden size and warps of an on-chip program whose weights fit in registers."""
+    """Return padded hidden size and warps of an on-chip program.
+
+    So many warps that the weights fit in registers, and no more, since they wait for one another in
+    each timestep; the backward program is the fastest with as many as the forward one.
+    """
     padded = max(triton.next_power_of_2(H), 16)
-    return padded, {16: 4, 32: 4, 64: 8, 128: 32}[padded]
+    return padded, {16: 1, 32: 1, 64: 4, 128: 8}[padded]
 
 
 def try_out(device: torch.device) -> None:
@@ -350,7 +349,9 @@ def gru_unroll_backward(
     arguments = grad, slopes, weight_hh, starts, totals
     if H <= ON_CHIP:
         B, warps = _block(H)
-        _backward_on_chip[(layers,)](*arguments, H=H, B=B, num_warps=warps)
+        # Three sums take fewer registers, which rows that are not aligned, or short, need.
+        one_sum = B < 128 or (H % 4 == 0 and weight_hh.dtype == torch.float32)
+        _backward_on_chip[(layers,)](*arguments, H=H, B=B, ONE_SUM=one_sum, num_warps=warps)
     else:
         _backward_streamed[(layers,)](*arguments, H=H, BO=64, BK=64, num_warps=8)
     grads = tuple(torch.empty_like(tensor) for tensor in (input_gates, weight_hh, bias_hh))
