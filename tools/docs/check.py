@@ -14,9 +14,11 @@ from typing import Literal
 
 import tyro
 from effconv_core.cli.errors import run_command
+from effconv_core.figures import save_figure
 from effconv_core.io.atomic import write_text
 
 from tools.bench import cost_page, efficiency_page
+from tools.docs import picture
 from tools.docs.commands import commands_without_code
 from tools.docs.sections import without_results
 from tools.faults import page as faults_page
@@ -86,6 +88,16 @@ def unfounded() -> Iterator[str]:
             )
 
 
+def unseen() -> Iterator[str]:
+    """Return a sentence for each document that does not show the picture of the present rows."""
+    path = picture.front_picture()
+    if not path.exists():
+        yield f"{path} is missing; run `python -m tools.docs.check`"
+    for document in (Path("README.md"), Path("docs/index.md")):
+        if path.name not in document.read_text(encoding="utf-8"):
+            yield f"{document} does not show {path}, the picture of the present rows; name it there"
+
+
 def main() -> int:
     """Run the command line; the exit status is 1 where a document is wrong."""
     options = tyro.cli(CheckOptions, prog="docs.check")
@@ -96,8 +108,10 @@ def main() -> int:
             write_text(path, make())
         if "results" in names:
             results_page.draw_pictures()
+        if not options.pages:
+            save_figure(picture.draw_front_picture(), picture.front_picture())
         return 0
-    problems = [*made_otherwise(names), *([] if options.pages else unfounded())]
+    problems = [*made_otherwise(names), *([] if options.pages else [*unfounded(), *unseen()])]
     print("\n".join(problems))
     return 1 if problems else 0
 
