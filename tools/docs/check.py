@@ -2,7 +2,7 @@
 
 Pages that are made of raw results must be what these give; in those written by hand whatever states
 figures must link to raw results; a command that is named must exist, here or in the commit that is
-named with it. Without `--check` the pages are made anew, as `hatch run reproduce:report` does with
+named with it. Without `--check` the pages are made again, as `hatch run reproduce:report` does with
 its own.
 """
 
@@ -37,7 +37,7 @@ MADE: dict[Name, tuple[Path, Callable[[], str]]] = {
     "proving-ground": (proving_page.PAGE, proving_page.proving_page),
     "versus": (versus_page.PAGE, versus_page.versus_page),
 }
-"""The pages that are made of raw results alone, and what makes each."""
+"""The pages that are made only from raw results, and what makes each."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def unfounded() -> Iterator[str]:
             )
         for command in commands_without_code(document):
             yield (
-                f"{document} names `hatch run {command}`, which is no command; name one, or write "
+                f"{document} names `hatch run {command}`, which does not exist; name one, or write "
                 "'of commit `...`' behind it, with a commit that has it"
             )
 

@@ -21,7 +21,7 @@ def formula(source: str, *_: Any, **__: Any) -> str:
     drawn = io.StringIO()
     settings = {"svg.hashsalt": "effconv", "svg.fonttype": "path", "mathtext.fontset": "stix"}
     with mpl.rc_context(settings):
-        math_to_image(f"${source.strip()}$", drawn, FontProperties(size=13), format="svg")
+        math_to_image(f"${source.strip()}$", drawn, FontProperties(size=14), format="svg")
     svg = drawn.getvalue()[drawn.getvalue().index("<svg") :]
     for noise in (r"<metadata>.*?</metadata>", r"<style.*?</style>", r"<!--.*?-->"):
         svg = re.sub(noise, "", svg, flags=re.DOTALL)

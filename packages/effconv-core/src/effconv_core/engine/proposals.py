@@ -83,7 +83,7 @@ class Proposals:
         return [list(plan) for plan in chosen], losses, self.losses.passes
 
     def random_plans(self, most: int) -> list[Plan]:
-        """Draw at most so many distinct plans, of sizes that are uniform on a logarithmic scale."""
+        """Draw at most `count` distinct plans, of sizes that are uniform on a logarithmic scale."""
         random = np.random.default_rng((self.config.seed, 0))
         plans: dict[tuple[int, ...], None] = {}
         for _ in range(10 * most):

@@ -60,7 +60,7 @@ class PredictedConv(nn.Module):
         """Convolve as `forward` does; so do methods of the original that the network has kept."""
         if kernel is None:
             raise RuntimeError(
-                "a searched layer has kernels in forward passes of its SearchableCNN alone, and "
+                "a searched layer has kernels only in forward passes of its SearchableCNN, and "
                 "was run outside of one, as gradient checkpointing does in the backward pass; turn "
                 "it off for the search"
             )
