@@ -20,7 +20,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import providers
 
-# Hypothesis draws the same examples everywhere, and a busy machine is no reason to fail.
+# Hypothesis draws the same examples everywhere, and a busy machine is not a reason to fail.
 settings.register_profile(
     "same",
     derandomize=True,
@@ -46,5 +46,5 @@ import tools.support.compat  # noqa: E402, F401
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    """Let whatever a test draws without a generator of its own be the same in every run."""
+    """Let whatever a test draws without its own generator be the same in every run."""
     torch.manual_seed(0)

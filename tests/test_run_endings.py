@@ -17,7 +17,7 @@ def promised(folder: Path) -> set[str]:
 
 @pytest.fixture
 def killed_at(monkeypatch):
-    """Give what lets a command be killed where it gives a file its name, by the number of that."""
+    """Return what kills a command where it gives a file its name, by the number of that."""
 
     class KilledError(BaseException):
         pass

@@ -285,7 +285,7 @@ def test_a_budget_of_macs_and_no_training(effconv):
 REFUSED = {
     "no set": (
         ["search", "own_net:network", "none", "--budget=1042"],
-        "'none' is no set, since no",
+        "'none' is not a set, since no",
     ),
     "no function": (
         ["search", "own_net:network", "own_net:nothing", "--budget=1042"],

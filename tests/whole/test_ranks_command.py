@@ -161,7 +161,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused():
 
 def test_sync_batchnorm_is_refused_where_it_cannot_run():
     _, options = parse(["demo", "--device", "cpu", "--sync-batchnorm"])
-    with pytest.raises(ValueError, match="SyncBatchNorm runs on GPUs alone; leave it out"):
+    with pytest.raises(ValueError, match="SyncBatchNorm runs only on GPUs; leave it out"):
         check_options(options)
 
 

@@ -1,4 +1,4 @@
-"""The page of what a search step costs, made of the raw results alone."""
+"""The page of what a search step costs, made only from the raw results."""
 
 import itertools
 import json

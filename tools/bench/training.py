@@ -270,7 +270,7 @@ def beside(way: Way, options: TrainingOptions, barrier: Any, results: Any) -> No
 
 
 def side_by_side(way: Way, options: TrainingOptions, processes: int) -> dict[str, float]:
-    """Return a step's median seconds in so many processes, and all steps of a second."""
+    """Return a step's median seconds in several processes, and all steps of a second."""
     context = multiprocessing.get_context("spawn")  # a forked process cannot use the parent's GPU
     barrier, results = context.Barrier(processes), context.Queue()
     workers = [
@@ -334,7 +334,7 @@ def show_training(console: Console, options: TrainingOptions, content: dict[str,
         for count, told in by_count.items():
             alone = 1 / seconds[name]["median"]
             console.print(
-                f"{count} of {name}: {told['steps_a_second']:.0f} steps/s in all, alone {alone:.0f}"
+                f"{count} of {name}: {told['steps_a_second']:.0f} steps/s in all, one {alone:.0f}"
             )
     if content["left_out"]:
         console.print(f"left out for time: {'; '.join(content['left_out'])}")

@@ -2,7 +2,7 @@
 
 Pages that are made of raw results must be what these give; in those written by hand whatever states
 figures must link to raw results; a command that is named must exist, here or in the commit that is
-named with it. Without `--check` the pages are made anew, as `hatch run reproduce:report` does with
+named with it. Without `--check` the pages are made again, as `hatch run reproduce:report` does with
 its own.
 """
 
@@ -14,9 +14,11 @@ from typing import Literal
 
 import tyro
 from effconv_core.cli.errors import run_command
+from effconv_core.figures import save_figure
 from effconv_core.io.atomic import write_text
 
 from tools.bench import cost_page, efficiency_page
+from tools.docs import picture
 from tools.docs.commands import commands_without_code
 from tools.docs.sections import without_results
 from tools.faults import page as faults_page
@@ -39,7 +41,7 @@ MADE: dict[Name, tuple[Path, Callable[[], str]]] = {
     "proving-ground": (proving_page.PAGE, proving_page.proving_page),
     "versus": (versus_page.PAGE, versus_page.versus_page),
 }
-"""The pages that are made of raw results alone, and what makes each."""
+"""The pages that are made only from raw results, and what makes each."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,19 @@ def unfounded() -> Iterator[str]:
             )
         for command in commands_without_code(document):
             yield (
-                f"{document} names `hatch run {command}`, which is no command; name one, or write "
+                f"{document} names `hatch run {command}`, which does not exist; name one, or write "
                 "'of commit `...`' behind it, with a commit that has it"
             )
+
+
+def unseen() -> Iterator[str]:
+    """Return a sentence for each document that does not show the picture of the present rows."""
+    path = picture.front_picture()
+    if not path.exists():
+        yield f"{path} is missing; run `python -m tools.docs.check`"
+    for document in (Path("README.md"), Path("docs/index.md")):
+        if path.name not in document.read_text(encoding="utf-8"):
+            yield f"{document} does not show {path}, the picture of the present rows; name it there"
 
 
 def main() -> int:
@@ -100,8 +112,10 @@ def main() -> int:
             write_text(path, make())
         if "results" in names:
             results_page.draw_pictures()
+        if not options.pages:
+            save_figure(picture.draw_front_picture(), picture.front_picture())
         return 0
-    problems = [*made_otherwise(names), *([] if options.pages else unfounded())]
+    problems = [*made_otherwise(names), *([] if options.pages else [*unfounded(), *unseen()])]
     print("\n".join(problems))
     return 1 if problems else 0
 

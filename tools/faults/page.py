@@ -23,11 +23,11 @@ FAULTS = {
         " and give the same command again, which goes on from the last checkpoint`; it does"
     ),
     "a checkpoint is cut off or has a flipped bit": (
-        "`PATH is no readable training state (...); going on from the state before it`; "
+        "`PATH is not a readable training state (...); going on from the state before it`; "
         "the search ends as it would have"
     ),
     "both checkpoints are damaged": (
-        "`PATH is no readable training state (...); delete it to start again`"
+        "`PATH is not a readable training state (...); delete it to start again`"
     ),
     "the loader raises": ("its error comes through; the same command goes on from the last epoch"),
     "the loader hangs": (

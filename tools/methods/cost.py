@@ -55,7 +55,7 @@ def _mixing_step(network: nn.Module, images: Tensor, labels: Tensor) -> Step:
 
 
 def peak_of(method: str, size: str, batch_size: int, image_size: int, device: str) -> int | None:
-    """Return the peak memory of two steps of each kind, in MiB; call it in a process of its own."""
+    """Return the peak memory of two steps of each kind, in MiB; call it in a separate process."""
     measure_peak(device)
     for step in method_steps(method, SIZES[size], batch_size, image_size, device).values():
         step()

@@ -1,6 +1,6 @@
 """Engines that do runs: this process, processes here, SLURM's jobs, or Ray's tasks.
 
-A run is one task of loky, of submitit, or of Ray, which places it and, where it can, begins it anew
+A run is one task of loky, of submitit, or of Ray, which places it and, if it can, restarts it
 when its process dies.
 """
 
@@ -58,7 +58,7 @@ def here(path: Path, console: Console) -> Engine:
 
 
 def local(path: Path, workers: int) -> Engine:
-    """Do runs in processes here, each with a GPU of its own, as long as there are some.
+    """Do runs in processes here, each with its own GPU, as long as there are some.
 
     A killed process breaks loky's executor, so each process has one to itself, and the others go
     on. What they write goes to files beside the list.
@@ -182,7 +182,7 @@ def slurm(path: Path, workers: int, minutes: int, parameters: Sequence[str]) -> 
 
 
 def ray(path: Path, workers: int, gpus: float) -> Engine:
-    """Submit runs as tasks of Ray, which begins them anew where their process is killed."""
+    """Submit runs as tasks of Ray, which begins them again where their process is killed."""
     try:
         import ray
     except ImportError as error:

@@ -72,7 +72,7 @@ def launch(
         device = str(run.arguments.get("device"))
         if device.startswith("cuda:") and not alone:
             raise ValueError(
-                f"device is {device!r}, but each worker sees one GPU alone; pass 'cuda', and "
+                f"device is {device!r}, but each worker sees one GPU only; pass 'cuda', and "
                 "choose GPUs by CUDA_VISIBLE_DEVICES"
             )
     write_list(path, runs, beside)

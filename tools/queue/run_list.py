@@ -98,7 +98,7 @@ def check_list_place(path: Path, beside: Sequence[str]) -> None:
     else:
         found = [path.parent / name for name in beside if os.path.lexists(path.parent / name)]
     if found:
-        raise FileExistsError(f"{found[0]} is no list of runs or of one; name another folder")
+        raise FileExistsError(f"{found[0]} is not a list of runs or of one; name another folder")
 
 
 def read_list(path: Path) -> list[Run]:
@@ -106,7 +106,7 @@ def read_list(path: Path) -> list[Run]:
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is no list of runs.
+        ValueError: if it is not a list of runs.
     """
     return read_json(path, list[Run])
 
@@ -148,7 +148,7 @@ def _do(folder: Path, run: Run, console: Console) -> None:
 
 
 def _forget_what_was_compiled() -> None:
-    """Clear compiled functions, so that a run compiles as if it were alone in its process.
+    """Clear compiled functions, so that a run compiles as if nothing ran before it in its process.
 
     PyTorch compiles a function, such as a network's forward, for eight kinds of arguments, such as
     networks of eight plans, and runs it eagerly for all further ones.

@@ -51,7 +51,7 @@ class ReleaseOptions:
     build: wheels and source archives are reproducible elsewhere, and wheels from the archives.
     contents: they hold what git tracks of a package, licence and metadata, and nothing else.
     metadata: licence, types, Pythons and description are present; `twine check`.
-    install: each installs alone by pip and works, on the oldest and newest Python and torch.
+    install: each installs by itself with pip and works, on the oldest and newest Python and torch.
     """
 
     only: tuple[Step, ...] = ("version", "build", "contents", "metadata", "install")

@@ -53,7 +53,7 @@ def _differences(archive: Path, wanted: Iterable[str]) -> list[str]:
     return [
         *(f"{archive.name} lacks {name}; add it to the package" for name in sorted(wanted - held)),
         *(
-            f"{archive.name} holds {name}, which is no part of a release; delete it, or commit it "
+            f"{archive.name} holds {name}, which is not part of a release; delete it, or commit it "
             "if it is source code"
             for name in sorted(held - wanted)
         ),

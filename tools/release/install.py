@@ -167,8 +167,8 @@ def install(
 ) -> Path:
     """Make an environment with some packages of a folder, and return its Python.
 
-    What is not ours comes from where pip usually gets it. Ours then comes from the folder
-    alone, so that nothing else of that name can be meant.
+    What is not ours comes from where pip usually gets it. Ours then comes only from the
+    folder, so that nothing else of that name can be meant.
 
     Args:
         root: the repository.

@@ -52,7 +52,7 @@ def metadata_problems(root: Path, folder: Path, built: Built) -> list[str]:
     text = files.get(name.replace("METADATA", "licenses/LICENSE"))
     wants(
         text == (root / "LICENSE").read_bytes(),
-        "its LICENSE is another than the repository's; copy that one",
+        "its LICENSE differs from the repository's; copy that one",
     )
     wants(
         "Typing :: Typed" in (found.classifiers or []),

@@ -54,7 +54,7 @@ def untold(package: str, before: dict[str, str], now: dict[str, str], changelog:
     if changed and version != own:
         return [f"{package} is {own} and its changelog begins with {version}; add a section"]
     return [
-        f"{package}.{name} is another than listed, and section {version} of the changelog does not "
+        f"{package}.{name} differs from the list, and section {version} of the changelog does not "
         "name it; tell of it there"
         for name in changed
         if not re.search(rf"\b{re.escape(name)}\b", text)

@@ -1,4 +1,4 @@
-"""The page of the paper's tables, made of the raw results alone: no figure that nobody measured."""
+"""The page of the paper's tables, made from the raw results only."""
 
 from pathlib import Path
 

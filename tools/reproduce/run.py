@@ -72,7 +72,7 @@ def check_settings(before: Mapping[str, Any], row: Row, seed: int, scale: str, p
         if changed_since(old, value) if both else value != old:
             raise ValueError(
                 f"{place} holds the run {run_name(row, seed)} with other settings ({key}); delete "
-                "it to run it anew"
+                "it to run it again"
             )
 
 
@@ -128,7 +128,7 @@ def run_row(
     try:
         open_run(folder, made, data_note(row.data), describe(model), overwrite=False)
     except FileExistsError as error:  # its remedy is an option that this command lacks
-        remedy = f"run it as it was begun, or delete {folder} to begin it anew"
+        remedy = f"run it as it was begun, or delete {folder} to begin it again"
         raise FileExistsError(f"{str(error).partition(';')[0]}; {remedy}") from error
     metrics = Metrics(folder)
     before = sum(metric.get("seconds", 0.0) for metric in metrics.rows())

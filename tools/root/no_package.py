@@ -3,7 +3,7 @@
 from typing import Any, NoReturn
 
 SENTENCE = (
-    "the root of this repository is no package; build all packages with `hatch build --all`, or "
+    "the root of this repository is not a package; build all packages with `hatch build --all`, or "
     "install them with `pip install -r requirements.txt`"
 )
 

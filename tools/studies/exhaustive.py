@@ -72,7 +72,7 @@ def open_table(path: Path, table: str) -> None:
         append_row(path, {"table": table, "settings": settings, "environment": where})
     elif changed := changed_since(read_rows(path)[0]["settings"], settings):
         raise ValueError(
-            f"{path} was made with another {', '.join(changed)}; delete it to train anew"
+            f"{path} was made with another {', '.join(changed)}; delete it to train again"
         )
 
 

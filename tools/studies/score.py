@@ -49,7 +49,7 @@ SPEED = {
     "default, nudged": RING,
 }
 """Other ways to run the same steps, compared on request; and the usual way with all initial values
-one bit larger, to show the effect of rounding alone on a search."""
+one bit larger, to show the effect of rounding on a search."""
 PEERS = {"TPE": tpe, "halving": halving}
 FRESH = 10
 """The first seed of those not used to choose the settings of the former default recipe."""
@@ -79,7 +79,7 @@ def search_once(space: str, name: str, seed: int) -> dict:
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     settings = SPACES[space]
-    settings.batches("train", seed)  # reading or drawing the data is no part of the cost
+    settings.batches("train", seed)  # reading or drawing the data is not part of the cost
     started = time.process_time()
     if name in PEERS:
         found = {"plan": PEERS[name](settings, steps_allowed(settings), seed)}

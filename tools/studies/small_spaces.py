@@ -84,7 +84,7 @@ class Space:
         return SearchableCNN(self.network(0))
 
     def draw_plans(self, most: int, seed: int) -> list[dict[str, int]]:
-        """Draw at most so many of the space's plans."""
+        """Draw at most `count` of the space's plans."""
         plans, generator = self.plans(), torch.Generator().manual_seed(seed)
         order = torch.randperm(len(plans), generator=generator)[:most].tolist()
         return [plans[i] for i in order]

@@ -60,7 +60,7 @@ def current_rows(path: Path, key: str, settings: Mapping[str, Any]) -> list[dict
         if changed:
             raise ValueError(
                 f"{path} holds a row of {row[key]!r} made with another {', '.join(changed)}; "
-                "delete the rows of that name to make them anew"
+                "delete the rows of that name to make them again"
             )
     return rows
 

@@ -223,8 +223,8 @@ def autonas_note(settings: Row, rows: Sequence[Row]) -> str:
     note = f"AutoNAS trained its supernet for {epochs} epochs and searched it {with_what}."
     if scored:
         note += (
-            " Of the subnets that it drew, so many were within 2 % of the budget and could be "
-            f"chosen, by seed: {', '.join(scored)}."
+            " Drawn subnets within 2 % of the budget, which could be chosen, by seed: "
+            f"{', '.join(scored)}."
         )
     return note
 

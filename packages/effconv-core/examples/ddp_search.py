@@ -1,4 +1,4 @@
-"""A search in a loop of one's own, by several processes.
+"""A search in your own loop, by several processes.
 
 `pip install effconv-core`, then `torchrun --nproc-per-node 2 ddp_search.py`; it also runs without
 torchrun, in one process.
@@ -29,12 +29,12 @@ def learn_sizes(
 
     Args:
         model: on this rank's device; batch normalisation takes the statistics of a rank's own
-            images, unless `nn.SyncBatchNorm.convert_sync_batchnorm` (GPUs alone) came before.
+            images, unless `nn.SyncBatchNorm.convert_sync_batchnorm` (GPUs only) came before.
         dataset: the whole set, on every rank.
         budget: wanted parameter count.
         batch_size: of all ranks together.
         epochs: passes over the set.
-        shuffle: whether each epoch has an order of its own.
+        shuffle: whether each epoch has its own order.
     """
     group = dist.group.WORLD  # None in one process
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if group else (0, 1)

@@ -27,7 +27,7 @@ class Search(lightning.LightningModule):
         self.budget = budget
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        """Give the task's loss and the budget's term."""
+        """Return the task's loss and the budget's term."""
         images, labels = batch
         task_loss = F.cross_entropy(self.searchable(images), labels)
         budget_loss = self.searchable.budget_loss(self.budget)

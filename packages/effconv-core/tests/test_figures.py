@@ -84,7 +84,9 @@ def test_kernels_of_a_found_network():
     # A pixel is equally large in all.
     assert {tuple(np.diff(axes.get_xlim())) for axes in figure.axes if axes.images} == {(4.0,)}
     for name in ("2", "3"):
-        with pytest.raises(ValueError, match=f"layer '{name}' is no convolution of the Sequential"):
+        with pytest.raises(
+            ValueError, match=f"layer '{name}' is not a convolution of the Sequential"
+        ):
             kernels_of(cnn, [name])
 
 

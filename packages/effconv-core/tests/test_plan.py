@@ -65,7 +65,7 @@ def document(**changes):
 @pytest.mark.parametrize(
     ("text", "error", "sentence"),
     [
-        ("{", ValueError, "the plan is no JSON"),
+        ("{", ValueError, "the plan is not JSON"),
         ("[]", ValueError, "schema 'list'; this version reads schema 1 and 2 and 3"),
         (document(schema=4), ValueError, "schema 4; this version reads schema 1 and 2 and 3"),
         (document(sizes={}), ValueError, "holds no layer"),
@@ -111,7 +111,7 @@ def test_a_malformed_plan_says_file_value_and_rule(text, error, sentence, tmp_pa
 def test_a_file_that_is_no_text_is_one_sentence(tmp_path):
     path = tmp_path / "plan.json"
     path.write_bytes(b"\x89PNG\xff")
-    with pytest.raises(ValueError, match=r"plan\.json: the plan is no text"):
+    with pytest.raises(ValueError, match=r"plan\.json: the plan is not text"):
         SizePlan.load(path)
 
 
@@ -274,7 +274,7 @@ def test_a_damaged_file_is_refused(tmp_path):
     plan, path = SizePlan({"3": 4}), tmp_path / "cnn.safetensors"
     save(apply_plan(net(), plan), plan, path)
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(ValueError, match="is no readable safetensors file"):
+    with pytest.raises(ValueError, match="is not a readable safetensors file"):
         load(net(), path)
 
 

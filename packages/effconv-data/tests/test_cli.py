@@ -108,7 +108,7 @@ def test_folder_becomes_a_set(run, tmp_path):
     [
         (["prepare", "mnist", "--source", "SOURCE", "--out", "OUT"], "the official file has"),
         (["prepare", "cifar10", "--source", "SOURCE", "--out", "OUT"], "neither cifar-10-python"),
-        (["prepare", "stl10", "--source", "nowhere", "--out", "OUT"], "nowhere is no folder"),
+        (["prepare", "stl10", "--source", "nowhere", "--out", "OUT"], "nowhere is not a folder"),
         (["prepare", "imagenet32", "--out", "OUT"], "https://image-net.org/download-images.php"),
         (["prepare", "folder", "--source", "SOURCE", "--out", "OUT"], "folder for each class"),
         (["prepare", "mnist", "--source", "SOURCE", "--out", "OUT", "--seed", "-1"], "seed is -1"),

@@ -3,7 +3,7 @@
 `hatch run bench:kernels`, or `python bench.py` where effconv-kernels and pytest are installed. An
 operator whose tests do not pass is not timed. All sides of a comparison take turns; medians and
 quartiles of every shape are printed, slower ones too, and written as JSON beside this file, after
-each comparison anew.
+each comparison again.
 """
 
 import argparse
@@ -32,7 +32,7 @@ TESTS = {
 
 
 def stages(first: int, widths: list[int], convs: int) -> list[tuple[int, int]]:
-    """Give (c_out, c_in) of the 3x3 convolutions of a residual network after its first."""
+    """Return (c_out, c_in) of the 3x3 convolutions of a residual network after its first."""
     channels, c_in = [], first
     for width in widths:
         channels += [(width, c_in)] + [(width, width)] * (convs - 1)
@@ -57,7 +57,7 @@ def passes(operator: str) -> bool:
 
 
 def timed(function: Callable[[], object], device: str) -> float:
-    """Give the seconds of one call, by the GPU's own clock where there is one."""
+    """Return the seconds of one call, by the GPU's own clock where there is one."""
     if device == "cpu":
         started = time.perf_counter()
         function()
@@ -92,7 +92,7 @@ def compare(
 
 
 def with_backward(function: Callable[[], object], leaves: list[Tensor]) -> Callable[[], None]:
-    """Give a call that also computes the gradients of some leaves."""
+    """Return a call that also computes the gradients of some leaves."""
 
     def outputs() -> list[Tensor]:
         found = function()
@@ -107,7 +107,7 @@ def with_backward(function: Callable[[], object], leaves: list[Tensor]) -> Calla
 
 
 def without_graph(function: Callable[[], object]) -> Callable[[], None]:
-    """Give a call that records nothing for a backward pass."""
+    """Return a call that records nothing for a backward pass."""
 
     def run() -> None:
         with torch.no_grad():
@@ -130,7 +130,7 @@ def with_graphs(
 
 
 def captured(function: Callable[[], object]) -> Callable[[], None]:
-    """Give a CUDA graph of a call."""
+    """Return a CUDA graph of a call."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # compiles, makes tables and chooses algorithms
@@ -167,7 +167,7 @@ def batched_loop(gates: Tensor, weight: Tensor, bias: Tensor, steps: list[int]) 
 def unroll_sides(
     layers: int, steps: list[int], H: int, device: str, batch: int = 1
 ) -> tuple[dict, dict]:
-    """Give what unrolls the same GRUs, forward alone and with the backward pass."""
+    """Return what unrolls the same GRUs, forward only and with the backward pass."""
     grus = [nn.GRU(1, H).to(device) for _ in range(layers)]
     inputs = torch.randn(batch, layers, device=device)
     series = [inputs[:, layer, None].expand(count, batch, 1) for layer, count in enumerate(steps)]
@@ -208,7 +208,7 @@ def unroll_sides(
 def assembly_sides(
     channels: list[tuple[int, int]], sizes: list[int], H: int, device: str
 ) -> tuple[dict, dict]:
-    """Give what assembles the same kernels, forward alone and with the backward pass."""
+    """Return what assembles the same kernels, forward only and with the backward pass."""
     rows = sum(c_out * c_in for c_out, c_in in channels)
     soft_sizes = torch.tensor([size + 0.2 for size in sizes], device=device)
     tensors = [

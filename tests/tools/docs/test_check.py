@@ -65,3 +65,13 @@ def test_a_picture_that_is_missing_fails_the_check(monkeypatch, tmp_path, capsys
     monkeypatch.setattr(check.results_page, "PICTURES", tmp_path / "figures")
     assert run(monkeypatch, "results", "--check") == 1
     assert "figures/kernels-cpu-found" in capsys.readouterr().out
+
+
+def test_a_front_picture_of_older_rows_fails_the_check(monkeypatch, tmp_path, capsys):
+    rows = check.picture.ROWS.read_text().replace('"c2": 9', '"c2": 11')
+    (tmp_path / "rows.jsonl").write_text(rows)
+    monkeypatch.setattr(check.picture, "ROWS", tmp_path / "rows.jsonl")
+    assert run(monkeypatch, "--check") == 1
+    said = capsys.readouterr().out
+    assert "README.md" in said
+    assert "docs/index.md" in said

@@ -134,7 +134,7 @@ def test_a_damaged_checkpoint(phase, damage, whole, tmp_path):
     path.write_bytes(data if damage == "flipped" else data[: len(data) // 2])
     status, said = finish(folder)
     assert status == 0, said
-    assert f"{phase}.safetensors is no readable training state" in said
+    assert f"{phase}.safetensors is not a readable training state" in said
     assert "going on from the state before it" in said
     assert RUN.outcome(folder) == whole.outcome
 
@@ -148,7 +148,7 @@ def test_two_damaged_checkpoints_are_told_and_left_alone(whole, tmp_path):
     before = {path: path.read_bytes() for path in folder.glob("run/search.*")}
     status, said = finish(folder)
     assert status == 2
-    assert "is no readable training state" in said
+    assert "is not a readable training state" in said
     assert "delete it to start again" in said
     assert {path: path.read_bytes() for path in folder.glob("run/search.*")} == before
 

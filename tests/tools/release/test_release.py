@@ -210,7 +210,7 @@ def test_a_stray_file_is_told(stray, tracked, archives, tiny, tmp_path, commit):
     found = content_problems(tiny, built(tiny))
     assert len(found) == archives
     name = stray.removeprefix("src/")
-    assert all(f"{name}, which is no part of a release" in problem for problem in found)
+    assert all(f"{name}, which is not part of a release" in problem for problem in found)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_module_that_the_wheel_leaves_out_is_told(tiny, tmp_path, commit):
     [
         ("pyproject.toml", '"Apache-2.0"', '"MIT"', "the licence is MIT in ['LICENSE']"),
         ("pyproject.toml", '["LICENSE"]', "[]", "the licence is Apache-2.0 in None"),
-        ("LICENSE", "Apache", "Other", "its LICENSE is another than the repository's"),
+        ("LICENSE", "Apache", "Other", "its LICENSE differs from the repository's"),
         ("pyproject.toml", '  "Typing :: Typed",\n', "", "does not tell that it has types"),
         ("pyproject.toml", ">=3.10", ">=3.9", "needs Python >=3.9 and names 3.10, 3.11, 3.12"),
         ("pyproject.toml", '"Programming Language :: Python :: 3.11",', "", "names 3.10, 3.12"),

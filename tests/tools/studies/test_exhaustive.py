@@ -29,7 +29,7 @@ def test_a_table_of_other_settings_is_refused(tmp_path):
     header = json.loads(path.read_text())
     header["settings"]["samples"] = 7
     path.write_text(json.dumps(header) + "\n")
-    with pytest.raises(ValueError, match="delete it to train anew"):
+    with pytest.raises(ValueError, match="delete it to train again"):
         open_table(path, "planted-5")
 
 

@@ -1,4 +1,4 @@
-"""A search of a network of one's own, the plan on disk, and the plain CNN of it."""
+"""A search of your own network, the plan on disk, and the plain CNN of it."""
 
 import torch
 from effconv_core import SizePlan, apply_plan, recipe, search

@@ -1,4 +1,4 @@
-"""A ResNet-20 with sizes of one's own, and a network whose sizes are learned."""
+"""A ResNet-20 with your own sizes, and a network whose sizes are learned."""
 
 import torch
 from effconv_models import create_model, flexnet3

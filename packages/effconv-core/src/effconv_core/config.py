@@ -136,7 +136,7 @@ class SearchConfig:
         if self.compile and self.shapes != "padded":
             raise ValueError(
                 f"compile is True and shapes is {self.shapes!r}; each step of other sizes would be "
-                "compiled anew, so pass shapes='padded'"
+                "compiled again, so pass shapes='padded'"
             )
         if self.finalists > 1 and not self.race_steps and not self.exploration:
             raise ValueError(
@@ -145,7 +145,7 @@ class SearchConfig:
             )
 
     def epochs_of(self, steps: int) -> int:
-        """Return the number of epochs of a search whose epochs have so many steps."""
+        """Return the number of epochs of a search whose epochs have this many steps."""
         return max(self.epochs, -(-self.least_steps // steps))
 
     @property

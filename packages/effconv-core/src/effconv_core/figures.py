@@ -87,7 +87,7 @@ def draw_sizes(plans: Mapping[str, SizePlan], axes: "Axes | None" = None) -> Fig
 
 def _add_legend(axes: "Axes", **options: Any) -> None:
     for text in axes.legend(**options).get_texts():
-        text.set_parse_math(False)  # names are no formulas
+        text.set_parse_math(False)  # names are not formulas
 
 
 def _short(name: str) -> str:
@@ -160,7 +160,7 @@ def kernels_of(cnn: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
         convs = [module for module in inner if type(module) in CLASSES.values()]
         if len(convs) != 1:
             raise ValueError(
-                f"layer {name!r} is no convolution of the {type(cnn).__name__}; pass names of a "
+                f"layer {name!r} is not a convolution of the {type(cnn).__name__}; pass names of a "
                 "plan of it"
             )
         kernels[name] = convs[0].weight

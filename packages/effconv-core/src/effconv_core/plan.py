@@ -61,7 +61,7 @@ class SizePlan(Mapping[str, Size]):
             to these within the budgets; None where that is not known.
 
     Raises:
-        TypeError: if a size is no integer, or a soft size, the cost or the budget no number.
+        TypeError: if a size is not an integer, or a soft size, the cost or the budget no number.
         ValueError: if there is no layer or more than 10,000, a size is not from 1 to 1,000, a
             number is not finite or out of its range, or the soft sizes are of other layers.
     """

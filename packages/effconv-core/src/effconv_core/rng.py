@@ -41,7 +41,7 @@ class Draws(nn.Module):
         """Restore the count from a `state_dict`.
 
         Raises:
-            ValueError: if it is no count.
+            ValueError: if it is not a count.
         """
         if state.numel() != 1 or state.is_floating_point() or not state.item() >= 0:
             raise ValueError(

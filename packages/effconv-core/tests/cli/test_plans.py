@@ -149,7 +149,7 @@ def test_apply_to_networks_by_name(here, capsys, name, package):
 APPLY = ["plan", "apply", "a.json", "--out", "cnn.safetensors", "--model"]
 MISTAKES = {
     "no file": (["plan", "show", "none.json"], "No such file"),
-    "no plan": (["plan", "show", "own_net.py"], "own_net.py: the plan is no JSON"),
+    "no plan": (["plan", "show", "own_net.py"], "own_net.py: the plan is not JSON"),
     "figure": (["plan", "show", "a.json", "--out", "a.gif"], "figure a.gif is to be '.gif'"),
     "one plan": (["plan", "diff", "a.json"], "diff has 1 plan(s); pass the files of two"),
     "twice": (["plan", "diff", "a.json", "a.json"], "diff has the same file twice"),

@@ -138,7 +138,7 @@ def test_a_deleted_state_does_not_come_back_from_the_one_before(tmp_path):
         load_training_state(path, model, optimizer)
     save_training_state(path, model, optimizer, {"epoch": 7})
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match="no readable training state"):
+    with pytest.raises(ValueError, match="not a readable training state"):
         load_training_state(path, model, optimizer)
 
 
@@ -168,7 +168,7 @@ def test_a_damaged_state_is_noticed_and_the_one_before_taken(tmp_path, caplog, h
         caplog.clear()
         with caplog.at_level(logging.WARNING, "effconv_core"):
             assert load_training_state(path, model, optimizer) == {"epoch": 0}
-        assert "s.safetensors is no readable training state" in caplog.text
+        assert "s.safetensors is not a readable training state" in caplog.text
         assert "going on from the state before it" in caplog.text
         torch.testing.assert_close(model.state_dict(), models[0][0].state_dict(), rtol=0, atol=0)
         found, expected = (o.state_dict()["state"] for o in (optimizer, models[0][1]))
@@ -185,7 +185,7 @@ def test_two_damaged_states_are_refused_with_the_remedy(tmp_path):
         save_training_state(path, model, optimizer, {"epoch": epoch})
     for file in tmp_path.iterdir():
         file.write_bytes(b"{}")
-    with pytest.raises(ValueError, match=r"s\.safetensors is no readable .* delete it"):
+    with pytest.raises(ValueError, match=r"s\.safetensors is not a readable .* delete it"):
         load_training_state(path, model, optimizer)
 
 

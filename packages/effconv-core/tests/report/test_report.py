@@ -204,7 +204,7 @@ def test_refusals_leave_nothing(tmp_path):
     with pytest.raises(ValueError, match="no run to report"):
         write_report([], out)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="is no folder of a run"):
+    with pytest.raises(ValueError, match="is not a run folder"):
         write_report([tmp_path / "empty"], out)
     run = make_run(tmp_path / "run")
     with pytest.raises(ValueError, match="same run is given twice"):

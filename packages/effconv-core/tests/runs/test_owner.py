@@ -15,7 +15,7 @@ BEFORE = {"settings": SETTINGS, "environment": {"device": "cpu", "python": "3", 
 
 
 def snapshot(folder: Path) -> dict[str, object]:
-    """Give what lies in a folder, following no link."""
+    """Return what lies in a folder, following no link."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():

@@ -71,7 +71,7 @@ def test_layers_are_chosen_by_predicate_pattern_name_and_module():
     ("searched", "error", "sentence"),
     [
         ("c.*", ValueError, r"searched names 'c.\*', which fits no layer; the layers are \['stem'"),
-        ([nn.Conv2d(1, 1, 1)], ValueError, "holds a Conv2d that is no convolution of the Net"),
+        ([nn.Conv2d(1, 1, 1)], ValueError, "holds a Conv2d that is not a convolution of the Net"),
         (["a.dw", 3], TypeError, "searched holds 3; pass a function of name and module"),
         ("up", ValueError, "is a ConvTranspose2d, not one of torch.nn's own"),
     ],
@@ -149,7 +149,7 @@ def test_a_layer_with_a_forward_of_its_own_is_left_alone(method):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
     setattr(net[1], method, getattr(net[1], method))
     assert list(searched_layers(net)) == ["2"]
-    assert "forward of its own" in left_alone(net)["1"]
+    assert "its own forward" in left_alone(net)["1"]
 
 
 def test_a_bias_in_common_is_left_alone():

@@ -57,7 +57,7 @@ def in_order(
     Raises:
         ChildProcessError: if a process dies.
     """
-    # Processes, because threads are slower here than one alone: half of the time is Python code.
+    # Processes, because threads are slower here than one: half of the time is Python code.
     # By fork, because other ways start the user's script a second time. Elsewhere fork is missing
     # or unsafe, and daemons may have no children.
     if sys.platform != "linux" or multiprocessing.current_process().daemon:

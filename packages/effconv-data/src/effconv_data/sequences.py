@@ -149,7 +149,7 @@ def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             names = arrays["speakers"]
     except (KeyError, OSError, ValueError, EOFError) as error:
         raise ValueError(
-            f"{path} is not an archive of recordings ({error}); copy it anew"
+            f"{path} is not an archive of recordings ({error}); copy it again"
         ) from error
     right = (
         audio.dtype == np.int16
@@ -168,7 +168,7 @@ def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise ValueError(
             f"{path} holds audio {audio.dtype} {audio.shape} with digits {digits.dtype} "
             f"{digits.shape}; it must be int16 (N, T) with digits 0 to 9 and a speaker each, so "
-            "copy it anew"
+            "copy it again"
         )
     fitted = audio if audio.shape[1] == STEPS else np.stack([_fitted(one) for one in audio])
     return fitted, digits.astype(np.int64), names[speakers]
@@ -197,13 +197,13 @@ def _read_wave(file: Path) -> np.ndarray:
             kind = sound.getnchannels(), sound.getsampwidth(), sound.getframerate()
             frames = sound.readframes(sound.getnframes()) if kind == (1, 2, RATE) else b""
     except (wave.Error, EOFError) as error:
-        raise ValueError(f"{file} is not a WAV file ({error}); copy it anew") from error
+        raise ValueError(f"{file} is not a WAV file ({error}); copy it again") from error
     if kind != (1, 2, RATE):
         raise ValueError(
             f"{file} has (channels, bytes, rate) {kind}; it must be (1, 2, {RATE}), so convert it"
         )
     if not frames or len(frames) % 2:
-        raise ValueError(f"{file} is cut off or empty; copy it anew")
+        raise ValueError(f"{file} is cut off or empty; copy it again")
     return np.frombuffer(frames, dtype="<i2").astype(np.int16)
 
 

@@ -97,7 +97,7 @@ def _verify_shard(
         problems.append(error.problem)
     if more:
         sentence = f"shard {shard.url} has {more} more samples that cannot be used"
-        problems.append(Problem(shard.url, None, f"{sentence}; write it anew"))
+        problems.append(Problem(shard.url, None, f"{sentence}; write it again"))
     return counts, problems
 
 
@@ -130,6 +130,6 @@ def _decode_other_parts(shard: Shard, sample: Sample) -> None:
         except Exception as error:  # each decoder raises its own types
             sentence = (
                 f"sample {sample.key} of shard {shard.url} has a .{part} that cannot be decoded "
-                f"({error}); write the shard anew"
+                f"({error}); write the shard again"
             )
             raise ShardError(Problem(shard.url, sample.key, sentence)) from error

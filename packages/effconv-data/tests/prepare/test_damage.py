@@ -83,12 +83,12 @@ DAMAGE = [
     ("cifar10", CIFAR_PYTHON, cifar_batch(labels=[0, 10]), r"test_batch.* the label 10;"),
     ("cifar10", CIFAR_PYTHON, cifar_batch(labels=[-1, 1]), r"test_batch.* the label -1;"),
     ("cifar10", CIFAR_PYTHON, cifar_batch(labels=[0, 2**70]), r"the label 11805916207174113"),
-    ("cifar10", CIFAR_PYTHON, cifar_batch(labels=[0, 1.5]), r"test_batch.* no row of integers"),
-    ("cifar10", CIFAR_PYTHON, cifar_batch(labels=[0, [1]]), r"test_batch.* no row of integers"),
+    ("cifar10", CIFAR_PYTHON, cifar_batch(labels=[0, 1.5]), r"test_batch.* not rows of integers"),
+    ("cifar10", CIFAR_PYTHON, cifar_batch(labels=[0, [1]]), r"test_batch.* not rows of integers"),
     ("cifar10", CIFAR_PYTHON, cifar_batch(np.zeros((2, 784), np.uint8)), r"shape \(2, 784\)"),
     ("cifar10", CIFAR_PYTHON, cifar_batch(np.zeros((2, 3072))), r"type float64"),
-    ("cifar10", CIFAR_PYTHON, cifar_batch([0]), r"no dictionary with an array 'data'"),
-    ("cifar10", CIFAR_PYTHON, {"test_batch": pickle.dumps({})}, r"no dictionary with an array"),
+    ("cifar10", CIFAR_PYTHON, cifar_batch([0]), r"not a dictionary with an array 'data'"),
+    ("cifar10", CIFAR_PYTHON, {"test_batch": pickle.dumps({})}, r"not a dictionary with an array"),
     ("cifar10", {}, {"cifar-10-python.tar.gz": b"no tar"}, r"python.tar.gz cannot be read"),
     ("stl10", STL, {"test_X.bin": bytes(2 * 27648 - 1)}, r"test_X.bin.* 55295 bytes"),
     ("stl10", STL, {"test_y.bin": b"\x01"}, r"test_y.bin.* 1 labels for 2 images"),
@@ -103,14 +103,14 @@ DAMAGE = [
     ),
     ("imagenet32", IMAGENET, imagenet_batch(labels=[1, 1001]), r"val_data.* the label 1001;"),
     ("imagenet32", IMAGENET, imagenet_batch(labels=[1]), r"val_data.* 1 labels for 2 images"),
-    ("imagenet32", IMAGENET, imagenet_batch(labels=None), r"val_data.* no row of integers"),
+    ("imagenet32", IMAGENET, imagenet_batch(labels=None), r"val_data.* not rows of integers"),
     (
         "imagenet32",
         IMAGENET,
         imagenet_batch(data=np.zeros((2, 768), np.uint8)),
         r"val_data.* \(2, 768\); images of 32 x 32 .* check the image size",
     ),
-    ("imagenet32", IMAGENET, imagenet_batch(data="text"), r"val_data.* no rows of bytes"),
+    ("imagenet32", IMAGENET, imagenet_batch(data="text"), r"val_data.* not rows of bytes"),
     ("imagenet32", IMAGENET, {"val_data": pickle.dumps([])}, r"val_data has no 'data'"),
     ("imagenet32", IMAGENET, {"val_data.npz": b"PK\x03\x04 rubbish"}, r"npz cannot be read"),
     ("imagenet32", IMAGENET, {"val_data.npz": pickle.dumps(1)}, r"npz cannot be read"),
@@ -148,7 +148,7 @@ def test_an_idx_file_cut_anywhere_is_refused(tmp_path_factory, length):
     source = tmp_path_factory.mktemp("cut")
     (source / "t10k-images-idx3-ubyte").write_bytes(IDX_IMAGES[:length])
     (source / "t10k-labels-idx1-ubyte").write_bytes(IDX_LABELS)
-    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte has .*get it anew"):
+    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte has .*get it again"):
         prepare("mnist", source, out=source / "out", splits=["test"], workers=1)
     assert not (source / "out").exists()
 
@@ -190,7 +190,7 @@ def test_options_are_checked_first(name, options, message, tmp_path):
 
 
 def test_a_source_that_is_no_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
         prepare("mnist", tmp_path / "nowhere", out=tmp_path / "out")
 
 

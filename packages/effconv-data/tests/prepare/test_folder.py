@@ -420,7 +420,7 @@ def test_layouts_and_options_that_do_not_fit(layout, options, message, source, o
 
 
 def test_a_folder_that_does_not_exist(source, out):
-    with pytest.raises(FileNotFoundError, match="source is no folder"):
+    with pytest.raises(FileNotFoundError, match="source is not a folder"):
         run(source, out)
 
 

@@ -106,7 +106,7 @@ def test_an_xz_stream_that_wants_much_memory_is_refused():
 def test_other_kinds_are_refused_by_name(tmp_path, head, kind):
     path = tmp_path / "s.tar.zst"
     path.write_bytes(head + bytes(2000))
-    with pytest.raises(ShardError, match=f"packed by {kind}.*pack it anew") as raised:
+    with pytest.raises(ShardError, match=f"packed by {kind}.*pack it again") as raised:
         load(str(path), split="test", batch_size=2)
     assert "\n" not in str(raised.value)
 

@@ -9,7 +9,7 @@ from effconv_kernels.gru import gru_unroll
 
 
 class GRUBank(nn.Module):
-    """L independent GRUs of one layer, each of which reads a series of its own.
+    """L independent GRUs of one layer, each of which reads its own series.
 
     Parameters have the names of `torch.nn.GRU` and a leading dimension L: `weight_ih_l0`
     `(L, 3H, I)`, `weight_hh_l0` `(L, 3H, H)`, `bias_ih_l0` and `bias_hh_l0` `(L, 3H)`; and its

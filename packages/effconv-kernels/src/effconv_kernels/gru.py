@@ -58,7 +58,7 @@ def gru_unroll(
     return_last: bool = False,
     backend: Literal["auto", "triton", "torch"] = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Unroll L independent GRUs, each on inputs of its own (EffConv Eq. 5: one constant input).
+    """Unroll L independent GRUs, each on its own inputs (EffConv Eq. 5: one constant input).
 
     This is the GRU of `torch.nn.GRU`: the gate order is r, z, n, and the reset gate
     multiplies the recurrent half of the candidate after its bias.
@@ -328,7 +328,7 @@ def _(
     needs: Sequence[bool],
     backend: str,
 ) -> tuple[tuple, tuple]:
-    # Each call of the batch wants gradients of the weights of its own.
+    # Each call of the batch wants its own gradients of the weights.
     B, inner = info.batch_size, grad.dim() - (in_dims[0] is not None) == 3
     grad, hidden, gates = (
         _merge(_in_front(tensor, at, B), inner)

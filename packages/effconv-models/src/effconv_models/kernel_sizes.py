@@ -8,6 +8,7 @@ from torch import nn
 from effconv_models._validation import check_positive
 
 KernelSizes = int | Sequence[int] | Mapping[str, int]
+"""Kernel sizes of a network: one for all layers, one each in forward order, or by layer name."""
 
 DEFAULT_SIZE = 3
 

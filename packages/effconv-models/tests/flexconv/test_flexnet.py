@@ -241,7 +241,7 @@ def test_every_convolution_is_replaced_or_left_alone_with_a_reason():
     reasons = {
         "stem": "is the model's first convolution",
         "b.pw": "has one tap",
-        "mirrored": "pads by 'reflect', and FlexConv pads with zeros alone",
+        "mirrored": "pads by 'reflect', and FlexConv pads only with zeros",
         "normed": "is a ParametrizedConv2d, not one of torch.nn's own Conv1d and Conv2d",
         "up": "is a ConvTranspose2d, not one of torch.nn's own Conv1d and Conv2d",
         "hooked": "has hooks, which another module in its place would lose",

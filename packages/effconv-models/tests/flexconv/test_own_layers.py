@@ -41,7 +41,7 @@ def test_a_bias_that_is_no_parameter_is_not_made_one():
     bias = model[1].bias.detach()
     del model[1].bias
     model[1].register_buffer("bias", bias)
-    assert left_alone(model)["1"] == "has a bias that is no parameter"
+    assert left_alone(model)["1"] == "has a bias that is not a parameter"
 
 
 @pytest.mark.parametrize("name", ["mix[3x3]", "a*", "what?", "two words"])

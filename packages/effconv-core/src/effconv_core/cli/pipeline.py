@@ -102,7 +102,7 @@ def check_options(options: RunOptions) -> None:
     if options.sync_batchnorm and not options.device.startswith("cuda"):
         raise ValueError(
             f"sync_batchnorm is asked for on device {options.device!r}, and PyTorch's "
-            "SyncBatchNorm runs on GPUs alone; leave it out"
+            "SyncBatchNorm runs only on GPUs; leave it out"
         )
 
 

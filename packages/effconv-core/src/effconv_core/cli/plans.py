@@ -228,7 +228,7 @@ def report(command: Report, console: PlainConsole) -> None:
         folders = [str(folder.resolve()) for folder in command.runs]
         out = Path(os.path.commonpath(folders)) / "report.html" if folders else Path("report.html")
         if command.overwrite and os.path.lexists(out) and not is_report(out):
-            raise ValueError(f"{out} is no report of effconv, so it stays; pass another --out")
+            raise ValueError(f"{out} is not a report of effconv, so it stays; pass another --out")
     _check_out(out, command.overwrite)
     write_report(command.runs, out)
     console.print(f"wrote {out}", soft_wrap=True)

@@ -166,7 +166,7 @@ def _place_of_a_set(name: str) -> str | Path:
     prepare = f"effconv data prepare {kind} --out {Path(root) / name}"
     among = f" and EFFCONV_DATA={root} has none of that name" if root else ""
     raise FileNotFoundError(
-        f"data {name!r} is no set, since no index.json lies there{among}; make it with "
+        f"data {name!r} is not a set, since no index.json lies there{among}; make it with "
         f"`{prepare}`, or let EFFCONV_DATA name the folder of all sets"
     )
 

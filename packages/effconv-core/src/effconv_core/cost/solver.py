@@ -1,4 +1,4 @@
-"""The plan nearest to soft sizes among those within the budgets: a multiple-choice knapsack."""
+"""The plan nearest to soft sizes within the budgets: a multiple-choice knapsack problem."""
 
 import math
 from collections.abc import Sequence

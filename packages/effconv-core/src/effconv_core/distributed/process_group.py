@@ -61,7 +61,7 @@ class Ranks(NamedTuple):
         return result
 
     def from_first(self, function: Callable[[], T]) -> T:
-        """Return on all ranks what a function gives on rank 0, where alone it is called.
+        """Return on all ranks what a function gives on rank 0, the only one that calls it.
 
         Raises:
             OtherRankError: on the others, where rank 0 raised whatever it raised.

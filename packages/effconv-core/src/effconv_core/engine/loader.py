@@ -31,11 +31,11 @@ def epoch_batches(
         loader: gives batches `(inputs, targets)`. `set_epoch` of the loader, its samplers and its
             data set, where there is one, is called first.
         epoch: counted from 0.
-        device: what is no tensor is left as it is.
+        device: what is not a tensor is left as it is.
 
     Raises:
         ValueError: if the loader gives no batch, or one with no image.
-        TypeError: if a batch is no pair, or there is None in place of one or of its inputs.
+        TypeError: if a batch is not a pair, or there is None in place of one or of its inputs.
     """
     set_epoch(loader, epoch)
     step = 0
@@ -87,7 +87,7 @@ def check_pair(batch: Any, which: str) -> None:
 def set_epoch(loader: Any, epoch: int) -> None:
     """Call `set_epoch` of a loader and of each sampler, data set and loader below it, once each.
 
-    A loader that has a `set_epoch` of its own is called first; it may call others, which then get
+    A loader that has a `set_epoch` is called first; it may call others, which then get
     the same number again.
 
     Args:

@@ -34,7 +34,7 @@ class Probe:
         spread: standard deviation of the losses of random plans.
         noise: standard deviation of the losses of the original sizes, from other initial kernels.
         original_loss: mean loss of the original sizes.
-        best_loss: the least loss of a random plan; the least of many is lower by chance alone.
+        best_loss: the least loss of a random plan; the least of many is lower by chance.
         best: that plan, layer name to size.
         layers: for each layer Spearman's correlation of its size with the loss over the random
             plans. Below zero, larger kernels go with a lower loss.

@@ -25,7 +25,7 @@ from effconv_core.layers.inputs import copied, run_on
 from effconv_core.plan import Size, apply_plan
 from effconv_core.rng import seeded
 
-PARTS = 5  # one part of so many is held out
+PARTS = 5  # one of this many parts is held out
 HELD_OUT = 24  # batches that are held out, at most
 
 MOST_NEEDED = PARTS * HELD_OUT  # batches of an epoch, beyond which more make no difference here
@@ -39,7 +39,7 @@ class Result(NamedTuple):
     loss: float
     """Mean loss, infinite where it was not finite."""
     accuracy: float | None
-    """From 0 to 1; None if the outputs are no scores `(B, classes)`."""
+    """From 0 to 1; None if the outputs are not scores `(B, classes)`."""
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ def rename_file(path: Path, target: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Delete a file, or a link and not what it leads to; one that is missing is no error.
+    """Delete a file, or a link and not what it leads to; one that is missing is not an error.
 
     Raises:
         OSError: if it cannot be deleted, or is a folder.

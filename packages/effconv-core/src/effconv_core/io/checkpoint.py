@@ -50,7 +50,7 @@ class TrainingState(NamedTuple):
     param_groups: list[dict[str, Any]]
     progress: dict[str, Any]
     extra: dict[str, Any]
-    """What modules give by `get_extra_state`, where that is no tensor."""
+    """What modules give by `get_extra_state`, where that is not a tensor."""
 
 
 def check_writable(path: str | os.PathLike[str], model: nn.Module) -> None:
@@ -122,7 +122,7 @@ def load_training_state(
     """
     state = read_training_state(path)
     if not isinstance(state.progress, dict):
-        raise ValueError(f"{path} holds a progress that is no mapping; {REMEDY}")
+        raise ValueError(f"{path} holds a progress that is not a mapping; {REMEDY}")
     put_training_state(state, model, optimizer)
     return state.progress
 
@@ -171,7 +171,7 @@ def put_training_state(
         elif name.startswith("model."):
             weights[name.removeprefix("model.")] = tensor
         else:
-            raise ValueError(f"{state.path} holds {name!r}, which is no training's; {REMEDY}")
+            raise ValueError(f"{state.path} holds {name!r}, which is not a training's; {REMEDY}")
     for prefix, module in model.named_modules():
         # What earlier releases did not write, by modules that know what it was.
         for name, value in getattr(module, "former_state", dict)().items():
@@ -245,7 +245,7 @@ def _read(path: Path) -> TrainingState:
     except LaterError:
         raise
     except ValueError as error:
-        raise DamagedError(f"{path} is no readable training state ({error}); {REMEDY}") from None
+        raise DamagedError(f"{path} is not a readable training state ({error}); {REMEDY}") from None
     return TrainingState(path, tensors, groups, progress, extra)
 
 

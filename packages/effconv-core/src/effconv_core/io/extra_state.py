@@ -1,6 +1,6 @@
 """The state of a module, as tensors and as what `get_extra_state` gives beside them.
 
-safetensors holds tensors alone. The rest goes to the header as JSON, where it can: whatever would
+safetensors holds only tensors. The rest goes to the header as JSON, where it can: whatever would
 need pickle, which can run any program when it is read, is refused by name.
 """
 

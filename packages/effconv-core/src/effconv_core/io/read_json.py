@@ -99,7 +99,7 @@ def read_lines(
     Raises:
         FileNotFoundError: if there is no such file.
         OSError: if it cannot be read.
-        ValueError: if it is no regular file.
+        ValueError: if it is not a regular file.
     """
     with _opened(path) as file:
         number = waste = 0
@@ -133,7 +133,7 @@ def _opened(path: str | os.PathLike[str]) -> BinaryIO:
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise ValueError(f"{path} is no regular file; name a file")
+        raise ValueError(f"{path} is not a regular file; name a file")
     return os.fdopen(handle, "rb")
 
 
@@ -159,7 +159,7 @@ def decode_json(
         unique: whether a name that a mapping holds twice is refused; it costs a call each mapping.
 
     Raises:
-        ValueError: if it is longer, is no JSON, is nested more than 32 deep, holds a number that
+        ValueError: if it is longer, is not JSON, is nested more than 32 deep, holds a number that
             is too large or text that is not Unicode, or is not of that schema.
     """
     if len(text) > limit:
@@ -170,11 +170,11 @@ def decode_json(
     try:
         content = json.loads(text, object_pairs_hook=_mapping if unique else None)
     except UnicodeDecodeError:
-        raise ValueError(f"{what} is no text in UTF-8; pass a file that effconv wrote") from None
+        raise ValueError(f"{what} is not text in UTF-8; pass a file that effconv wrote") from None
     except RecursionError:
         raise _too_deep(what) from None
     except ValueError as error:
-        raise ValueError(f"{what} is no JSON ({error}); pass a file that effconv wrote") from None
+        raise ValueError(f"{what} is not JSON ({error}); pass a file that effconv wrote") from None
     _check_values(content, what, finite, largest)
     return conform(content, kind, what=what)
 

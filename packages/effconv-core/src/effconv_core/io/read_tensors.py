@@ -17,13 +17,15 @@ def opened_tensors(path: str | os.PathLike[str]) -> Iterator[Any]:
     Raises:
         FileNotFoundError: if there is no such file.
         OSError: if it cannot be read.
-        ValueError: if it is no regular file (a pipe would be waited for), or no such file; also
+        ValueError: if it is not a regular file (a pipe would be waited for), or no such file; also
             where a tensor that is asked for is missing.
     """
     if not stat.S_ISREG(Path(path).stat().st_mode):
-        raise ValueError(f"{path} is no regular file; name a file")
+        raise ValueError(f"{path} is not a regular file; name a file")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise ValueError(f"{path} is no readable safetensors file ({str(error)[:300]})") from None
+        raise ValueError(
+            f"{path} is not a readable safetensors file ({str(error)[:300]})"
+        ) from None

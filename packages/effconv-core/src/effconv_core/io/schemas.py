@@ -71,7 +71,7 @@ Versions = Annotated[dict[Name, Name], Meta(max_length=100)]
 
 
 class ConfigFile(Struct):
-    """`config.json` of a run; commands have settings of their own."""
+    """`config.json` of a run; each command has its own settings."""
 
     settings: dict[str, Any] = {}
     environment: Annotated[dict[Name, Any], Meta(max_length=1000)] = {}

@@ -134,9 +134,9 @@ def _check_slots_of(
                 f"{what} as {value.dtype}, and its parameter is {parameter.dtype}; {remedy}"
             )
         if name == "step" and (value.numel() != 1 or value.is_complex() or not value.item() >= 0):
-            raise ValueError(f"{what}, which is no count of steps; {remedy}")
+            raise ValueError(f"{what}, which is not a count of steps; {remedy}")
         if value.isnan().any() or (name == "step" and value.isinf().any()):
-            raise ValueError(f"{what} with values that are no numbers; {remedy}")
+            raise ValueError(f"{what} with values that are not numbers; {remedy}")
 
 
 def _kind(dtype: torch.dtype) -> str:

@@ -111,7 +111,7 @@ def check_targets(outputs: Any, targets: Any, ignored: int = IGNORED) -> None:
         ignored: a label that is left out, whatever the number of classes.
 
     Raises:
-        TypeError: if one is no tensor, or the targets have a dtype that no class index has.
+        TypeError: if one is not a tensor, or the targets have a dtype that no class index has.
         ValueError: if the shapes do not fit, or a class index is not in 0..classes - 1.
     """
     for what, values in (("network gives", outputs), ("loader gives targets as", targets)):
@@ -161,7 +161,7 @@ def _ignored_label(criterion: Callable[[Any, Any], Tensor]) -> int | None:
 
 
 def _input_error(model: nn.Module, inputs: Any, error: RuntimeError) -> Exception | None:
-    """Return why a network failed on its inputs, None where they are no reason to."""
+    """Return why a network failed on its inputs, None where that is not their fault."""
     weight = next((p for p in model.parameters() if p.is_floating_point()), None)
     arguments = arguments_of(inputs)
     tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
@@ -201,5 +201,5 @@ def _input_error(model: nn.Module, inputs: Any, error: RuntimeError) -> Exceptio
 
 
 def _first_layer(model: nn.Module) -> nn.Module | None:
-    """Return the first module that has parameters of its own."""
+    """Return the first module that has parameters itself."""
     return next((m for m in model.modules() if any(True for _ in m.parameters(False))), None)

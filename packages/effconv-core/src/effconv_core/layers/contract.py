@@ -128,7 +128,7 @@ def check_same_network(
                 if mode == TRAINING:
                     raise
                 if mode == EVALUATION and _fails(run, found, type(error)):
-                    continue  # the network alone cannot be evaluated on such a batch
+                    continue  # the network by itself cannot be evaluated on such a batch
                 raise ValueError(
                     f"the network does not run {mode}, as the end of a search does "
                     f"({type(error).__name__}: {error}); let its outputs be what the criterion "
@@ -299,7 +299,7 @@ def _sentence(
 
 
 def _leaves(value: Any) -> list[Any]:
-    """Return the tensors, and whatever else is no container, in order."""
+    """Return the tensors, and whatever else is not a container, in order."""
     if is_dataclass(value) and not isinstance(value, type):
         value = vars(value)
     if isinstance(value, Mapping):

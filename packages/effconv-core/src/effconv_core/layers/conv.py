@@ -95,7 +95,7 @@ class PredictedConv(nn.Module):
     def _note_run(self, kernel: Tensor | None) -> None:
         if kernel is None:
             raise RuntimeError(
-                "a searched layer has kernels in forward passes of its SearchableCNN alone, and "
+                "a searched layer has kernels only in forward passes of its SearchableCNN, and "
                 "was run outside of one, as gradient checkpointing does in the backward pass; turn "
                 "it off for the search"
             )

@@ -45,7 +45,7 @@ def copy_network(model: Network, *, shared: Iterable[Tensor] = ()) -> Network:
 
 
 class _DetachedCopies(TorchFunctionMode):
-    """Copies tensors that are no leaves of a graph, which PyTorch refuses to."""
+    """Copies tensors that are not leaves of a graph, which PyTorch refuses to."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None

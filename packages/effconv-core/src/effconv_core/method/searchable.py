@@ -105,7 +105,7 @@ class SearchableCNN(nn.Module):
         take_places({conv: predicted(conv) for conv in self.convs})
         if config.shapes == "padded":
             check_dilation(self.convs, self.space)
-        self.source = (model,)  # a tuple, so that it is no part of this module
+        self.source = (model,)  # a tuple, so that it is not part of this module
         self.original_sizes = self.space.by_layer(flat(layer.own for layer in self.space.layers))
         self.cost = TapCost(
             tuple(math.prod(layer.channels) for layer in self.space.layers),

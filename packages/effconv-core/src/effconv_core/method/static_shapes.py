@@ -155,5 +155,5 @@ def check_dilation(convs: Sequence[PredictedConv], space: SizeSpace) -> None:
             raise ValueError(
                 f"shapes is 'padded' and layer {layer.name!r} has dilation {conv.dilation} with "
                 "even and odd sizes, between which its taps would move by a part of a step; allow "
-                "it odd sizes alone, or pass shapes='exact'"
+                "it only odd sizes, or pass shapes='exact'"
             )

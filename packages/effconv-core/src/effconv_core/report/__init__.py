@@ -35,7 +35,7 @@ def write_report(folders: Sequence[str | os.PathLike[str]], path: str | os.PathL
         path: the HTML file; one that is there is replaced.
 
     Raises:
-        ValueError: if there is no folder, one is given twice, or one is no run's.
+        ValueError: if there is no folder, one is given twice, or one is not a run's.
     """
     if not folders:
         raise ValueError("there is no run to report; pass the folder of at least one")
@@ -67,7 +67,7 @@ def reported(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None
         The result; None where there is no such run.
 
     Raises:
-        FileExistsError: if the folder holds something and is no run's.
+        FileExistsError: if the folder holds something and is not a run's.
     """
     if check_place(folder) is not Owner.RUN or settings_of(folder) != same(settings):
         return None

@@ -155,7 +155,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float, *, count: int, whole: bool = False) -> list[float]:
-    # Ticks of values that differ in their last digits alone would fall together.
+    # Ticks of values that differ only in their last digits would fall together.
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         low, high = low - abs(low) / 20 - 1e-9, high + abs(high) / 20 + 1e-9
     ticks = MaxNLocator(count, integer=whole).tick_values(low, high)

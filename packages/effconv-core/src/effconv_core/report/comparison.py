@@ -60,7 +60,7 @@ def warnings(runs: Mapping[str, Run]) -> list[str]:
     for place, of, so in (
         ("data", "environment", "their accuracies do not compare"),
         ("model", "settings", "their sizes and accuracies belong to different networks"),
-        ("budget", "settings", "a larger network may be better for its size alone"),
+        ("budget", "settings", "a larger network may be better only for its size"),
         ("device", "environment", "their times do not compare"),
     ):
         known = [getattr(run, of) for run in runs.values()]

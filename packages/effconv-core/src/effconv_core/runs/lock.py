@@ -2,7 +2,7 @@
 
 The lock is the system's own on a file in the folder (`flock`, `LockFileEx`), so it cannot go stale,
 and on a network disk that passes locks on it holds between machines. What the file says serves one
-sentence alone; no decision rests on it.
+sentence only; no decision rests on it.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ def claim(folder: Path, patience: float = 1.0) -> Iterator[None]:
         yield
     finally:
         if lock.is_locked:  # not in a forked child, which has no part in it
-            # Before the release: who waits for it then notices, and makes a file of its own.
+            # Before the release: who waits for it then notices, and makes its own file.
             with contextlib.suppress(OSError):  # Windows deletes no open file, and filelock does it
                 remove_file(path)
             lock.release()

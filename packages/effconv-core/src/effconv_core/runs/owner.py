@@ -82,7 +82,7 @@ def check_place(folder: Path) -> Owner:
 
     Raises:
         FileExistsError: if there is a file, a link that leads nowhere, or a folder that holds
-            something and is no run's; the message names it.
+            something and is not a run's; the message names it.
         ValueError: if a later release has written it.
     """
     owner = owner_of(folder)
@@ -154,7 +154,7 @@ def clear(folder: Path) -> None:
     first, so that a run which was deleted by half is not gone on with.
 
     Raises:
-        FileExistsError: if the folder is no run's.
+        FileExistsError: if the folder is not a run's.
     """
     if check_place(folder) is not Owner.RUN:
         return
@@ -244,6 +244,6 @@ def _what_is_there(folder: Path) -> str:
     if folder.is_symlink() and not folder.exists():
         return "is a link that leads nowhere"
     if not folder.is_dir():
-        return "is no folder"
+        return "is not a folder"
     names = sorted(path.name for path in folder.iterdir())
     return f"holds {ascii(names[0])[1:-1][:80]} and no run, so it is left as it is"

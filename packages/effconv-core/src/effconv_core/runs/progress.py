@@ -59,7 +59,7 @@ def step_meter(
     """Return an `on_step` callback that updates the bar and writes the metrics of one phase.
 
     The bar and the line of an epoch show means over the samples of the epoch so far. A row holds
-    loss and accuracy of its own batch; the last row of an epoch also `epoch_loss` and
+    loss and accuracy of its batch; the last row of an epoch also `epoch_loss` and
     `epoch_accuracy`, the means over all of its samples.
 
     Args:

@@ -109,7 +109,7 @@ def read_run(folder: str | os.PathLike[str], *, result: Mapping[str, Any] | None
     folder = Path(folder)
     if not any((folder / name).is_file() for name in BEGINNINGS):
         raise ValueError(
-            f"{folder} is no folder of a run: it holds none of {', '.join(BEGINNINGS)}; pass one "
+            f"{folder} is not a run folder: it holds none of {', '.join(BEGINNINGS)}; pass one "
             "that a search wrote"
         )
     missing: list[str] = []
@@ -235,7 +235,7 @@ def _read_rows(path: Path, missing: list[str]) -> list[dict[str, Any]]:
     if unread:
         count = len(unread) + len(rows)
         missing.append(
-            f"{len(unread)} of {count} lines of {path.name} are no readings: left out. The first: "
+            f"{len(unread)} of {count} lines of {path.name} are not readings: left out. The first: "
             f"{_brief(unread[0])}."
         )
     first: dict[str, int] = {}
@@ -281,7 +281,7 @@ def _read_kernels(
             missing.append(f"{name} cannot be read ({_brief(error)}): the kernels are not shown.")
             return {}, ""
         if odd := len(slices) - len(kernels):
-            missing.append(f"{name} holds weights of {odd} layers that are no kernels: left out.")
+            missing.append(f"{name} holds weights of {odd} layers that are not kernels: left out.")
         if lacking := len(plan) - len(slices):
             missing.append(f"{name} lacks the kernels of {lacking} layers.")
         return kernels, name

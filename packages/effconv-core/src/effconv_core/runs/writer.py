@@ -40,7 +40,7 @@ def check_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> 
         overwrite: whether a run that is there is to be deleted.
 
     Raises:
-        FileExistsError: if the folder holds something and is no run's; or if its run is finished,
+        FileExistsError: if the folder holds something else than a run; or if its run is finished,
             or was made with other settings, and is not to be deleted.
     """
     owner = check_place(folder)

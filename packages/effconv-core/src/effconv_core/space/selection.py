@@ -120,7 +120,7 @@ def _obstacle(conv: nn.Module, *, per_axis: bool) -> str | None:
     if kind is None or any(getattr(type(conv), m) is not getattr(kind, m) for m in CALLS):
         return f"is a {type(conv).__name__}, not one of torch.nn's own Conv1d, Conv2d and Conv3d"
     if any(method in vars(conv) for method in (*METHODS, *CALLS)):
-        return "has a forward of its own, which was set on it, as hooks of other packages do"
+        return "has its own forward, which was set on it, as hooks of other packages do"
     if conv._buffers.get("weight") is not None:
         return "has a fixed kernel, which is a buffer"
     if conv._parameters.get("weight") is None:
@@ -167,7 +167,7 @@ def _wanted(
             found = [name for name, conv in convs.items() if conv is entry]
             if not found:
                 raise ValueError(
-                    f"searched holds a {type(entry).__name__} that is no convolution of the "
+                    f"searched holds a {type(entry).__name__} that is not a convolution of the "
                     f"{type(model).__name__}; pass modules of this model, or their names"
                 )
             names |= set(found)

@@ -79,7 +79,7 @@ def opened_for_appending(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     Raises:
         OSError: if it cannot be opened, also because it is a link.
-        ValueError: if it is no regular file, or has a second name (a hard link).
+        ValueError: if it is not a regular file, or has a second name (a hard link).
     """
     # Without O_NONBLOCK the opening of a pipe waits for a reader.
     flags = os.O_CREAT | os.O_APPEND | os.O_RDWR | NO_LINKS | getattr(os, "O_NONBLOCK", 0)
@@ -95,7 +95,7 @@ def opened_for_appending(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         os.close(handle)
         raise ValueError(
-            f"{path} is no regular file of one name, so it is not written to; remove it"
+            f"{path} is not a regular file of one name, so it is not written to; remove it"
         )
     with os.fdopen(handle, "ab+") as file:
         yield file

@@ -52,7 +52,7 @@ def unpacked(file: BinaryIO) -> tuple[str, BinaryIO]:
     for magic, kind in REFUSED.items():
         if head.startswith(magic):
             raise ValueError(
-                f"it is packed by {kind}, and gzip, bzip2, xz and zstd are read; pack it anew by "
+                f"it is packed by {kind}, and gzip, bzip2, xz and zstd are read; pack it again by "
                 "one of them"
             )
     kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
@@ -73,7 +73,7 @@ def _decompressor(kind: str) -> Callable[[], Any]:
         zstd = importlib.import_module("compression.zstd")
     except ImportError:
         raise ValueError(
-            "it is packed by zstd, which Python reads from version 3.14 on; pack it anew by gzip, "
+            "it is packed by zstd, which Python reads from version 3.14 on; pack it again by gzip, "
             "bzip2 or xz, or use that Python"
         ) from None
     return zstd.ZstdDecompressor

@@ -212,7 +212,7 @@ def _too_long(limit: int) -> WebError:
 def _followed(
     url: str, headers: dict[str, str]
 ) -> tuple[urllib3.BaseHTTPResponse, urllib3.PoolManager]:
-    """Return the answer that is no redirection, and what holds its connection."""
+    """Return the answer that is not a redirection, and what holds its connection."""
     headers |= {"User-Agent": "effconv-data", "Accept-Encoding": "identity"}
     for _ in range(REDIRECTIONS + 1):
         manager = _manager(url)
@@ -245,7 +245,7 @@ def _followed(
 def _manager(url: str) -> urllib3.PoolManager:
     """Return what makes one connection, through the proxy of the environment where there is one.
 
-    It is made anew for each request, because a connection must not be shared by forked processes.
+    It is made again for each request, because a connection must not be shared by forked processes.
     """
     parts = urllib.parse.urlsplit(url)
     proxy = getproxies().get(parts.scheme)

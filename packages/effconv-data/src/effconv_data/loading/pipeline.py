@@ -4,8 +4,8 @@
 
 1. a list of pieces, the columns of an epoch's lanes that are this rank's, see `Order`;
 2. `webdataset.split_by_worker`, which deals them out to the processes that read;
-3. `read_pieces`: for each batch its samples of each piece. Every shard on the way is a pipeline of
-   its own, `shards.stages.shard_pipeline`, because a damaged one must not end the others.
+3. `read_pieces`: for each batch its samples of each piece. Every shard on the way is a separate
+   pipeline, `shards.stages.shard_pipeline`, because a damaged one must not end the others.
 
 Then come stages of the user's, and `batch_stages`: `webdataset.map` of `decode_sample`, and
 `batch_rows`, which gives a process's part of each batch. What cannot be read does not pass through

@@ -107,7 +107,7 @@ class StreamedBatches(Batches):
         self.stages: tuple[Stage, ...] = ()
 
     def compose(self, *stages: Stage) -> "StreamedBatches":
-        """Return these batches anew, with further stages before their samples are decoded.
+        """Return these batches again, with further stages before their samples are decoded.
 
         A stage is what `webdataset.DataPipeline` takes, such as `webdataset.map(function)` or
         `webdataset.shuffle(100)`. Samples come to it as WebDataset's dicts: `__key__`, `__url__`,

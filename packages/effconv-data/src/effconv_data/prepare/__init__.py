@@ -89,7 +89,9 @@ def prepare(
         for published in reader.downloads(splits):
             download(published, source, on_progress=on_progress)
     elif not Path(source).is_dir():
-        raise FileNotFoundError(f"{source} is no folder; pass the folder that holds the archives")
+        raise FileNotFoundError(
+            f"{source} is not a folder; pass the folder that holds the archives"
+        )
     size = {} if image_size is None else {"image_size": image_size}
     archive = reader.read(Path(source), splits, checksum=checksum, on_progress=on_progress, **size)
     return write_set(

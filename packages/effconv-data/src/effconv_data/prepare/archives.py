@@ -53,7 +53,7 @@ def record(
     if checksum and published is not None and md5 != published.md5:
         raise ValueError(
             f"{path} has the md5 {md5} but the official file has {published.md5}; get the file "
-            "anew, or switch the check off (checksum=False, --no-checksum) if it was changed on "
+            "again, or switch the check off (checksum=False, --no-checksum) if it was changed on "
             "purpose"
         )
     return {"file": path.name, "sha256": sha256}
@@ -129,7 +129,7 @@ def read_files(
             continue
         if found.is_dir():
             remedy = (
-                f"unpack {layout.archive.file} again, or prepare the other split alone (--splits)"
+                f"unpack {layout.archive.file} again, or prepare only the other split (--splits)"
             )
             paths = [find(found, [name], remedy) for name in wanted]
             records = [
@@ -167,13 +167,13 @@ def _read_members(
                     # The rest is not needed.
                     on_progress(Progress(f"reading {path.name}", total, total, "bytes"))
                     break
-    except Exception as error:  # tar and what unpacks it each raise kinds of their own
-        raise ValueError(f"archive {path} cannot be read ({error}); get it anew") from error
+    except Exception as error:  # tar and what unpacks it each raise their own kinds
+        raise ValueError(f"archive {path} cannot be read ({error}); get it again") from error
     missing = [member for member, name in wanted.items() if name not in contents]
     if missing:
         raise FileNotFoundError(
-            f"archive {path} has no member {missing[0]}; get the official archive anew, or "
-            "prepare the other split alone (--splits)"
+            f"archive {path} has no member {missing[0]}; get the official archive again, or "
+            "prepare only the other split (--splits)"
         )
     return contents
 
@@ -195,16 +195,16 @@ def check_labels(labels: object, images: int, where: str, first: int, last: int)
         # Of arbitrary size, until the range is checked.
         labels = np.array(labels, dtype=object)
     elif not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise ValueError(f"{where} has labels that are no row of integers; get the file anew")
+        raise ValueError(f"{where} has labels that are not rows of integers; get the file again")
     if len(labels) != images:
         raise ValueError(
-            f"{where} has {len(labels)} labels for {images} images; get the files anew, from one "
+            f"{where} has {len(labels)} labels for {images} images; get the files again, from one "
             "set"
         )
     wrong = np.flatnonzero((labels < first) | (labels > last))
     if len(wrong):
         raise ValueError(
             f"{where} gives sample {wrong[0]} the label {labels[wrong[0]]}; labels run from "
-            f"{first} to {last}, so get the file anew"
+            f"{first} to {last}, so get the file again"
         )
     return labels.astype(np.int64) - first

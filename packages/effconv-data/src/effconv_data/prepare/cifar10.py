@@ -98,7 +98,7 @@ def _classes(names: object, where: str) -> tuple[str, ...]:
     ):
         raise ValueError(
             f"{where} names the classes {names!r:.80}; CIFAR-10 has {NUM_CLASSES} different ones, "
-            "so get the archive anew"
+            "so get the archive again"
         )
     return tuple(names)
 
@@ -110,12 +110,12 @@ def _python_batch(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     )
     if not isinstance(pixels, np.ndarray) or labels is None:
         raise ValueError(
-            f"{where} is no dictionary with an array 'data' and 'labels'; get the archive anew"
+            f"{where} is not a dictionary with an array 'data' and 'labels'; get the archive again"
         )
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != ROW or not len(pixels):
         raise ValueError(
             f"{where} has data of shape {pixels.shape} and type {pixels.dtype}; images of CIFAR-10 "
-            f"are rows of {ROW} bytes, so get the archive anew"
+            f"are rows of {ROW} bytes, so get the archive again"
         )
     return pixels, check_labels(labels, len(pixels), where, 0, NUM_CLASSES - 1)
 
@@ -123,8 +123,8 @@ def _python_batch(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
 def _binary_batch(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     if not data or len(data) % (1 + ROW):
         raise ValueError(
-            f"{where} has {len(data)} bytes, which is no number of rows of {1 + ROW}; get the "
-            "archive anew"
+            f"{where} has {len(data)} bytes, which is not a number of rows of {1 + ROW}; get the "
+            "archive again"
         )
     rows = np.frombuffer(data, np.uint8).reshape(-1, 1 + ROW)
     return rows[:, 1:], check_labels(rows[:, 0], len(rows), where, 0, NUM_CLASSES - 1)

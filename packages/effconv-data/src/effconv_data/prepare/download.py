@@ -40,7 +40,7 @@ def download(
         if sums(path, on_progress)[0] != published.md5:
             raise ValueError(
                 f"{path} does not have the official md5 {published.md5}; remove it to download it "
-                "anew, or pass its folder as the source without the check of sums (--no-checksum)"
+                "again, or pass its folder as the source without the check of sums (--no-checksum)"
             )
         return path
 
@@ -65,7 +65,7 @@ def download(
         wrong = partial.replace(folder / f"{published.file}.wrong")
         raise ValueError(
             f"{published.url} gave a file with the md5 {found} instead of the official "
-            f"{published.md5}, kept as {wrong}; run the same again to download it anew, or get the "
+            f"{published.md5}, kept as {wrong}; run the same again to download it, or get the "
             "file yourself and pass its folder as the source"
         )
     return partial.replace(path)

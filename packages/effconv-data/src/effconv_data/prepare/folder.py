@@ -76,7 +76,7 @@ def read(
     if test_fraction is not None and not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction is {test_fraction}; pass a number between 0 and 1")
     if not source.is_dir():
-        raise FileNotFoundError(f"{source} is no folder; pass a folder of images")
+        raise FileNotFoundError(f"{source} is not a folder; pass a folder of images")
     layout = _layout(source, splits, test_fraction)
     classes, wrong = layout.classes, list(layout.wrong)
 
@@ -160,7 +160,7 @@ def read(
 
 
 def _text(name: str) -> str:
-    """Return a file's name as text; bytes of it that are no UTF-8 are escaped."""
+    """Return a file's name as text; bytes of it that are not UTF-8 are escaped."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
@@ -182,7 +182,7 @@ def _layout(source: Path, splits: Sequence[str] | None, test_fraction: float | N
             )
         if splits is None and len(there) == 1:
             raise FileNotFoundError(
-                f"{source} has neither test nor val beside train; add one, or prepare train alone "
+                f"{source} has neither test nor val beside train; add one, or prepare only train "
                 "(splits=['train'], --splits train)"
             )
         classes = _classes(there.get("train", there[wanted[0]]))

@@ -62,7 +62,7 @@ def read(
             find(
                 source,
                 [f"{file}.npz", file],
-                f"unpack all archives of {PAGE} into this folder, or prepare the other split alone "
+                f"unpack all archives of {PAGE} into this folder, or prepare only the other split "
                 "(--splits)",
             )
             for file in FILES[split]
@@ -100,10 +100,10 @@ def _read(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
         with path.open("rb") as file:
             parts = read_pickle(file, str(path))
     if not isinstance(parts, dict) or not {"data", "labels"} <= parts.keys():
-        raise ValueError(f"{path} has no 'data' and 'labels'; get the archive anew")
+        raise ValueError(f"{path} has no 'data' and 'labels'; get the archive again")
     pixels, labels = parts["data"], parts["labels"]
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 2:
-        raise ValueError(f"{path} has data that are no rows of bytes; get the archive anew")
+        raise ValueError(f"{path} has data that are not rows of bytes; get the archive again")
     row = 3 * size * size
     if pixels.shape[1] != row or not len(pixels):
         raise ValueError(
@@ -123,7 +123,7 @@ def _read_npz(path: Path, size: int) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in ("data", "labels") if name in arrays}
     except Exception as error:  # NumPy, zipfile and zlib each raise their own types
-        raise ValueError(f"{path} cannot be read ({error}); get the archive anew") from error
+        raise ValueError(f"{path} cannot be read ({error}); get the archive again") from error
 
 
 def _classes(path: Path) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ def _classes(path: Path) -> tuple[str, ...]:
             names[int(words[1])] = f"{words[0]} {words[2]}"
     if sorted(names) != list(range(1, NUM_CLASSES + 1)) or len(set(names.values())) != NUM_CLASSES:
         raise ValueError(
-            f"{path} does not give each label from 1 to {NUM_CLASSES} a name of its own, in lines "
-            "such as 'n02119789 1 kit_fox'; get it anew or take it away"
+            f"{path} does not give each label from 1 to {NUM_CLASSES} its own name, in lines "
+            "such as 'n02119789 1 kit_fox'; get it again or take it away"
         )
     return tuple(names[label] for label in sorted(names))

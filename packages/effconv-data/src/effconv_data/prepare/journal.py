@@ -106,7 +106,7 @@ def check_place(folder: Path, *, overwrite: bool) -> None:
     if os.path.lexists(folder / INDEX):
         if not _is_index(folder / INDEX):
             raise FileExistsError(
-                f"{folder / INDEX} is no index of shards that effconv-data wrote; pass a folder "
+                f"{folder / INDEX} is not an index that effconv-data wrote; pass a folder "
                 "that is new or empty"
             )
         if not overwrite:
@@ -124,7 +124,7 @@ def check_place(folder: Path, *, overwrite: bool) -> None:
         foreign = {path.name for path in folder.iterdir() if not _of_a_killed_run(path)}
         if foreign:
             raise FileExistsError(
-                f"{folder} holds {min(foreign)}, which is no part of an interrupted run; pass a "
+                f"{folder} holds {min(foreign)}, which is not part of an interrupted run; pass a "
                 "folder that is new or empty"
             )
 
@@ -182,7 +182,7 @@ def begin(folder: Path, settings: Row, planned: Mapping[str, int], *, overwrite:
             other = ", ".join(key for key in settings if before.get(key) != settings[key])
             raise FileExistsError(
                 f"{folder} holds an interrupted run with another {other}; repeat that run, pass "
-                "another folder, or overwrite=True (--overwrite) to begin anew"
+                "another folder, or overwrite=True (--overwrite) to begin again"
             )
     # In this order a kill leaves a set, or a run to resume: never shards without a journal.
     lines = [json.dumps(line) for line in (settings, *trusted.values())]

@@ -51,7 +51,7 @@ def read(
         path = find(
             source,
             [f"{stem}.gz", stem, f"{dotted}.gz", dotted],
-            f"put it there, or prepare the {OTHER[split]} split alone (--splits {OTHER[split]})",
+            f"put it there, or prepare only the {OTHER[split]} split (--splits {OTHER[split]})",
         )
         published = _published(stem) if path.name == f"{stem}.gz" else None
         records.append(record(path, published, checksum=checksum, on_progress=on_progress))
@@ -79,8 +79,8 @@ def _read_idx(path: Path, sizes: tuple[int, ...]) -> np.ndarray:
                 if not kind:
                     raise ValueError("it is not packed")
                 data = stream.read(LARGEST_UNPACKED + 1)
-        except Exception as error:  # what unpacks it raises types of its own
-            raise ValueError(f"{path} cannot be decompressed ({error}); get it anew") from error
+        except Exception as error:  # what unpacks it raises its own types
+            raise ValueError(f"{path} cannot be decompressed ({error}); get it again") from error
         if len(data) > LARGEST_UNPACKED:
             raise ValueError(
                 f"{path} unpacks to more than {LARGEST_UNPACKED} bytes; get the official file, or "
@@ -92,7 +92,7 @@ def _read_idx(path: Path, sizes: tuple[int, ...]) -> np.ndarray:
     # 8 is the code of unsigned bytes.
     magic, header = 8 << 8 | dimensions, 4 + 4 * dimensions
     if len(data) < header:
-        raise ValueError(f"{path} has {len(data)} bytes, less than an idx header; get it anew")
+        raise ValueError(f"{path} has {len(data)} bytes, less than an idx header; get it again")
     found, count, *found_sizes = struct.unpack(f">{1 + dimensions}I", data[:header])
     if found != magic:
         raise ValueError(
@@ -108,6 +108,6 @@ def _read_idx(path: Path, sizes: tuple[int, ...]) -> np.ndarray:
     if len(data) != expected or count == 0:
         raise ValueError(
             f"{path} has {len(data)} bytes but its header promises {count} items in {expected} "
-            "bytes; get it anew"
+            "bytes; get it again"
         )
     return np.frombuffer(data, np.uint8, offset=header).reshape(count, *sizes)

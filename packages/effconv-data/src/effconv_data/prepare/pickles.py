@@ -37,7 +37,7 @@ def read_pickle(file: BinaryIO, where: str) -> Any:
         reason = str(error) or type(error).__name__
         raise ValueError(
             f"{where} is not read as a pickle ({reason}); only numpy arrays and plain containers "
-            "are admitted, so get the official file anew"
+            "are admitted, so get the official file again"
         ) from error
 
 

@@ -47,7 +47,7 @@ def read(
     if len(classes) != NUM_CLASSES or len(set(classes)) != NUM_CLASSES:
         raise ValueError(
             f"class_names.txt of {source} names the classes {classes!r:.80}; STL-10 has "
-            f"{NUM_CLASSES} different ones, so get the archive anew"
+            f"{NUM_CLASSES} different ones, so get the archive again"
         )
     blocks = {}
     for split in splits:
@@ -55,8 +55,8 @@ def read(
         pixels, labels = data[images_name], np.frombuffer(data[labels_name], np.uint8)
         if not pixels or len(pixels) % IMAGE:
             raise ValueError(
-                f"{images_name} of {source} has {len(pixels)} bytes, which is no number of images "
-                f"of {IMAGE}; get the archive anew"
+                f"{images_name} of {source} has {len(pixels)} bytes, which is not a whole number "
+                f"of images of {IMAGE}; get the archive again"
             )
         planes = np.frombuffer(pixels, np.uint8).reshape(-1, 3, SIDE, SIDE)
         # Column by column: the third axis runs over x, the fourth over y.

@@ -24,7 +24,7 @@ MOST_SAMPLES = 10_000_000
 MOST_SAMPLES_OF_A_SPLIT = 1 << 31
 MOST_CLASSES = 1_000_000
 HALF_CHARACTER = re.compile(rb"(?<!\\)(?<!\\ud[89ab][0-9a-f][0-9a-f])\\udc([89a-f][0-9a-f])")
-"""How version 0.2 wrote a byte of a folder's name that was no UTF-8; it is read as `\\xNN`."""
+"""How version 0.2 wrote a byte of a folder's name that was not UTF-8; it is read as `\\xNN`."""
 
 
 class Shard(NamedTuple):
@@ -102,7 +102,7 @@ def read_index(folder: str | Path) -> Index:
     Raises:
         ConnectionError: if a server does not give it.
         FileNotFoundError: if there is no index.
-        ValueError: if it is malformed, the sentence says where; or if the address is no http(s).
+        ValueError: if it is malformed, the sentence says where; or if the address is not http(s).
     """
     folder = str(folder).rstrip("/")
     check_address(folder)
@@ -112,7 +112,7 @@ def read_index(folder: str | Path) -> Index:
 
     def check(holds: bool, problem: str) -> None:
         if not holds:
-            raise ValueError(f"{path} {problem}; write the index anew from the shards")
+            raise ValueError(f"{path} {problem}; write the index again from the shards")
 
     check(len(set(content.classes)) == len(content.classes), "names a class twice")
     if content.image_shape is not None:

@@ -111,7 +111,7 @@ def check_size(shard: Shard, sample: Sample, shape: tuple[int, int, int]) -> Non
         raise unusable(
             shard.url,
             sample.key,
-            f"has {size} bytes, which no image of shape {shape} needs; write the shard anew",
+            f"has {size} bytes, which no image of shape {shape} needs; write the shard again",
         )
 
 
@@ -123,7 +123,7 @@ def _image(shard: Shard, sample: Sample, shape: tuple[int, int, int] | None) -> 
             shard.url,
             sample.key,
             f"has {len(parts)} images; a sample has exactly one .jpg, .jpeg or .png, so write the "
-            f"shard anew{cut}",
+            f"shard again{cut}",
         )
     try:
         image = Image.open(io.BytesIO(sample.parts[parts[0]]), formats=("JPEG", "PNG"))
@@ -136,7 +136,7 @@ def _image(shard: Shard, sample: Sample, shape: tuple[int, int, int] | None) -> 
             shard.url,
             sample.key,
             f"has a .{parts[0]} that cannot be decoded ({type(error).__name__}); copy the set "
-            "again or write the shard anew",
+            "again or write the shard again",
         ) from error
     if image.mode not in CHANNELS:
         raise unusable(
@@ -165,14 +165,14 @@ def _label(shard: Shard, sample: Sample, num_classes: int) -> int:
         raise unusable(
             shard.url,
             sample.key,
-            "has no .cls; every sample needs a label, so write the shard anew",
+            "has no .cls; every sample needs a label, so write the shard again",
         )
     text = sample.parts["cls"].strip()
     if not re.fullmatch(rb"[0-9]{1,18}", text):
         raise unusable(
             shard.url,
             sample.key,
-            f"has the label {text[:20]!r}; a .cls holds decimal digits, so write the shard anew",
+            f"has the label {text[:20]!r}; a .cls holds decimal digits, so write the shard again",
         )
     label = int(text)
     if label >= num_classes:

@@ -68,7 +68,7 @@ NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 META = re.compile(r"__[^/]*__(/|\Z)")
 USUAL = (".jpg", ".jpeg", ".png", ".cls")
 TEXTS = re.compile(r"(readme|licen[cs]e|copying|notice|authors|changelog)\.(md|txt|rst)\Z", re.I)
-"""Texts about a set, which are no samples although they have a kind."""
+"""Texts about a set, which are not samples although they have a kind."""
 
 
 def open_shards(shards: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -132,7 +132,7 @@ def check_members(members: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]
                 raise unreadable(
                     passed_over["__url__"],
                     f"has no member of a sample, only such as {passed_over['fname']!r:.200}; a "
-                    "name is a key, a dot and the kind of its content, so write the shard anew",
+                    "name is a key, a dot and the kind of its content, so write the shard again",
                 )
             key, kept, passed_over = None, False, None
             yield member
@@ -146,14 +146,14 @@ def check_members(members: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]
             raise unreadable(
                 url,
                 f"has the member {name!r}, which belongs to no sample; a name is a key, a dot and "
-                "the kind of its content, so write the shard anew",
+                "the kind of its content, so write the shard again",
             )
         if own != key:
             key, parts, size = own, set(), 0
         part = part.lower()
         if part in parts:
             raise unreadable(
-                url, f"has the member {name!r} twice; write the shard anew{told_cut(key, part)}"
+                url, f"has the member {name!r} twice; write the shard again{told_cut(key, part)}"
             )
         parts.add(part)
         size += len(member["data"])
@@ -161,7 +161,7 @@ def check_members(members: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]
             raise unreadable(
                 url,
                 f"has the sample {key!r:.100} of more than {MOST_PARTS} parts or {LARGEST_SAMPLE} "
-                f"bytes, which none may have; write the shard anew{told_cut(key, part)}",
+                f"bytes, which none may have; write the shard again{told_cut(key, part)}",
             )
         kept = True
         yield member
@@ -258,7 +258,7 @@ def _named(url: str) -> Iterator[None]:
 def _miscounted(shard: Shard, found: str) -> str:
     return (
         f"holds {found} samples but the index says {shard.samples}; copy the set again or write "
-        "its index anew"
+        "its index again"
     )
 
 
@@ -286,7 +286,7 @@ def _local_copy(shard: Shard) -> Iterator[BinaryIO]:
     if not is_remote(shard.url):
         path = Path(shard.url)
         if path.exists() and not path.is_file():  # the opening of a pipe would wait for a writer
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         with path.open("rb") as file:
             yield file
         return

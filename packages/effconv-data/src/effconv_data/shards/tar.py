@@ -51,9 +51,10 @@ def tar_members(
             admits nothing else.
 
     Raises:
-        TarError: if a header or a member is cut off, a header's sum is wrong, a size is no size or
-            too large, a member is a link or a device, a name is longer than 4,096 characters, more
-            than 16 headers precede a member, or the end mark is missing or has data behind it.
+        TarError: if a header or a member is cut off, a header's sum is wrong, a size is not a
+            number or is too large, a member is a link or a device, a name is longer than 4,096
+            characters, more than 16 headers precede a member, or the end mark is missing or has
+            data behind it.
     """
     longer: dict[str, str] = {}
     at = headers = 0

@@ -116,8 +116,8 @@ def _run(
     transposed = weight.transpose(1, 2)
     if weight.device.type == "cpu" and n > 1 and B < LONG and len(active) >= LONG:
         transposed = transposed.contiguous()
-    # States are rows: on a CPU the batched product with columns takes longer. One GRU alone is a
-    # matrix and a vector, whose product has a call of its own.
+    # States are rows: on a CPU the batched product with columns takes longer. A single GRU is a
+    # matrix and a vector, whose product has its own call.
     alone, zero = n == 1 and B == 1, hidden is None
     buffer, candidates = states.new_empty(n, B, 3 * H), states.new_empty(n, B, H)
     views = {}

@@ -269,17 +269,17 @@ def _obstacle(name: str, conv: nn.Module) -> str | None:
         # A subclass may have its own forward, which would be lost.
         return f"is a {type(conv).__name__}, not one of torch.nn's own Conv1d and Conv2d"
     if "forward" in vars(conv) or "_conv_forward" in vars(conv):
-        return "has a forward of its own, which was set on it, as hooks of other packages do"
+        return "has its own forward, which was set on it, as hooks of other packages do"
     if conv._buffers.get("weight") is not None:
         return "has a fixed kernel, which is a buffer"
     if conv.bias is not None and "bias" not in conv._parameters:
-        return "has a bias that is no parameter"
+        return "has a bias that is not a parameter"
     if conv._parameters.get("weight") is None:
         return "has a weight that is computed from others, as weight norm does"
     if conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks:
         return "has hooks, which another module in its place would lose"
     if conv.padding_mode != "zeros":
-        return f"pads by {conv.padding_mode!r}, and FlexConv pads with zeros alone"
+        return f"pads by {conv.padding_mode!r}, and FlexConv pads only with zeros"
     return None
 
 
