@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BELOW = {
     "docs": {
-        *("release", "reproduce", "methods", "versus", "faults", "bench", "networks", "support"),
+        *("release", "reproduce", "methods", "versus", "faults", "bench", "networks", "studies"),
+        "support",
     },
     "methods": {"bench", "train", "presets", "support"},
     "versus": {"studies", "presets", "support"},

@@ -99,4 +99,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         package = page.file.src_uri.removeprefix("packages/").removesuffix(".md")
         markdown = re.sub(r"\]\(examples\)", "](examples/index.md)", markdown)
         markdown = markdown.replace("](examples/", f"]({package}/examples/")
+        markdown = markdown.replace("](../../docs/", "](../")
     return OUTSIDE.sub(inside, markdown)

@@ -1,4 +1,4 @@
-"""Forecast many series, each by a GRU of its own that reads the series value by value.
+"""Forecast many series, each by a separate GRU that reads the series value by value.
 
 `python forecaster_bank.py` prints the error beside that of "the value stays as it is".
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class ForecasterBank(nn.Module):
-    """Encode L series of different lengths, and forecast each over a horizon of its own.
+    """Encode L series of different lengths, and forecast each over its horizon.
 
     Args:
         lengths: known values of each series.

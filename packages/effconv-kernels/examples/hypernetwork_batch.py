@@ -1,4 +1,4 @@
-"""Write the convolutions of a small network anew for each sample of a batch.
+"""Write the convolutions of a small network for each sample of a batch.
 
 `python hypernetwork_batch.py` prints the error on shifts that the network has not seen.
 
@@ -66,7 +66,7 @@ class WrittenNetwork(nn.Module):
         return [kernel.movedim(2, 0) for kernel in kernels]
 
     def forward(self, signals: Tensor, codes: Tensor) -> Tensor:
-        """Map `(B, c_in, N)` to `(B, c_out, N)`, each sample by kernels of its own."""
+        """Map `(B, c_in, N)` to `(B, c_out, N)`, each sample by its kernels."""
         batch = len(signals)
         for kernel in self.kernels(codes):
             found = F.conv1d(

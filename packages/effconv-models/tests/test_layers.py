@@ -49,18 +49,15 @@ def test_output_size_is_that_of_a_1x1_kernel(size, stride, height, width):
     assert output.shape == (2, 4, math.ceil(height / stride), math.ceil(width / stride))
 
 
-@pytest.mark.parametrize(
-    ("size", "stride", "kinds"),
-    [
-        (1, 1, [nn.Conv2d]),
-        (3, 2, [nn.Conv2d]),
-        (4, 1, [nn.Conv2d]),
-        (4, 2, [nn.ZeroPad2d, nn.Conv2d]),
-    ],
-)
-def test_padding_is_a_module_only_where_the_convolution_cannot_pad(size, stride, kinds):
-    conv = same_conv(3, 4, size, stride)
-    assert [type(m) for m in conv.modules() if not list(m.children())] == kinds
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (3, 2), (4, 1), (4, 2), (2, 3)])
+@pytest.mark.parametrize("axes", [1, 2])
+def test_one_convolution_pads_as_written(size, stride, axes):
+    conv = same_conv(3, 4, size, stride, axes=axes)
+    assert type(conv) is (nn.Conv1d, nn.Conv2d)[axes - 1]
+    inputs = torch.randn(2, 3, *(9,) * axes, generator=torch.Generator().manual_seed(0))
+    padded = nn.functional.pad(inputs, [(size - 1) // 2, size // 2] * axes)
+    convolve = (nn.functional.conv1d, nn.functional.conv2d)[axes - 1]
+    torch.testing.assert_close(conv(inputs), convolve(padded, conv.weight, stride=stride))
 
 
 def test_kernels_are_fan_out_normal():

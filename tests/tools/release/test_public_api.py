@@ -39,7 +39,7 @@ def test_a_change_that_the_changelog_does_not_tell_is_refused():
 
     assert untold({"gone": "()"}, {"fresh": "(a)"}) == []
     (refused,) = untold({"odd": "()"}, {"odd": "(a, b=1)"})
-    assert "effconv_models.odd is another than listed" in refused
+    assert "effconv_models.odd differs from the list" in refused
     (refused,) = untold({}, {"fresh": "()"}, "## [0.0.1]\n\n- `fresh`\n")
     assert f"effconv_models is {version} and its changelog begins with 0.0.1" in refused
     assert untold({"same": "()"}, {"same": "()"}, "## [0.0.1]\n\n- \n") == []

@@ -17,7 +17,7 @@ def same_conv(
     groups: int = 1,
     axes: int = 2,
     generator: torch.Generator | None = None,
-) -> nn.Conv1d | nn.Conv2d | nn.Sequential:
+) -> nn.Conv1d | nn.Conv2d:
     """Build a convolution whose output size does not depend on its kernel size.
 
     `(B, c_in, H, W)` becomes `(B, c_out, ceil(H / stride), ceil(W / stride))`, and a sequence
@@ -36,8 +36,8 @@ def same_conv(
         generator: source of the initial values, on the layer's device; None uses the global one.
 
     Returns:
-        One `nn.Conv2d` (`nn.Conv1d`); for an even size with a stride, which it cannot pad, an
-        `nn.Sequential` of `nn.ZeroPad2d` (`nn.ZeroPad1d`) and it, whose weight is named `1.weight`.
+        An `nn.Conv2d` (`nn.Conv1d`). With an even size and a stride its padding mode is
+        `"constant"`, by which torch pads each side differently.
 
     Raises:
         TypeError: if a number is not an integer.
@@ -57,17 +57,11 @@ def same_conv(
     before, after = (check_positive("kernel_size", kernel_size) - 1) // 2, kernel_size // 2
     if axes not in (1, 2):
         raise ValueError(f"axes is {axes!r}; pass 2 for images, or 1 for sequences")
-    convolution, zero_pad = ((nn.Conv1d, nn.ZeroPad1d), (nn.Conv2d, nn.ZeroPad2d))[axes - 1]
-    padder: nn.Module | None = None
-    if before == after:
-        padding: int | str = before
-    elif stride == 1:
-        padding = "same"
-    else:
-        padder, padding = zero_pad((before, after) * axes), 0
+    uneven = before != after and stride > 1
+    padding: int | str = "same" if before != after and stride == 1 else before
     # Skipping torch's own initialisation leaves the global random state alone.
     conv = nn.utils.skip_init(
-        convolution,
+        (nn.Conv1d, nn.Conv2d)[axes - 1],
         c_in,
         c_out,
         kernel_size,
@@ -82,7 +76,10 @@ def same_conv(
         # torch counts the outputs of all groups, but an input feeds only those of its own group.
         with torch.no_grad():
             conv.weight.mul_(groups**0.5)
-    return conv if padder is None else nn.Sequential(padder, conv)
+    if uneven:
+        conv.padding_mode = "constant"
+        conv._reversed_padding_repeated_twice = [before, after] * axes
+    return conv
 
 
 def linear(features: int, num_classes: int, *, generator: torch.Generator | None) -> nn.Linear:

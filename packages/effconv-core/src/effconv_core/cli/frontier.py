@@ -30,7 +30,7 @@ class FrontierOptions(Subject):
 
     `effconv plan at` takes a plan of any cost from the file.
 
-    A frontier that is stopped begins anew.
+    A frontier that is stopped begins again.
     """
 
     state: Path

@@ -56,7 +56,7 @@ class PlansWithin:
         return tuple(self.searchable.nearest_sizes(scaled, self.budget))
 
     def random(self, most: int, seed: int) -> list[tuple[int, ...]]:
-        """Draw at most so many distinct plans, of sizes that are uniform on a logarithmic scale."""
+        """Draw at most `most` distinct plans, of sizes that are uniform on a logarithmic scale."""
         random = np.random.default_rng((seed, 0))
         plans: dict[tuple[int, ...], None] = {}
         for _ in range(10 * most):

@@ -38,7 +38,7 @@ def on_device(value: Any, device: torch.device) -> Any:
 
     Args:
         value: a part of a batch.
-        device: what is no tensor is left as it is.
+        device: what is not a tensor is left as it is.
     """
     if isinstance(value, Mapping) and not isinstance(value, dict):
         value = dict(value)

@@ -1,4 +1,4 @@
-"""Subclasses of convolutions with a forward of their own, on kernels of other sizes.
+"""Subclasses of convolutions with their own forward, on kernels of other sizes.
 
 Such a forward is run as it is, on the attributes that the layer would have with the kernel. Whether
 it then gives the output size of the original is tried, on tensors that have no values.

@@ -133,7 +133,7 @@ def _obstacle(conv: nn.Module, *, per_axis: bool) -> str | None:
         return "has hooks, which another module in its place would lose"
     own = {*vars(conv), *conv._parameters, *conv._buffers, *conv._modules}
     if taken := sorted(own & RESERVED):
-        return f"has an attribute {taken[0]!r}, which a searched layer has of its own"
+        return f"has an attribute {taken[0]!r}, which a searched layer uses itself"
     if reason := size_obstacle(conv, [max(conv.kernel_size) + 2]):
         return f"is a {type(conv).__name__}, which {reason}"
     extents = {taps for taps in conv.kernel_size if taps > 1}

@@ -15,7 +15,7 @@ from effconv_kernels.shapes import taps_of
 ROWS = 64
 """Rows of the map per program iteration."""
 CHUNKS = 1024
-"""About so many programs of the backward pass share the rows of all maps, in equal chunks."""
+"""About this many programs of the backward pass share the rows of all maps, in equal chunks."""
 
 
 class Tables(NamedTuple):
