@@ -37,8 +37,8 @@ def assemble_kernels(
 
     Layer l's state at timestep t is mapped linearly to the c_out * c_in values of the kernel's
     t-th position, row by row, which are multiplied by the mask of Eq. 6: of a square kernel it is
-    `exp(-((i - c)^2 + (j - c)^2) / v^2)` with i, j counted from 1. Where axes have separate soft sizes,
-    their exponents add up.
+    `exp(-((i - c)^2 + (j - c)^2) / v^2)` with i, j counted from 1. Where axes have
+    separate soft sizes, their exponents add up.
 
     Args:
         hidden: `(sum of taps, H)`, the states of `gru_unroll`, layer after layer.

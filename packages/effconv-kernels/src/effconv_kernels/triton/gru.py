@@ -281,7 +281,7 @@ def _block(H: int) -> tuple[int, int]:
     """Return padded hidden size and warps of an on-chip program.
 
     As many warps as needed so that the weights fit in registers, and no more, since they wait for
-    one another in each timestep; the backward program is the fastest with as many as the forward one.
+    one another in each timestep; the backward program is fastest with as many as the forward one.
     """
     padded = max(triton.next_power_of_2(H), 16)
     return padded, {16: 1, 32: 1, 64: 4, 128: 8}[padded]
