@@ -90,6 +90,8 @@ RULES = [
             ("tools/bench/efficiency_page.py", "json.loads"): REPOSITORY,
             ("tools/bench/efficiency_page.py", "read_text"): REPOSITORY,
             ("tools/faults/drill.py", "read_text"): OWN,
+            ("tools/networks/outside.py", "json.loads"): REPOSITORY,
+            ("tools/networks/outside.py", "read_text"): REPOSITORY,
             ("tools/docs/commands.py", "read_text"): REPOSITORY,
             ("tools/faults/events.py", "json.loads"): OWN,
             ("tools/faults/events.py", "read_text"): OWN,
