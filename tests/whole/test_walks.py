@@ -59,7 +59,7 @@ def walk(clone, place, torch, tmp_path, capsys):
             sys.stdout.write(f"\n{page}: done after {seconds:.0f} s\n")
         return "\n".join(said)
 
-    do.python, do.clone = python, clone
+    do.python, do.clone, do.environment = python, clone, kept
     return do
 
 
@@ -95,9 +95,9 @@ def test_wheels_of_all_packages_and_an_install_from_their_folder(walk):
 
 def test_the_root_says_that_it_is_no_package(walk):
     output_of(walk.python, "-m", "pip", "install", "--quiet", "hatch", cwd=walk.clone)
-    for command in ("hatch build", "pip install ."):
+    for words in (["hatch", "build"], ["pip", "install", "."]):
         with pytest.raises(FailedError, match=r"hatch build --all.*requirements\.txt"):
-            output_of(walk.python, "-m", *command.split(), cwd=walk.clone)
+            output_of(walk.python, "-m", *words, cwd=walk.clone, env=walk.environment)
 
 
 def test_the_whole_repository(walk):
