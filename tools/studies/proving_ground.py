@@ -31,7 +31,7 @@ from tools.studies.proving_page import FOLDER, summary
 from tools.support.rows import read_rows, run_grid
 
 FIRST = 100
-"""The first seed; no setting of a recipe was chosen on this or a later one."""
+"""The first seed; no setting was chosen on this or a later one, nor on these networks."""
 RANDOM = 999
 """Seed of the random plans, which are the same for all seeds."""
 ADAM = TrainConfig(12, 64, "adam", 3e-3, 0.0, "cosine", 1.0)

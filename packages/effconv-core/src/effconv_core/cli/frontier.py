@@ -16,6 +16,7 @@ from effconv_core.cli.search_train import Subject, network_of
 from effconv_core.cost.macs import Macs
 from effconv_core.engine.frontier import Frontier, FrontierPoint, frontier
 from effconv_core.engine.search import restored
+from effconv_core.io.atomic import check_place
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import write_output
 from effconv_core.plan import in_words
@@ -65,8 +66,8 @@ def _run(options: FrontierOptions) -> None:
     for path in (options.out, options.draw):
         if path is not None and os.path.lexists(path) and not options.overwrite:
             raise ValueError(f"{path} exists; pass --overwrite to replace it, or another name")
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ValueError(f"{path} would lie in a folder that does not exist; make the folder")
+        if path is not None:
+            check_place(path)
     draw = None
     if options.draw is not None:
         # Imported here, so that tables need no matplotlib, and before the work.

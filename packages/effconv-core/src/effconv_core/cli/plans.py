@@ -81,8 +81,10 @@ class At:
     """Largest cost of the plan, in what the frontier counts."""
     out: Path
     """JSON file of the plan."""
+    num_classes: int | None = None
+    """Classes of a MODEL by name; by default its own number."""
     shape: tuple[int, ...] = (3, 32, 32)
-    """Shape of one input, where multiply-accumulates are counted."""
+    """Shape of one input, as of the search's data."""
     overwrite: bool = False
     """Replace the file if it exists."""
 
@@ -197,7 +199,10 @@ def at(command: At, console: PlainConsole) -> None:
         counter = Macs(torch.zeros(1, *command.shape))
     ranges = {name: range(low, high + 1, step) for name, (low, high, step) in found.allowed.items()}
     searchable = SearchableCNN(
-        make_model(command.model), recipe("bank"), searched=tuple(ranges), allowed=ranges
+        make_model(command.model, num_classes=command.num_classes, channels=command.shape[0]),
+        recipe("bank"),
+        searched=tuple(ranges),
+        allowed=ranges,
     )
     plan = found.plan(searchable, Budget(command.budget, counter, at_most=True))
     plan.save(command.out)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from scipy.stats import rankdata
 from torch import Tensor
 
-from effconv_core.cost.base import Counter
+from effconv_core.cost.base import Counter, TapCost
 from effconv_core.cost.budget import Budget, Budgets, as_budgets
 from effconv_core.engine.loader import epoch_batches
 from effconv_core.engine.proposals import SLOPES, KernelLosses
@@ -91,13 +91,28 @@ class Frontier:
             budget: as for `search`; the first, if there are several, says where on the frontier.
 
         Raises:
-            ValueError: if the network has other layers, or the budget cannot be met.
+            ValueError: if the network or the unit of the budget is not that of the frontier, or the
+                budget cannot be met.
         """
         layers = list(self.original.sizes)
         if layers != searchable.layers:
             raise ValueError(
                 f"the frontier is of the layers {layers[:3]} ..., and the network has "
                 f"{searchable.layers[:3]} ...; pass the network that was searched"
+            )
+        cost_of = searchable.constraints(budget)[0].cost
+        if cost_of.counts != self.counts:
+            raise ValueError(
+                f"the budget counts {cost_of.counts}, and the frontier {self.counts}; pass a "
+                f"budget in {self.counts}"
+            )
+        own = cost_of(flat(searchable.original_sizes.values()))
+        # What is measured may differ from one time to another.
+        if isinstance(cost_of, TapCost) and own != self.original.cost:
+            raise ValueError(
+                f"the network's own sizes cost {own:,} {self.counts}, and in the frontier "
+                f"{self.original.cost:,}; pass the network that was searched, with the same number "
+                "of classes and inputs of the same shape"
             )
         within, amount = PlansWithin(searchable, budget), as_budgets(budget)[0].amount
         costs = np.log([point.cost for point in self.points])

@@ -230,14 +230,17 @@ def restored(model: nn.Module, checkpoint: str | os.PathLike[str]) -> Searchable
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no checkpoint of such a search, or of another network.
+        ValueError: if it is not a checkpoint of such a search, the search has not trained its
+            kernels to the end, or the network is another.
     """
     state = read_training_state(checkpoint)
     check_progress(state.path, state.progress)
     config = state.progress.get("config", {})
     names = {field.name for field in fields(SearchConfig)}
     if not isinstance(config, dict) or not {"k", "kernel_form"} <= config.keys() <= names:
-        raise ValueError(f"{state.path} is no checkpoint of a search; pass its search.safetensors")
+        raise ValueError(
+            f"{state.path} is not a checkpoint of a search; pass its search.safetensors"
+        )
     searchable = SearchableCNN(model, SearchConfig(**config))
     identity = _identity(searchable, None)
     for name in ("layers", "allowed", "tie"):
@@ -246,6 +249,12 @@ def restored(model: nn.Module, checkpoint: str | os.PathLike[str]) -> Searchable
                 f"{state.path} is of a search whose {name} was {state.progress.get(name)}, and of "
                 f"this network it is {identity[name]}; pass the network that was searched"
             )
+    epochs = searchable.config.epochs_of(state.progress.get("epoch_steps", 1))
+    if state.progress["epoch"] < epochs:
+        raise ValueError(
+            f"{state.path} is of {state.progress['epoch']} of {epochs} epochs; give the command of "
+            "the search again, which ends it"
+        )
     put_training_state(state, searchable, torch.optim.AdamW(searchable.parameter_groups()))
     return searchable
 

@@ -1,0 +1,132 @@
+"""`effconv frontier`, and `effconv plan at` for any cost of it."""
+
+import sys
+
+import pytest
+from effconv_core import Frontier, SizePlan, recipe, search
+from effconv_core.cli import main
+
+OWN = """
+import torch
+from torch import nn
+
+
+def network(classes=2):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 1),
+        *(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()),
+        nn.Conv2d(4, 4, 3, padding=1),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes)),
+    )
+
+
+def of_five():
+    return network(5)
+
+
+class Batches(list):
+    image_shape, num_classes = (1, 8, 8), 2
+
+
+def batches(batch_size=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    made = Batches()
+    for _ in range(10):
+        labels = torch.randint(2, (8,), generator=generator)
+        noise = torch.randn(8, 1, 8, 8, generator=generator)
+        made.append((noise + labels[:, None, None, None], labels))
+    return made, made
+"""
+CONFIG = recipe("bank", least_steps=0, race_steps=2)
+WORDS = ["frontier", "own_front:network", "own_front:batches", "--device", "cpu", "--out", "f.json"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Enter a folder with a network, its data and a search of it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own_front", raising=False)
+    (tmp_path / "own_front.py").write_text(OWN)
+    names = {}
+    exec(OWN, names)
+    loader = names["batches"]()[0]
+    search(names["network"](), loader, config=CONFIG, checkpoint="search.safetensors")
+    return tmp_path
+
+
+@pytest.mark.parametrize("counts", ["parameters", "macs"])
+def test_a_frontier_and_a_plan_of_a_cost(here, capsys, counts):
+    assert (
+        main([*WORDS, "--state", "search.safetensors", "--draw", "f.png", "--counts", counts]) == 0
+    )
+    found = Frontier.load("f.json")
+    assert "the network's own" in capsys.readouterr().out
+    assert (here / "f.png").stat().st_size > 1000
+    wanted = found.original.cost * 1.4
+    at = [
+        "plan",
+        "at",
+        "f.json",
+        "--out",
+        "p.json",
+        "--budget",
+        str(wanted),
+        "--shape",
+        "1",
+        "8",
+        "8",
+    ]
+    assert main([*at, "--model", "own_front:network"]) == 0
+    plan = SizePlan.load("p.json")
+    assert 0.6 * wanted <= plan.budgets[0]["cost"] <= wanted
+    assert plan.budgets[0]["counts"] == found.counts
+
+    (here / "p.json").unlink()
+    assert main([*at, "--model", "own_front:of_five"]) == 2  # costs more parameters
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert f"{found.original.cost:,}" in err
+    assert not (here / "p.json").exists()
+
+
+def test_an_input_of_another_shape_costs_something_else(here, capsys):
+    assert main([*WORDS, "--state", "search.safetensors", "--counts", "macs"]) == 0
+    at = ["plan", "at", "f.json", "--model", "own_front:network", "--out", "p.json"]
+    assert main([*at, "--budget", "20000", "--shape", "1", "9", "9"]) == 2
+    assert not (here / "p.json").exists()
+
+
+@pytest.mark.parametrize("case", ["exists", "folder", "picture", "state", "unfinished"])
+def test_a_mistake_is_noticed_before_the_work(here, capsys, case):
+    words = [*WORDS, "--state", "search.safetensors"]
+    if case == "exists":
+        (here / "f.json").write_text("mine")
+    elif case == "folder":
+        words[words.index("f.json")] = "none/f.json"
+    elif case == "picture":
+        words += ["--draw", "f.gif"]
+    elif case == "state":
+        words[-1] = "own_front.py"
+    else:
+        names = {}
+        exec(OWN, names)
+
+        def stop(step):
+            if step.epoch:
+                raise KeyboardInterrupt
+
+        config = recipe("bank", epochs=2, least_steps=0, race_steps=2)
+        options = {"config": config, "checkpoint": "begun.safetensors", "on_step": stop}
+        with pytest.raises(KeyboardInterrupt):
+            search(names["network"](), names["batches"]()[0], **options)
+        words[-1] = "begun.safetensors"
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1
+    assert "cost 1 of" not in out
+    if case == "exists":
+        assert (here / "f.json").read_text() == "mine"
+    else:
+        assert not (here / "f.json").exists()
