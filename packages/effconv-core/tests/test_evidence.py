@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 def test_an_interval_is_students_by_hand():
     # Mean 2, standard deviation 1 of three values, and the t quantile of two degrees of freedom.
     low, high = interval([1.0, 2.0, 3.0])
-    assert (low, high) == pytest.approx((2 - 2.919986 / 3**0.5, 2 + 2.919986 / 3**0.5), abs=1e-5)
+    assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,11 @@ def test_sentences_hold_the_numbers():
     text = " ".join(sentences(evidence()))
     for number in ("-0.250", "-0.300", "1.500", "+4.0", "192", "1,836", "15", "+0.50"):
         assert number in text
+
+
+@pytest.mark.parametrize(("changes", "level"), [({}, "90 %"), ({"level": 0.95}, "95 %")])
+def test_intervals_are_named_by_their_own_level(changes, level):
+    assert level in " ".join(sentences(evidence(**changes)))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from scipy import stats
 
 Verdict = Literal["better", "no difference shown", "worse"]
 
+LEVEL = 0.95  # of intervals
 MARGIN = 0.02  # relative difference in loss that a short training must show
 
 
@@ -25,15 +26,19 @@ class Evidence:
         kept: which of the two the plan is.
         found: layer name to size, of the best plan found.
         loss: mean difference in loss; None if a loss was not finite.
-        loss_interval: its 90 % interval (Student's t over the pairs), or None.
+        loss_interval: its interval of confidence (Student's t over the pairs), or None.
         original_loss: mean loss of the original sizes, or None.
         accuracy: mean difference in accuracy, from -1 to 1; None if the task has none.
-        accuracy_interval: its 90 % interval, or None.
+        accuracy_interval: its interval of confidence, or None.
         pairs: number of pairs of trainings; 0 if the data were too few to hold any out.
         steps: steps of each training.
         plans: number of plans that were trained before, to find the best.
         agreement: Spearman's correlation, over these plans, of the loss on the search's own
             kernels with that of training them; None if they are too few.
+        level: of both intervals; version 0.5.0 had 0.9, and did not write it.
+        learned: whether the outputs of one of the two networks are better on the data held out than
+            the mean of its outputs is; if neither's are, nothing that holds for other data was
+            learned, and no difference can be shown.
         spent: training steps that each part of the search took, a forward pass counted as a third.
     """
 
@@ -49,17 +54,19 @@ class Evidence:
     steps: int = 0
     plans: int = 0
     agreement: float | None = None
+    level: float = 0.9
+    learned: bool = True
     spent: dict[str, int] = field(default_factory=dict)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 90 % interval of the mean of at least two values, by Student's t.
+    """Return the 95 % interval of the mean of at least two values, by Student's t.
 
-    So one mean in twenty lies above it by chance, and one below.
+    So one mean in forty lies above it by chance, and one below.
     """
     n = len(values)
     error = float(np.std(values, ddof=1)) / math.sqrt(n)
-    reach = float(stats.t.ppf(0.95, n - 1)) * error
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
     mean = float(np.mean(values))
     return mean - reach, mean + reach
 
@@ -67,7 +74,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 def verdict_of(differences: Sequence[float], original_loss: float) -> Verdict:
     """Return what paired differences in loss, found minus original, show.
 
-    `better` if the whole 90 % interval of their mean lies below zero, and the mean is below zero by
+    `better` if the whole 95 % interval of their mean lies below zero, and the mean is below zero by
     at least 2 % of the original's loss; `worse` is the same on the other side. The margin is there
     because small differences of short trainings often turn round in long ones.
     """
@@ -108,9 +115,15 @@ def sentences(evidence: Evidence) -> list[str]:
         if evidence.accuracy is not None and evidence.accuracy_interval is not None:
             low, high = (100 * end for end in evidence.accuracy_interval)
             text += f"; accuracy {100 * evidence.accuracy:+.1f} points [{low:+.1f}, {high:+.1f}]"
-        said.append(text + ". Brackets are 90 % intervals; long trainings may differ.")
+        level = f"{100 * evidence.level:.0f} %"
+        said.append(f"{text}. Brackets are {level} intervals; long trainings may differ.")
     else:
         said.append(f"In {rests} a loss was not finite.")
+    if not evidence.learned:
+        said.append(
+            "On the data held out neither network does better than the mean of its outputs: in "
+            f"{evidence.steps} steps nothing was learned that could differ."
+        )
     steps = sum(evidence.spent.values())
     parts = ", ".join(f"{name} {count:,}" for name, count in evidence.spent.items())
     said.append(

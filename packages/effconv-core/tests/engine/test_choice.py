@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from effconv_core import SearchableCNN, SizePlan, load_training_state, save_training_state, search
 from effconv_core.engine import choice
-from effconv_core.engine.choice import evidence_of
+from effconv_core.engine.choice import LAST, evidence_of
 from effconv_core.engine.proposals import Proposals
 from effconv_core.engine.race import Result, Trials
+from effconv_core.evidence import sentences
 from effconv_core.io.checkpoint import read_training_state
 
 spec = importlib.util.spec_from_file_location("signs", Path(__file__).with_name("signs.py"))
@@ -112,7 +113,7 @@ def test_steps_are_counted():
     # Two batches are held out, which cost one step; four pairs of 24 steps.
     assert spent["pairs"] == 4 * 2 * (24 + 1)
     tried = plan.evidence.plans
-    assert spent["trainings"] == tried * (6 + 1) + 3 * (12 + 1)
+    assert spent["trainings"] == tried * (6 + 1) + min(LAST, tried - 1) * (12 + 1)
 
 
 def stops() -> list[int]:
@@ -195,6 +196,46 @@ def test_a_lower_loss_with_lower_accuracy_is_not_better():
     assert evidence_of(rows, found={"a": 3}, keeps=True).verdict == "no difference shown"
     rows = [[Result(0.5 + i / 1000, None), Result(1.0, None)] for i in range(4)]
     assert evidence_of(rows, found={"a": 3}, keeps=True).verdict == "better"
+
+
+def test_a_higher_loss_with_higher_accuracy_is_not_worse():
+    rows = [[Result(1.0 + i / 1000, 0.7), Result(0.5, 0.6)] for i in range(4)]
+    assert evidence_of(rows, found={"a": 3}, keeps=False).verdict == "no difference shown"
+    rows = [[Result(1.0 + i / 1000, 0.5), Result(0.5, 0.6)] for i in range(4)]
+    assert evidence_of(rows, found={"a": 3}, keeps=False).verdict == "worse"
+
+
+@pytest.mark.parametrize(
+    ("constant", "learned", "verdict"),
+    [
+        (0.4, False, "no difference shown"),  # both are beaten by their own mean output
+        (0.7, True, "better"),  # the better one learned
+        (None, True, "better"),  # of outputs that have no mean
+    ],
+)
+def test_where_nothing_was_learned_no_difference_is_shown(constant, learned, verdict):
+    rows = [[Result(0.5 + i / 1000, 0.7, constant), Result(1.0, 0.6, constant)] for i in range(4)]
+    evidence = evidence_of(rows, found={"a": 3}, keeps=True)
+    assert (evidence.learned, evidence.verdict) == (learned, verdict)
+    assert evidence.kept == ("found" if verdict == "better" else "original")
+
+
+class ShuffledSigns(Signs):
+    """Signs whose labels say nothing of the inputs."""
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(5)
+        for inputs, targets in super().__iter__():
+            yield inputs, torch.randint(0, 2, targets.shape, generator=generator)
+
+
+def test_shuffled_labels_teach_nothing():
+    model = net()
+    settings = dataclasses.replace(config(), race_steps=30)
+    plan = search(model, ShuffledSigns(), budget=cost(model), config=settings, **ALLOWED)
+    assert not plan.evidence.learned
+    assert (plan.evidence.verdict, plan.evidence.kept) == ("no difference shown", "original")
+    assert "nothing was learned" in " ".join(sentences(plan.evidence))
 
 
 @pytest.mark.parametrize(

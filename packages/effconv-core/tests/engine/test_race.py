@@ -82,6 +82,30 @@ def test_a_result_is_that_of_a_loop_written_out():
     hits = [(o.argmax(1) == y).float().mean() for o, y in zip(outputs, labels, strict=True)]
     assert result.loss == pytest.approx(torch.stack(losses).mean().item(), abs=1e-6)
     assert result.accuracy == pytest.approx(torch.stack(hits).mean().item(), abs=1e-6)
+    means = [o.mean(0).repeat(len(o), 1) for o in outputs]
+    losses = [F.cross_entropy(*pair) for pair in zip(means, labels, strict=True)]
+    assert result.constant == pytest.approx(torch.stack(losses).mean().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("outputs", ["a dict", "one sample"])
+def test_outputs_without_a_mean_have_no_constant_loss(outputs):
+    class Few(Recorded):
+        def __iter__(self):
+            for images, labels in super().__iter__():
+                yield images[:1], labels[:1]
+
+    class InDict(nn.Sequential):
+        def forward(self, x):
+            return {"scores": super().forward(x)}
+
+    if outputs == "one sample":
+        given = trials(Few())
+    else:
+        model = InDict(*net())
+        given = trials(model=model, criterion=lambda o, y: F.cross_entropy(o["scores"], y))
+    (result,) = given.run([SIZES], steps=2, seed=2, epoch=0)
+    assert math.isfinite(result.loss)
+    assert result.constant is None
 
 
 def test_each_part_is_held_out_by_some_seed_and_never_trained_on():

@@ -4,7 +4,7 @@
    ones went, sizes that rise or fall over the depth, the best of an evolution over all plans within
    the budget by their loss on the search's own kernels, and random ones.
 2. *Trainings.* Each is trained from fresh kernels for `race_steps` steps, and so are plans made of
-   the best ones. The three of the best rank, by that and on the search's own kernels, are trained
+   the best ones. The four of the best rank, by that and on the search's own kernels, are trained
    for twice as many steps.
 3. *Evidence.* The best and the original sizes are trained in four pairs, four times as long, each
    from another seed and with another part of the data held out, see `Evidence`.
@@ -22,13 +22,13 @@ from effconv_core.cost.budget import Budgets
 from effconv_core.engine.proposals import Plan, Proposals
 from effconv_core.engine.race import PARTS, Result, Trials
 from effconv_core.engine.tournament import tournament
-from effconv_core.evidence import Evidence, interval, verdict_of
+from effconv_core.evidence import LEVEL, Evidence, interval, verdict_of
 from effconv_core.io.checkpoint import REMEDY
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan
 from effconv_core.space.search_space import flat
 
-LAST = 3  # plans that are trained for longer
+LAST = 4  # plans that are trained for longer
 PAIRS = 4  # trainings of the best plan beside the original sizes
 SEEDS = 10  # of trainings, for each seed of a search
 
@@ -77,7 +77,7 @@ def choose_plan(
     def train(plans: Sequence[Mapping[str, Size]], length: int, seed: int) -> list[list[Any]]:
         # JSON has no infinity.
         results = trials.run(plans, steps=length, seed=SEEDS * config.seed + seed, epoch=seed)
-        return [[r.loss if math.isfinite(r.loss) else None, r.accuracy] for r in results]
+        return [[loss if math.isfinite(loss) else None, *others] for loss, *others in results]
 
     def losses_of(name: str, plans: Sequence[Plan], length: int, seed: int) -> list[float]:
         rows = remember(name, lambda: train([space.by_layer(p) for p in plans], length, seed))
@@ -85,7 +85,7 @@ def choose_plan(
             raise ValueError(
                 f"the search's state has {len(rows)} trainings for {len(plans)} plans; {REMEDY}"
             )
-        return [math.inf if loss is None else loss for loss, _ in rows]
+        return [math.inf if loss is None else loss for loss, *_ in rows]
 
     first_plans, kernel_losses, passes = remember("proposals", proposals.draw)
     on_round(1, len(first_plans))
@@ -119,7 +119,10 @@ def choose_plan(
         "pairs": PAIRS * trials.cost(2, 4 * steps),
     }
     evidence = evidence_of(
-        [[Result(math.inf if loss is None else loss, hits) for loss, hits in row] for row in rows],
+        [
+            [Result(math.inf if loss is None else loss, *others) for loss, *others in row]
+            for row in rows
+        ],
         found=pair[0],
         keeps=keeps,
         steps=4 * steps,
@@ -140,8 +143,8 @@ def check_stages(path: Path, stages: Mapping[str, Any], ranges: Sequence[range])
         ranges: the S allowed ranges.
 
     Raises:
-        ValueError: if a plan has another number of sizes, or one that is not allowed, or there is
-            not one loss for each plan.
+        ValueError: if a plan has another number of sizes, or one that is not allowed, there is not
+            one loss for each plan, or an accuracy is not from 0 to 1.
     """
     for name in ("proposals", "children"):
         plans, losses = stages.get(name, [[], []])[:2]
@@ -152,6 +155,10 @@ def check_stages(path: Path, stages: Mapping[str, Any], ranges: Sequence[range])
             raise ValueError(f"{path} has {name} that no such search makes; {REMEDY}")
     if any(len(stage) != 2 for name, stage in stages.items() if name.startswith("pair ")):
         raise ValueError(f"{path} has a pair of trainings that is none; {REMEDY}")
+    plans = ("proposals", "children")
+    trainings = [row for name, rows in stages.items() if name not in plans for row in rows]
+    if not all(accuracy is None or 0 <= accuracy <= 1 for _, accuracy, *_ in trainings):
+        raise ValueError(f"{path} has an accuracy that is not from 0 to 1; {REMEDY}")
 
 
 def evidence_of(rows: Sequence[Sequence[Result]], *, keeps: bool, **known: Any) -> Evidence:
@@ -174,8 +181,12 @@ def evidence_of(rows: Sequence[Sequence[Result]], *, keeps: bool, **known: Any) 
     accuracy = None
     if rows and all(result.accuracy is not None for row in rows for result in row):
         accuracy = [found.accuracy - original.accuracy for found, original in rows]
-        if verdict == "better" and np.mean(accuracy) < 0:
+        sign = {"better": 1, "worse": -1}.get(verdict, 0)
+        if sign * float(np.mean(accuracy)) < 0:  # loss and accuracy contradict each other
             verdict = "no difference shown"
+    learned = not rows or any(map(_learned, zip(*rows, strict=True)))
+    if not learned:
+        verdict = "no difference shown"
     return Evidence(
         verdict=verdict,
         kept="original" if keeps and verdict != "better" else "found",
@@ -185,8 +196,17 @@ def evidence_of(rows: Sequence[Sequence[Result]], *, keeps: bool, **known: Any) 
         accuracy=None if accuracy is None else float(np.mean(accuracy)),
         accuracy_interval=None if accuracy is None else interval(accuracy),
         pairs=len(rows),
+        level=LEVEL,
+        learned=learned,
         **known,
     )
+
+
+def _learned(results: Sequence[Result]) -> bool:
+    """Return whether a plan's outputs are better on data held out than their own mean is."""
+    if any(result.constant is None for result in results):
+        return True  # it cannot be told
+    return sum(result.loss for result in results) < sum(result.constant for result in results)
 
 
 def _agreement(kernel_losses: Sequence[float], trained: Sequence[float]) -> float | None:

@@ -40,6 +40,10 @@ class Result(NamedTuple):
     """Mean loss, infinite where it was not finite."""
     accuracy: float | None
     """From 0 to 1; None if the outputs are not scores `(B, classes)`."""
+    constant: float | None = None
+    """Mean loss where each sample's output is the mean output of its batch, which is what a network
+    that learned nothing about single samples can reach; None if the outputs are not one tensor of
+    several samples."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,8 @@ class Trials:
             return network.to(memory_format=torch.channels_last)
         return network
 
-    def _pass(self, network: nn.Module, batch: Any, *, first: bool) -> tuple[Tensor, Tensor]:
-        """Return the loss, and the fraction of the batch classified rightly, NaN if unknown."""
+    def _pass(self, network: nn.Module, batch: Any, *, first: bool) -> tuple[Tensor, Any]:
+        """Return the loss and the outputs."""
         inputs, targets = batch
         lower = self.config.precision == "bfloat16"
         with (
@@ -131,8 +135,17 @@ class Trials:
         ):
             outputs = run_on(network, copied(inputs))
         outputs = outputs.float() if lower and isinstance(outputs, Tensor) else outputs
-        loss = checked_loss(self.criterion, outputs, targets, first=first)
-        return loss, _hits(outputs, targets, loss)
+        return checked_loss(self.criterion, outputs, targets, first=first), outputs
+
+    def _measured(self, network: nn.Module, batch: Any) -> Tensor:
+        """Return the values of a `Result` on one batch, NaN where unknown."""
+        loss, outputs = self._pass(network, batch, first=False)
+        constant = torch.full_like(loss, math.nan)
+        several = isinstance(outputs, Tensor) and outputs.dim() and len(outputs) > 1
+        if several and outputs.is_floating_point():
+            mean = outputs.mean(0, keepdim=True).expand_as(outputs).contiguous()
+            constant = checked_loss(self.criterion, mean, batch[1], first=False)
+        return torch.stack([loss, _hits(outputs, batch[1], loss), constant]).float()
 
     def _average_gradients(self, network: nn.Module) -> None:
         if self.group is None:
@@ -164,14 +177,16 @@ class Trials:
             passes = []
             for network in networks:
                 with seeded(part, self.device):  # what runs by chance is the same for all
-                    passes.append(torch.stack(self._pass(network, batch, first=False)).float())
+                    passes.append(self._measured(network, batch))
             rows.append(torch.stack(passes))
         means = average(torch.stack(rows).mean(0), self.group).tolist()
         return [
             Result(
-                loss if math.isfinite(loss) else math.inf, None if math.isnan(hits) else float(hits)
+                loss if math.isfinite(loss) else math.inf,
+                None if math.isnan(hits) else hits,
+                constant if math.isfinite(constant) else None,
             )
-            for loss, hits in means
+            for loss, hits, constant in means
         ]
 
     def _epoch(self, epoch: int) -> Iterator[Any]:

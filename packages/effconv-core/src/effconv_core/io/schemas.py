@@ -155,9 +155,8 @@ Plans = Annotated[
     Meta(max_length=1000),
 ]
 Losses = Annotated[list[float], Meta(max_length=1000)]
-ShortTrainings = Annotated[
-    list[tuple[float | None, Annotated[float, Meta(ge=0, le=1)] | None]], Meta(max_length=1000)
-]
+Training = Annotated[list[float | None], Meta(min_length=2, max_length=3)]
+ShortTrainings = Annotated[list[Training], Meta(max_length=1000)]
 
 
 ChoiceFile = TypedDict(
@@ -172,7 +171,8 @@ ChoiceFile = TypedDict(
     },
     total=False,
 )
-"""The stages of the choice of a plan that are done; a training has a loss and an accuracy."""
+"""The stages of the choice of a plan that are done; a training has a loss, an accuracy, and
+the loss of its mean outputs, which states of version 0.5.0 lack."""
 
 
 class Begun(TypedDict):
