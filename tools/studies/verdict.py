@@ -1,0 +1,233 @@
+"""`hatch run bench:verdict`: how often the verdict at the end of a search is right.
+
+Where every plan was trained to the end, the searches of `bench:score` are compared with the truth.
+Where there is nothing to find no truth is needed: the labels are drawn at random, all plans are one
+function, or the data are 240 photographs. These searches are stored in
+`results/verdict/nothing.jsonl`, one row each, and not repeated.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from effconv_core import recipe, search
+from effconv_core.io.console import PlainConsole
+from effconv_core.runs.environment import environment
+from effconv_data import load
+from torch import Tensor
+from torch.nn import functional as F
+
+from tools.studies.exhaustive import FOLDER
+from tools.studies.score import FRESH_BANK, truth
+from tools.studies.small_spaces import SPACES, Space
+from tools.support.console import show
+from tools.support.rows import read_rows, run_grid
+from tools.support.stats import noise_floor
+
+PHOTOGRAPHS = replace(SPACES["cifar10-32"], samples=240)
+
+
+class Changed:
+    """The batches of a loader, each changed by a function of inputs and targets."""
+
+    def __init__(self, batches: Any, change: Any) -> None:
+        self.batches, self.change = batches, change
+        self.image_shape, self.num_classes = batches.image_shape, batches.num_classes
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch."""
+        self.batches.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return (self.change(inputs, targets) for inputs, targets in self.batches)
+
+
+def shuffled(space: Space, seed: int) -> Changed:
+    """Return a space's training batches; each sample has a random label, the same in all epochs."""
+    batches = space.batches("train", seed)
+
+    def relabelled(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        # A number of the sample's own content, so that the label goes with it in any order.
+        content = inputs.flatten(1).double().sum(1)
+        labels = (content * 1e6 + seed).long().remainder(104729).remainder(batches.num_classes)
+        return inputs, labels
+
+    return Changed(batches, relabelled)
+
+
+def one_pixel(space: Space, seed: int) -> Changed:
+    """Return a space's training batches, of which one pixel is left: the mean over the image.
+
+    With zero padding only the central tap of a kernel meets it, whatever the kernel's size.
+    """
+    return Changed(
+        space.batches("train", seed), lambda x, y: (F.adaptive_avg_pool2d(x, 1).contiguous(), y)
+    )
+
+
+def photographs(space: Space, seed: int) -> Any:
+    """Return 240 photographs in batches of 16."""
+    return load("cifar10", split="train", batch_size=16, seed=seed, limit=space.samples)
+
+
+CASES = {
+    "shuffled labels, planted-5": (SPACES["planted-5"], shuffled),
+    "shuffled labels, cifar10-16": (SPACES["cifar10-16"], shuffled),
+    "one pixel, ResNet-8": (replace(SPACES["cifar10-32"], depth=8), one_pixel),
+    "one pixel, ResNet-14": (replace(SPACES["cifar10-32"], depth=14), one_pixel),
+    "240 photographs": (PHOTOGRAPHS, photographs),
+}
+"""The spaces in which there is nothing to find, each with its training batches for a seed."""
+
+
+@dataclass(frozen=True)
+class VerdictOptions:
+    """Search where nothing can be found, and print how often verdicts are right."""
+
+    seeds: int = 10
+    """Number of searches of each case; seeds start at 30, as in bench:score."""
+    workers: int = 2
+    """Processes, of one thread each."""
+    tables: Path = FOLDER
+    """Folder of the ground-truth tables."""
+    searches: Path = Path("results/score")
+    """Folder of the searches of bench:score."""
+    out: Path = Path("results/verdict/nothing.jsonl")
+    """File of the searches made here."""
+
+
+def search_once(case: str, seed: int) -> dict[str, Any]:
+    """Search once in a case where nothing can be found; return the row."""
+    torch.set_num_threads(1)
+    space, batches = CASES[case]
+    plan = search(
+        space.network(seed),
+        batches(space, seed),
+        budget=space.budget,
+        config=recipe("bank", seed=seed),
+    )
+    found = {"plan": plan.sizes, "evidence": asdict(plan.evidence)}
+    return {"case": case, "seed": seed, **found, "environment": environment("cpu")}
+
+
+def gains(space: str, tables: Path, searches: Path) -> tuple[list[tuple[str, float]], float]:
+    """Return the verdict and the true gain of each search in a space, and the space's noise floor.
+
+    The gain is the test accuracy of the plan that was found, trained to the end, less that of the
+    original sizes, in points.
+
+    Args:
+        space: name of the space.
+        tables: folder of the ground-truth tables.
+        searches: folder of the searches; those of the recipe `bank` count.
+    """
+    whole = bool(SPACES[space].table)  # then the original sizes may be far from the budget
+    plans, accuracies = truth(space, tables, every=whole)
+    reached = accuracies.mean(axis=1)
+    means = {tuple(plan.values()): 100 * mean for plan, mean in zip(plans, reached, strict=True)}
+    original = means[(3,) * len(plans[0])]
+    rows = [row for row in read_rows(searches / f"{space}.jsonl") if row.get("evidence")]
+    found = [
+        (row["evidence"]["verdict"], means[tuple(row["evidence"]["found"].values())] - original)
+        for row in rows
+        if row["recipe"] == "bank"
+    ]
+    return found, 100 * noise_floor(truth(space, tables)[1])
+
+
+def right(verdict: str, gain: float) -> bool:
+    """Return whether a verdict does not contradict a true gain."""
+    return {"better": gain > 0, "worse": gain < 0}.get(verdict, True)
+
+
+def known_rows(tables: Path, searches: Path) -> list[list[str]]:
+    """Return the rows of the table on spaces whose plans were all trained, and their sum."""
+    rows, counts = [], []
+    for space in SPACES:
+        found, floor = gains(space, tables, searches)
+        if not found:
+            continue
+        large = [verdict for verdict, gain in found if gain > 2 * floor]
+        counts.append(
+            [
+                len(found),
+                sum(verdict == "better" for verdict, _ in found),
+                sum(not right(*case) for case in found if case[0] == "better"),
+                sum(verdict == "worse" for verdict, _ in found),
+                sum(not right(*case) for case in found if case[0] == "worse"),
+                len(large),
+                sum(verdict != "better" for verdict in large),
+            ]
+        )
+        mean = float(np.mean([gain for _, gain in found]))
+        rows.append([space, *map(str, counts[-1]), f"{mean:+.2f}", f"{floor:.2f}"])
+    total = map(str, np.sum(counts, axis=0)) if counts else [""] * 7
+    return [*rows, ["all", *total, "", ""]]
+
+
+def nothing_rows(path: Path) -> list[list[str]]:
+    """Return the rows of the table on cases where nothing can be found."""
+    found = read_rows(path)
+    rows = []
+    for case in CASES:
+        evidence = [row["evidence"] for row in found if row["case"] == case]
+        verdicts = [each["verdict"] for each in evidence]
+        counts = [verdicts.count(v) for v in ("no difference shown", "better", "worse")]
+        kept = sum(each["kept"] == "original" for each in evidence)
+        rows.append([case, *map(str, (len(evidence), *counts, kept))])
+    return rows
+
+
+def show_tables(console: PlainConsole, options: VerdictOptions) -> None:
+    """Print both tables."""
+    show(
+        console,
+        "verdicts where every plan was trained to the end",
+        (
+            "space",
+            "searches",
+            "better",
+            "of these wrong",
+            "worse",
+            "of these wrong",
+            "gains above twice the noise floor",
+            "of these not called better",
+            "mean gain of the plan found, points",
+            "noise floor",
+        ),
+        known_rows(options.tables, options.searches),
+    )
+    show(
+        console,
+        "verdicts where nothing can be found",
+        ("case", "searches", "no difference shown", "better", "worse", "original kept"),
+        nothing_rows(options.out),
+    )
+
+
+def jobs(options: VerdictOptions) -> Sequence[tuple[Path, dict[str, Any], tuple[str, int]]]:
+    """Return the searches to make, in the order of their seeds."""
+    seeds = range(FRESH_BANK, FRESH_BANK + options.seeds)
+    return [
+        (options.out, {"case": case, "seed": seed}, (case, seed))
+        for seed in seeds
+        for case in CASES
+    ]
+
+
+def main() -> None:
+    """Run the command line."""
+    options, console = tyro.cli(VerdictOptions, prog="bench:verdict"), PlainConsole()
+    run_grid(console, "searches", search_once, jobs(options), options.workers)
+    show_tables(console, options)
+
+
+if __name__ == "__main__":
+    main()
