@@ -1,9 +1,10 @@
 """`effconv frontier`, and `effconv plan at` for any cost of it."""
 
+import json
 import sys
 
 import pytest
-from effconv_core import Frontier, SizePlan, recipe, search
+from effconv_core import Frontier, SizePlan, frontier, recipe, search
 from effconv_core.cli import main
 
 OWN = """
@@ -130,3 +131,33 @@ def test_a_mistake_is_noticed_before_the_work(here, capsys, case):
         assert (here / "f.json").read_text() == "mine"
     else:
         assert not (here / "f.json").exists()
+
+
+def test_a_stopped_command_goes_on_where_it_was(here, capsys, monkeypatch):
+    from effconv_core.cli import frontier as command
+
+    def stopped(*arguments, on_amount, **keywords):
+        def on_third(number, of):
+            on_amount(number, of)
+            if number == 3:
+                raise KeyboardInterrupt
+
+        return frontier(*arguments, on_amount=on_third, **keywords)
+
+    words = [*WORDS, "--state", "search.safetensors"]
+    with monkeypatch.context() as changed, pytest.raises(KeyboardInterrupt):
+        changed.setattr(command, "frontier", stopped)
+        main(words)
+    progress = here / "f.json.progress.json"
+    assert len(json.loads(progress.read_text())["stages"]) == 3
+    assert not (here / "f.json").exists()
+    assert main(words) == 0
+    assert Frontier.load("f.json").points
+    assert not progress.exists()
+    (here / "f.json").unlink()
+
+    progress.write_text("mine")
+    capsys.readouterr()
+    assert main(words) == 2
+    assert progress.name in capsys.readouterr().err
+    assert progress.read_text() == "mine"

@@ -129,3 +129,69 @@ def test_too_few_batches_are_refused(searched):
         frontier(searched[0], batches(4))
     with pytest.raises(ValueError, match="amounts"):
         frontier(searched[0], batches(), amounts=[])
+
+
+def stop_at(number: int):
+    def on_amount(current: int, _: int) -> None:
+        if current == number:
+            raise KeyboardInterrupt
+
+    return on_amount
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_stopped_frontier_goes_on_where_it_was(searched, number, tmp_path):
+    searchable, _ = searched
+    amounts, path = [200, 300, 500], tmp_path / "f.progress.json"
+    with pytest.raises(KeyboardInterrupt):
+        frontier(searchable, batches(), amounts=amounts, checkpoint=path, on_amount=stop_at(number))
+    begun = json.loads(path.read_text())["stages"]
+    assert len(begun) == number  # the original, and the amounts before the one that was begun
+    again = frontier(searchable, batches(), amounts=amounts, checkpoint=path)
+    assert again == frontier(searchable, batches(), amounts=amounts)
+
+    done = json.loads(path.read_text())
+    assert done["stages"].items() >= begun.items()
+    assert frontier(searchable, batches(), amounts=amounts, checkpoint=path) == again
+    assert json.loads(path.read_text()) == done
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"amounts": [200, 400]},
+        {"counter": Macs(torch.zeros(1, 1, 8, 8)), "amounts": [20_000, 40_000]},
+        {"loader": batches(11)},
+    ],
+)
+def test_the_checkpoint_of_another_frontier_is_refused(searched, change, tmp_path):
+    searchable, _ = searched
+    path = tmp_path / "f.progress.json"
+    frontier(searchable, batches(), amounts=[200, 300], checkpoint=path)
+    before = path.read_bytes()
+    keywords = {"amounts": [200, 300], "checkpoint": path} | change
+    loader = keywords.pop("loader", batches())
+    with pytest.raises(ValueError, match=r"f\.progress\.json"):
+        frontier(searchable, loader, **keywords)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [[3, 3], 0.5, 1],  # a number too few
+        [[3], 0.5, 1, 1],  # a size too few
+        [[3, 99], 0.5, 1, 1],  # a size that is not allowed
+        [[3, 3], "low", 1, 1],
+        "text",
+    ],
+)
+def test_stages_that_no_frontier_makes_are_refused(searched, row, tmp_path):
+    path = tmp_path / "f.progress.json"
+    keywords = {"amounts": [200], "checkpoint": path}
+    frontier(searched[0], batches(), **keywords)
+    content = json.loads(path.read_text())
+    content["stages"]["amount 0"] = row
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"f\.progress\.json"):
+        frontier(searched[0], batches(), **keywords)

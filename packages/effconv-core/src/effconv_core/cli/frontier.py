@@ -16,7 +16,7 @@ from effconv_core.cli.search_train import Subject, network_of
 from effconv_core.cost.macs import Macs
 from effconv_core.engine.frontier import Frontier, FrontierPoint, frontier
 from effconv_core.engine.search import restored
-from effconv_core.io.atomic import check_place
+from effconv_core.io.atomic import check_place, remove_file
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import write_output
 from effconv_core.plan import in_words
@@ -31,7 +31,8 @@ class FrontierOptions(Subject):
 
     `effconv plan at` takes a plan of any cost from the file.
 
-    A frontier that is stopped begins again.
+    If it is stopped, the same command goes on from the costs that are done; they are kept in a file
+    beside OUT, whose name ends in .progress.json, until OUT is written.
     """
 
     state: Path
@@ -84,14 +85,17 @@ def _run(options: FrontierOptions) -> None:
     if options.counts == "macs":
         counter = Macs(torch.zeros(1, *data.image_shape, device=options.device))
     console = PlainConsole(quiet=options.json)
+    progress = options.out.with_name(options.out.name + ".progress.json")
     with seeded(options.seed, torch.device(options.device)):
         found = frontier(
             searchable,
             data.train(options.batch_size),
             counter=counter,
             on_amount=lambda number, of: console.print(f"cost {number} of {of}"),
+            checkpoint=progress,
         )
     found.save(options.out)
+    remove_file(progress)
     if draw is not None:
         figures.save_figure(draw(found), options.draw)
     if options.json:

@@ -21,19 +21,17 @@ from scipy.stats import rankdata, spearmanr
 from effconv_core.cost.budget import Budgets
 from effconv_core.engine.proposals import Plan, Proposals
 from effconv_core.engine.race import PARTS, Result, Trials
+from effconv_core.engine.stages import Remember
 from effconv_core.engine.tournament import tournament
 from effconv_core.evidence import LEVEL, Evidence, interval, verdict_of
 from effconv_core.io.checkpoint import REMEDY
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan
-from effconv_core.space.search_space import flat
+from effconv_core.space.search_space import SizeSpace, flat
 
 LAST = 4  # plans that are trained for longer
 PAIRS = 4  # trainings of the best plan beside the original sizes
 SEEDS = 10  # of trainings, for each seed of a search
-
-Remember = Callable[[str, Callable[[], Any]], Any]
-"""Returns what a function returned under a name in an earlier run, or calls it and keeps that."""
 
 
 def choose_plan(
@@ -134,13 +132,13 @@ def choose_plan(
     return searchable.plan_of(sizes, proposals.learned, budget, evidence)
 
 
-def check_stages(path: Path, stages: Mapping[str, Any], ranges: Sequence[range]) -> None:
+def check_stages(path: Path, stages: Mapping[str, Any], space: SizeSpace) -> None:
     """Raise unless the stages of a choice that a state holds can be those of a search.
 
     Args:
         path: the state's file.
         stages: of the form that `check_progress` has checked.
-        ranges: the S allowed ranges.
+        space: of the sizes that are searched.
 
     Raises:
         ValueError: if a plan has another number of sizes, or one that is not allowed, there is not
@@ -148,10 +146,11 @@ def check_stages(path: Path, stages: Mapping[str, Any], ranges: Sequence[range])
     """
     for name in ("proposals", "children"):
         plans, losses = stages.get(name, [[], []])[:2]
-        fits = all(len(plan) == len(ranges) for plan in plans) and all(
-            size in allowed for plan in plans for size, allowed in zip(plan, ranges, strict=True)
-        )
-        if not fits or len(plans) != len(losses) or (name == "proposals" in stages and not plans):
+        if (
+            not all(map(space.allows, plans))
+            or len(plans) != len(losses)
+            or (name == "proposals" in stages and not plans)
+        ):
             raise ValueError(f"{path} has {name} that no such search makes; {REMEDY}")
     if any(len(stage) != 2 for name, stage in stages.items() if name.startswith("pair ")):
         raise ValueError(f"{path} has a pair of trainings that is none; {REMEDY}")

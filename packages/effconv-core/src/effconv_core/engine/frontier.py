@@ -19,10 +19,12 @@ from effconv_core.cost.budget import Budget, Budgets, as_budgets
 from effconv_core.engine.loader import epoch_batches
 from effconv_core.engine.proposals import SLOPES, KernelLosses
 from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials
+from effconv_core.engine.stages import remembering
 from effconv_core.engine.within import PlansWithin
 from effconv_core.io.atomic import write_text
 from effconv_core.io.plan_checks import check_allowed, check_sizes
 from effconv_core.io.read_json import LIMIT, conform, decode_json, read_limited
+from effconv_core.io.schemas import Count
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan
 from effconv_core.space.search_space import flat
@@ -32,6 +34,9 @@ AMOUNTS = 9
 STEPS = 64  # of a training, where the config has none
 RANDOM = 16  # plans of a cost that are compared on the search's own kernels
 TRAINED = 4  # of these, and of plans of given shapes, that are trained
+
+Row = tuple[list[int], float | None, Count, Count]
+"""A plan, its loss if it is finite, the number of plans trained, and that of forward passes."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,7 @@ def frontier(
     amounts: Sequence[float] | None = None,
     criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
     on_amount: Callable[[int, int], None] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Frontier:
     """Return good plans of many costs, from the kernels of one search and short trainings.
@@ -192,10 +198,13 @@ def frontier(
             far as there are plans.
         criterion: the task's loss of `(outputs, targets)`, a scalar.
         on_amount: called before each amount with its number, from 1, and how many there are.
+        checkpoint: a JSON file that keeps the amounts that are done; if it exists, they are not
+            repeated. None keeps nothing.
         group: as for `search`.
 
     Raises:
-        ValueError: if there are too few batches, no amounts, or one that no plan meets.
+        ValueError: if there are too few batches, no amounts, or one that no plan meets, or the
+            checkpoint is of another network, search, amounts or loader's length.
         FloatingPointError: if the loss of the original sizes, or of all plans, is not finite.
     """
     config, space = searchable.config, searchable.space
@@ -224,27 +233,52 @@ def frontier(
         sizes = [space.by_layer(plan) for plan in plans]
         return [r.loss for r in trials.run(sizes, steps=length, seed=config.seed, epoch=0)]
 
-    original_loss = trained([original])[0]
-    if not math.isfinite(original_loss):
-        raise FloatingPointError(
-            "the loss of the original sizes is not finite; lower cnn_lr or check the data"
-        )
     learned = flat(searchable.plan().soft_sizes.values())
-    found: dict[tuple[int, ...], float] = {}
-    trainings = 1
-    for number, amount in enumerate(amounts):
-        if on_amount is not None:
-            on_amount(number + 1, len(amounts))
+    of = {
+        "network": [searchable.layers, original, own],
+        "search": [asdict(config), learned],
+        "amounts": [cost_of.counts, *amounts],
+        "number of batches": steps,
+    }
+    remember = remembering(checkpoint, of, group=group)
+
+    def best_at(amount: float) -> list[Any]:
+        """Return the best plan at a cost, its loss, and how many were trained and compared."""
+        before = losses.passes
         within = PlansWithin(searchable, Budget(amount, counter, at_most=True))
         always = [within.nearest(within.start), within.nearest(within.free(learned))]
         drawn = [*map(within.nearest, map(within.sloped, SLOPES))]
         drawn += within.random(RANDOM, config.seed)
         best = sorted(set(drawn) - set(always), key=lambda plan: (losses(plan), plan))
         plans = list(dict.fromkeys([*always, *best]))[:TRAINED]
-        results, trainings = trained(plans), trainings + len(plans)
+        results = trained(plans)
         ranks = rankdata(results) + rankdata([losses(plan) for plan in plans])
         chosen = int(np.lexsort((results, ranks))[0])
-        found[plans[chosen]] = results[chosen]
+        loss = results[chosen] if math.isfinite(results[chosen]) else None  # JSON has no infinity
+        return [plans[chosen], loss, len(plans), losses.passes - before]
+
+    def loss_of_original() -> float:
+        (loss,) = trained([original])
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                "the loss of the original sizes is not finite; lower cnn_lr or check the data"
+            )
+        return loss
+
+    original_loss = conform(remember("original", loss_of_original), float, what=f"{checkpoint}")
+    found: dict[tuple[int, ...], float] = {}
+    trainings, passes = 1, 0
+    for number, amount in enumerate(amounts):
+        if on_amount is not None:
+            on_amount(number + 1, len(amounts))
+        row = remember(f"amount {number}", lambda amount=amount: best_at(amount))
+        plan, loss, trained_here, passes_here = conform(row, Row, what=f"{checkpoint}")
+        if not space.allows(plan):
+            raise ValueError(
+                f"{checkpoint} has a plan that no such search makes; pass another name"
+            )
+        found[tuple(plan)] = math.inf if loss is None else loss
+        trainings, passes = trainings + trained_here, passes + passes_here
     rows = sorted((cost_of(plan), loss, plan) for plan, loss in found.items())
     points: list[FrontierPoint] = []
     for cost, loss, plan in rows:
@@ -252,7 +286,7 @@ def frontier(
             points.append(FrontierPoint(space.by_layer(plan), cost, loss))
     if not points:
         raise FloatingPointError("no plan has a finite loss; lower cnn_lr or check the data")
-    spent = trials.cost(trainings, length) + -(-losses.passes // 3)
+    spent = trials.cost(trainings, length) + -(-passes // 3)
     return Frontier(
         cost_of.counts,
         tuple(points),

@@ -302,7 +302,7 @@ def _resume(
     check_epoch(state.path, progress, epochs)
     if config.race_steps and progress["epoch"] and "epoch_steps" not in progress:
         raise ValueError(f"{state.path} has no epoch_steps, the number of steps an epoch; {REMEDY}")
-    check_stages(state.path, progress.get("choice", {}), searchable.space.ranges)
+    check_stages(state.path, progress.get("choice", {}), searchable.space)
     counts = {f"model.{n}": v for n, v in searchable.state_dict().items() if n.endswith("_state")}
     # Before 0.2.0 nothing was drawn, so files have no counts.
     put_training_state(state._replace(tensors={**counts, **state.tensors}), searchable, optimizer)

@@ -148,6 +148,12 @@ class SizeSpace:
         """Return the largest allowed size of each of the S entries."""
         return [allowed[-1] for allowed in self.ranges]
 
+    def allows(self, sizes: Sequence[int]) -> bool:
+        """Return whether these are S sizes, each of them allowed."""
+        return len(sizes) == len(self.ranges) and all(
+            size in allowed for size, allowed in zip(sizes, self.ranges, strict=True)
+        )
+
     def extents(self, place: int) -> tuple[int, ...]:
         """Return the taps along each axis of a layer's largest kernel."""
         return self.layers[place].shape(self.largest()[self.entries(place)])
