@@ -145,9 +145,10 @@ def test_a_stopped_command_goes_on_where_it_was(here, capsys, monkeypatch):
         return frontier(*arguments, on_amount=on_third, **keywords)
 
     words = [*WORDS, "--state", "search.safetensors"]
-    with monkeypatch.context() as changed, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as changed:
         changed.setattr(command, "frontier", stopped)
-        main(words)
+        with pytest.raises(KeyboardInterrupt):
+            main(words)
     progress = here / "f.json.progress.json"
     assert len(json.loads(progress.read_text())["stages"]) == 3
     assert not (here / "f.json").exists()

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from effconv_core import SearchableCNN, SizePlan, check_ranks
+from effconv_core import Frontier, SearchableCNN, SizePlan, check_ranks
 from safetensors.torch import load_file
 
 TESTS = Path(__file__).parents[1]
@@ -170,3 +170,26 @@ def test_the_examples_learn_in_two_processes_what_they_learn_in_one(name, tmp_pa
 def test_nothing_is_compared_in_one_process():
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.Conv2d(2, 2, 3))
     check_ranks(SearchableCNN(model), torch.distributed.group.WORLD)
+
+
+def test_two_ranks_find_the_frontier_of_one(tmp_path):
+    program("frontier_program").main(str(tmp_path / "one"), str(tmp_path / "one.progress.json"))
+    by_torchrun("frontier_program", tmp_path / "two", tmp_path / "two.progress.json")
+    one, *two = (Frontier.load(tmp_path / name) for name in ("one.0", "two.0", "two.1"))
+    assert two[0] == two[1]
+    assert [point.sizes for point in two[0].points] == [point.sizes for point in one.points]
+    for mine, theirs in zip(two[0].points, one.points, strict=True):
+        assert mine.loss == pytest.approx(theirs.loss, rel=1e-3)
+
+    # A second run repeats nothing, and the checkpoint of another frontier ends both ranks.
+    path = tmp_path / "two.progress.json"
+    before = path.read_bytes()
+    by_torchrun("frontier_program", tmp_path / "again", path)
+    assert path.read_bytes() == before
+    assert Frontier.load(tmp_path / "again.1") == two[0]
+    content = json.loads(before)
+    content["of"]["amounts"] = ["parameters", 250]
+    path.write_text(json.dumps(content))
+    by_torchrun("frontier_program", tmp_path / "other", path)
+    for rank in (0, 1):
+        assert (tmp_path / f"other.{rank}").read_text().startswith("refused")
