@@ -99,6 +99,28 @@ def test_an_input_of_another_shape_costs_something_else(here, capsys):
     assert not (here / "p.json").exists()
 
 
+def test_latency_is_measured_once_and_read_by_plan_at(here, capsys):
+    words = [*WORDS, "--state", "search.safetensors", "--counts", "latency"]
+    assert main(words) == 2  # without a table
+    assert main([*WORDS, "--state", "search.safetensors", "--latency-table", "t.json"]) == 2
+    assert not (here / "t.json").exists()
+    assert main([*words, "--latency-table", "t.json"]) == 0
+    found, times = Frontier.load("f.json"), (here / "t.json").read_bytes()
+    assert found.counts == "nanoseconds"
+
+    at = ["plan", "at", "f.json", "--model", "own_front:network", "--out", "p.json"]
+    at += ["--shape", "1", "8", "8", "--device", "cpu"]
+    budget = found.points[-1].cost * 1.1
+    capsys.readouterr()
+    assert main([*at, "--budget", str(budget)]) == 2
+    assert main([*at, "--budget", str(budget), "--latency-table", "none.json"]) == 2
+    assert "none.json" in capsys.readouterr().err
+    assert not (here / "p.json").exists()
+    assert main([*at, "--budget", str(budget), "--latency-table", "t.json"]) == 0
+    assert SizePlan.load("p.json").budgets[0]["cost"] <= budget
+    assert (here / "t.json").read_bytes() == times
+
+
 @pytest.mark.parametrize("case", ["exists", "folder", "picture", "state", "unfinished"])
 def test_a_mistake_is_noticed_before_the_work(here, capsys, case):
     words = [*WORDS, "--state", "search.safetensors"]

@@ -11,9 +11,8 @@ import tyro
 from rich.table import Table
 
 from effconv_core.cli.errors import check_device, run_command
-from effconv_core.cli.resolve import make_data
+from effconv_core.cli.resolve import counter_of, make_data
 from effconv_core.cli.search_train import Subject, network_of
-from effconv_core.cost.macs import Macs
 from effconv_core.engine.frontier import Frontier, FrontierPoint, frontier
 from effconv_core.engine.search import restored
 from effconv_core.io.atomic import check_place, remove_file
@@ -25,14 +24,11 @@ from effconv_core.rng import seeded
 
 @dataclass(frozen=True, kw_only=True)
 class FrontierOptions(Subject):
-    """Find plans of many costs after one search, and train each for a short while.
-
-    The network's own sizes stand beside them.
+    """Find plans of many costs after one search, beside the network's own sizes.
 
     `effconv plan at` takes a plan of any cost from the file.
 
-    If it is stopped, the same command goes on from the costs that are done; they are kept in a file
-    beside OUT, whose name ends in .progress.json, until OUT is written.
+    The same command resumes what was stopped.
     """
 
     state: Path
@@ -41,8 +37,10 @@ class FrontierOptions(Subject):
     """JSON file of the frontier."""
     draw: Path | None = None
     """Figure of it: a .png or .svg file."""
-    counts: Literal["parameters", "macs"] = "parameters"
-    """`parameters`, or `macs`: multiply-accumulates."""
+    counts: Literal["parameters", "macs", "latency"] = "parameters"
+    """`parameters`; `macs`: multiply-accumulates; or `latency`: time of one sample on DEVICE."""
+    latency_table: Path | None = None
+    """JSON file of the times, which is read if it exists."""
     batch_size: int = 128
     """Batch size."""
     seed: int = 0
@@ -69,6 +67,10 @@ def _run(options: FrontierOptions) -> None:
             raise ValueError(f"{path} exists; pass --overwrite to replace it, or another name")
         if path is not None:
             check_place(path)
+    if (options.counts == "latency") != (options.latency_table is not None):
+        raise ValueError(
+            f"--counts is {options.counts}, and --latency-table goes with latency alone; pass both"
+        )
     draw = None
     if options.draw is not None:
         # Imported here, so that tables need no matplotlib, and before the work.
@@ -81,10 +83,10 @@ def _run(options: FrontierOptions) -> None:
     )
     model = network_of(options, data, options.seed).to(options.device)
     searchable = restored(model, options.state)
-    counter = None
-    if options.counts == "macs":
-        counter = Macs(torch.zeros(1, *data.image_shape, device=options.device))
+    example = torch.zeros(1, *data.image_shape, device=options.device)
+    counter = counter_of(options.counts, example, options.latency_table)
     console = PlainConsole(quiet=options.json)
+    # Costs that are done; deleted when the whole is written.
     progress = options.out.with_name(options.out.name + ".progress.json")
     with seeded(options.seed, torch.device(options.device)):
         found = frontier(

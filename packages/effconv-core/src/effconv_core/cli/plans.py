@@ -12,11 +12,10 @@ import tyro
 from rich.table import Table
 
 from effconv_core import evidence
-from effconv_core.cli.errors import run_command
-from effconv_core.cli.resolve import make_model
+from effconv_core.cli.errors import check_device, run_command
+from effconv_core.cli.resolve import counter_of, make_model
 from effconv_core.config import recipe
 from effconv_core.cost.budget import Budget
-from effconv_core.cost.macs import Macs
 from effconv_core.engine.frontier import Frontier
 from effconv_core.filling import filling_sentence
 from effconv_core.io.console import PlainConsole, parsed
@@ -85,6 +84,10 @@ class At:
     """Classes of a MODEL by name; by default its own number."""
     shape: tuple[int, ...] = (3, 32, 32)
     """Shape of one input, as of the search's data."""
+    latency_table: Path | None = None
+    """JSON file of the times, for a frontier that counts latency."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Where these were measured: `cpu`, `cuda` or `cuda:1`, for example."""
     overwrite: bool = False
     """Replace the file if it exists."""
 
@@ -194,9 +197,16 @@ def at(command: At, console: PlainConsole) -> None:
     """Take a plan of any cost from a frontier."""
     found = Frontier.load(command.frontier)
     _check_out(command.out, command.overwrite)
-    counter = None
-    if found.counts != "parameters":
-        counter = Macs(torch.zeros(1, *command.shape))
+    kinds = {"parameters": "parameters", "nanoseconds": "latency"}
+    counts = kinds.get(found.counts, "macs")
+    table = command.latency_table if counts == "latency" else None
+    if counts == "latency" and (table is None or not table.is_file()):
+        raise ValueError(
+            f"{command.frontier} counts nanoseconds, and --latency-table is {table}; pass the file "
+            "of times that `effconv frontier` wrote"
+        )
+    device = command.device if counts == "latency" else "cpu"
+    check_device(device)
     ranges = {name: range(low, high + 1, step) for name, (low, high, step) in found.allowed.items()}
     searchable = SearchableCNN(
         make_model(command.model, num_classes=command.num_classes, channels=command.shape[0]),
@@ -204,7 +214,8 @@ def at(command: At, console: PlainConsole) -> None:
         searched=tuple(ranges),
         allowed=ranges,
     )
-    plan = found.plan(searchable, Budget(command.budget, counter, at_most=True))
+    counter = counter_of(counts, torch.zeros(1, *command.shape, device=device), table)
+    plan = found.plan(searchable.to(device), Budget(command.budget, counter, at_most=True))
     plan.save(command.out)
     cost = plan.budgets[0]["cost"]
     console.print(f"{cost:,} {found.counts}; wrote {command.out}", soft_wrap=True)

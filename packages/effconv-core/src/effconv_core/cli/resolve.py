@@ -14,6 +14,9 @@ import torch
 from torch import nn
 
 from effconv_core.cli.plugins import brought, loaded
+from effconv_core.cost.base import Counter
+from effconv_core.cost.latency import Latency
+from effconv_core.cost.macs import Macs
 from effconv_core.engine.loader import batch_count
 from effconv_core.rng import seeded
 
@@ -236,3 +239,16 @@ def own_module(name: str) -> ModuleType:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as python -m does
     return importlib.import_module(name)
+
+
+def counter_of(counts: str, example: torch.Tensor, table: Path | None) -> Counter | None:
+    """Return what a cost counts, for `Budget`; None counts parameters.
+
+    Args:
+        counts: `parameters`, `macs` or `latency`.
+        example: an input of one sample.
+        table: of `latency`.
+    """
+    if counts == "latency":
+        return Latency(example, table)
+    return Macs(example) if counts == "macs" else None
