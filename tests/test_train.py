@@ -2,7 +2,14 @@
 
 import pytest
 import torch
-from effconv_core.engine.train import TRAIN_RECIPES, TrainConfig, evaluate, rate_factor, train
+from effconv_core.engine.train import (
+    TRAIN_RECIPES,
+    TrainConfig,
+    evaluate,
+    make_optimizer,
+    rate_factor,
+    train,
+)
 from effconv_data import synthetic
 from torch import nn
 
@@ -115,7 +122,8 @@ def test_groups_scale_the_rate_and_a_penalty_joins_the_loss():
         {"params": [p for p in trained.parameters() if p is not slowed], "factor": 1.0},
         {"params": [slowed], "factor": 0.25},
     ]
-    train(trained, data, config, groups=groups, penalty=lambda: 3 * slowed.square().sum())
+    optimizer = make_optimizer(groups, config)
+    train(trained, data, config, optimizer=optimizer, penalty=lambda: 3 * slowed.square().sum())
     data.set_epoch(0)
     ((images, labels),) = data
     parameters = dict(slow.train().named_parameters())

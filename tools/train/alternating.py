@@ -1,58 +1,67 @@
 """Alternating (bilevel) optimisation: a second optimizer on other parameters and other data."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from effconv_core.engine.train import TrainConfig, TrainStep, make_optimizer
 from effconv_data import Batches
 from torch import Tensor, nn
 
 
-class Turns:
-    """A second optimizer that alternates with the first, on other parameters and other data.
+def alternating(
+    model: nn.Module,
+    config: TrainConfig,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    steps: int,
+) -> tuple["SavedTogether", Callable[[TrainStep], None]]:
+    """Return what `train` takes as `optimizer` and `on_step` so that two optimizers alternate.
 
     Args:
-        parameters: the parameters that it trains.
+        model: the network that is trained.
+        config: of the first optimizer, which has the parameters that the second has not.
+        optimizer: the second one; its rates stay as they are.
         batches: its training batches; repeated if an epoch has fewer than the first's.
-        optimizer: the optimizer of these parameters.
+        steps: number of the first's batches an epoch.
     """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    others = [p for p in model.parameters() if all(p is not mine for mine in parameters)]
+    rates = [group["lr"] for group in optimizer.param_groups]
+    epoch_of: dict[int, Iterator[tuple[Tensor, Tensor]]] = {}
 
-    def __init__(
-        self,
-        parameters: Sequence[nn.Parameter],
-        batches: Batches,
-        optimizer: torch.optim.Optimizer,
-    ) -> None:
-        self.parameters, self.batches, self.optimizer = list(parameters), batches, optimizer
-
-    def passes(self, epoch: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the `steps` batches of one epoch; they depend only on the epoch."""
-        needed = math.ceil(steps / len(self.batches))
+    def passes(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of one epoch; they depend only on the epoch."""
+        needed = math.ceil(steps / len(batches))
         for number in range(epoch * needed, (epoch + 1) * needed):
-            self.batches.set_epoch(number)
-            yield from self.batches
+            batches.set_epoch(number)
+            yield from batches
 
-    def step(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
-        """Take one step of the second optimizer."""
+    def take_step(step: TrainStep) -> None:
+        if step.epoch not in epoch_of:
+            epoch_of.clear()
+            epoch_of[step.epoch] = passes(step.epoch)
+        images, labels = next(epoch_of[step.epoch])
         loss = F.cross_entropy(model(images), labels)
         # Not backward, which would also compute the gradients of all the model's weights.
-        gradients = torch.autograd.grad(loss, self.parameters)
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+        gradients = torch.autograd.grad(loss, parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        self.optimizer.step()
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate  # `train` schedules those of all groups that it sees
+        optimizer.step()
 
-    def saved_with(self, first: torch.optim.Optimizer) -> "SavedTogether":
-        """Return both optimizers as one, for saving and loading."""
-        return SavedTogether(first, self.optimizer)
+    return SavedTogether(make_optimizer(others, config), optimizer), take_step
 
 
 class SavedTogether:
-    """Two optimizers as one, for saving and loading."""
+    """Two optimizers, of which the first takes the steps, as one for saving and loading."""
 
     def __init__(self, first: torch.optim.Optimizer, second: torch.optim.Optimizer) -> None:
         self.first, self.second = first, second
+        self.step, self.zero_grad = first.step, first.zero_grad
         self.groups = len(first.param_groups)
         self.shift = sum(len(group["params"]) for group in first.param_groups)
 

@@ -13,7 +13,14 @@ import torch
 import tyro
 from effconv_core import SizePlan, figures
 from effconv_core.cli.errors import check_device
-from effconv_core.engine.train import TRAIN_RECIPES, TrainConfig, TrainStep, evaluate, train
+from effconv_core.engine.train import (
+    TRAIN_RECIPES,
+    TrainConfig,
+    TrainStep,
+    evaluate,
+    make_optimizer,
+    train,
+)
 from effconv_core.io.atomic import write_tensors, write_text
 from effconv_core.report.markdown import made_with
 from effconv_core.runs.metrics import Metrics, seconds_per_epoch
@@ -237,7 +244,9 @@ def _do(
             options.train,
             checkpoint=folder / "train.safetensors",
             on_step=lambda step: [meter(step) for meter in meters],
-            groups=parameter_groups(network, options.mask_lr_factor),
+            optimizer=make_optimizer(
+                parameter_groups(network, options.mask_lr_factor), options.train
+            ),
             penalty=(lambda: options.aliasing * anti_aliasing(network))
             if options.aliasing
             else None,

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 import tyro
 from effconv_core.cli.errors import check_device
-from effconv_core.engine.train import TrainConfig, evaluate, train
+from effconv_core.engine.train import TrainConfig, TrainStep, evaluate, train
 from effconv_core.io.atomic import write_tensors
 from effconv_core.runs.metrics import Metrics
 from effconv_core.runs.names import check_name, name_of
@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from tools.presets import data_note, make_batches
 from tools.support.console import run_and_report
-from tools.train.alternating import Turns
+from tools.train.alternating import alternating
 from tools.train.multi_resolution_report import (
     Outcome,
     draw_grids,
@@ -140,10 +140,18 @@ class Phases:
         network: nn.Module,
         config: TrainConfig,
         *,
-        turns: Turns | None = None,
+        second: tuple[torch.optim.Optimizer, Batches] | None = None,
         extra: Callable[[], dict] | None = None,
     ) -> float:
-        """Train a network in place, or resume its training; return its test accuracy."""
+        """Train a network in place, or resume its training; return its test accuracy.
+
+        Args:
+            phase: names the checkpoint and the readings.
+            network: it is tested at the end.
+            config: settings.
+            second: an optimizer that alternates with that of the config, and its batches.
+            extra: returns more for each reading.
+        """
         with progress_bar(self.console) as progress:
             steps = len(self.parts[0])
             meter = step_meter(
@@ -155,7 +163,17 @@ class Phases:
                 extra=extra,
             )
             checkpoint = self.folder / f"{phase}.safetensors"
-            train(network, self.parts[0], config, turns=turns, checkpoint=checkpoint, on_step=meter)
+            optimizer, take_turn = None, None
+            if second is not None:
+                optimizer, take_turn = alternating(network, config, *second, steps)
+
+            def on_step(step: TrainStep) -> None:
+                if take_turn is not None:
+                    take_turn(step)
+                meter(step)
+
+            options = {"optimizer": optimizer, "checkpoint": checkpoint, "on_step": on_step}
+            train(network, self.parts[0], config, **options)
         return evaluate(network, self.test)
 
     def outcome(
@@ -216,7 +234,7 @@ def _do(here: Phases, network: MultiResolutionNet) -> None:
         "train",
         network,
         options.train,
-        turns=mixing_turns(network, parts[1], options.mixing),
+        second=(mixing_optimizer(network, options.mixing), parts[1]),
         extra=lambda: _learned(network),
     )
     outcomes.append(here.outcome("learned", network, mixing_weights(network), accuracy, None))
@@ -231,13 +249,14 @@ def _do(here: Phases, network: MultiResolutionNet) -> None:
     here.console.print(table(outcomes))
 
 
-def mixing_turns(network: nn.Module, batches: Batches, config: MixingConfig) -> Turns:
+def mixing_optimizer(network: nn.Module, config: MixingConfig) -> torch.optim.Adam:
     """Return the optimizer of the mixing weights, which alternates with that of the filters."""
-    mixing = mixing_parameters(network)
-    adam = torch.optim.Adam(
-        mixing, config.lr, betas=tuple(config.betas), weight_decay=config.weight_decay
+    return torch.optim.Adam(
+        mixing_parameters(network),
+        config.lr,
+        betas=tuple(config.betas),
+        weight_decay=config.weight_decay,
     )
-    return Turns(mixing, batches, adam)
 
 
 def _batches(split: str, options: MultiResolutionOptions, size: int, limit: int | None) -> Batches:

@@ -9,7 +9,7 @@ from effconv_data import synthetic
 from effconv_models import MultiResolutionNet, mixing_parameters
 from torch import nn
 
-from tools.train.alternating import Turns
+from tools.train.alternating import alternating
 from tools.train.multi_resolution import MixingConfig
 
 
@@ -36,10 +36,14 @@ def parts():
     return synthetic(4, samples=160, image_size=8, batch_size=32, seed=0).divide(0.4, seed=1)
 
 
-def turns(model: nn.Module, batches) -> Turns:
-    config, mixing = MixingConfig(lr=0.02), mixing_parameters(model)
-    adam = torch.optim.Adam(mixing, config.lr, betas=config.betas, weight_decay=config.weight_decay)
-    return Turns(mixing, batches, adam)
+def in_turns(model: nn.Module, config: TrainConfig, second, steps: int) -> dict:
+    """Return the arguments of `train` that let two optimizers alternate."""
+    mixing = MixingConfig(lr=0.02)
+    adam = torch.optim.Adam(
+        mixing_parameters(model), mixing.lr, betas=mixing.betas, weight_decay=mixing.weight_decay
+    )
+    optimizer, on_step = alternating(model, config, adam, second, steps)
+    return {"optimizer": optimizer, "on_step": on_step}
 
 
 def test_the_defaults_are_the_papers():
@@ -54,7 +58,7 @@ def test_turns_follow_sgd_and_adam_written_out():
     trained = network().double()
     slow = copy.deepcopy(trained)
     config = TrainConfig(epochs=2, batch_size=32, lr=0.05, weight_decay=0.01, schedule="cosine")
-    train(trained, first, config, turns=turns(trained, second))
+    train(trained, first, config, **in_turns(trained, config, second, len(first)))
 
     mixing = mixing_parameters(slow)
     filters = [p for p in slow.parameters() if all(p is not m for m in mixing)]
@@ -94,34 +98,35 @@ def test_turns_follow_sgd_and_adam_written_out():
 
 def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path):
     config = TrainConfig(epochs=3, batch_size=32, lr=0.05)
-    straight = network()
-    train(straight, parts()[0], config, turns=turns(straight, parts()[1]))
+    straight, (first, second) = network(), parts()
+    train(straight, first, config, **in_turns(straight, config, second, len(first)))
 
     class StopError(Exception):
         pass
 
-    def stop(step):
-        if step.epoch == 1 and step.step == 1:
-            raise StopError
+    def stopped(arguments):
+        def on_step(step):
+            arguments["on_step"](step)
+            if step.epoch == 1 and step.step == 1:
+                raise StopError
+
+        return arguments | {"on_step": on_step}
 
     checkpoint, cut, resumed = tmp_path / "train.safetensors", network(), network(seed=9)
+    first, second = parts()
+    arguments = stopped(in_turns(cut, config, second, len(first)))
     with pytest.raises(StopError):
-        train(
-            cut,
-            parts()[0],
-            config,
-            turns=turns(cut, parts()[1]),
-            checkpoint=checkpoint,
-            on_step=stop,
-        )
-    seen = []
+        train(cut, first, config, checkpoint=checkpoint, **arguments)
+    seen, (first, second) = [], parts()
+    arguments = in_turns(resumed, config, second, len(first))
+    take_turn = arguments.pop("on_step")
     train(
         resumed,
-        parts()[0],
+        first,
         config,
-        turns=turns(resumed, parts()[1]),
         checkpoint=checkpoint,
-        on_step=lambda step: seen.append(step.epoch),
+        on_step=lambda step: [take_turn(step), seen.append(step.epoch)],
+        **arguments,
     )
     assert set(seen) == {1, 2}
     for name, value in straight.state_dict().items():

@@ -5,8 +5,17 @@ from effconv_core.engine.train import (
     TrainConfig,
     TrainStep,
     evaluate,
+    make_optimizer,
     train,
     training_of,
 )
 
-__all__ = ["TRAIN_RECIPES", "TrainConfig", "TrainStep", "evaluate", "train", "training_of"]
+__all__ = [
+    "TRAIN_RECIPES",
+    "TrainConfig",
+    "TrainStep",
+    "evaluate",
+    "make_optimizer",
+    "train",
+    "training_of",
+]

@@ -1,10 +1,10 @@
 """Train and test a plain CNN (EffConv Algorithm 1, lines 9 to 11)."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -115,7 +115,13 @@ def rate_factor(config: TrainConfig, epoch: float) -> float:
 def make_optimizer(
     parameters: Iterable[Tensor] | Iterable[dict[str, Any]], config: TrainConfig
 ) -> torch.optim.Optimizer:
-    """Build the optimizer of a training, at its highest learning rate."""
+    """Build the optimizer of a training, at its highest learning rate.
+
+    Args:
+        parameters: those of the network, or groups of them, each a mapping with `params` and a
+            `factor` on the learning rate.
+        config: settings.
+    """
     if config.optimizer == "sgd":
         return torch.optim.SGD(
             parameters, config.lr, momentum=0.9, weight_decay=config.weight_decay
@@ -123,30 +129,14 @@ def make_optimizer(
     return torch.optim.Adam(parameters, config.lr, weight_decay=config.weight_decay)
 
 
-class Turns(Protocol):
-    """A second optimizer that alternates with the first, on other parameters and other data."""
-
-    parameters: list[nn.Parameter]
-
-    def passes(self, epoch: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the `steps` batches of one epoch; they depend only on the epoch."""
-
-    def step(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
-        """Take one step of the second optimizer."""
-
-    def saved_with(self, first: torch.optim.Optimizer) -> Any:
-        """Return both optimizers as one, for saving and loading."""
-
-
 def train(
     model: nn.Module,
     loader: Iterable[tuple[Any, Any]],
     config: TrainConfig,
     *,
-    turns: Turns | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
     checkpoint: Path | None = None,
     on_step: Callable[[TrainStep], None] | None = None,
-    groups: Sequence[dict[str, Any]] | None = None,
     penalty: Callable[[], Tensor] | None = None,
     seed: int | None = None,
     group: dist.ProcessGroup | None = None,
@@ -159,11 +149,11 @@ def train(
             epoch. `set_epoch` of it, its samplers and its data set, where there is one, is called
             before.
         config: settings.
-        turns: a second optimizer, which takes a step after each of these, on other parameters.
+        optimizer: of any kind and parameters; the rate of each of its groups is set in each step,
+            to the schedule's times the group's entry `factor`. None makes that of the config, see
+            `make_optimizer`.
         checkpoint: a file that is written after each epoch and, if it exists, resumed from.
-        on_step: called after each step.
-        groups: parameter groups, each with `params` and a `factor` on the learning rate; None is
-            one group of all parameters.
+        on_step: called after each step; an alternating optimizer can take its own step there.
         penalty: called in each step; its result, a scalar, is added to the loss.
         seed: seeds torch's global generators, from which network and loader draw, such as dropout
             and a DataLoader's order; set in each epoch, so that a resumed training draws the same
@@ -184,10 +174,9 @@ def train(
     steps = batch_count(loader)
     if checkpoint is not None and leads(group):
         check_writable(checkpoint, model)
-    others = set() if turns is None else set(turns.parameters)
-    optimizer = make_optimizer(groups or [p for p in model.parameters() if p not in others], config)
+    if optimizer is None:
+        optimizer = make_optimizer(model.parameters(), config)
     lower = config.precision != "float32"
-    saved = optimizer if turns is None else turns.saved_with(optimizer)
     first_epoch = 0
     if checkpoint is not None and checkpoint.exists():
         state = read_training_state(checkpoint)
@@ -199,7 +188,7 @@ def train(
                 "train with the same, or delete it to start again"
             )
         check_epoch(checkpoint, progress, config.epochs)
-        put_training_state(state, model, saved)
+        put_training_state(state, model, optimizer)
         first_epoch = progress["epoch"]
     device = next(model.parameters()).device
     check_same({"epoch": first_epoch}, device, group)
@@ -208,7 +197,6 @@ def train(
     forward = torch.compile(forward) if config.compile else forward
     for epoch in range(first_epoch, config.epochs):
         with seeded(None if seed is None else 100_000 * seed + epoch, device):
-            other_batches = iter(()) if turns is None else turns.passes(epoch, steps)
             for step, (images, labels) in enumerate(epoch_batches(loader, epoch, device)):
                 rate = config.lr * rate_factor(config, epoch + step / steps)
                 for settings in optimizer.param_groups:
@@ -227,14 +215,12 @@ def train(
                     error = no_finite_loss(model, batch, loss=loss, epoch=epoch, step=step)
                     raise FloatingPointError(f"{error}; {last_state(checkpoint, epoch)}")
                 optimizer.step()
-                if turns is not None:
-                    turns.step(model, *next(other_batches))
                 if on_step is not None:
                     on_step(TrainStep(epoch, step, loss.detach(), outputs.detach(), labels, rate))
         check_parameters(model, epoch)
         if checkpoint is not None and leads(group):
             progress = {"config": asdict(config), "epoch": epoch + 1}
-            save_training_state(checkpoint, model, saved, progress)
+            save_training_state(checkpoint, model, optimizer, progress)
     if group is not None:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0, group=group)
