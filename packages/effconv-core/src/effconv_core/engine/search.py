@@ -323,9 +323,7 @@ def _plan_found(
                 f"it has the layers {list(plan)}, and searched are {searchable.layers}"
             )
         sizes = flat(plan[name] for name in searchable.layers)
-        ranges = searchable.space.ranges
-        fits = len(sizes) == len(ranges)
-        if not fits or not all(s in allowed for s, allowed in zip(sizes, ranges, strict=True)):
+        if not searchable.space.allows(sizes):
             raise ValueError(f"its sizes are {sizes}, and not all of them are allowed")
         cost = searchable.cost(sizes)
         if plan.cost != cost:

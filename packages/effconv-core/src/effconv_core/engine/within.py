@@ -82,6 +82,6 @@ class PlansWithin:
         leaders = [sizes[self.space.variables.index(v)] for v in self.space.variables]
         return (
             leaders == list(sizes)
-            and all(s in allowed for s, allowed in zip(sizes, self.space.ranges, strict=True))
+            and self.space.allows(sizes)
             and all(c.low <= c.cost(sizes) <= c.high for c in self.constraints)
         )

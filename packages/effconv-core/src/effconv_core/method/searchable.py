@@ -217,8 +217,7 @@ class SearchableCNN(nn.Module):
         rounds to the given size, as in evaluation, and elsewhere the width of the given size.
         """
         sizes, ranges = [plain(size) for size in flat(sizes)], self.space.ranges
-        fits = len(sizes) == len(ranges)
-        if not fits or not all(s in allowed for s, allowed in zip(sizes, ranges, strict=True)):
+        if not self.space.allows(sizes):
             kinds = " or ".join(sorted({in_words(allowed) for allowed in ranges}))
             raise ValueError(
                 f"sizes are {sizes}; pass {len(ranges)} integers {kinds}, one for each size that "
