@@ -105,7 +105,7 @@ def buffered(model):
 
 
 def normed(model):
-    nn.utils.parametrizations.weight_norm(model[1])
+    nn.utils.parametrizations.weight_norm(model[1], dim=2)
 
 
 def own_bias(model):
