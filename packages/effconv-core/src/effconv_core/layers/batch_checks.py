@@ -4,7 +4,7 @@ The targets are looked at in the first batch of an epoch, which waits for the de
 fails in a later one is explained after it has failed, so that no step pays for it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -118,7 +118,7 @@ def check_targets(outputs: Any, targets: Any, ignored: int = IGNORED) -> None:
         if not isinstance(values, Tensor):
             raise TypeError(
                 f"the {what} a {type(values).__name__}, and cross entropy takes tensors; give a "
-                "tensor, or pass search a criterion that takes it"
+                f"tensor, or pass search a criterion that takes it{_own_loss(outputs)}"
             )
     if outputs.dim() < 2:
         raise ValueError(
@@ -149,6 +149,15 @@ def check_targets(outputs: Any, targets: Any, ignored: int = IGNORED) -> None:
             f"{classes} scores, for the labels 0 to {classes - 1}; number the classes from 0, or "
             "build the network for more"
         )
+
+
+def _own_loss(outputs: Any) -> str:
+    """Return how to take the loss that the outputs of a network hold, if they do."""
+    if isinstance(getattr(outputs, "loss", None), Tensor):
+        return ", such as lambda outputs, targets: outputs.loss"
+    if isinstance(outputs, Mapping) and isinstance(outputs.get("loss"), Tensor):
+        return ", such as lambda outputs, targets: outputs['loss']"
+    return ""
 
 
 def _ignored_label(criterion: Callable[[Any, Any], Tensor]) -> int | None:

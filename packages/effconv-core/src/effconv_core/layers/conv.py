@@ -47,8 +47,8 @@ def take_parts(conv: nn.Module, other: nn.Module) -> None:
 class PredictedConv(nn.Module):
     """A convolution whose kernel is set from outside before each forward pass.
 
-    A layer with a forward of its own, and a transposed one, runs that on what its found layer would
-    have. The kernel of a parametrized layer passes through its parametrization.
+    The forward of a subclass, or of a transposed layer, runs on what the found layer would have.
+    The kernel of a parametrized layer passes through its parametrization.
 
     Args:
         conv: the original; its bias and geometry are kept, its weight is not.
