@@ -259,7 +259,7 @@ def _check(model: nn.Module, cnn: nn.Module, names: list[str], example: Any) -> 
         if old[name].bias is not None:
             old[name].bias.data.copy_(new[name].bias)
     kernels = {name: kernel_tensor(new[name]).detach() for name in names}
-    check_same_network(reference, found, kernels, Batch(example))
+    check_same_network(reference, found, kernels, Batch(example), original=model)
 
 
 def _kernel_shapes(model: nn.Module, sizes: Mapping[str, Size]) -> dict[str, tuple[int, ...]]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from effconv_core import (
     Budget,
+    Latency,
     Macs,
     SearchableCNN,
     apply_plan,
@@ -102,7 +103,7 @@ class Skipping(nn.Module):
 
     def forward(self, images):
         fine = self.stem(images)
-        return fine + self.up(self.down(fine), output_size=fine.shape[2:])
+        return fine + self.up(input=self.down(fine), output_size=fine.shape[2:])
 
 
 @pytest.mark.parametrize("length", [8, 9])
@@ -112,3 +113,5 @@ def test_a_wanted_output_size_reaches_the_layer(length):
     searchable = SearchableCNN(Skipping(), recipe("bank"), allowed=odd, example=x).eval()
     cnn = searchable.warm_start({"down": 5, "up": 5})
     torch.testing.assert_close(cnn(x), searchable.forward_at([5, 5], x))
+    assert Macs(x)(searchable)([3, 3]) > 0
+    assert Latency(x, repetitions=1, warmups=0)(searchable)([3, 3]) > 0

@@ -43,7 +43,7 @@ def explained_pass(model: nn.Module, inputs: Any) -> Iterator[None]:
 
 
 def check_trained(model: nn.Module) -> None:
-    """Raise for parameters that a search would train in float16.
+    """Raise for parameters that a search cannot train: in float16, or of scripted modules.
 
     Raises:
         TypeError: if there is one; the message names it.
@@ -54,6 +54,11 @@ def check_trained(model: nn.Module) -> None:
                 f"the parameter {name!r} is torch.float16, in which steps of a search vanish or "
                 "overflow; pass model.float(), with precision='bfloat16' in the config where it is "
                 "to be fast, or freeze it"
+            )
+        if parameter.requires_grad and not parameter.is_leaf:
+            raise TypeError(
+                f"the parameter {name!r} cannot be trained in a copy of the network, as those of "
+                "torch.jit's modules cannot; script the network that is found, or freeze it"
             )
 
 

@@ -97,17 +97,24 @@ class PredictedConv(nn.Module):
             return self.kernel
         return through(parts, self.kernel_name, self.kernel)
 
-    def forward(self, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Convolve `(B, c_in, *space)`; the output size is that of the original.
+
+        Args:
+            *args: those of the original's forward.
+            **kwargs: the same, by name.
 
         Raises:
             ValueError: if the input is too small for the padding mode at this kernel size.
             RuntimeError: if no kernel is set, because the layer runs outside of the whole network.
         """
         if not own_forward(self.kind):
-            return self._conv_forward(images, self.weight, self.bias)
+            return self._convolve(*args, **kwargs)
         self._note_run(self.kernel)
-        return run_with_kernel(self, images, self.weight, None, *args, **kwargs)
+        return run_with_kernel(self, self.weight, *args, **kwargs)
+
+    def _convolve(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.weight, self.bias)
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
         # A class that is made here is found by no name.

@@ -45,29 +45,23 @@ def own_forward(kind: type[nn.Module]) -> bool:
 
 
 def run_with_kernel(
-    conv: Any,
-    images: Tensor,
-    kernel: Tensor,
-    geometry: dict[str, Any] | None = None,
-    *args: Any,
-    **kwargs: Any,
+    conv: Any, kernel: Tensor, *args: Any, geometry: dict[str, Any] | None = None, **kwargs: Any
 ) -> Tensor:
     """Run the forward of a layer's own class as if it had another kernel.
 
     Args:
         conv: the original, or the layer that replaced it.
-        images: `(B, c_in, *space)`.
-        kernel: in the layout of the layer's weight, `(c_out, c_in / groups, *taps)` for one.
+        kernel: in the layout of the layer's weight, such as `(c_out, c_in / groups, *taps)`.
+        *args: those of the forward: `(B, c_in, *space)`, and a transposed layer's `output_size`.
         geometry: of the layer with this kernel; None is that of the layer that is built.
-        *args: more arguments of the forward, such as a transposed layer's `output_size`.
-        **kwargs: the same, by name.
+        **kwargs: arguments of the forward by name.
     """
     kind = _kind(conv)
     geometry = geometry_of(conv, kernel.shape[2:]) if geometry is None else geometry
     found = object.__new__(kind)
     parameters = {n: p for n, p in conv._parameters.items() if n != "weight"}
     vars(found).update({**vars(conv), **geometry, "_parameters": parameters, "weight": kernel})
-    return kind.forward(found, images, *args, **kwargs)
+    return kind.forward(found, *args, **kwargs)
 
 
 def geometry_of(conv: Any, kernel_shape: Sequence[int]) -> dict[str, Any]:
@@ -145,7 +139,7 @@ def _keeps_size(
                     size = "x".join(map(str, shape))
                     if weight.shape != kernel.shape:
                         return f"has a parametrization that gives another shape at a size of {size}"
-                    given = run_with_kernel(probe, images, weight, geometry(conv, shape))
+                    given = run_with_kernel(probe, weight, images, geometry=geometry(conv, shape))
                     if not given.requires_grad:
                         return f"has a {what} that does not use its weight"
                     if given.shape != wanted:

@@ -120,6 +120,8 @@ def _obstacle(conv: nn.Module, *, per_axis: bool) -> str | None:
     kind = plain_class(type(conv))
     if kind is None or any(getattr(type(conv), m) is not getattr(kind, m) for m in CALLS):
         return f"is a {type(conv).__name__}, not one of torch.nn's own convolutions"
+    if any(vars(base).get("__slots__") for base in type(conv).__mro__):
+        return f"is a {type(conv).__name__}, whose __slots__ no other layer has"
     if any(method in vars(conv) for method in (*METHODS, *CALLS)):
         return "has its own forward, which was set on it, as hooks of other packages do"
     if conv._buffers.get("weight") is not None:
