@@ -3,7 +3,9 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,11 @@ LIKE = 1e-3
 def networks() -> list[dict[str, Any]]:
     """Return the networks: package, name, shapes of the inputs, and the outcome that is expected.
 
-    A network has `shapes`, one for each argument without the axis of the batch, or `detects`, the
-    shape of the images of a detector that computes its losses itself.
+    A network has `shapes`, one for each argument without the axis of the batch, and by name where
+    the arguments are given by name, or `detects`, the shape of the images of a detector that
+    computes its losses itself. `values` are arguments other than tensors. Those of torchvision and
+    timm are made by name; others by `make`, a function as `module:name`, of `arguments` and
+    `options`, or of the `config` of these options, a class of the same module.
     """
     return json.loads(NETWORKS.read_text(encoding="utf-8"))
 
@@ -37,7 +42,14 @@ def networks() -> list[dict[str, Any]]:
 def build(network: dict[str, Any]) -> nn.Module:
     """Build a network from its own package, with random weights drawn from one seed."""
     torch.manual_seed(0)
-    options = {"num_classes": CLASSES, **network.get("options", {})}
+    options = network.get("options", {})
+    if "make" in network:
+        module, _, path = network["make"].partition(":")
+        module = import_module(module)
+        if "config" in network:
+            return getattr(module, path)(getattr(module, network["config"])(**options))
+        return attrgetter(path)(module)(*network.get("arguments", ()), **options)
+    options = {"num_classes": CLASSES, **options}
     if options["num_classes"] is None:
         del options["num_classes"]
     if network["package"] == "timm":
@@ -67,6 +79,9 @@ def batches(network: dict[str, Any]) -> list[tuple[Any, Any]]:
             box = {"boxes": torch.tensor([[8.0, 8.0, 40.0, 40.0]]), "labels": torch.tensor([1])}
             return images, [box] * IMAGES
         shapes = network["shapes"]
+        if isinstance(shapes, dict):
+            named = {n: torch.randn(IMAGES, *s, generator=generator) for n, s in shapes.items()}
+            return {**named, **network.get("values", {})}
         return tuple(torch.randn(IMAGES, *shape, generator=generator) for shape in shapes)
 
     return [(inputs(), None) for _ in range(BATCHES)]
@@ -141,10 +156,11 @@ def _searched(
     count = sum(parameter.numel() for parameter in cnn.parameters())
     if count != searchable.cost(sizes):
         raise RuntimeError(f"the CNN has {count} parameters, its plan {searchable.cost(sizes)}")
-    losses = isinstance(loader[0][0][0], list)  # a detector may find nothing in evaluation mode
+    inputs = loader[0][0]
+    # A detector may find nothing in evaluation mode.
+    losses = isinstance(inputs, tuple) and isinstance(inputs[0], list)
     for module in (searchable, cnn):
         module.train(losses)
-    inputs = loader[0][0]
     with torch.no_grad():
         wanted = run_on(lambda *a, **k: searchable.forward_at(sizes, *a, **k), copied(inputs))
         return searchable, difference(wanted, run_on(cnn, copied(inputs)))

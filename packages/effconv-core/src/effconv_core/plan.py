@@ -27,7 +27,8 @@ from effconv_core.layers.contract import Batch, check_same_network
 from effconv_core.layers.conv import predicted, resized_conv, take_places
 from effconv_core.layers.copying import copy_network
 from effconv_core.layers.geometry import kernel_shape_of
-from effconv_core.layers.own_forward import CLASSES, size_obstacle
+from effconv_core.layers.own_forward import plain_class, size_obstacle
+from effconv_core.layers.parametrized import kernel_tensor
 from effconv_core.scalars import plain
 from effconv_core.space.rounding import nearest_size
 from effconv_core.space.search_space import flat
@@ -257,14 +258,14 @@ def _check(model: nn.Module, cnn: nn.Module, names: list[str], example: Any) -> 
     for name in names:
         if old[name].bias is not None:
             old[name].bias.data.copy_(new[name].bias)
-    kernels = {name: new[name].weight.detach() for name in names}
-    check_same_network(reference, found, kernels, Batch(example))
+    kernels = {name: kernel_tensor(new[name]).detach() for name in names}
+    check_same_network(reference, found, kernels, Batch(example), original=model)
 
 
 def _kernel_shapes(model: nn.Module, sizes: Mapping[str, Size]) -> dict[str, tuple[int, ...]]:
     """Return the taps of each layer's kernels, and refuse what cannot be built."""
     modules = dict(model.named_modules())
-    convs = [n for n, module in modules.items() if isinstance(module, tuple(CLASSES.values()))]
+    convs = [n for n, module in modules.items() if plain_class(type(module)) is not None]
     known, barred, shapes = set(convs), obstacles(model), {}
     for name, size in sizes.items():
         if name in barred:

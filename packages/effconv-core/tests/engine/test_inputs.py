@@ -1,7 +1,9 @@
 """Several inputs, inputs by name and losses within the network, in whatever runs a network."""
 
 import math
-from collections import UserDict
+from collections import OrderedDict, UserDict
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -178,6 +180,57 @@ def test_what_is_within_a_batch_goes_to_the_device():
         assert value["a"][0].is_meta
         assert value["b"][0]["c"].is_meta
         assert (value["a"][1], value["b"][1]) == ("name", 3)
+
+
+@dataclass
+class Outputs(OrderedDict):
+    """Outputs as libraries of models give them: by name, key and place."""
+
+    loss: torch.Tensor
+    logits: torch.Tensor
+
+    def __post_init__(self):
+        self.update(loss=self.loss, logits=self.logits)
+
+
+class Named(Two):
+    """Is given everything by name, the labels too."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, pixel_values, labels=None):
+        scores = super().forward(pixel_values, torch.ones(()))
+        loss = F.cross_entropy(scores, labels)
+        return self.kind(loss=loss, logits=scores)
+
+
+def by_name(image, mask, labels):
+    return {"pixel_values": image, "labels": labels}
+
+
+@pytest.mark.parametrize("race_steps", [0, 1])
+@pytest.mark.parametrize("kind", [Outputs, dict, SimpleNamespace])
+def test_batches_by_name_need_no_targets(kind, race_steps):
+    steps, loader = [], [UserDict(batch) for batch in batches(by_name)]
+
+    def own_loss(outputs, targets):
+        assert targets is None
+        return outputs["loss"] if kind is dict else outputs.loss
+
+    config = quick(race_steps=race_steps)
+    plan = search(Named(kind), loader, config=config, criterion=own_loss, on_step=steps.append)
+    assert list(plan) == ["conv"]
+    assert len(steps) == len(loader)
+    with pytest.raises(TypeError, match=r"lambda outputs, targets: outputs[.\[]'?loss"):
+        search(Named(kind), loader, config=config)
+
+
+def test_accuracy_needs_labels_beside_the_inputs():
+    for loader in (batches(by_name), [(torch.zeros(2, 3, 8, 8), [0, 1])]):
+        with pytest.raises(TypeError, match="class indices"):
+            evaluate(Named(dict), loader)
 
 
 def test_an_argument_without_an_image_is_refused():

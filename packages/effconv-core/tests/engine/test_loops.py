@@ -87,7 +87,7 @@ def test_accelerate():
 
 
 class UNet(nn.Module):
-    """One level down and up again, with a transposed convolution, which is left alone."""
+    """One level down and up again, with a transposed convolution."""
 
     def __init__(self):
         super().__init__()

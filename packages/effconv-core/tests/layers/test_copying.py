@@ -1,11 +1,12 @@
 """Copies of networks run nothing of their originals, whatever holds the layers."""
 
 import functools
+import threading
 import weakref
 
 import pytest
 import torch
-from effconv_core import apply_plan
+from effconv_core import SearchableCNN, apply_plan
 from effconv_core.layers.copying import copy_network
 from torch import nn
 from torch.nn.utils import prune, spectral_norm, weight_norm
@@ -142,3 +143,54 @@ def test_activations_that_are_kept_are_copied_without_their_graph():
     assert torch.equal(copied.kept["all"][0], kept)
     assert copied.kept["all"][0].grad_fn is None
     assert kept.grad_fn is not None
+
+
+class Slotted(nn.Module):
+    """Keeps its layer in a slot too, which `copy.deepcopy` of a module drops."""
+
+    __slots__ = ("same",)
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3)
+        object.__setattr__(self, "same", [self.conv])
+
+    def forward(self, x):
+        return self.same[0](x)
+
+
+def test_what_stands_in_slots_is_copied():
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), Slotted())
+    copied = copy_network(net)
+    assert copied[1].same[0] is copied[1].conv is not net[1].conv
+    assert apply_plan(net, {"1.conv": 5}, example=torch.randn(2, 3, 8, 8))[1].same[
+        0
+    ].kernel_size == (5, 5)
+
+
+class Itself(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3)
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+def held(value):
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Sequential(nn.Conv2d(3, 3, 3)))
+    net[1].held = value
+    return net
+
+
+def test_what_cannot_be_copied_is_named_and_nothing_is_changed():
+    for value in (threading.Lock(), {"a": [threading.RLock()]}, (n for n in range(3))):
+        for run in (SearchableCNN, lambda net: apply_plan(net, {"1.0": 5})):
+            with pytest.raises(TypeError, match="'held' of the module '1' cannot be copied"):
+                run(held(value))
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), Itself())
+    for run in (SearchableCNN, lambda net: apply_plan(net, {"1.conv": 5})):
+        with pytest.raises(ValueError, match=r"'1\.conv' itself"):
+            run(net)
+    assert type(net[1].conv) is nn.Conv2d
+    assert net[1].conv.kernel_size == (3, 3)

@@ -105,7 +105,7 @@ def buffered(model):
 
 
 def normed(model):
-    nn.utils.parametrizations.weight_norm(model[1])
+    nn.utils.parametrizations.weight_norm(model[1], dim=2)
 
 
 def own_bias(model):
@@ -267,6 +267,15 @@ def test_float16_is_refused_before_a_step_unless_it_is_frozen():
     search(mixed, batches(torch.float16), budget=count(mixed), config=QUICK)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_scripted_part_is_refused_before_a_step_unless_it_is_frozen():
+    model = nn.Sequential(conv(3), conv(), torch.jit.script(conv()), *head())
+    with pytest.raises(TypeError, match=r"'2\.weight' cannot be trained"):
+        search(model, batches(), config=QUICK)
+    model[2] = torch.jit.script(conv().requires_grad_(False))
+    assert search(model, batches(), config=QUICK).keys() == {"1"}
+
+
 def test_what_has_no_values_or_no_real_ones_is_a_sentence():
     lazy = nn.Sequential(conv(3), conv(), nn.Flatten(), nn.LazyLinear(4))
     with pytest.raises(ValueError, match=r"'3\.weight' of the Sequential has no shape yet"):
@@ -345,7 +354,11 @@ class Telling(nn.Conv2d):
         return super().forward(images) * float(images.mean())
 
 
-@pytest.mark.parametrize("kind", [Called, Masked, Idle, Telling])
+class Slotted(nn.Conv2d):
+    __slots__ = ("note",)
+
+
+@pytest.mark.parametrize("kind", [Called, Masked, Idle, Telling, Slotted])
 def test_subclasses_that_no_other_size_fits_are_left_alone(kind):
     model = nn.Sequential(conv(3), kind(4, 4, 3, padding=1), conv())
     assert f"is a {kind.__name__}" in left_alone(model)["1"]

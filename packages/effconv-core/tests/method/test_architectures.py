@@ -216,9 +216,9 @@ def test_from_the_first_step_to_the_found_cnn(name, per_axis):
         ),
         (
             lambda: nn.Sequential(
-                *(parametrizations.weight_norm(nn.Conv2d(3, 3, 3)) for _ in "ab")
+                *(parametrizations.weight_norm(nn.Conv2d(3, 3, 3), dim=3) for _ in "ab")
             ),
-            "of its 2 each has a weight that is computed from others",
+            "of its 2 each is a ParametrizedConv2d, which has a parametrization",
         ),
     ],
 )

@@ -59,6 +59,12 @@ HOLDING = {
     "weight, to scale": (lambda n, x: n.conv(x) / n.conv.weight.norm(), None),
     "stride read": (lambda n, x: n.conv(F.pad(x, (0, -x.shape[-1] % n.last.stride[0]))), None),
     "class": (lambda n, x: n.conv(x) if isinstance(n.conv, nn.Conv2d) else x, None),
+    "by name": (lambda n, x: n.conv(input=x), None),
+    "vmap": (lambda n, x: torch.vmap(n.conv)(x), None),
+    "call of functions": (
+        lambda n, x: torch.func.functional_call(n.conv, dict(n.conv.named_parameters()), (x,)),
+        None,
+    ),
     "chance": (skipping, None),
     "Python's chance": (skipping_by_python, None),
     "dropout": (lambda n, x: F.dropout(n.conv(x), 0.5, n.training), None),
@@ -69,6 +75,14 @@ NOT_HOLDING = {
     "padding": lambda n, x: n.conv(x)[:, :, n.conv.padding[0] : -n.conv.padding[0]],
     "weight": lambda n, x: F.conv2d(x, n.conv.weight, padding=n.conv.padding),
     "taps": lambda n, x: F.conv2d(x, n.conv.weight, padding=1),
+    "masked": lambda n, x: F.conv2d(x, n.conv.weight * torch.ones(3, 3).tril(), padding=1),
+    "unfolded": lambda n, x: (
+        n.conv.weight.flatten(1) @ F.unfold(x, n.conv.kernel_size, padding=1)
+    ).view_as(x),
+    "other weight": lambda n, x: torch.func.functional_call(
+        n.conv, {"weight": 2 * n.conv.weight}, (x,)
+    ),
+    "parameters": lambda n, x: n.conv(x) * next(n.conv.parameters()).view(4, -1)[:, 8].sum(),
 }
 
 

@@ -135,17 +135,18 @@ def _identity(network: Searchable, example: Any) -> dict[str, Any]:
     """Return what a table is valid for: machine, versions, and each searched layer's inputs."""
     seen: dict[PredictedConv, list[dict[str, Any]]] = {conv: [] for conv in network.convs}
 
-    def note(conv: PredictedConv, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def note(conv: PredictedConv, args: Any, named: Any, output: Tensor) -> None:
+        given = next(iter((*args, *named.values())))
         # The dtype of the output is the one computed in, under autocast too.
         seen[conv].append(
             {
-                "shape": list(inputs[0].shape),
+                "shape": list(given.shape),
                 "dtype": str(output.dtype),
-                "memory_format": str(_memory_format(inputs[0])),
+                "memory_format": str(_memory_format(given)),
             }
         )
 
-    hooks = [conv.register_forward_hook(note) for conv in network.convs]
+    hooks = [conv.register_forward_hook(note, with_kwargs=True) for conv in network.convs]
     with torch.no_grad(), explained_pass(network.model, example):
         at_sizes = partial(network.forward_at, network.space.smallest())
         run_on(at_sizes, copied(example))
@@ -254,12 +255,10 @@ def _built(
     tensors = [*network.model.parameters(), *network.model.buffers()]
     cnn = copy_network(network.model, shared=tensors)
     generator = torch.Generator().manual_seed(0)
-    # A layer's device and dtype are those of its current kernel.
-    with network.kernels_of(network.kernels_at(network.space.smallest())):
-        resized = [
-            resized_conv(conv, layer.shape(size), generator)
-            for conv, layer, size in zip(network.convs, network.space.layers, sizes, strict=True)
-        ]
+    resized = [
+        resized_conv(conv, layer.shape(size), generator)
+        for conv, layer, size in zip(network.convs, network.space.layers, sizes, strict=True)
+    ]
     modules = dict(cnn.named_modules())
     places = [modules[name] for name in network.layers]
     take_places(dict(zip(places, resized, strict=True)))

@@ -44,12 +44,15 @@ class Macs:
         network = copy_network(searchable).eval()
         positions: dict[PredictedConv, int] = {}
 
-        def note_output(conv: PredictedConv, _: Any, output: Tensor) -> None:
-            # A layer that is used twice costs twice.
-            positions[conv] = positions.get(conv, 0) + output.numel() // conv.out_channels
+        def note_positions(conv: PredictedConv, args: Any, named: Any, output: Tensor) -> None:
+            # A layer used twice costs twice. A transposed one puts its kernel at each input.
+            values, channels = output, conv.out_channels
+            if conv.transposed:
+                values, channels = next(iter((*args, *named.values()))), conv.in_channels
+            positions[conv] = positions.get(conv, 0) + values.numel() // channels
 
         for conv in network.convs:
-            conv.register_forward_hook(note_output)
+            conv.register_forward_hook(note_positions, with_kwargs=True)
         sizes = network.space.smallest()
         with torch.no_grad(), explained_pass(network.model, self.example):
             kernels = network.kernels_at(sizes)  # the work of the predictors does not count

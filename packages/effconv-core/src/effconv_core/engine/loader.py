@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -28,8 +28,8 @@ def epoch_batches(
     A loader that hangs is told of by a warning to the log, once a minute.
 
     Args:
-        loader: gives batches `(inputs, targets)`. `set_epoch` of the loader, its samplers and its
-            data set, where there is one, is called first.
+        loader: gives batches, see `as_pair`. `set_epoch` of the loader, its samplers and its data
+            set, where there is one, is called first.
         epoch: counted from 0.
         device: what is not a tensor is left as it is.
 
@@ -43,8 +43,7 @@ def epoch_batches(
     try:
         while (batch := wait.next(batches, step)) is not END:
             step += 1
-            check_pair(batch, f"batch {step} of epoch {epoch + 1}")
-            inputs, targets = batch
+            inputs, targets = as_pair(batch, f"batch {step} of epoch {epoch + 1}")
             yield on_device(inputs, device), on_device(targets, device)
     finally:
         wait.over.set()
@@ -55,17 +54,20 @@ def epoch_batches(
         )
 
 
-def check_pair(batch: Any, which: str) -> None:
-    """Raise unless a batch is a pair of inputs and targets.
+def as_pair(batch: Any, which: str) -> tuple[Any, Any]:
+    """Return the inputs and targets of a batch.
 
     Args:
-        batch: what a loader gave.
+        batch: what a loader gave: a pair, or a mapping of the network's keyword arguments, which
+            has no other targets than those among them.
         which: what the sentence calls it.
 
     Raises:
         TypeError: if it is none, or None stands in place of it or of its inputs.
         ValueError: if it has no image.
     """
+    if isinstance(batch, Mapping):
+        batch = (batch, None)
     pair = isinstance(batch, list | tuple) and len(batch) == 2
     if batch is None or (pair and batch[0] is None):
         what = "None" if batch is None else "inputs that are None"
@@ -77,11 +79,13 @@ def check_pair(batch: Any, which: str) -> None:
         count = f" of {len(batch)}" if isinstance(batch, list | tuple) else ""
         raise TypeError(
             f"the loader gave a {type(batch).__name__}{count} as {which}; batches are pairs of "
-            "inputs and targets, so wrap the loader, or write the loop yourself with SearchableCNN"
+            "inputs and targets, or mappings of the network's arguments, so wrap the loader, or "
+            "write the loop yourself with SearchableCNN"
         )
     arguments = [a for a in arguments_of(batch[0]) if isinstance(a, Tensor)]
     if any(argument.dim() and not len(argument) for argument in arguments):
         raise ValueError(f"{which} has no image; let the loader leave out batches that are empty")
+    return batch[0], batch[1]
 
 
 def set_epoch(loader: Any, epoch: int) -> None:

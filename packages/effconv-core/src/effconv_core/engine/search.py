@@ -108,7 +108,8 @@ def search(
         loader: iterable of batches `(inputs, targets)`, read once per epoch and, with several
             finalists, for their comparison. `set_epoch` of it, its samplers and its data set, where
             there is one, is called before. Inputs that are a tuple or list are the network's
-            positional arguments, a dict its keyword arguments.
+            positional arguments, a dict its keyword arguments. A batch that is a dict holds these
+            and has no targets.
         budget: the target parameter count of the found network, a `Budget`, or several of them
             that it must meet at once; None is what the network's own sizes cost.
         config: settings; None is `recipe("bank")`; `recipe("paper")` has the paper's.

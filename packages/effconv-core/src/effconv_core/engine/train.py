@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from effconv_core.config import recipe_name
 from effconv_core.distributed.consistency import check_same, leads
-from effconv_core.engine.loader import batch_count, check_pair, epoch_batches
+from effconv_core.engine.loader import as_pair, batch_count, epoch_batches
 from effconv_core.engine.nonfinite import check_parameters, finite_soon, no_finite_loss
 from effconv_core.io.checkpoint import (
     check_epoch,
@@ -255,8 +255,12 @@ def evaluate(
     counts = torch.zeros(3, dtype=torch.int64, device=device)
     classes = 0
     for step, batch in enumerate(loader):
-        check_pair(batch, f"batch {step + 1} of the test")
-        images, labels = batch
+        images, labels = as_pair(batch, f"batch {step + 1} of the test")
+        if not isinstance(labels, Tensor):
+            raise TypeError(
+                f"the loader of the test gave a {type(labels).__name__} as labels; accuracy is "
+                "counted with class indices (B,), so give images and those"
+            )
         images, labels = on_device(images, device), on_device(labels, device)
         if not labels.is_floating_point():
             labels = labels.long()  # here any integers do

@@ -4,7 +4,7 @@ The targets are looked at in the first batch of an epoch, which waits for the de
 fails in a later one is explained after it has failed, so that no step pays for it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -43,7 +43,7 @@ def explained_pass(model: nn.Module, inputs: Any) -> Iterator[None]:
 
 
 def check_trained(model: nn.Module) -> None:
-    """Raise for parameters that a search would train in float16.
+    """Raise for parameters that a search cannot train: in float16, or of scripted modules.
 
     Raises:
         TypeError: if there is one; the message names it.
@@ -54,6 +54,11 @@ def check_trained(model: nn.Module) -> None:
                 f"the parameter {name!r} is torch.float16, in which steps of a search vanish or "
                 "overflow; pass model.float(), with precision='bfloat16' in the config where it is "
                 "to be fast, or freeze it"
+            )
+        if parameter.requires_grad and not parameter.is_leaf:
+            raise TypeError(
+                f"the parameter {name!r} cannot be trained in a copy of the network, as those of "
+                "torch.jit's modules cannot; script the network that is found, or freeze it"
             )
 
 
@@ -118,7 +123,7 @@ def check_targets(outputs: Any, targets: Any, ignored: int = IGNORED) -> None:
         if not isinstance(values, Tensor):
             raise TypeError(
                 f"the {what} a {type(values).__name__}, and cross entropy takes tensors; give a "
-                "tensor, or pass search a criterion that takes it"
+                f"tensor, or pass search a criterion that takes it{_own_loss(outputs)}"
             )
     if outputs.dim() < 2:
         raise ValueError(
@@ -149,6 +154,15 @@ def check_targets(outputs: Any, targets: Any, ignored: int = IGNORED) -> None:
             f"{classes} scores, for the labels 0 to {classes - 1}; number the classes from 0, or "
             "build the network for more"
         )
+
+
+def _own_loss(outputs: Any) -> str:
+    """Return how to take the loss that the outputs of a network hold, if they do."""
+    if isinstance(getattr(outputs, "loss", None), Tensor):
+        return ", such as lambda outputs, targets: outputs.loss"
+    if isinstance(outputs, Mapping) and isinstance(outputs.get("loss"), Tensor):
+        return ", such as lambda outputs, targets: outputs['loss']"
+    return ""
 
 
 def _ignored_label(criterion: Callable[[Any, Any], Tensor]) -> int | None:

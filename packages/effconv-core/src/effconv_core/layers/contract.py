@@ -96,6 +96,7 @@ def check_same_network(
     batch: Batch,
     *,
     padded: Mapping[str, Tensor] | None = None,
+    original: nn.Module | None = None,
 ) -> None:
     """Raise unless a CNN does what a network with the same predicted kernels does.
 
@@ -106,6 +107,8 @@ def check_same_network(
         kernels: layer name to kernel, `(c_out, c_in / groups, *taps)`.
         batch: what both are run on.
         padded: the same kernels among zeros, as padded shapes have them; None checks those not.
+        original: the network itself, which is not changed. Where it runs and `reference` does not,
+            the message says so; None raises whatever `reference` raises.
 
     Raises:
         ValueError: if the CNN is another network, a layer is not run, or the outputs that plans
@@ -126,7 +129,12 @@ def check_same_network(
                     wanted = run(reference)
             except Exception as error:
                 if mode == TRAINING:
-                    raise
+                    if original is None or isinstance(error, torch.OutOfMemoryError):
+                        raise
+                    if _fails(run, copy_network(original).train(), Exception):
+                        raise  # the network by itself does not run on such a batch
+                    reason = f"the latter fails ({type(error).__name__}: {error})"
+                    raise ValueError(_sentence(mode, reason, kernels, reads)) from error
                 if mode == EVALUATION and _fails(run, found, type(error)):
                     continue  # the network by itself cannot be evaluated on such a batch
                 raise ValueError(
@@ -182,6 +190,8 @@ def _run_on(
 
     def note(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+            if torch._C._functorch.is_functorch_wrapped_tensor(output):
+                return  # within vmap and the like, out of which no tensor gets
             given = inputs[0].detach()
             shapes = given.shape, output.shape
             runs.append(_Run(name, _magnitude(given), _magnitude(output.detach()), shapes))

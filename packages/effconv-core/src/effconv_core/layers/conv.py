@@ -7,14 +7,23 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from effconv_core.layers.geometry import padding_for
 from effconv_core.layers.own_forward import (
-    CLASSES,
     geometry_of,
     own_forward,
     pads_itself,
+    plain_class,
     run_with_kernel,
+)
+from effconv_core.layers.parametrized import (
+    kernel_name,
+    kernel_tensor,
+    parametrization_of,
+    through,
+    with_kernel,
+    without_kernel,
 )
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -31,28 +40,33 @@ def take_parts(conv: nn.Module, other: nn.Module) -> None:
         if name not in ("weight", "bias", "like"):
             conv.register_buffer(name, values, name not in other._non_persistent_buffers_set)
     for name, module in other._modules.items():
-        conv.add_module(name, module)
+        if name != "parametrizations":
+            conv.add_module(name, module)
 
 
 class PredictedConv(nn.Module):
     """A convolution whose kernel is set from outside before each forward pass.
 
-    A layer with a forward of its own runs that on what its found layer would have.
+    The forward of a subclass, or of a transposed layer, runs on what the found layer would have.
+    The kernel of a parametrized layer passes through its parametrization.
 
     Args:
         conv: the original; its bias and geometry are kept, its weight is not.
 
     Attributes:
         kind: the class of the original. `predicted` makes layers that are instances of it.
+        becomes: the class of the layer that is found, which a parametrization may have changed.
+        kernel_name: see there.
         pads_itself: see `pads_itself`.
-        kernel: `(c_out, c_in / groups, *taps)`, or None outside of a forward pass.
+        kernel: in the layout of the original's weight, or None outside of a forward pass.
         trainable: whether the original's weight requires gradients, as that of a plain layer will.
         like: an empty tensor of the layer's device and dtype.
     """
 
     def __init__(self, conv: Conv) -> None:
         nn.Module.__init__(self)
-        self.kind, self.pads_itself = type(conv), pads_itself(conv)
+        self.kind, self.becomes = type_before_parametrizations(conv), type(conv)
+        self.pads_itself, self.kernel_name = pads_itself(conv), kernel_name(conv)
         self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
         self.kernel_size, self.padding = conv.kernel_size, conv.padding
         self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
@@ -60,33 +74,47 @@ class PredictedConv(nn.Module):
         self._reversed_padding_repeated_twice = conv._reversed_padding_repeated_twice
         self.transposed, self.output_padding = conv.transposed, conv.output_padding
         take_parts(self, conv)
-        self.trainable, self.training = conv.weight.requires_grad, conv.training
+        if (parts := parametrization_of(conv)) is not None:
+            shell = without_kernel(parts, self.kernel_name)
+            self.parametrizations = nn.ModuleDict({"weight": shell})
+        own = kernel_tensor(conv)
+        self.trainable, self.training = own.requires_grad, conv.training
         if "bias" in conv._buffers:
             persistent = "bias" not in conv._non_persistent_buffers_set
             self.register_buffer("bias", conv.bias, persistent)
         else:
             self.bias = conv.bias
         # Has the device and the dtype of the kernels, also after the network was moved.
-        self.register_buffer("like", conv.weight.detach()[:0].clone(), persistent=False)
+        self.register_buffer("like", own.detach()[:0].clone(), persistent=False)
         self.kernel: Tensor | None = None
         self.has_run = False
 
     @property
     def weight(self) -> Tensor | None:
-        """The kernel of this forward pass, for networks that look at their layers' weights."""
-        return self.kernel
+        """The weight in this forward pass, for networks that look at their layers' weights."""
+        parts = parametrization_of(self)
+        if parts is None or self.kernel is None:
+            return self.kernel
+        return through(parts, self.kernel_name, self.kernel)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Convolve `(B, c_in, *space)`; the output size is that of the original.
+
+        Args:
+            *args: those of the original's forward.
+            **kwargs: the same, by name.
 
         Raises:
             ValueError: if the input is too small for the padding mode at this kernel size.
             RuntimeError: if no kernel is set, because the layer runs outside of the whole network.
         """
         if not own_forward(self.kind):
-            return self._conv_forward(images, self.weight, self.bias)
+            return self._convolve(*args, **kwargs)
         self._note_run(self.kernel)
-        return run_with_kernel(self, images, self.kernel)
+        return run_with_kernel(self, self.weight, *args, **kwargs)
+
+    def _convolve(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.weight, self.bias)
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
         # A class that is made here is found by no name.
@@ -164,7 +192,7 @@ def kernels_like(model: nn.Module, convs: Iterable[Conv]) -> Tensor:
             f"{meta!r} of the {type(model).__name__} is on the meta device and has no values; "
             "build the model on a device, or load its weights first"
         )
-    weights = [conv.weight for conv in convs]
+    weights = [kernel_tensor(conv) for conv in convs]
     dtype = torch.float32
     for weight in weights:
         dtype = torch.promote_types(dtype, weight.dtype)
@@ -178,30 +206,42 @@ def resized_conv(
 
     The kernel starts with He's fan-out normal values, the bias at zero.
     """
-    shape = (conv.out_channels, conv.in_channels // conv.groups, *kernel_shape)
-    kernel = torch.empty(shape)
+    kernel = torch.empty((*channels_of(conv), *kernel_shape))
     nn.init.kaiming_normal_(kernel, mode="fan_out", nonlinearity="relu", generator=generator)
     # torch counts the outputs of all groups, but an input feeds only those of its own group.
     kernel *= conv.groups**0.5
     bias = None if conv.bias is None else torch.zeros_like(conv.bias)
-    return conv_of(conv, kernel.to(conv.weight), bias)
+    return conv_of(conv, kernel.to(_like(conv)), bias)
+
+
+def channels_of(conv: Conv | PredictedConv) -> tuple[int, int]:
+    """Return the first two lengths of a layer's weight.
+
+    They are `(c_out, c_in / groups)`, and `(c_in, c_out / groups)` of a transposed layer.
+    """
+    channels = conv.out_channels, conv.in_channels
+    first, second = reversed(channels) if conv.transposed else channels
+    return first, second // conv.groups
 
 
 def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> Conv:
     """Build a convolution of the original's class with another kernel.
 
-    It shares what that class has beside torch's own parameters. It is in the mode of the original,
-    and requires gradients where that does. How it pads, see `centred`.
+    It shares what that class has beside torch's own parameters, and what a parametrization has
+    beside the kernel. It is in the mode of the original, and requires gradients where that does.
+    How it pads, see `centred` and `transposed`.
 
     Args:
         conv: the original, or the layer that replaced it; its geometry is kept.
-        kernel: `(c_out, c_in / groups, *taps)`; copied.
+        kernel: in the layout of the original's weight; copied. A parametrization computes the
+            layer's weight from it.
         bias: `(c_out,)`, copied; None if the original has none.
     """
-    geometry, axes = geometry_of(conv, kernel.shape[2:]), kernel.dim() - 2
-    mode = geometry["padding_mode"]
+    is_predicted = isinstance(conv, PredictedConv)
+    geometry = geometry_of(conv, kernel.shape[2:])
+    mode = geometry.get("padding_mode", conv.padding_mode)
     resized = nn.utils.skip_init(
-        CLASSES[axes],
+        plain_class(type(conv)),
         conv.in_channels,
         conv.out_channels,
         geometry["kernel_size"],
@@ -219,7 +259,7 @@ def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> 
         resized.weight.copy_(kernel)
         if bias is not None:
             resized.bias.copy_(bias)
-    trainable = conv.trainable if isinstance(conv, PredictedConv) else conv.weight.requires_grad
+    trainable = conv.trainable if is_predicted else kernel_tensor(conv).requires_grad
     resized.weight.requires_grad_(trainable)
     if "bias" in conv._buffers:
         values = resized.bias.detach()
@@ -229,10 +269,19 @@ def conv_of(conv: Conv | PredictedConv, kernel: Tensor, bias: Tensor | None) -> 
     elif bias is not None:
         resized.bias.requires_grad_(conv.bias.requires_grad)
     take_parts(resized, conv)
+    if (parts := parametrization_of(conv)) is not None:
+        name = conv.kernel_name if is_predicted else kernel_name(conv)
+        own = with_kernel(parts, name, resized._parameters.pop("weight"))
+        resized.parametrizations = nn.ModuleDict({"weight": own})
     vars(resized).update(_kept(conv))
-    resized.__class__ = conv.kind if isinstance(conv, PredictedConv) else type(conv)
+    resized.__class__ = conv.becomes if is_predicted else type(conv)
     resized.training = conv.training
     return resized
+
+
+def _like(conv: Conv | PredictedConv) -> Tensor:
+    """Return a tensor of the device and dtype of a layer's kernel."""
+    return conv.like if isinstance(conv, PredictedConv) else kernel_tensor(conv)
 
 
 _PLAIN = nn.Conv1d(1, 1, 1, device="meta")  # draws no values

@@ -12,7 +12,9 @@ from types import CellType, FunctionType, MethodType
 from typing import Any, TypeVar
 from weakref import ReferenceType, ref
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -32,16 +34,63 @@ def copy_network(model: Network, *, shared: Iterable[Tensor] = ()) -> Network:
     Args:
         model: any network; it is not changed.
         shared: tensors that the copy has in common with it.
+
+    Raises:
+        TypeError: if it holds what cannot be copied; the message names it.
+        ValueError: if a `__deepcopy__` does not copy a convolution.
     """
     memo: Memo = {id(tensor): tensor for tensor in shared}
-    with _DetachedCopies():
-        copied = copy.deepcopy(model, memo)
+    try:
+        with _DetachedCopies():
+            copied = copy.deepcopy(model, memo)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        what = _uncopied(model) or f"the {type(model).__name__}"
+        raise TypeError(
+            f"{what} cannot be copied ({type(error).__name__}: {error}), and a search trains a "
+            "copy of the network; hold it outside of the network, or give its class a __deepcopy__"
+        ) from error
+    originals = dict(model.named_modules(remove_duplicate=False))
+    own = {id(module) for module in copied.modules()}
+    for name, module in originals.items():
+        if isinstance(module, _ConvNd) and id(module) in own:
+            raise ValueError(
+                f"the copy of the {type(model).__name__} holds the layer {name!r} itself, as a "
+                "__deepcopy__ that copies nothing makes it, and a search trains a copy; let it copy"
+            )
+        _copy_slots(module, memo)
     for module in copied.modules():
         for name, value in list(vars(module).items()):
             bound = _bound(value, memo, {})
             if bound is not value:
                 vars(module)[name] = bound
     return copied
+
+
+def _uncopied(model: nn.Module) -> str | None:
+    """Return which attribute of which module cannot be copied."""
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if attribute == "_modules":
+                continue
+            try:
+                copy_of = copy.deepcopy(value, {id(m): m for m in model.modules()})
+            except Exception:
+                return f"the {type(value).__name__} {attribute!r} of the module {name!r}"
+            del copy_of
+    return None
+
+
+def _copy_slots(module: nn.Module, memo: Memo) -> None:
+    """Copy what a module holds in `__slots__`, which `nn.Module` forgets."""
+    copied = memo.get(id(module))
+    for kind in type(module).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in [slots] if isinstance(slots, str) else slots:
+            if copied is not None and hasattr(module, name) and not hasattr(copied, name):
+                value = copy.deepcopy(getattr(module, name), memo)
+                object.__setattr__(copied, name, _bound(value, memo, {}))
 
 
 class _DetachedCopies(TorchFunctionMode):

@@ -85,3 +85,38 @@ def centred(conv: Any, kernel_shape: Sequence[int]) -> dict[str, Any]:
         "padding_mode": mode,
         "_reversed_padding_repeated_twice": list(sides),
     }
+
+
+def transposed(conv: Any, kernel_shape: Sequence[int]) -> dict[str, Any] | None:
+    """Return what keeps the output size of a transposed convolution with this kernel, by attribute.
+
+    A transposed convolution crops its output by `padding` at both sides, and gives `output_padding`
+    of it back at the end, which is less than the stride or the dilation. The window stays centred
+    where the original one was, to half a tap.
+
+    Args:
+        conv: the original, or the layer that replaced it.
+        kernel_shape: taps of the new kernel, one number for each axis.
+
+    Returns:
+        The attributes; None where no padding gives the original's output size.
+    """
+    padding, output_padding = [], []
+    for axis, taps in enumerate(kernel_shape):
+        original_reach = conv.dilation[axis] * (conv.kernel_size[axis] - 1)
+        reach = conv.dilation[axis] * (taps - 1)
+        for up in (0, 1):
+            more = (reach + up) // 2 - (original_reach + up) // 2
+            before = conv.padding[axis] + more
+            after = conv.output_padding[axis] + 2 * more - (reach - original_reach)
+            if before >= 0 and 0 <= after < max(conv.stride[axis], conv.dilation[axis]):
+                break
+        else:
+            return None
+        padding.append(before)
+        output_padding.append(after)
+    return {
+        "kernel_size": tuple(kernel_shape),
+        "padding": tuple(padding),
+        "output_padding": tuple(output_padding),
+    }

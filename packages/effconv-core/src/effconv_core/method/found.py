@@ -23,6 +23,7 @@ class Searched(Protocol):
     model: nn.Module
     cost: Cost
     layers: list[str]
+    source: tuple[nn.Module]
     convs: list[PredictedConv]
 
     def kernels_at(self, sizes: Any) -> list[Tensor]:
@@ -62,7 +63,8 @@ def check_found(searchable: Searched, batch: Batch, plans: list[list[int]] | Non
         if searchable.config.shapes == "padded":
             padded = dict(zip(searchable.layers, _padded(searchable.space, kernels), strict=True))
         named = dict(zip(searchable.layers, kernels, strict=True))
-        check_same_network(copy_network(searchable.model), found, named, batch, padded=padded)
+        reference, (original,) = copy_network(searchable.model), searchable.source
+        check_same_network(reference, found, named, batch, padded=padded, original=original)
 
 
 def _two_plans(space: SizeSpace) -> Iterator[list[int]]:

@@ -7,8 +7,9 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
-from effconv_core.layers.conv import RESERVED, Conv
-from effconv_core.layers.own_forward import CALLS, CLASSES, METHODS, size_obstacle
+from effconv_core.layers.conv import RESERVED, Conv, channels_of
+from effconv_core.layers.own_forward import CALLS, METHODS, plain_class, size_obstacle
+from effconv_core.layers.parametrized import kernel_name, kernel_tensor, parametrization_of
 from effconv_core.space.search_space import Layer, SizeSpace
 
 LayerFilter = Callable[[str, Conv], bool] | str | Iterable[str | nn.Module]
@@ -77,7 +78,7 @@ def choose(
             chosen[name] = conv
         elif wanted is not None:
             reasons[name] = "is not chosen by `searched`"
-        elif not conv.weight.requires_grad:
+        elif not kernel_tensor(conv).requires_grad:
             reasons[name] = "has a fixed kernel, whose requires_grad is off"
         elif place == 0:
             reasons[name] = "is the model's first convolution"
@@ -116,17 +117,27 @@ def obstacles(model: nn.Module, *, per_axis: bool = True) -> dict[str, str]:
 
 def _obstacle(conv: nn.Module, *, per_axis: bool) -> str | None:
     """Return the reason why a convolution cannot get another kernel, or None if it can."""
-    kind = next((own for own in CLASSES.values() if isinstance(conv, own)), None)
+    kind = plain_class(type(conv))
     if kind is None or any(getattr(type(conv), m) is not getattr(kind, m) for m in CALLS):
-        return f"is a {type(conv).__name__}, not one of torch.nn's own Conv1d, Conv2d and Conv3d"
+        return f"is a {type(conv).__name__}, not one of torch.nn's own convolutions"
+    if any(vars(base).get("__slots__") for base in type(conv).__mro__):
+        return f"is a {type(conv).__name__}, whose __slots__ no other layer has"
     if any(method in vars(conv) for method in (*METHODS, *CALLS)):
         return "has its own forward, which was set on it, as hooks of other packages do"
     if conv._buffers.get("weight") is not None:
         return "has a fixed kernel, which is a buffer"
-    if conv._parameters.get("weight") is None:
-        return "has a weight that is computed from others, as weight norm does"
-    if not conv.weight.is_floating_point():
-        return f"computes in {str(conv.weight.dtype).removeprefix('torch.')}"
+    parts = conv._modules.get("parametrizations")
+    if isinstance(parts, nn.ModuleDict) and (
+        other := next((n for n in parts if n != "weight"), None)
+    ):
+        return f"has a {other} that is computed from others"
+    if kernel_name(conv) is None and parametrization_of(conv) is None:
+        return "has a weight that hooks compute from others, as the old weight_norm does"
+    if kernel_name(conv) is None:
+        return "has a weight that is computed from others, of which not just one has its shape"
+    dtype = kernel_tensor(conv).dtype
+    if not dtype.is_floating_point:
+        return f"computes in {str(dtype).removeprefix('torch.')}"
     if conv.bias is not None and "bias" not in {**conv._parameters, **conv._buffers}:
         return "has a bias that is neither a parameter nor a buffer"
     if any(getattr(conv, hooks, None) for hooks in HOOKS):
@@ -149,7 +160,11 @@ def _sharing(model: nn.Module, convs: Mapping[str, nn.Module], own: str) -> list
         for parameter in module._parameters.values():
             if parameter is not None:
                 holders.setdefault(id(parameter), set()).add(module)
-    return [n for n, m in convs.items() if len(holders.get(id(m._parameters.get(own)), ())) > 1]
+    owned = {
+        n: kernel_tensor(m) if own == "weight" and kernel_name(m) else m._parameters.get(own)
+        for n, m in convs.items()
+    }
+    return [name for name, tensor in owned.items() if len(holders.get(id(tensor), ())) > 1]
 
 
 def _wanted(
@@ -237,31 +252,33 @@ def size_space(
         else:
             point = max(conv.kernel_size) == 1
             axes = tuple(0 if taps > 1 or point else None for taps in conv.kernel_size)
-        channels = (conv.out_channels, conv.in_channels // conv.groups)
         ruled = [
             taps for taps, axis in zip(conv.kernel_size, axes, strict=True) if axis is not None
         ]
         own = tuple(ruled) if per_axis else (max(ruled),)
-        layers.append(Layer(name, channels, ranges[name], axes, conv.groups, own))
+        layers.append(Layer(name, channels_of(conv), ranges[name], axes, conv.groups, own))
     return SizeSpace(layers, _ties(layers, tie))
 
 
 def _own_range(conv: Conv, largest: int) -> range:
     """Return the sizes of a layer for which none are given.
 
-    Those are all, or, where a forward of the class's own cannot have all, in steps of two around
-    its own as far as it can: others need more padding at one side.
+    Those are all, or, where the layer cannot have all, those around its own as far as it can, in
+    steps of two where it cannot have the next: that needs more padding at one side.
     """
     own = max(conv.kernel_size)
     sizes = range(1, max(largest, own) + 1)
     if size_obstacle(conv, sizes) is None:
         return sizes
-    low = high = own
-    while low > 2 and size_obstacle(conv, [low - 2]) is None:
-        low -= 2
-    while high + 2 in sizes and size_obstacle(conv, [high + 2]) is None:
-        high += 2
-    return range(low, high + 1, 2)
+    for step in (1, 2):
+        low = high = own
+        while low - step in sizes and size_obstacle(conv, [low - step]) is None:
+            low -= step
+        while high + step in sizes and size_obstacle(conv, [high + step]) is None:
+            high += step
+        if low < high:
+            break
+    return range(low, high + 1, step)
 
 
 def _check_range(pattern: str, sizes: range) -> None:
