@@ -1,5 +1,6 @@
 """Networks whose kernel sizes are parameters, or are learned as they train."""
 
+import effconv_models.flexconv.variants  # noqa: F401  # registers its networks
 from effconv_models.effective_sizes import effective_sizes
 from effconv_models.flexconv.conv import FlexConv, FlexConvConfig, anti_aliasing, mask_parameters
 from effconv_models.flexconv.convert import left_alone, refine, to_plain, with_flexconv

@@ -172,8 +172,8 @@ def _like(
         ).to(conv.weight.dtype)
     with torch.no_grad():
         gain = conv.weight.norm() / layer.sample().norm()
-        layer.magnet.out_weight.mul_(gain)
-        layer.magnet.out_bias.mul_(gain)
+        layer.network.out_weight.mul_(gain)
+        layer.network.out_bias.mul_(gain)
         if conv.bias is not None:
             layer.bias.copy_(conv.bias)
     layer.requires_grad_(conv.weight.requires_grad)
