@@ -23,6 +23,7 @@ from effconv_models.multi_resolution.network import (
     pooled_cnn,
     predefined_resolutions,
 )
+from effconv_models.njet import NJetConv, with_njet
 from effconv_models.registry import create_model, list_models, register_model
 from effconv_models.resnet import CifarResNet, ResNet18
 from effconv_models.resnet1d import ResNet1d
@@ -40,6 +41,7 @@ __all__ = [
     "MBConv6",
     "MultiResolution",
     "MultiResolutionNet",
+    "NJetConv",
     "ResNet1d",
     "ResNet18",
     "WideResNet",
@@ -73,4 +75,5 @@ __all__ = [
     "same_conv",
     "to_plain",
     "with_flexconv",
+    "with_njet",
 ]
