@@ -3,9 +3,10 @@
 import effconv_models.flexconv.variants  # noqa: F401  # registers its networks
 from effconv_models.effective_sizes import effective_sizes
 from effconv_models.flexconv.conv import FlexConv, FlexConvConfig, anti_aliasing, mask_parameters
-from effconv_models.flexconv.convert import left_alone, refine, to_plain, with_flexconv
+from effconv_models.flexconv.convert import left_alone, to_plain, with_flexconv
 from effconv_models.flexconv.flexnet import FlexNet, flexnet3, flexnet5, flexnet7, flexnet16
 from effconv_models.flexconv.flextcn import FlexTCN, flextcn2, flextcn4, flextcn6, flextcn7
+from effconv_models.flexconv.resolution import refine, resolution_errors
 from effconv_models.kernel_sizes import KernelSizes, block_kernel_sizes
 from effconv_models.layers import same_conv
 from effconv_models.multi_resolution.analysis import (
@@ -72,6 +73,7 @@ __all__ = [
     "prune",
     "refine",
     "register_model",
+    "resolution_errors",
     "same_conv",
     "to_plain",
     "with_flexconv",

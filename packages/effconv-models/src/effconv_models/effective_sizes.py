@@ -41,8 +41,8 @@ def effective_sizes(model: nn.Module) -> dict[str, float | tuple[int, ...]]:
     layers = getattr(model, "layers", None)
     if not isinstance(layers, nn.ModuleList | nn.Sequential):
         raise ValueError(
-            f"the {type(model).__name__} has no FlexConv or NJetConv and no resolutions; pass what "
-            "with_flexconv or pooled_cnn gave, a FlexNet or a MultiResolutionNet"
+            f"the {type(model).__name__} has no FlexConv layer, no NJetConv and no resolutions; "
+            "pass what with_flexconv or pooled_cnn gave, a FlexNet or a MultiResolutionNet"
         )
     sizes = block_kernel_sizes(model).items()
     return {name: k * scale for (name, k), scale in zip(sizes, _scales(layers), strict=True)}

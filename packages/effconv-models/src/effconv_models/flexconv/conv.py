@@ -6,14 +6,14 @@ https://arxiv.org/abs/2110.08059.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effconv_models._validation import check_positive
+from effconv_models.flexconv.config import FlexConvConfig
 from effconv_models.flexconv.fft_conv import fft_conv
 from effconv_models.flexconv.magnet import MAGNet
 from effconv_models.flexconv.siren import SIREN
@@ -22,57 +22,7 @@ CONVOLVE = {1: F.conv1d, 2: F.conv2d}
 PLAIN = {1: nn.Conv1d, 2: nn.Conv2d}
 ZERO_PAD = {1: nn.ZeroPad1d, 2: nn.ZeroPad2d}
 
-KernelNetwork = Literal["magnet", "gabor", "siren"]
-
 SPREAD = 1.667  # of the filters' centres over the mask's width, as in the authors' code
-
-
-@dataclass(frozen=True)
-class FlexConvConfig:
-    """Settings shared by the FlexConv layers of a network; the defaults are the paper's."""
-
-    kernel: KernelNetwork = "magnet"
-    """The network that generates a kernel: MAGNet, its isotropic form `gabor`, or a SIREN."""
-    hidden: int = 32
-    """Channels of that network."""
-    layers: int = 3
-    """Hidden linear maps of that network; of a SIREN all linear maps, at least 2."""
-    input_scale: float = 25.6
-    """Scale of the initial frequencies of `magnet` and `gabor`."""
-    omega_0: float = 30.0
-    """Frequency of a SIREN's sines."""
-    masked: bool = True
-    """Whether there is a mask. Without one the kernel is the whole grid, of fixed size; with a
-    SIREN that is CKConv."""
-    mask_width: float = 0.075
-    """Initial standard deviation of the mask on an axis that goes from -1 to 1."""
-    threshold: float = 0.1
-    """Taps where the mask on an axis is below this are cropped; 0 keeps all."""
-    fft_taps: int | None = 169
-    """Kernels of at least this many taps are applied by Fourier transform; None for never. The
-    crossover depends on device, channels and images: `hatch run bench:fft` of the repository
-    measures it."""
-
-    def __post_init__(self) -> None:
-        check_positive("hidden", self.hidden)
-        check_positive("layers", self.layers)
-        if self.fft_taps is not None:
-            check_positive("fft_taps", self.fft_taps)
-        if self.kernel not in get_args(KernelNetwork):
-            choices = ", ".join(get_args(KernelNetwork))
-            raise ValueError(f"kernel is {self.kernel!r}; pass one of {choices}")
-        if self.kernel == "siren" and self.layers < 2:
-            raise ValueError(
-                f"layers is {self.layers}; a SIREN has a first and a last, so pass 2 up"
-            )
-        for name in ("input_scale", "mask_width", "omega_0"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0 and finite")
-        if not 0 <= self.threshold < 1:
-            raise ValueError(
-                f"threshold is {self.threshold}; the mask goes from 0 to 1, so pass 0 to keep all "
-                "taps, or a number below 1"
-            )
 
 
 class FlexConv(nn.Module):
