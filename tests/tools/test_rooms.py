@@ -15,7 +15,7 @@ BELOW = {
     "methods": {"bench", "train", "presets", "support"},
     "versus": {"studies", "presets", "support"},
     "bench": {"studies", "presets", "support"},
-    "reproduce": {"queue", "studies", "presets", "support"},
+    "reproduce": {"queue", "studies", "train", "presets", "support"},
     "faults": {"queue", "search", "support"},
     "queue": {"search", "support"},
     "networks": {"support"},

@@ -40,7 +40,8 @@ def test_a_size_plan_is_a_kernel_sizes_argument_and_its_cost_the_parameter_count
 
 
 def test_every_registered_model_can_be_searched():
-    for name in list_models():
+    learned = ("flex", "ckcnn", "njet", "cifar_resnet44_")  # sizes of their own
+    for name in (name for name in list_models() if not name.startswith(learned)):
         with torch.device("meta"):
             assert searched_layers(create_model(name))
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tools.methods.networks import METHODS
+from tools.methods.resolution import OUT as RESOLUTION
+from tools.methods.resolution import SETTINGS
 from tools.support.markdown import render
 from tools.support.rows import read_rows
 
@@ -43,6 +45,7 @@ def methods_page() -> str:
         else:
             missing.append(f"cost on {kind}")
     values = {"accuracies": accuracies, "costs": costs, "missing": missing}
+    values["resolution"] = _resolution(read_rows(RESOLUTION))
     return render("methods.md.jinja", models=MODELS, **values)
 
 
@@ -111,6 +114,25 @@ def _costs(path: Path, content: dict[str, Any]) -> dict[str, Any]:
             }
         )
     return {"path": path, "environment": content["environment"], "parts": parts}
+
+
+def _resolution(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return what the page says of images larger than those of the training, None without rows."""
+    cells = []
+    for name, title in SETTINGS.items():
+        mine = [row for row in rows if row["settings"] == name]
+        if mine:
+            keys = ("accuracy", "accuracy_refined", "accuracy_estimated")
+            reached = [_percents(row[key] for row in mine) for key in keys]
+            error = max(row["largest_error"] for row in mine)
+            cells.append((title, *reached, f"{error:.2f}", len(mine)))
+    return {"path": RESOLUTION, "cells": cells, "first": rows[0]} if rows else None
+
+
+def _percents(values: Any) -> str:
+    values = [100 * value for value in values]
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
 
 
 def _range(values: Any) -> str:

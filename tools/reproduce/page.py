@@ -9,7 +9,8 @@ from tools.reproduce.answer import Results, answer
 from tools.reproduce.pictures import NAMED, Picture, pictures_of, shown
 from tools.reproduce.rows import FIGURES, TABLES, Row, runs_of
 from tools.reproduce.run import run_name
-from tools.reproduce.tables import TITLES, results_of, section
+from tools.reproduce.tables import TITLES, quoted, results_of, section
+from tools.support.markdown import table
 from tools.support.rows import read_rows
 
 PAGE = Path("docs/results.md")
@@ -64,8 +65,24 @@ def results_page() -> tuple[str, list[Picture]]:
                 raw = f"../{RESULTS}/{data}-{scale}.jsonl"
                 parts += section(name, scale, found, raw, shown(name, drawn, f"{PICTURES.name}/"))
                 pictures += drawn
-    parts += not_run(results)
+    parts += [*as_stated(), *not_run(results)]
     return "\n".join(parts), pictures
+
+
+def as_stated() -> list[str]:
+    """Return the table of the paper's rows that have no network here."""
+    headings = ("table", "network", "parameters", "accuracy as the paper states it")
+    rows = [
+        (
+            TITLES[name],
+            stated["model"],
+            "" if stated["params_m"] is None else f"{stated['params_m']:.2f} M",
+            f"*{stated['accuracy']}" + (f" ± {stated['std']}*" if stated["std"] else "*"),
+        )
+        for name in TABLES
+        for stated in quoted(name)
+    ]
+    return ["## Rows without a network here", "", *table(headings, rows), ""]
 
 
 def not_run(results: Results) -> list[str]:

@@ -21,7 +21,7 @@ class Row:
     """`found` (the default recipe), `paper` (the paper's recipe), `original` (the network's own),
     `uniform` (one size, nearest the budget), `random 0` and on, `reversed` (the found plan, last
     layer first) or `other seed` (the next seed's plan); `reversed paper` and `other seed paper`
-    take the plan of the paper's recipe."""
+    take the plan of the paper's recipe. `trained` is a network that learns them in its training."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ SMOKE = Scale(
 )
 SCALES = {
     "smoke": {
-        "mnist": replace(SMOKE, budgets=None),
+        "mnist": replace(SMOKE, budgets=(0.66e6,)),
         "cifar10": SMOKE,
         "stl10": replace(
             SMOKE, train=replace(SMOKE.train, batch_size=32), seeds=1, budgets=(0.66e6,)
@@ -106,6 +106,20 @@ ORIGINAL = {
 }
 
 
+TRAINED = {
+    "flexnet3": "FlexNet-3",
+    "flexnet5": "FlexNet-5",
+    "flexnet16": "FlexNet-16",
+    "flexnet_gabor16": "FlexNet-Gabor-16",
+    "ckcnn16": "CKCNN-16",
+    "ckcnn_magnet16": "CKCNN-MAGNet-16",
+    "cifar_resnet44_flexconv": "CIFARResNet-44 w/ FlexConv",
+    "cifar_resnet44_ckconv": "CIFARResNet-44 w/ CKConv (k=3)",
+    "njet_resnet32": "N-JetNet-CIFARResNet32",
+}
+"""Networks that learn their sizes as they are trained, and what the paper compares them with."""
+
+
 TAKEN = {
     "reversed": ("found", 0),
     "other seed": ("found", 1),
@@ -121,7 +135,33 @@ def name_of(row: Row) -> str:
         return LEARNED[row.model]
     if row.sizes == "original":
         return ORIGINAL[row.model]
+    if row.sizes == "trained":
+        return TRAINED[row.model]
     return f"control ({row.model})"
+
+
+def training_of(row: Row, settings: Scale) -> TrainConfig:
+    """Return the settings of a row's training.
+
+    Networks of FlexConvs take Adam and the rates of the commands that the FlexConv repository
+    gives, and are not compiled, since their kernels change in size.
+    """
+    if row.sizes != "trained" or row.model.startswith("njet"):
+        return settings.train
+    low = row.model == "ckcnn16" or row.model.startswith("cifar_resnet44")
+    decay = settings.train.weight_decay if settings.train.optimizer == "adam" else 0.0
+    return replace(
+        settings.train,
+        optimizer="adam",
+        lr=1e-3 if low else 1e-2,
+        weight_decay=decay,
+        compile=False,
+    )
+
+
+def trained(data: str, **budgets: float) -> list[Row]:
+    """Return the rows of networks that learn their sizes in training, by name and parameters."""
+    return [Row(data, model, budget, "trained") for model, budget in budgets.items()]
 
 
 def learned(data: str, model: str, budget: float) -> list[Row]:
@@ -148,6 +188,7 @@ def with_controls(data: str, budget: float, scale: Scale, original: bool = False
 def table1(scale: Scale) -> Iterator[Row]:
     """Yield the rows of the paper's Table 1, MNIST."""
     yield from learned("mnist", EFFCONV_20, 0.66e6)
+    yield from trained("mnist", flexnet16=0.67e6)
 
 
 def table2(scale: Scale) -> Iterator[Row]:
@@ -161,6 +202,10 @@ def table2(scale: Scale) -> Iterator[Row]:
     for depth in (32, 44, 56):
         yield from learned("cifar10", f"cifar_resnet{depth}", 0.66e6)
     yield from learned("cifar10", "wide_resnet28_1", 0.66e6)
+    yield from trained("cifar10", flexnet3=0.27e6, flexnet5=0.44e6, flexnet16=0.67e6)
+    yield from trained("cifar10", flexnet_gabor16=0.67e6, ckcnn16=0.63e6, ckcnn_magnet16=0.67e6)
+    yield from trained("cifar10", cifar_resnet44_flexconv=2.58e6, cifar_resnet44_ckconv=2.58e6)
+    yield from trained("cifar10", njet_resnet32=0.52e6)
 
 
 def table3(scale: Scale) -> Iterator[Row]:
@@ -169,6 +214,7 @@ def table3(scale: Scale) -> Iterator[Row]:
     yield from with_controls("stl10", 0.66e6, scale)
     for budget in (0.71e6, 0.78e6):
         yield from learned("stl10", EFFCONV_20, budget)
+    yield from trained("stl10", flexnet16=0.67e6)
 
 
 def table4(scale: Scale) -> Iterator[Row]:
@@ -176,6 +222,7 @@ def table4(scale: Scale) -> Iterator[Row]:
     yield Row("imagenet32", "cifar_resnet32", 0.53e6, "original")
     yield Row("imagenet32", "wide_resnet28_1", 0.44e6, "original")
     yield from with_controls("imagenet32", 0.50e6, scale)
+    yield from trained("imagenet32", flexnet5=0.44e6)
 
 
 def figure2(scale: Scale) -> Iterator[Row]:

@@ -20,15 +20,17 @@ from effconv_core.runs.progress import progress_bar, step_meter
 from effconv_core.runs.reader import read_result
 from effconv_core.runs.writer import describe, open_run, write_result
 from effconv_data import Batches, load
-from effconv_models import create_model
+from effconv_models import create_model, effective_sizes
+from effconv_models.flexconv.conv import FlexConv
 from rich.console import Console
 from torch import nn
 
 from tools.presets import as_they_are, data_note
-from tools.reproduce.rows import SCALES, TAKEN, Row, Scale
+from tools.reproduce.rows import SCALES, TAKEN, Row, Scale, training_of
 from tools.studies.small_spaces import random_plan
 from tools.support.memory import measure_peak, peak_memory
 from tools.support.rows import changed_since
+from tools.train.flexnet import parameter_groups
 
 FEW_STEPS = 4  # of each finalist, where the scale has few of them
 KERNELS = "kernels.safetensors"
@@ -53,7 +55,7 @@ def made_with(row: Row, seed: int, scale: str) -> dict[str, Any]:
         "test_pictures": settings.test_pictures,
         "augment": settings.augment,
         "search": None if config is None else asdict(config),
-        "train": asdict(settings.train),
+        "train": asdict(training_of(row, settings)),
     }
 
 
@@ -102,7 +104,7 @@ def run_row(
     """
     row = Row(**row)
     settings = SCALES[scale][row.data]
-    config = search_config(row, settings, seed)
+    config, training = search_config(row, settings, seed), training_of(row, settings)
     measure_peak(device)
 
     def pictures(split: str) -> Batches:
@@ -110,7 +112,7 @@ def run_row(
         return load(
             row.data,
             split=split,
-            batch_size=settings.train.batch_size,
+            batch_size=training.batch_size,
             seed=seed,
             limit=limit,
             device=device,
@@ -122,18 +124,22 @@ def run_row(
         row.model,
         in_channels=batches.image_shape[0],
         num_classes=batches.num_classes,
+        input_size=batches.image_shape[1:],
         generator=torch.Generator().manual_seed(seed),
     ).to(device, memory_format=torch.channels_last)
     made = {**made_with(row, seed, scale), "device": device}
     try:
-        open_run(folder, made, data_note(row.data), describe(model), overwrite=False)
+        network = None if row.sizes == "trained" else describe(model)
+        open_run(folder, made, data_note(row.data), network, overwrite=False)
     except FileExistsError as error:  # its remedy is an option that this command lacks
         remedy = f"run it as it was begun, or delete {folder} to begin it again"
         raise FileExistsError(f"{str(error).partition(';')[0]}; {remedy}") from error
     metrics = Metrics(folder)
     before = sum(metric.get("seconds", 0.0) for metric in metrics.rows())
     started = time.perf_counter()
-    if config is None:
+    if row.sizes == "trained":
+        plan = None
+    elif config is None:
         found = [read_result(folder.parent / name)["sizes"] for name in needed_by(row, seed)]
         plan = given_plan(row, model, *found)
     else:
@@ -155,13 +161,20 @@ def run_row(
             )
         console.print(filling_sentence(found_plan), soft_wrap=True)
         plan = found_plan.sizes
-    cnn = apply_plan(model, plan, generator=torch.Generator().manual_seed(seed))
-    cnn = cnn.to(memory_format=torch.channels_last)
+    cnn = model
+    if plan is not None:
+        cnn = apply_plan(model, plan, generator=torch.Generator().manual_seed(seed))
+        cnn = cnn.to(memory_format=torch.channels_last)
     batches = pictures("train")
+    has_masks = any(isinstance(module, FlexConv) for module in cnn.modules())
+    options = {"groups": parameter_groups(cnn), "seed": seed} if has_masks else {}
     with progress_bar(console) as progress:
-        epochs, steps = settings.train.epochs, len(batches)
+        epochs, steps = training.epochs, len(batches)
         meter = step_meter(progress, metrics, "train", epochs=epochs, steps_per_epoch=steps)
-        train(cnn, batches, settings.train, checkpoint=folder / "train.safetensors", on_step=meter)
+        checkpoint = folder / "train.safetensors"
+        train(cnn, batches, training, checkpoint=checkpoint, on_step=meter, **options)
+    if plan is None:
+        plan = {name: _in_words(size) for name, size in effective_sizes(cnn).items()}
     accuracy = evaluate(cnn, pictures("test"))
     metrics.close()
     if config is not None:
@@ -184,6 +197,11 @@ def run_row(
         "environment": {"data": data_note(row.data), **environment(device)},
     }
     write_result(folder, result)
+
+
+def _in_words(size: int | tuple[int, ...]) -> int | str:
+    """Return a size for a row: "5x7" where the axes differ."""
+    return size if isinstance(size, int) else "x".join(map(str, size))
 
 
 def filling_of(plan: SizePlan) -> dict[str, int]:

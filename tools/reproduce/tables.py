@@ -32,6 +32,7 @@ TITLES = {
 SOURCES = {
     **{kind: f"learned, {recipe}" for kind, recipe in RECIPES.items()},
     "original": "3x3 everywhere",
+    "trained": "learned in the training",
     "uniform": "one size, nearest the budget",
     "reversed": "the learned ones from back to front, at the budget",
     "other seed": "learned with another seed",
@@ -68,6 +69,7 @@ def section(
         groups[Row(**result["row"])].append(result)
     parts = [f"## {TITLES[name]}, scale {scale}", "", scale_in_words(name, scale, results[0]), ""]
     rows = (cells(row, found) for row, found in groups.items())
+    parts += trained_in_words(results)
     parts += [*repeated(results), *pictures, *table(HEADINGS, rows)]
     parts += ["", "Sizes, from the first searched layer to the last:", "", "```"]
     width = max(len(source(row.sizes)) for row in groups)
@@ -91,6 +93,27 @@ def section(
         "",
     ]
     return parts
+
+
+def trained_in_words(results: Iterable[dict[str, Any]]) -> list[str]:
+    """Return a paragraph on the training of networks that learn their sizes in it, if any."""
+    settings = sorted(
+        {
+            f"{r['train']['optimizer']}, rate {r['train']['lr']}"
+            for r in results
+            if r["row"]["sizes"] == "trained"
+        }
+    )
+    if not settings:
+        return []
+    return [f"Networks that learn their sizes in the training: {'; '.join(settings)}.", ""]
+
+
+def quoted(name: str) -> list[dict[str, Any]]:
+    """Return the paper's rows of a table that no row here runs."""
+    data = rows_of(name, "paper")[0].data
+    ours = {name_of(row) for row in rows_of(name, "paper")}
+    return [stated for stated in STATED[data] if stated["model"] not in ours]
 
 
 def repeated(results: Iterable[dict[str, Any]]) -> list[str]:
@@ -190,7 +213,7 @@ def papers_figure(row: Row) -> str:
     """Return the paper's figure for a row, if any."""
     for stated in STATED[row.data]:
         near = abs((stated["params_m"] or 0) - row.budget / 1e6) < 0.005
-        ours = row.sizes in ("found", "paper", "original")
+        ours = row.sizes in ("found", "paper", "original", "trained")
         if stated["model"] == name_of(row) and near and ours:
             spread = "" if stated.get("std") is None else f" ± {stated['std']}"
             told = {

@@ -48,7 +48,7 @@ from effconv_models import (
     to_plain,
     with_flexconv,
 )
-from effconv_models.flexconv.conv import flexconvs
+from effconv_models.flexconv.conv import FlexConv, flexconvs
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.console import Console
@@ -167,7 +167,7 @@ def mask_meter(
     def on_step(step: TrainStep) -> None:
         if step.step + 1 < steps_per_epoch:
             return
-        masks = [layer.mask.tolist() for layer in flexconvs(network).values()]
+        masks = [masks_of(layer) for layer in flexconvs(network).values()]
         metrics.log(
             "masks",
             step.epoch,
@@ -268,6 +268,11 @@ def _do(
     console.print(f"test accuracy {accuracy:.2%}")
 
 
+def masks_of(layer: FlexConv) -> list[list[float]]:
+    """Return mean and width of a layer's mask on each axis, nothing if it has none."""
+    return [] if layer.mask is None else layer.mask.tolist()
+
+
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write the weights atomically."""
     state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
@@ -285,8 +290,8 @@ def layer_rows(network: nn.Module) -> list[tuple[str, ...]]:
             name,
             f"{layer.c_in} → {layer.c_out}",
             joined(layer.grid, "d"),
-            joined(tuple(mean for mean, _ in layer.mask.tolist()), "+.3f"),
-            joined(tuple(width for _, width in layer.mask.tolist()), ".3f"),
+            joined(tuple(mean for mean, _ in masks_of(layer)), "+.3f"),
+            joined(tuple(width for _, width in masks_of(layer)), ".3f"),
             joined(layer.effective_size, "d"),
         )
         for name, layer in flexconvs(network).items()
@@ -311,10 +316,11 @@ def draw(path: Path, network: nn.Module, plan: SizePlan, metrics: Metrics) -> No
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     figures.draw_sizes({"effective size": plan}, left)
-    start = [layer.config.mask_width for layer in flexconvs(network).values()]
+    layers = {name: layer for name, layer in flexconvs(network).items() if masks_of(layer)}
+    start = [layer.config.mask_width for layer in layers.values()]
     rows = [row["widths"] for row in metrics.rows() if row["phase"] == "masks"]
-    courses = [start, *([sum(widths) / len(widths) for widths in row] for row in rows)]
-    for name, course in zip(plan, zip(*courses, strict=True), strict=True):
+    courses = [start, *([sum(widths) / len(widths) for widths in row if widths] for row in rows)]
+    for name, course in zip(layers, zip(*courses, strict=True), strict=True):
         right.plot(range(len(courses)), course, label=name, linewidth=1)
     right.set(
         title="width of the masks, mean of both axes",
@@ -322,7 +328,8 @@ def draw(path: Path, network: nn.Module, plan: SizePlan, metrics: Metrics) -> No
         ylabel="width (half the grid is 1)",
     )
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
-    right.legend(fontsize=5, ncols=2)
+    if layers:
+        right.legend(fontsize=5, ncols=2)
     figures.save_figure(figure, path)
 
 
@@ -356,7 +363,9 @@ def write_report(
         f"Training: {settings['train']['epochs']} epoch(s), {seconds:.1f} s each.",
         "",
         f"Every mask started at mean 0 and width {settings['conv']['mask_width']}, on a grid from "
-        "-1 to 1; numbers are height x width, or time.",
+        "-1 to 1; numbers are height x width, or time."
+        if mask_parameters(network)
+        else "Kernels have no masks: each is its whole grid.",
         *(["", f"Left as they were: {told}."] if told else []),
         "",
         "![sizes](sizes.png)",

@@ -38,7 +38,10 @@ def same_state(one, other):
 CONVOLUTIONS = nn.Conv1d, nn.Conv2d
 
 
-@pytest.mark.parametrize("name", list_models())
+LEARNED = ("flex", "ckcnn", "njet", "cifar_resnet44_")
+
+
+@pytest.mark.parametrize("name", [n for n in list_models() if not n.startswith(LEARNED)])
 def test_names_are_those_of_the_3x3_layers_in_forward_order(name):
     with torch.device("meta"):
         model = create_model(name)

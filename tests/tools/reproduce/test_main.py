@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,8 @@ from rich.console import Console
 
 from tests.tools.reproduce.made_up_result import measured
 from tools.reproduce import __main__ as command
-from tools.reproduce import run
-from tools.reproduce.rows import SCALES, runs_of
+from tools.reproduce import run, tables
+from tools.reproduce.rows import SCALES, TRAINED, Row, runs_of
 from tools.reproduce.run import run_name
 
 ROOT = Path(__file__).parents[3]
@@ -143,6 +143,25 @@ def test_a_run_counts_its_earlier_starts_and_says_what_else_could_be_done(tmp_pa
     run.run_row(tmp_path, Console(quiet=True), **given)
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["seconds_before"] > 0
+
+
+@pytest.mark.parametrize("model", ["flexnet3", "njet_resnet32"])
+def test_a_network_that_learns_in_training_is_a_row(model, tmp_path, monkeypatch):
+    mnist()
+    small = replace(SCALES["smoke"]["mnist"], pictures=64, test_pictures=16)
+    small = replace(small, train=replace(small.train, batch_size=32))
+    monkeypatch.setitem(SCALES["smoke"], "mnist", small)
+    row = Row("mnist", model, 0.27e6, "trained")
+    given = {"row": asdict(row), "seed": 0, "scale": "smoke", "device": "cpu"}
+    run.run_row(tmp_path, Console(quiet=True), **given)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["search"] is None
+    assert result["train"]["optimizer"] == ("sgd" if "njet" in model else "adam")
+    assert len(result["sizes"]) == (7 if model == "flexnet3" else 31)
+    assert all(isinstance(size, int | str) for size in result["sizes"].values())
+    words = "\n".join(tables.section("table1", "smoke", [result], "x.jsonl"))
+    assert TRAINED[model] in words
+    assert "Networks that learn their sizes in the training" in words
 
 
 def reproduce(name, folder, data, *options):

@@ -56,6 +56,36 @@ def test_table2_holds_the_papers_networks_and_the_controls():
     assert {"reversed paper", "other seed paper"} <= set(at_066)
 
 
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        ("table1", {"FlexNet-16"}),
+        ("table2", {"FlexNet-3", "FlexNet-5", "FlexNet-16", "FlexNet-Gabor-16", "CKCNN-16",
+                    "CKCNN-MAGNet-16", "CIFARResNet-44 w/ FlexConv",
+                    "CIFARResNet-44 w/ CKConv (k=3)", "N-JetNet-CIFARResNet32"}),
+        ("table3", {"FlexNet-16"}),
+        ("table4", {"FlexNet-5"}),
+    ],
+)  # fmt: skip
+def test_networks_that_learn_in_training_stand_beside_the_papers_figures(table, names):
+    rows = [row for row in rows_of(table, "paper") if row.sizes == "trained"]
+    assert {name_of(row) for row in rows} == names
+    for row in rows:
+        assert tables.papers_figure(row)
+        model = create_model(row.model)
+        count = sum(parameter.numel() for parameter in model.parameters())
+        assert count == pytest.approx(row.budget, rel=0.035)
+
+
+def test_every_row_of_the_paper_is_run_or_quoted():
+    for name, number in (("table1", 3), ("table2", 3), ("table3", 0), ("table4", 0)):
+        rows = rows_of(name, "paper")
+        ours = {name_of(row) for row in rows} | {row["model"] for row in tables.quoted(name)}
+        assert {stated["model"] for stated in tables.STATED[rows[0].data]} <= ours
+        assert len(tables.quoted(name)) == number
+    assert "| Table 1: MNIST | VGG-5 | 3.65 M | *99.72* |" in page.as_stated()
+
+
 def test_tables_and_figures_share_their_runs():
     at_066 = Row("cifar10", "cifar_resnet20", 0.66e6, "paper")
     for name in ("table2", "figure2", "figure3"):

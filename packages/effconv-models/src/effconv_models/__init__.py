@@ -1,10 +1,12 @@
 """Networks whose kernel sizes are parameters, or are learned as they train."""
 
+import effconv_models.flexconv.variants  # noqa: F401  # registers its networks
 from effconv_models.effective_sizes import effective_sizes
 from effconv_models.flexconv.conv import FlexConv, FlexConvConfig, anti_aliasing, mask_parameters
-from effconv_models.flexconv.convert import left_alone, refine, to_plain, with_flexconv
+from effconv_models.flexconv.convert import left_alone, to_plain, with_flexconv
 from effconv_models.flexconv.flexnet import FlexNet, flexnet3, flexnet5, flexnet7, flexnet16
 from effconv_models.flexconv.flextcn import FlexTCN, flextcn2, flextcn4, flextcn6, flextcn7
+from effconv_models.flexconv.resolution import refine, resolution_errors
 from effconv_models.kernel_sizes import KernelSizes, block_kernel_sizes
 from effconv_models.layers import same_conv
 from effconv_models.multi_resolution.analysis import (
@@ -22,6 +24,7 @@ from effconv_models.multi_resolution.network import (
     pooled_cnn,
     predefined_resolutions,
 )
+from effconv_models.njet import NJetConv, with_njet
 from effconv_models.registry import create_model, list_models, register_model
 from effconv_models.resnet import CifarResNet, ResNet18
 from effconv_models.resnet1d import ResNet1d
@@ -39,6 +42,7 @@ __all__ = [
     "MBConv6",
     "MultiResolution",
     "MultiResolutionNet",
+    "NJetConv",
     "ResNet1d",
     "ResNet18",
     "WideResNet",
@@ -69,7 +73,9 @@ __all__ = [
     "prune",
     "refine",
     "register_model",
+    "resolution_errors",
     "same_conv",
     "to_plain",
     "with_flexconv",
+    "with_njet",
 ]

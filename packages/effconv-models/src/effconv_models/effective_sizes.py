@@ -7,6 +7,7 @@ from torch import nn
 from effconv_models.flexconv.conv import FlexConv
 from effconv_models.kernel_sizes import block_kernel_sizes
 from effconv_models.multi_resolution.layer import MultiResolution
+from effconv_models.njet import NJetConv
 
 __all__ = ["effective_sizes"]
 
@@ -14,14 +15,14 @@ __all__ = ["effective_sizes"]
 def effective_sizes(model: nn.Module) -> dict[str, float | tuple[int, ...]]:
     """Return the current size of each layer's kernel in pixels, by layer name.
 
-    For a FlexConv it is the size of the cropped kernel in pixels of the layer's input: one number
+    For a FlexConv or NJetConv it is the kernel's size in pixels of the layer's input: one number
     if all axes are equal, and else a tuple, as in the plans of effconv-core. In a
     multi-resolution network a kernel of size k sees k * 2**r pixels of the image at resolution r;
     for a mixture it is the mean of these sizes, weighted by alpha.
 
     Args:
-        model: a model with FlexConv layers, a `MultiResolutionNet`, or a CNN of `pooled_cnn` or
-            `one_resolution`.
+        model: a model with FlexConv or NJetConv layers, a `MultiResolutionNet`, or a CNN of
+            `pooled_cnn` or `one_resolution`.
 
     Raises:
         ValueError: if the model is none of these.
@@ -33,14 +34,15 @@ def effective_sizes(model: nn.Module) -> dict[str, float | tuple[int, ...]]:
         >>> effective_sizes(MultiResolutionNet(3, 8, resolutions=2))  # (3 + 6) / 2
         {'layers.0.block.conv': 4.5, 'layers.1.block.conv': 4.5}
     """
-    cropped = {n: m.effective_size for n, m in model.named_modules() if isinstance(m, FlexConv)}
+    kinds = FlexConv | NJetConv
+    cropped = {n: m.effective_size for n, m in model.named_modules() if isinstance(m, kinds)}
     if cropped:
         return {n: size[0] if len(set(size)) == 1 else size for n, size in cropped.items()}
     layers = getattr(model, "layers", None)
     if not isinstance(layers, nn.ModuleList | nn.Sequential):
         raise ValueError(
-            f"the {type(model).__name__} has no FlexConv layer and no resolutions; pass what "
-            "with_flexconv or pooled_cnn gave, a FlexNet or a MultiResolutionNet"
+            f"the {type(model).__name__} has no FlexConv layer, no NJetConv and no resolutions; "
+            "pass what with_flexconv or pooled_cnn gave, a FlexNet or a MultiResolutionNet"
         )
     sizes = block_kernel_sizes(model).items()
     return {name: k * scale for (name, k), scale in zip(sizes, _scales(layers), strict=True)}

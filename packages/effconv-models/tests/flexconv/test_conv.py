@@ -73,7 +73,7 @@ def kernel_by_hand(layer: FlexConv) -> torch.Tensor:
     kernel = torch.zeros(layer.c_out, c_in, *layer.grid, dtype=torch.float64)
     for place in itertools.product(*axes):
         point, masks = zip(*(axis[i] for axis, i in zip(axes, place, strict=True)), strict=True)
-        for number, value in enumerate(magnet_by_hand(layer.magnet, list(point))):
+        for number, value in enumerate(magnet_by_hand(layer.network, list(point))):
             kernel[(number // c_in, number % c_in, *place)] = value * math.prod(masks)
     return kernel
 
@@ -216,7 +216,7 @@ def test_cropping_is_off_by_no_more_than_the_threshold_allows(threshold):
     error = (cropped(images) - whole(images)).abs().amax((0, 2, 3))
 
     axis = torch.linspace(-1, 1, 13, dtype=torch.float64)
-    values = whole.magnet(torch.cartesian_prod(axis, axis)).T.reshape(4, 3, 13, 13).abs()
+    values = whole.network(torch.cartesian_prod(axis, axis)).T.reshape(4, 3, 13, 13).abs()
     (top, bottom), (left, right) = cropped.window
     values[:, :, top : bottom + 1, left : right + 1] = 0
     bound = threshold * values.sum((1, 2, 3)) * images.abs().max()
@@ -367,16 +367,16 @@ def test_initial_values_come_from_the_generator_alone():
 def test_anti_aliasing_by_hand():
     layer = moved(FlexConv(1, 1, 9, config=FlexConvConfig(hidden=2, layers=1)), [[0, 0.5], [0, 4]])
     with torch.no_grad():
-        layer.magnet.frequency.copy_(torch.tensor([[[9.0, 1], [0, -2]], [[1, 1], [1, 1]]]))
-        layer.magnet.gamma.copy_(torch.tensor([[[0.5, 1], [1, 3]], [[1, 1], [0, 0]]]))
+        layer.network.frequency.copy_(torch.tensor([[[9.0, 1], [0, -2]], [[1, 1], [1, 1]]]))
+        layer.network.gamma.copy_(torch.tensor([[[0.5, 1], [1, 3]], [[1, 1], [0, 0]]]))
     # In cycles times 2 pi, with one standard deviation; a grid of 9 holds 2 cycles, each of the two
     # filters one. First filter: 9.5 and 5 by axis; the mask adds 1 and 1/8 to each; second: 2, 2.
     first = max((9.5 + 1) / (2 * math.pi) - 1, (5 + 1 / 8) / (2 * math.pi) - 1)
     penalty = anti_aliasing(nn.Sequential(layer), standard_deviations=1.0)
     assert penalty.item() == pytest.approx(first**2)
     penalty.backward()
-    assert layer.magnet.frequency.grad[0, 0, 0] > 0
-    assert layer.magnet.frequency.grad[1].abs().max() == 0
+    assert layer.network.frequency.grad[0, 0, 0] > 0
+    assert layer.network.frequency.grad[1].abs().max() == 0
 
 
 def test_anti_aliasing_pulls_frequencies_below_the_limit():

@@ -369,7 +369,7 @@ def test_a_smooth_layer_answers_alike_at_twice_the_resolution():
     """A kernel and an image without high frequencies: the sum is nearly the integral at both."""
     layer = FlexConv(1, 1, 33, generator=seeded()).double()
     with torch.no_grad():
-        layer.magnet.frequency.mul_(0.05)
+        layer.network.frequency.mul_(0.05)
         layer.mask[:, 1] = 0.15
 
     def image(size):

@@ -6,15 +6,17 @@ https://arxiv.org/abs/2110.08059.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effconv_models._validation import check_positive
+from effconv_models.flexconv.config import FlexConvConfig
 from effconv_models.flexconv.fft_conv import fft_conv
 from effconv_models.flexconv.magnet import MAGNet
+from effconv_models.flexconv.siren import SIREN
 
 CONVOLVE = {1: F.conv1d, 2: F.conv2d}
 PLAIN = {1: nn.Conv1d, 2: nn.Conv2d}
@@ -23,48 +25,15 @@ ZERO_PAD = {1: nn.ZeroPad1d, 2: nn.ZeroPad2d}
 SPREAD = 1.667  # of the filters' centres over the mask's width, as in the authors' code
 
 
-@dataclass(frozen=True)
-class FlexConvConfig:
-    """Settings shared by the FlexConv layers of a network; the defaults are the paper's."""
-
-    hidden: int = 32
-    """Channels of the network that generates a kernel (MAGNet)."""
-    layers: int = 3
-    """Hidden linear maps of that network."""
-    input_scale: float = 25.6
-    """Scale of its initial frequencies."""
-    mask_width: float = 0.075
-    """Initial standard deviation of the mask on an axis that goes from -1 to 1."""
-    threshold: float = 0.1
-    """Taps where the mask on an axis is below this are cropped; 0 keeps all."""
-    fft_taps: int | None = 169
-    """Kernels of at least this many taps are applied by Fourier transform; None for never. The
-    crossover depends on device, channels and images: `hatch run bench:fft` of the repository
-    measures it."""
-
-    def __post_init__(self) -> None:
-        check_positive("hidden", self.hidden)
-        check_positive("layers", self.layers)
-        if self.fft_taps is not None:
-            check_positive("fft_taps", self.fft_taps)
-        for name in ("input_scale", "mask_width"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0 and finite")
-        if not 0 <= self.threshold < 1:
-            raise ValueError(
-                f"threshold is {self.threshold}; the mask goes from 0 to 1, so pass 0 to keep all "
-                "taps, or a number below 1"
-            )
-
-
 class FlexConv(nn.Module):
-    """Convolution with a kernel that is a network's values times a Gaussian mask.
+    """Convolution with a kernel that is a network's values, as a rule times a Gaussian mask.
 
     `(B, c_in, *lengths)` becomes `(B, c_out, *outputs)`, by default with outputs =
-    ceil(lengths / stride). The kernel is sampled on a grid from -1 to 1 on each axis: MAGNet(x)
+    ceil(lengths / stride). The kernel is sampled on a grid from -1 to 1 on each axis: network(x)
     times the product over the axes of exp(-((x - mean) / width)^2 / 2). Mean and width are
     learned, so the kernel's size is. Taps beyond the threshold of the mask on an axis are cropped
     before the kernel is generated; that is the kernel's window, which need not be symmetric.
+    Without a mask (`masked` of the config) the kernel is the whole grid.
 
     The window depends on values of `mask`, so a forward pass on a GPU waits for them.
 
@@ -133,20 +102,10 @@ class FlexConv(nn.Module):
         if len(self.margins) != axes:
             raise ValueError(f"margins is {margins!r}; pass a pair for each of the {axes} axes")
         mean = 1.0 if causal else 0.0
-        self.magnet = MAGNet(
-            axes,
-            c_out * c_in // groups,
-            hidden=self.config.hidden,
-            layers=self.config.layers,
-            input_scale=self.config.input_scale,
-            # The authors' code uses 0 for the causal form too, where the filters then hardly reach
-            # the mask.
-            centre=mean,
-            spread=min(1.0, SPREAD * self.config.mask_width),
-            generator=generator,
-        )
+        self.network = _network(self.config, axes, c_out * c_in // groups, mean, generator)
         self.gain = 1.0
-        self.mask = nn.Parameter(torch.tensor([[mean, self.config.mask_width]] * axes))
+        masks = torch.tensor([[mean, self.config.mask_width]] * axes)
+        self.mask = nn.Parameter(masks) if self.config.masked else None
         self.bias = nn.Parameter(torch.zeros(c_out)) if bias else None
 
     @property
@@ -163,7 +122,7 @@ class FlexConv(nn.Module):
         Raises:
             FloatingPointError: if the mask is not finite, as after a training that diverged.
         """
-        if self.config.threshold == 0:
+        if self.mask is None or self.config.threshold == 0:
             return tuple((0, taps - 1) for taps in self.grid)
         masks, window = self.mask.tolist(), []
         if not all(math.isfinite(number) for pair in masks for number in pair):
@@ -189,17 +148,19 @@ class FlexConv(nn.Module):
         return self._sample(self.window)
 
     def _sample(self, window: tuple[tuple[int, int], ...]) -> Tensor:
+        like = self.network.out_bias
         coordinates = [
-            torch.arange(first, last + 1, device=self.mask.device, dtype=self.mask.dtype)
-            * (2 / (taps - 1))
+            torch.arange(first, last + 1, device=like.device, dtype=like.dtype) * (2 / (taps - 1))
             - 1
             for (first, last), taps in zip(window, self.grid, strict=True)
         ]
         points = torch.cartesian_prod(*coordinates).view(-1, len(coordinates))
-        mask = torch.exp(-0.5 * ((points - self.mask[:, 0]) / self.mask[:, 1]).square().sum(1))
         # Half precision could not resolve the phases of the filters' waves.
-        with torch.autocast(self.mask.device.type, enabled=False):
-            values = self.gain * self.magnet(points) * mask[:, None]
+        with torch.autocast(like.device.type, enabled=False):
+            values = self.gain * self.network(points)
+            if self.mask is not None:
+                distance = (points - self.mask[:, 0]) / self.mask[:, 1]
+                values = values * torch.exp(-0.5 * distance.square().sum(1))[:, None]
         sizes = [len(c) for c in coordinates]
         return values.T.reshape(self.c_out, self.c_in // self.groups, *sizes)
 
@@ -270,10 +231,43 @@ class FlexConv(nn.Module):
             conv.bias.copy_(self.bias)
         return conv if plain else nn.Sequential(ZERO_PAD[axes](flat_padding(padding)), conv)
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *others: object
+    ) -> None:
+        # Until effconv-models 0.4 the kernel's network was named after MAGNet.
+        old = f"{prefix}magnet."
+        for name in [name for name in state_dict if name.startswith(old)]:
+            state_dict[f"{prefix}network.{name.removeprefix(old)}"] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
     def extra_repr(self) -> str:
         """Return the layer's settings, with the current size of its kernel."""
         grid, size = ("x".join(map(str, numbers)) for numbers in (self.grid, self.effective_size))
         return f"{self.c_in}, {self.c_out}, grid={grid}, effective_size={size}"
+
+
+def _network(
+    config: FlexConvConfig,
+    axes: int,
+    outputs: int,
+    mean: float,
+    generator: torch.Generator | None,
+) -> MAGNet | SIREN:
+    """Build the network that generates a kernel whose mask starts at a mean."""
+    sizes = {"hidden": config.hidden, "layers": config.layers, "generator": generator}
+    if config.kernel == "siren":
+        return SIREN(axes, outputs, omega_0=config.omega_0, **sizes)
+    return MAGNet(
+        axes,
+        outputs,
+        input_scale=config.input_scale,
+        # The authors' code uses 0 for the causal form too, where the filters then hardly reach the
+        # mask.
+        centre=mean if config.masked else 0.0,
+        spread=min(1.0, SPREAD * config.mask_width) if config.masked else 1.0,
+        isotropic=config.kernel == "gabor",
+        **sizes,
+    )
 
 
 def flat_padding(padding: Sequence[tuple[int, int]]) -> tuple[int, ...]:
@@ -306,10 +300,12 @@ def flexconvs(model: nn.Module) -> dict[str, FlexConv]:
 def mask_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Return means and widths of the masks, which the paper trains at a tenth of the rate.
 
+    Layers without a mask have none.
+
     Raises:
         ValueError: if the model has no FlexConv layer.
     """
-    return [layer.mask for layer in flexconvs(model).values()]
+    return [layer.mask for layer in flexconvs(model).values() if layer.mask is not None]
 
 
 def anti_aliasing(model: nn.Module, *, standard_deviations: float = 2.0) -> Tensor:
@@ -325,12 +321,20 @@ def anti_aliasing(model: nn.Module, *, standard_deviations: float = 2.0) -> Tens
         standard_deviations: half-width of the part of a Gaussian's spectrum that counts.
 
     Raises:
-        ValueError: if the model has no FlexConv layer.
+        ValueError: if the model has no FlexConv layer, or one with a SIREN, whose frequencies are
+            not known.
     """
     total = 0.0
-    for layer in flexconvs(model).values():
-        highest = layer.magnet.frequencies(standard_deviations)
-        mask = standard_deviations / (2 * math.pi * layer.mask[:, 1].abs())
+    for name, layer in flexconvs(model).items():
+        if isinstance(layer.network, SIREN):
+            raise ValueError(
+                f"layer {name!r} has a SIREN, whose frequencies are not known; leave the penalty "
+                "out or set kernel to 'magnet' or 'gabor'"
+            )
+        highest = layer.network.frequencies(standard_deviations)
+        mask = 0.0
+        if layer.mask is not None:
+            mask = standard_deviations / (2 * math.pi * layer.mask[:, 1].abs())
         limit = (highest.new_tensor(layer.grid) - 1) / 4
         excess = highest + (mask - limit) / len(highest)
         total = total + excess.amax(1).relu().square().sum()

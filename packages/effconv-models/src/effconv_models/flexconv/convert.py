@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from effconv_models._validation import check_positive
 from effconv_models.flexconv.conv import FlexConv, FlexConvConfig, flexconvs
 from effconv_models.flexconv.flexnet import covering_grid
 
@@ -126,30 +125,6 @@ def to_plain(model: nn.Module) -> nn.Module:
     return model
 
 
-def refine(model: nn.Module, factor: int) -> nn.Module:
-    """Return a copy of a model for inputs of `factor` times the resolution.
-
-    Each kernel is sampled on a grid `factor` times as fine and divided by the growth of its taps,
-    so that a layer responds to a larger image as it did to the smaller one, as far as its
-    frequencies allow (see `anti_aliasing`). Strides stay as they are.
-
-    Args:
-        model: a network with FlexConv layers, trained at the lower resolution.
-        factor: scale of height and width.
-
-    Raises:
-        TypeError: if the factor is not an integer.
-        ValueError: if it is below 1, or the model has no FlexConv layer.
-    """
-    check_positive("factor", factor)
-    model = copy.deepcopy(model)
-    for layer in flexconvs(model).values():
-        layer.grid = tuple((taps - 1) * factor + 1 for taps in layer.grid)
-        layer.margins = tuple((before * factor, after * factor) for before, after in layer.margins)
-        layer.gain /= factor ** len(layer.grid)
-    return model
-
-
 def _like(
     conv: nn.Module,
     grid: int | Sequence[int],
@@ -172,8 +147,8 @@ def _like(
         ).to(conv.weight.dtype)
     with torch.no_grad():
         gain = conv.weight.norm() / layer.sample().norm()
-        layer.magnet.out_weight.mul_(gain)
-        layer.magnet.out_bias.mul_(gain)
+        layer.network.out_weight.mul_(gain)
+        layer.network.out_bias.mul_(gain)
         if conv.bias is not None:
             layer.bias.copy_(conv.bias)
     layer.requires_grad_(conv.weight.requires_grad)

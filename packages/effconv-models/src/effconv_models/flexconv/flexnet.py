@@ -6,6 +6,7 @@ Romero et al. 2022, https://arxiv.org/abs/2110.08059, Section 4.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypedDict
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from effconv_models._validation import check_positive
 from effconv_models.flexconv.conv import FlexConv, FlexConvConfig
+from effconv_models.registry import register_model
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -147,16 +149,19 @@ class FlexNetOptions(TypedDict, total=False):
     generator: torch.Generator | None
 
 
+@partial(register_model, takes="image_size")
 def flexnet3(**options: Unpack[FlexNetOptions]) -> FlexNet:
     """FlexNet of 3 blocks, 0.28 M parameters."""
     return FlexNet((1.0, 1.5, 2.0), **options)
 
 
+@partial(register_model, takes="image_size")
 def flexnet5(**options: Unpack[FlexNetOptions]) -> FlexNet:
     """FlexNet of 5 blocks, with 22 channels by default 0.45 M parameters."""
     return FlexNet((1.0, 1.5, 1.5, 2.0, 2.0), **{"channels": 22, **options})
 
 
+@partial(register_model, takes="image_size")
 def flexnet16(**options: Unpack[FlexNetOptions]) -> FlexNet:
     """FlexNet of 7 blocks, which are 16 weighted layers, 0.67 M parameters."""
     return FlexNet((1.0, 1.0, 1.5, 1.5, 1.5, 2.0, 2.0), **options)

@@ -6,6 +6,7 @@ Romero et al. 2022, https://arxiv.org/abs/2110.08059, Section 4.1, with the bloc
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, TypedDict
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from effconv_models._validation import check_positive
 from effconv_models.flexconv.conv import FlexConv, FlexConvConfig
 from effconv_models.flexconv.flexnet import covering_grid
+from effconv_models.registry import register_model
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -136,21 +138,25 @@ class FlexTCNOptions(TypedDict, total=False):
     generator: torch.Generator | None
 
 
+@partial(register_model, takes="length")
 def flextcn2(**options: Unpack[FlexTCNOptions]) -> FlexTCN:
     """FlexTCN of 2 blocks, 0.11 M parameters."""
     return FlexTCN(2, **options)
 
 
+@partial(register_model, takes="length")
 def flextcn4(**options: Unpack[FlexTCNOptions]) -> FlexTCN:
     """FlexTCN of 4 blocks, 0.24 M parameters."""
     return FlexTCN(4, **options)
 
 
+@partial(register_model, takes="length")
 def flextcn6(**options: Unpack[FlexTCNOptions]) -> FlexTCN:
     """FlexTCN of 6 blocks, 0.37 M parameters (0.38 M for 3 input channels)."""
     return FlexTCN(6, **options)
 
 
+@partial(register_model, takes="length")
 def flextcn7(**options: Unpack[FlexTCNOptions]) -> FlexTCN:
     """FlexTCN of 7 blocks, 0.44 M parameters.
 

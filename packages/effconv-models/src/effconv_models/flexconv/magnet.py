@@ -16,7 +16,9 @@ class MAGNet(nn.Module):
     Romero et al. 2022, https://arxiv.org/abs/2110.08059, Section 3.2).
 
     Initial values are those of the authors' code: gamma of filter i from Gamma(6 / i, 1), mu
-    evenly within `spread` of `centre`, w in proportion to gamma and `input_scale`.
+    evenly within `spread` of `centre`, w in proportion to gamma and `input_scale`. The isotropic
+    form has one gamma for all axes, from Gamma(6 / (n + 1), 1) for each filter: the Gabor network
+    of Fathony et al. 2021, https://openreview.net/forum?id=OmtmcPkkhT, as the authors' code has it.
 
     Args:
         axes: number of coordinates.
@@ -26,6 +28,7 @@ class MAGNet(nn.Module):
         input_scale: scale of the initial frequencies.
         centre: centre, on all axes, of the region of the filters' initial centres.
         spread: half-width of that region.
+        isotropic: whether a filter has one gamma for all axes.
         generator: source of the initial values; None uses the global one.
     """
 
@@ -39,6 +42,7 @@ class MAGNet(nn.Module):
         input_scale: float = 25.6,
         centre: float = 0.0,
         spread: float = 1.0,
+        isotropic: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -47,9 +51,9 @@ class MAGNet(nn.Module):
             return nn.init.uniform_(torch.empty(shape), -bound, bound, generator=generator)
 
         filters = layers + 1
-        concentration = torch.stack(
-            [torch.full((hidden, axes), 6 / i) for i in range(1, filters + 1)]
-        )
+        shapes = [filters] * filters if isotropic else range(1, filters + 1)
+        widths = 1 if isotropic else axes
+        concentration = torch.stack([torch.full((hidden, widths), 6 / i) for i in shapes])
         gamma = torch._standard_gamma(concentration, generator=generator)
         scale = input_scale / math.sqrt(filters)
         frequency = scale * gamma * uniform(filters, hidden, axes, bound=axes**-0.5)
