@@ -250,8 +250,8 @@ def begun(
         def begin() -> bool:
             mark(folder)
             held.enter_context(hold(folder))
-            network, overwrite = describe(model), options.overwrite
-            return open_run(folder, settings, data.note, network, overwrite=overwrite)
+            network, more = describe(model), {"overwrite": options.overwrite}
+            return open_run(folder, settings, data.note, network, **more, inputs=data.inputs)
 
         if ranks.on_first(begin):
             console.print(f"going on with the interrupted run {folder}", soft_wrap=True)

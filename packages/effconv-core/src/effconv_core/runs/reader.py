@@ -4,7 +4,8 @@ A run folder may hold the following files; at least one of the first three is ne
 
 - `config.json`: `settings`, anything; `environment`, name to text; `network`, which describes the
   searched network by its `class`, its `parameters`, the searched `layers` (name to `channels`, in
-  and out, `groups` and `kernel_size`) and the skipped ones, `left_alone` (name to reason).
+  and out, `groups` and `kernel_size`) and the skipped ones, `left_alone` (name to reason);
+  `inputs`, what the network takes, see `schemas.Inputs`.
 - `plan.json`: written by `SizePlan.save`.
 - `metrics.jsonl`: one row per reading, with `phase` (`search`, `train` for the found CNN,
   `baseline` for the network with its original sizes), `epoch` from 0, `global_step` from 1, and
