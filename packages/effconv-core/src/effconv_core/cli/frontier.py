@@ -27,8 +27,6 @@ from effconv_core.rng import seeded
 class FrontierOptions(Subject):
     """Find plans of many costs after one search, and train each for a short while.
 
-    The network's own sizes stand beside them.
-
     `effconv plan at` takes a plan of any cost from the file.
 
     A frontier that is stopped begins again.
@@ -76,7 +74,11 @@ def _run(options: FrontierOptions) -> None:
         draw = figures.draw_frontier
         figures.check_format(options.draw)
     data = make_data(
-        options.data, batch_size=options.batch_size, device=options.device, seed=options.seed
+        options.data,
+        batch_size=options.batch_size,
+        device=options.device,
+        seed=options.seed,
+        limit=options.limit,
     )
     model = network_of(options, data, options.seed).to(options.device)
     searchable = restored(model, options.state)

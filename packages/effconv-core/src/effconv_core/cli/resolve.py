@@ -36,6 +36,8 @@ class Data:
         num_classes: number of classes; None if unknown.
         samples: number of training samples; None if unknown.
         first: the first training batch of a user's own loader; None of a set.
+        val: returns for a batch size the part of the training split that `train` leaves out; None
+            if there is none.
         classes: class names in label order; empty if unknown.
         mean: `(C,)`, of the normalisation on the scale 0..1; None if unknown.
         std: as `mean`.
@@ -48,6 +50,7 @@ class Data:
     num_classes: int | None = None
     samples: int | None = None
     first: tuple[Any, Any] | None = None
+    val: Callable[[int], Iterable[tuple[Any, Any]]] | None = None
     classes: tuple[str, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -133,6 +136,7 @@ def make_data(
     rank: int = 0,
     world_size: int = 1,
     limit: int | None = None,
+    val_fraction: float | None = None,
 ) -> Data:
     """Find the images that a name stands for.
 
@@ -149,6 +153,8 @@ def make_data(
         rank: which part of every batch of a set is given.
         world_size: how many parts there are.
         limit: most images of each split of a set; all when None.
+        val_fraction: share of a set's training split that is held out, drawn by the seed; None
+            holds none out.
 
     Raises:
         ValueError: if there are none.
@@ -156,15 +162,21 @@ def make_data(
     """
     load, place = _loader_of(name)
     if load is None:
-        if limit is not None:
-            raise ValueError(
-                f"limit is {limit}, and data {name!r} is a function of your own; let it give less"
-            )
+        for option, value in (("limit", limit), ("val_fraction", val_fraction)):
+            if value is not None:
+                raise ValueError(
+                    f"{option} is {value}, which is for sets, and data {name!r} is a function; "
+                    "leave it out, and let that function give fewer images"
+                )
         return _of_a_function(name, batch_size, seed)
     options = {"device": device, "seed": seed, "rank": rank, "world_size": world_size}
     options |= {} if limit is None else {"limit": limit}
-    train = one_at_a_time(lambda size: load(place, split="train", batch_size=size, **options))
-    first = train(batch_size)
+    parts = one_at_a_time(
+        lambda size: _divided(
+            load(place, split="train", batch_size=size, **options), val_fraction, seed
+        )
+    )
+    first = parts(batch_size)[0]
 
     def test() -> Any:
         return load(place, split="test", batch_size=-(-500 // world_size), **options)
@@ -173,7 +185,30 @@ def make_data(
     classes = tuple(getattr(first, "classes", ()))
     pixels = {name: getattr(first, name, None) for name in ("mean", "std")}
     note = f"the set {first.name}"
-    return Data(train, test, note, *kinds, first.samples, classes=classes, **pixels)
+    return Data(
+        lambda size: parts(size)[0],
+        test,
+        note,
+        *kinds,
+        first.samples,
+        val=None if val_fraction is None else lambda size: parts(size)[1],
+        classes=classes,
+        **pixels,
+    )
+
+
+def _divided(batches: Any, val_fraction: float | None, seed: int) -> tuple[Any, Any]:
+    """Return the batches of training and those held out, None without a fraction."""
+    if val_fraction is None:
+        return batches, None
+    if not 0 < val_fraction < 1:
+        raise ValueError(f"val_fraction is {val_fraction}; pass a number between 0 and 1")
+    if not hasattr(batches, "divide"):
+        raise ValueError(
+            f"val_fraction is {val_fraction}, and {batches.name} is read from its shards in each "
+            "epoch, since it takes more than half of the memory; leave it out"
+        )
+    return batches.divide(val_fraction, seed=seed, held_out=True)
 
 
 def make_test(name: str, *, batch_size: int, device: str, split: str = "test") -> Any:

@@ -122,6 +122,7 @@ class Reading(Moment, total=False):
     accuracy: float | None
     epoch_loss: float | None
     epoch_accuracy: float | None
+    val_accuracy: float | None
     lr: float | None
     seconds: float | None
     parameters: float | None

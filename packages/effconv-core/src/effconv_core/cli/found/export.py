@@ -13,9 +13,9 @@ from torch import Tensor
 
 from effconv_core.cli.errors import run_command
 from effconv_core.cli.found.network import Found, found_in
-from effconv_core.cli.pipeline import option
 from effconv_core.io.atomic import check_place, written_whole
 from effconv_core.io.console import PlainConsole, parsed
+from effconv_core.runs.options import option
 
 BATCHES = (1, 3)
 """Batch sizes on which what was written is compared with the network."""
