@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from effconv_core.cli.pipeline import SearchOptions, check_options, search_and_train
+from effconv_core.cli.pipeline import check_options, search_and_train
 from effconv_core.cli.resolve import Data, one_at_a_time
 from effconv_core.cli.search_train import take_recipe
 from effconv_core.distributed.process_group import OtherRankError, Ranks, joined
 from effconv_core.runs.lock import claim
 from effconv_core.runs.names import check_name, folder_of, name_of
+from effconv_core.runs.options import SearchOptions
 from rich.console import Console
 
 from tools.presets import (
@@ -47,6 +48,8 @@ class PresetOptions(SearchOptions):
     """Width in pixels of the pattern that carries the class in the demo's images."""
     samples: int = 4000
     """Number of images of each split of the demo."""
+    limit: int | None = None
+    """Most images of each split of another set; by default all."""
 
 
 def parse(arguments: list[str]) -> tuple[str, PresetOptions]:
@@ -106,7 +109,7 @@ def run(
         device=ranks.device,
         seed=options.seed,
         scale=options.scale,
-        limit=options.samples if data == "demo" else None,
+        limit=options.samples if data == "demo" else options.limit,
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
@@ -125,7 +128,7 @@ def run(
     words = data, options.model, f"{options.budget:.0f}"
     folder = folder_of(options.runs, options.recipe, lambda w: options.name or name_of(*words, w))
     settings = {"data": data, **asdict(options)}
-    for place in ("runs", "name", "overwrite"):
+    for place in ("runs", "name", "overwrite", *(() if options.limit else ("limit",))):
         del settings[place]
     search_and_train(
         folder, settings, options, model, images, console=console, ranks=ranks, hold=hold

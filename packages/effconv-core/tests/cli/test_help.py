@@ -17,7 +17,18 @@ from effconv_core.runs.metrics import Metrics
 from effconv_core.runs.progress import progress_bar, step_meter
 from rich.console import Console
 
-COMMANDS = ["search", "train", "probe", "frontier", "check", "plan", "report", "data", "completion"]
+COMMANDS = [
+    "search",
+    "train",
+    "probe",
+    "frontier",
+    "evaluate",
+    "predict",
+    "export",
+    "check",
+    "plan",
+]
+COMMANDS += ["report", "list", "models", "data", "completion"]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from effconv_core import SearchableCNN, SizePlan, load
+from effconv_core import SearchableCNN, SearchConfig, SizePlan, load
 from effconv_core.cli import main
 from effconv_core.cli.resolve import make_model
 
@@ -123,6 +123,27 @@ def test_apply(here, capsys):
     assert main([*words, "cnn.safetensors"]) == 2
     assert "cnn.safetensors exists; pass --overwrite" in capsys.readouterr().err
     assert main([*words, "cnn.safetensors", "--overwrite"]) == 0
+
+
+def test_apply_refuses_a_network_of_another_number_of_classes(here, capsys):
+    model = make_model("effconv:cifar_resnet20", num_classes=7)
+    plan = SearchableCNN(model).plan()
+    plan.save("seven.json")
+    words = ["plan", "apply", "seven.json", "--model=effconv:cifar_resnet20", "--out=cnn"]
+    for more in ([], ["--num-classes=8"]):
+        assert main([*words, *more]) == 2
+        assert "--num-classes" in capsys.readouterr().err
+        assert not (here / "cnn").exists()
+    assert main([*words, "--num-classes=7"]) == 0
+    assert sum(p.numel() for p in load(model, "cnn").parameters()) == plan.cost
+
+
+def test_apply_takes_a_plan_whose_search_counted_its_own_layers_alone(here):
+    model = make_model("own_net:network")
+    plan = SearchableCNN(model, SearchConfig(count="searched")).plan()
+    plan.save("searched.json")
+    words = ["plan", "apply", "searched.json", "--model=own_net:network", "--out=cnn"]
+    assert main(words) == 0
 
 
 @pytest.mark.parametrize(

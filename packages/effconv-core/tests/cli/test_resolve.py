@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from effconv_core.cli.pipeline import RunOptions, fresh_cnn, original_sizes, placed
+from effconv_core.cli.pipeline import fresh_cnn, original_sizes, placed
 from effconv_core.cli.resolve import make_data, make_model
 from effconv_core.distributed.process_group import Ranks
 from effconv_core.engine.train import TrainConfig
+from effconv_core.runs.options import RunOptions
 from torch import nn
 
 

@@ -318,6 +318,21 @@ def test_parts_are_drawn_at_random_and_are_otherwise_like_the_whole():
     assert len(other) == 4
 
 
+def test_a_part_that_is_held_out_comes_whole_in_order_and_not_augmented():
+    def lighter(images, generator):
+        return images + 100
+
+    batches = make(50, 8, seed=7, augment=lighter, mean=[0.0], std=[1.0])
+    train, val = batches.divide(0.4, seed=1, held_out=True)
+    numbers = [n for batch in order(val) for n in batch]
+    images = torch.cat([images for images, _ in val])
+    same, augmented = batches.divide(0.4, seed=1)
+    assert numbers == sorted(numbers)
+    assert (len(numbers), len(augmented)) == (20, 2)
+    assert images.max() < 100 / 255 <= next(iter(train))[0].min()
+    assert order(train) == order(same)
+
+
 def test_a_part_has_no_sample_that_is_missing():
     whole = make(10, 1, missing={3: None, 4: None})
     numbers = [n for part in whole.divide(0.5) for batch in order(part) for n in batch]

@@ -14,23 +14,23 @@ USAGE = """usage: effconv COMMAND ... [--help]
   train       Train the CNN of a plan, or a network as it is, from scratch.
   probe       Say in minutes whether sizes matter to a network and a set.
   frontier    Find plans of many costs after one search.
+  evaluate    Test the network of a run, class by class.
+  predict     Say what the network of a run takes images for.
+  export      Write the network of a run as ONNX or for torch.export.
   check       Say whether a search of a network would find that network.
-  plan        show, diff, at, apply: look at plans, compare them, take one of
-              any cost from a frontier, build their CNN.
+  plan        show, diff, at, apply: print plans, compare them, build their CNN.
   report      Write the report of a run, or of several compared, as HTML.
+  list        Print the runs of a folder, how far each is, its accuracy.
+  models      Print the networks that a command can name.
   data        prepare, show, verify: image sets (the command of effconv-data).
   completion  Print the completion script of a shell: bash or zsh.
 
 effconv COMMAND --help says more; effconv --version prints the version.
 
-exit status:
-  0    done
-  1    an error that nobody has foreseen, with a traceback (of data verify: the
-       set is not right)
-  2    refused, with one sentence that says why and what to do
-  3    the loss was not finite; the message says where that began
-  130  stopped by Ctrl-C, 143 by SIGTERM, and 129 when its terminal was closed:
-       the same command goes on with a search, a training or a preparation"""
+exit status: 0 done; 1 an error that nobody has foreseen, with a traceback (of
+data verify: the set is not right); 2 refused, with one sentence that says why
+and what to do; 3 the loss was not finite; 130, 143, 129 stopped by Ctrl-C,
+SIGTERM or a closed terminal: the same command goes on"""
 
 # Imported at need: a plan is shown without what draws figures. Other packages bring more.
 COMMANDS = {
@@ -39,6 +39,11 @@ COMMANDS = {
     "probe": "effconv_core.cli.probe:probe_command",
     "frontier": "effconv_core.cli.frontier:frontier_command",
     "plan": "effconv_core.cli.plans:plan_command",
+    "evaluate": "effconv_core.cli.found.evaluate:evaluate_command",
+    "predict": "effconv_core.cli.found.predict:predict_command",
+    "export": "effconv_core.cli.found.export:export_command",
+    "list": "effconv_core.cli.listing:list_command",
+    "models": "effconv_core.cli.listing:models_command",
     "check": "effconv_core.cli.check:check_command",
     "report": "effconv_core.cli.plans:report_command",
     "completion": "effconv_core.cli.completion:completion_command",

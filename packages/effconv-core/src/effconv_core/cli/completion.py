@@ -9,7 +9,10 @@ from typing import Annotated, Any, Literal, Union
 
 import tyro
 
-from effconv_core.cli import check, frontier, plans, probe, search_train
+from effconv_core.cli import check, frontier, listing, plans, probe, search_train
+from effconv_core.cli.found.evaluate import EvaluateOptions
+from effconv_core.cli.found.export import ExportOptions
+from effconv_core.cli.found.predict import PredictOptions
 from effconv_core.cli.plugins import brought, loaded
 from effconv_core.io.console import parsed
 from effconv_core.io.terminal import write_output
@@ -69,6 +72,11 @@ def words() -> Any:
         Annotated[probe.ProbeOptions, tyro.conf.subcommand("probe")],
         Annotated[frontier.FrontierOptions, tyro.conf.subcommand("frontier")],
         _group("plan", plans.Command),
+        Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")],
+        Annotated[PredictOptions, tyro.conf.subcommand("predict")],
+        Annotated[ExportOptions, tyro.conf.subcommand("export")],
+        Annotated[listing.List, tyro.conf.subcommand("list")],
+        Annotated[listing.Models, tyro.conf.subcommand("models")],
         Annotated[check.Command, tyro.conf.subcommand("check")],
         Annotated[plans.Report, tyro.conf.subcommand("report")],
         Annotated[Completion, tyro.conf.subcommand("completion")],

@@ -79,7 +79,11 @@ def _run(options: FrontierOptions) -> None:
         draw = figures.draw_frontier
         figures.check_format(options.draw)
     data = make_data(
-        options.data, batch_size=options.batch_size, device=options.device, seed=options.seed
+        options.data,
+        batch_size=options.batch_size,
+        device=options.device,
+        seed=options.seed,
+        limit=options.limit,
     )
     model = network_of(options, data, options.seed).to(options.device)
     searchable = restored(model, options.state)

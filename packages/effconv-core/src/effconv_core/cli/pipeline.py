@@ -7,26 +7,24 @@ checkpoint, and everything else is derived from them again.
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-import tyro
 from rich.console import Console
 from torch import nn
 
 from effconv_core.cli.announce import say_search, say_training, say_where
 from effconv_core.cli.errors import check_device
 from effconv_core.cli.resolve import Data
-from effconv_core.config import SearchConfig
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.process_group import Ranks
 from effconv_core.engine.loader import RepeatableLoader
 from effconv_core.engine.race import PARTS
 from effconv_core.engine.search import SearchStep, search
-from effconv_core.engine.train import TrainConfig, evaluate, train
+from effconv_core.engine.train import evaluate, train
 from effconv_core.evidence import sentences
 from effconv_core.filling import filling_sentence
 from effconv_core.io.atomic import write_text
@@ -38,6 +36,7 @@ from effconv_core.rng import seeded
 from effconv_core.runs.lock import claim
 from effconv_core.runs.metrics import Metrics
 from effconv_core.runs.names import check_name
+from effconv_core.runs.options import RunOptions, SearchOptions
 from effconv_core.runs.owner import mark
 from effconv_core.runs.progress import progress_bar, step_meter
 from effconv_core.runs.reader import COMPARISON, read_run
@@ -45,53 +44,7 @@ from effconv_core.runs.writer import check_run, describe, open_run, write_result
 from effconv_core.scalars import in_figures
 from effconv_core.space.selection import searched_layers
 
-Recipe = Literal["bank", "paper", "literal"]
 LockFactory = Callable[[Path], AbstractContextManager[Any]]
-
-
-def option(type_: Any, **options: Any) -> Any:
-    """Annotate an option so that its help does not repeat the default."""
-    return Annotated[type_, tyro.conf.arg(help_behavior_hint="", **options)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Options of all runs."""
-
-    train: TrainConfig
-    seed: int = 0
-    """Seed of order, augmentation, initial values."""
-    sync_batchnorm: option(bool) = False
-    """Use batch normalisation statistics over the images of all ranks; only on GPUs."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """`cpu`, `cuda` or `cuda:1`, for example."""
-    runs: Path = Path("runs")
-    """Folder of all runs."""
-    name: option(str) = ""
-    """Name of the run's folder; by default from the rest."""
-    overwrite: option(bool) = False
-    """Delete a run of this name and start again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchArguments:
-    """Options of the search, in addition to `RunOptions`."""
-
-    budget: option(float | None) = None
-    """Target number of parameters; by default the network's own."""
-    search: SearchConfig
-    batch_size: int = 128
-    """Batch size of the search, over all ranks; by default
-    128, or less where the set is small."""
-    recipe: option(Recipe, metavar="NAME") = "bank"
-    """`bank`, `paper` or `literal`; sets other defaults."""
-    baseline: option(bool) = False
-    """Train the network with its original sizes too."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchOptions(RunOptions, SearchArguments):
-    """Options of a search followed by the training of the found CNN."""
 
 
 def check_options(options: RunOptions) -> None:
@@ -164,7 +117,7 @@ def search_and_train(
         del loader
         networks = {}
         if training:
-            loaders = data.train(train_batch), test
+            loaders = data.train(train_batch), test, data.val and data.val(train_batch)
             say_training(console, options.train, len(loaders[0]), samples)
             cnn = fresh_cnn(model, plan, options)
             networks["learned"] = work.train_and_test("train", cnn, *loaders)
@@ -216,7 +169,7 @@ def train_alone(
     if plan is None:
         plan = SizePlan(original_sizes(model, searched_layers(model)))
     cnn = fresh_cnn(model, plan, options)
-    loaders = data.train(train_batch), data.test()
+    loaders = data.train(train_batch), data.test(), data.val and data.val(train_batch)
     with begun(folder, settings, options, model, data, console=console, ranks=ranks, hold=claim):
         say_where(console, folder, options.device, cnn)
         say_training(console, options.train, len(loaders[0]), data.samples)
@@ -250,8 +203,8 @@ def begun(
         def begin() -> bool:
             mark(folder)
             held.enter_context(hold(folder))
-            network, overwrite = describe(model), options.overwrite
-            return open_run(folder, settings, data.note, network, overwrite=overwrite)
+            network, more = describe(model), {"overwrite": options.overwrite}
+            return open_run(folder, settings, data.note, network, **more, inputs=data.inputs)
 
         if ranks.on_first(begin):
             console.print(f"going on with the interrupted run {folder}", soft_wrap=True)
@@ -325,9 +278,20 @@ class _RunStages:
         return plan
 
     def train_and_test(
-        self, phase: str, cnn: nn.Module, loader: Any, test: Iterable[tuple[Any, Any]]
+        self,
+        phase: str,
+        cnn: nn.Module,
+        loader: Any,
+        test: Iterable[tuple[Any, Any]],
+        held_out: Iterable[tuple[Any, Any]] | None,
     ) -> dict[str, float]:
         config, group = self.options.train, self.ranks.group
+
+        def validate() -> float:
+            accuracy = evaluate(cnn, held_out, group)
+            cnn.train()
+            return accuracy
+
         with progress_bar(self.console) as progress:
             meter = step_meter(
                 progress,
@@ -335,6 +299,7 @@ class _RunStages:
                 phase,
                 epochs=config.epochs,
                 steps_per_epoch=len(loader),
+                validate=None if held_out is None else validate,
                 group=group,
             )
             train(
@@ -348,7 +313,24 @@ class _RunStages:
             )
         accuracy = evaluate(cnn, test, group)
         parameters = sum(parameter.numel() for parameter in cnn.parameters())
-        return {"parameters": parameters, "test_accuracy": accuracy}
+        result = {"parameters": parameters, "test_accuracy": accuracy}
+        if held_out is not None and self.metrics is not None:
+            result |= self.say_validation(phase)
+        return result
+
+    def say_validation(self, phase: str) -> dict[str, float]:
+        """Print and return the validation accuracy at the end, and the best with its epoch."""
+        rows = [r for r in self.metrics.rows() if r["phase"] == phase and "val_accuracy" in r]
+        best, last = max(rows, key=lambda row: row["val_accuracy"]), rows[-1]
+        self.console.print(
+            f"{phase}: validation accuracy {last['val_accuracy']:.2%} at the end, the best "
+            f"{best['val_accuracy']:.2%} after epoch {best['epoch'] + 1}"
+        )
+        return {
+            "val_accuracy": last["val_accuracy"],
+            "best_val_accuracy": best["val_accuracy"],
+            "best_epoch": best["epoch"] + 1,
+        }
 
     def finish(
         self,

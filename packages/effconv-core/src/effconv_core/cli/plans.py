@@ -64,6 +64,8 @@ class Apply:
     package.module:function, a function that returns it, called without arguments."""
     out: Path
     """Safetensors file for weights and plan, as effconv_core.load reads it."""
+    num_classes: int | None = None
+    """Classes of a MODEL by name; by default its own number."""
     overwrite: bool = False
     """Replace the file if it exists."""
 
@@ -225,12 +227,17 @@ def apply(command: Apply, console: PlainConsole) -> None:
     """Build the plain CNN of a plan, with new random weights each time."""
     plan = SizePlan.load(command.plan)
     _check_out(command.out, command.overwrite)
-    cnn = apply_plan(make_model(command.model), plan)
-    save(cnn, plan, command.out)
+    cnn = apply_plan(make_model(command.model, num_classes=command.num_classes), plan)
     count = sum(parameter.numel() for parameter in cnn.parameters())
+    searched = sum(cnn.get_submodule(name).weight.numel() for name in plan)
+    if plan.cost not in (None, count, searched):  # a search may count its own layers alone
+        raise ValueError(
+            f"the plan is of a network of {plan.cost:,} parameters, and {command.model} with its "
+            f"sizes has {count:,}: it is another network or has another number of classes; pass "
+            "--num-classes, or the network that was searched"
+        )
+    save(cnn, plan, command.out)
     console.print(f"{command.model}: {count:,} parameters", soft_wrap=True)
-    if plan.cost is not None and plan.cost != count:
-        console.print(f"the plan says {plan.cost:,}: its network, or what it counts, is another")
     console.print(f"wrote {command.out}", soft_wrap=True)
 
 

@@ -57,7 +57,11 @@ def _parsed(arguments: Sequence[str], name: str) -> ProbeOptions:
 def _run(options: ProbeOptions) -> None:
     check_device(options.device)
     data = make_data(
-        options.data, batch_size=options.batch_size, device=options.device, seed=options.seed
+        options.data,
+        batch_size=options.batch_size,
+        device=options.device,
+        seed=options.seed,
+        limit=options.limit,
     )
     model = network_of(options, data, options.seed).to(options.device)
     config = replace(recipe("bank"), race_steps=options.steps, seed=options.seed)

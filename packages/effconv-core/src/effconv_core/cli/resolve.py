@@ -18,6 +18,7 @@ from effconv_core.cost.base import Counter
 from effconv_core.cost.latency import Latency
 from effconv_core.cost.macs import Macs
 from effconv_core.engine.loader import batch_count
+from effconv_core.io.schemas import MOST_CLASSES
 from effconv_core.rng import seeded
 
 OFFICIAL = ("mnist", "cifar10", "stl10", "imagenet32")
@@ -38,6 +39,11 @@ class Data:
         num_classes: number of classes; None if unknown.
         samples: number of training samples; None if unknown.
         first: the first training batch of a user's own loader; None of a set.
+        val: returns for a batch size the part of the training split that `train` leaves out; None
+            if there is none.
+        classes: class names in label order; empty if unknown.
+        mean: `(C,)`, of the normalisation on the scale 0..1; None if unknown.
+        std: as `mean`.
     """
 
     train: Callable[[int], Iterable[tuple[Any, Any]]]
@@ -47,6 +53,21 @@ class Data:
     num_classes: int | None = None
     samples: int | None = None
     first: tuple[Any, Any] | None = None
+    val: Callable[[int], Iterable[tuple[Any, Any]]] | None = None
+    classes: tuple[str, ...] = ()
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What a network takes of these data, as `schemas.Inputs` has it."""
+        return {
+            "shape": list(self.image_shape),
+            "num_classes": self.num_classes,
+            "classes": list(self.classes if len(self.classes) <= MOST_CLASSES else ()),
+            "mean": self.mean,
+            "std": self.std,
+        }
 
 
 def make_model(
@@ -110,7 +131,15 @@ def make_model(
 
 
 def make_data(
-    name: str, *, batch_size: int, device: str, seed: int = 0, rank: int = 0, world_size: int = 1
+    name: str,
+    *,
+    batch_size: int,
+    device: str,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    limit: int | None = None,
+    val_fraction: float | None = None,
 ) -> Data:
     """Find the images that a name stands for.
 
@@ -126,16 +155,93 @@ def make_data(
         seed: of order and augmentation.
         rank: which part of every batch of a set is given.
         world_size: how many parts there are.
+        limit: most images of each split of a set; all when None.
+        val_fraction: share of a set's training split that is held out, drawn by the seed; None
+            holds none out.
 
     Raises:
         ValueError: if there are none.
         FileNotFoundError: if there is no such set.
     """
+    load, place = _loader_of(name)
+    if load is None:
+        for option, value in (("limit", limit), ("val_fraction", val_fraction)):
+            if value is not None:
+                raise ValueError(
+                    f"{option} is {value}, which is for sets, and data {name!r} is a function; "
+                    "leave it out, and let that function give fewer images"
+                )
+        return _of_a_function(name, batch_size, seed)
+    options = {"device": device, "seed": seed, "rank": rank, "world_size": world_size}
+    options |= {} if limit is None else {"limit": limit}
+    parts = one_at_a_time(
+        lambda size: _divided(
+            load(place, split="train", batch_size=size, **options), val_fraction, seed
+        )
+    )
+    first = parts(batch_size)[0]
+
+    def test() -> Any:
+        return load(place, split="test", batch_size=-(-500 // world_size), **options)
+
+    kinds = first.image_shape, first.num_classes
+    classes = tuple(getattr(first, "classes", ()))
+    pixels = {name: getattr(first, name, None) for name in ("mean", "std")}
+    note = f"the set {first.name}"
+    return Data(
+        lambda size: parts(size)[0],
+        test,
+        note,
+        *kinds,
+        first.samples,
+        val=None if val_fraction is None else lambda size: parts(size)[1],
+        classes=classes,
+        **pixels,
+    )
+
+
+def _divided(batches: Any, val_fraction: float | None, seed: int) -> tuple[Any, Any]:
+    """Return the batches of training and those held out, None without a fraction."""
+    if val_fraction is None:
+        return batches, None
+    if not 0 < val_fraction < 1:
+        raise ValueError(f"val_fraction is {val_fraction}; pass a number between 0 and 1")
+    if not hasattr(batches, "divide"):
+        raise ValueError(
+            f"val_fraction is {val_fraction}, and {batches.name} is read from its shards in each "
+            "epoch, since it takes more than half of the memory; leave it out"
+        )
+    return batches.divide(val_fraction, seed=seed, held_out=True)
+
+
+def make_test(name: str, *, batch_size: int, device: str, split: str = "test") -> Any:
+    """Return the loader of one split of the data that a name stands for.
+
+    Args:
+        name: as for `make_data`.
+        batch_size: of the loader.
+        device: where batches of sets are given.
+        split: of a set; a function gives its second loader, of the test.
+
+    Raises:
+        ValueError: if there is none.
+        FileNotFoundError: if there is no such set.
+    """
+    load, place = _loader_of(name)
+    if load is not None:
+        return load(place, split=split, batch_size=batch_size, device=device)
+    if split != "test":
+        raise ValueError(f"split is {split!r}, and data {name!r} gives only train and test")
+    return _of_a_function(name, batch_size, 0).test()
+
+
+def _loader_of(name: str) -> tuple[Callable[..., Any] | None, str | Path]:
+    """Return what loads a set, and its place; None for a function of the user's own."""
     loaders = brought("effconv.data")
     word, colon, rest = name.partition(":")
     theirs = bool(colon) and word in loaders
     if not theirs and OWN.fullmatch(name) and not Path(name).exists():
-        return _of_a_function(name, batch_size, seed)
+        return None, name
     entry = loaders.get(word if theirs else "effconv")
     load = None if entry is None else loaded(entry)
     if load is None:
@@ -143,16 +249,7 @@ def make_data(
             f"data {name!r} is to be read by effconv-data, which is not installed; pip install "
             "--upgrade effconv-data, or pass package.module:function"
         )
-    place = rest if theirs else _place_of_a_set(name)
-    options = {"device": device, "seed": seed, "rank": rank, "world_size": world_size}
-    train = one_at_a_time(lambda size: load(place, split="train", batch_size=size, **options))
-    first = train(batch_size)
-
-    def test() -> Any:
-        return load(place, split="test", batch_size=-(-500 // world_size), **options)
-
-    kinds = first.image_shape, first.num_classes
-    return Data(train, test, f"the set {first.name}", *kinds, first.samples)
+    return load, rest if theirs else _place_of_a_set(name)
 
 
 def _place_of_a_set(name: str) -> str | Path:

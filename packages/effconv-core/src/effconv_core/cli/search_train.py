@@ -13,17 +13,9 @@ import torch
 import tyro
 from torch import nn
 
-from effconv_core.cli.announce import fitting_batch
+from effconv_core.cli.announce import SMALLEST_BATCH, fitting_batch
 from effconv_core.cli.errors import REFUSED, run_command
-from effconv_core.cli.pipeline import (
-    Recipe,
-    RunOptions,
-    SearchOptions,
-    check_options,
-    option,
-    search_and_train,
-    train_alone,
-)
+from effconv_core.cli.pipeline import check_options, search_and_train, train_alone
 from effconv_core.cli.resolve import OWN, Data, make_data, make_model
 from effconv_core.config import RECIPES, SearchConfig, recipe_name
 from effconv_core.cost.budget import Budget
@@ -36,6 +28,7 @@ from effconv_core.layers.batch_checks import check_targets, explained_pass
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan
 from effconv_core.runs.names import folder_of, name_of
+from effconv_core.runs.options import Recipe, RunOptions, SearchOptions, option
 from effconv_core.scalars import in_figures
 from effconv_core.space.search_space import flat
 
@@ -54,16 +47,26 @@ class Subject:
     package.module:function, without arguments."""
     data: tyro.conf.Positional[option(str, metavar="DATA")]
     """Set of `effconv data prepare`: folder or http(s); or
-    package.module:function, called with batch_size and
-    seed, which returns the training and test loaders."""
+    package.module:function of batch_size and seed, which
+    returns the training and test loaders."""
     num_classes: option(int | None, metavar="INT") = None
     """Classes of a MODEL by name; by default the set's."""
+    limit: option(int | None, metavar="INT") = None
+    """Most images of each split of a set; by default all."""
     json: option(bool) = False
     """Print the result as one JSON object, nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search(SearchOptions, Subject):
+class Validated:
+    """How a training is followed."""
+
+    val_fraction: option(float | None, metavar="SHARE") = None
+    """Share of the training images to hold out and test on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(SearchOptions, Validated, Subject):
     """Learn the kernel sizes of a CNN under a budget, then train the CNN found.
 
     The same command resumes a run that was stopped.
@@ -79,7 +82,7 @@ class Search(SearchOptions, Subject):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(RunOptions, Subject):
+class Train(RunOptions, Validated, Subject):
     """Train the CNN of a plan from scratch, or a network with the sizes that it has.
 
     The same command resumes a run that was stopped.
@@ -204,7 +207,7 @@ def _run(
 def _search(
     options: Search, console: PlainConsole, ranks: Ranks, *, words: Sequence[str]
 ) -> tuple[Path, dict[str, Any]]:
-    data = _images(options, options.batch_size, ranks)
+    data = _images(options, options.batch_size, ranks, words)
     options = _with_fitting_batches(options, data, words)
     model = network_of(options, data, options.seed)
     if options.budget is None:
@@ -243,7 +246,7 @@ def _train(
     options: Train, console: PlainConsole, ranks: Ranks, *, words: Sequence[str]
 ) -> tuple[Path, dict[str, Any]]:
     plan = None if options.plan is None else SizePlan.load(options.plan)
-    data = _images(options, options.train.batch_size, ranks)
+    data = _images(options, options.train.batch_size, ranks, words)
     options = _with_fitting_batches(options, data, words)
     model = network_of(options, data, options.seed)
     source = "original" if options.plan is None else options.plan.stem
@@ -254,10 +257,14 @@ def _train(
     return folder, result
 
 
+def _named(words: Sequence[str]) -> set[str]:
+    """Return the options that a command line names."""
+    return {word.partition("=")[0].replace("_", "-") for word in words}
+
+
 def _with_fitting_batches(options: Options, data: Data, words: Sequence[str]) -> Options:
     """Return options whose batch sizes, where the command line has none, fit the set."""
-    named = {word.partition("=")[0].replace("_", "-") for word in words}
-    train = options.train
+    named, train = _named(words), options.train
     if "--train.batch-size" not in named:
         size = fitting_batch(data.samples, train.epochs, train.batch_size)
         train = replace(train, batch_size=size)
@@ -268,15 +275,26 @@ def _with_fitting_batches(options: Options, data: Data, words: Sequence[str]) ->
     return options
 
 
-def _images(options: Search | Train, batch_size: int, ranks: Ranks) -> Data:
-    return make_data(
-        options.data,
-        batch_size=ranks.share(batch_size, "batch_size"),
-        device=ranks.device,
-        seed=options.seed,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-    )
+def _images(options: Search | Train, batch_size: int, ranks: Ranks, words: Sequence[str]) -> Data:
+    def made(batch_size: int) -> Data:
+        return make_data(
+            options.data,
+            batch_size=ranks.share(batch_size, "batch_size"),
+            device=ranks.device,
+            seed=options.seed,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            limit=options.limit,
+            val_fraction=options.val_fraction,
+        )
+
+    option = "--batch-size" if isinstance(options, Search) else "--train.batch-size"
+    if option in _named(words):
+        return made(batch_size)
+    try:
+        return made(batch_size)
+    except ValueError:  # the set may be smaller than the usual batch; what else is wrong stays
+        return made(SMALLEST_BATCH * ranks.world_size)
 
 
 def network_of(options: Subject, data: Data, seed: int) -> nn.Module:
@@ -333,4 +351,7 @@ def _folder_name(options: Search | Train, *more: str) -> str:
 
 
 def _settings(options: Search | Train) -> dict[str, Any]:
-    return {name: value for name, value in asdict(options).items() if name not in PLACES}
+    given = {name: value for name, value in asdict(options).items() if name not in PLACES}
+    # Runs that were begun before there were these options have none of them.
+    later = {name for name in ("limit", "val_fraction") if given[name] is None}
+    return {name: value for name, value in given.items() if name not in later}

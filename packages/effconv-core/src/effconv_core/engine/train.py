@@ -267,7 +267,7 @@ def evaluate(
         with explained_pass(model, images):
             outputs = run_on(model, images)
         if step == 0:
-            _check_test(outputs, images, labels, top)
+            check_test(outputs, images, labels, top)
             classes = outputs.shape[1]
         hits = outputs.topk(top).indices == labels[:, None]
         outside = (labels < 0) | (labels >= classes)
@@ -286,7 +286,7 @@ def evaluate(
     return correct / samples
 
 
-def _check_test(outputs: Any, images: Any, labels: Tensor, top: int) -> None:
+def check_test(outputs: Any, images: Any, labels: Tensor, top: int) -> None:
     """Raise for what `evaluate` would count as wrong answers of the network in silence."""
     check_targets(outputs, labels)
     if labels.dim() != 1 or outputs.dim() != 2:

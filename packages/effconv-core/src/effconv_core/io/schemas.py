@@ -18,6 +18,8 @@ LONGEST_NAME = 500
 """Characters of the name of a layer, or of anything else that is named."""
 MOST_WEIGHTS = 2**28
 """Weights of one layer: 1 GiB in float32."""
+MOST_CLASSES = 10_000
+"""Class names that a run keeps."""
 LARGEST_NUMBER = 2**63 - 1
 """Of costs and budgets."""
 LARGEST_VALUE = 1e39
@@ -76,6 +78,17 @@ class ConfigFile(Struct):
     settings: dict[str, Any] = {}
     environment: Annotated[dict[Name, Any], Meta(max_length=1000)] = {}
     network: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
+
+
+class Inputs(Struct):
+    """What the network of a run takes, in `config.json`; mean and std are on the scale 0..1."""
+
+    shape: Annotated[list[Channels], Meta(min_length=1, max_length=4)]
+    num_classes: Channels | None = None
+    classes: Annotated[list[Annotated[str, Meta(max_length=1000)]], Meta(max_length=10_000)] = []
+    mean: Annotated[list[float], Meta(min_length=1, max_length=4)] | None = None
+    std: Annotated[list[Annotated[float, Meta(gt=0)]], Meta(max_length=4)] | None = None
 
 
 class LayerShape(TypedDict):
@@ -109,6 +122,7 @@ class Reading(Moment, total=False):
     accuracy: float | None
     epoch_loss: float | None
     epoch_accuracy: float | None
+    val_accuracy: float | None
     lr: float | None
     seconds: float | None
     parameters: float | None

@@ -23,6 +23,7 @@ from effconv_core.runs.metrics import Metrics
 from effconv_core.scalars import in_figures
 
 EVERY = 10  # steps between readings, because each one waits for the device
+LONG = 60.0  # seconds of a phase from which on the expected time is told
 
 
 def progress_bar(console: Console) -> Progress:
@@ -54,6 +55,7 @@ def step_meter(
     steps_per_epoch: int,
     budget: float | None = None,
     extra: Callable[[], dict[str, Any]] | None = None,
+    validate: Callable[[], float] | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Callable[[SearchStep | TrainStep], None]:
     """Return an `on_step` callback that updates the bar and writes the metrics of one phase.
@@ -70,20 +72,25 @@ def step_meter(
         steps_per_epoch: number of steps per epoch.
         budget: target parameter count, shown beside the parameters of a search; None if none.
         extra: returns additional values for a row.
+        validate: called at the end of each epoch; returns the validation accuracy, 0 to 1, which
+            the row holds as `val_accuracy`.
         group: the ranks over which loss and accuracy are averaged.
     """
     task = progress.add_task(phase, total=epochs * steps_per_epoch, status="")
     started = time.perf_counter()
+    first: tuple[int, float] | None = None  # the first step, which warms up, and its end
+    told_time = False
     sums = torch.zeros(3)  # of the epoch so far: loss, right answers, samples
 
     def on_step(step: SearchStep | TrainStep) -> None:
-        nonlocal started, sums
+        nonlocal started, sums, first, told_time
         global_step = step.epoch * steps_per_epoch + step.step + 1
         ends_epoch = step.step + 1 == steps_per_epoch
         samples = len(step.targets)
         hits = (step.outputs.argmax(1) == step.targets).float().sum()
         batch = torch.stack([step.task_loss.float() * samples, hits, hits.new_tensor(samples)])
         sums = batch if step.step == 0 else sums.to(batch.device) + batch
+        first = first or (global_step, time.perf_counter())
         if global_step % EVERY and not ends_epoch:
             progress.update(task, completed=global_step)
             return
@@ -108,16 +115,24 @@ def step_meter(
         if extra is not None:
             values |= extra()
         now = time.perf_counter()
+        if not told_time and first is not None and global_step - first[0] >= EVERY - 1:
+            told_time = True
+            each = (now - first[1]) / (global_step - first[0])
+            if (left := each * (epochs * steps_per_epoch - global_step)) >= LONG:
+                progress.console.print(f"{phase}: about {left / 60:,.0f} min to go")
         if ends_epoch:
             values |= {"epoch_loss": mean_loss, "epoch_accuracy": mean_accuracy}
             values["seconds"] = round(now - started, 3)
+            if validate is not None:
+                values["val_accuracy"] = validate()
+                line += f"  validation {values['val_accuracy']:.1%}"
         if metrics is not None:
             metrics.log(phase, step.epoch, global_step, **values)
         if ends_epoch:
             means = f"loss {mean_loss:.3f}  accuracy {mean_accuracy:.1%}"
             told = f"{phase} epoch {step.epoch + 1}/{epochs}: {means}{line}  {now - started:.1f} s"
             progress.console.print(told, soft_wrap=True)
-            started = now
+            started = time.perf_counter()
         progress.update(task, completed=global_step, status=brief)
 
     return on_step

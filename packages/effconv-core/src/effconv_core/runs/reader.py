@@ -4,14 +4,16 @@ A run folder may hold the following files; at least one of the first three is ne
 
 - `config.json`: `settings`, anything; `environment`, name to text; `network`, which describes the
   searched network by its `class`, its `parameters`, the searched `layers` (name to `channels`, in
-  and out, `groups` and `kernel_size`) and the skipped ones, `left_alone` (name to reason).
+  and out, `groups` and `kernel_size`) and the skipped ones, `left_alone` (name to reason);
+  `inputs`, what the network takes, see `schemas.Inputs`.
 - `plan.json`: written by `SizePlan.save`.
 - `metrics.jsonl`: one row per reading, with `phase` (`search`, `train` for the found CNN,
   `baseline` for the network with its original sizes), `epoch` from 0, `global_step` from 1, and
   where known `loss` and `accuracy` (0 to 1) of the batch, `lr`, the learning rate, in the last row
-  of an epoch its `seconds` and the means over its samples, `epoch_loss` and `epoch_accuracy`, and
-  in a search `parameters` and `soft_sizes`, one for each layer, or for each of its axes. The phase
-  `comparison` has one row: the `seconds` from a search's last step until its plan was chosen.
+  of an epoch its `seconds`, the means over its samples, `epoch_loss` and `epoch_accuracy`, and with
+  held-out images `val_accuracy`; in a search `parameters` and `soft_sizes`, one for each layer, or
+  for each of its axes. The phase `comparison` has one row: the `seconds` from a search's last step
+  until its plan was chosen.
 - `result.json`: `networks`, a mapping from `learned` and `original` to `parameters` and
   `test_accuracy`, from 0 to 1.
 - `cnn.safetensors`, written by `save`, or during the training `train.safetensors`, written by

@@ -116,6 +116,7 @@ def open_run(
     network: Mapping[str, Any] | None = None,
     *,
     overwrite: bool,
+    inputs: Mapping[str, Any] | None = None,
 ) -> bool:
     """Make a run's folder, or go on in one that was interrupted; this process must hold it.
 
@@ -125,6 +126,7 @@ def open_run(
         data: what the data are, written beside the device and the versions.
         network: what `describe` gives, written there too where there is a search.
         overwrite: delete what an earlier run has written there and start again.
+        inputs: what the network takes, see `schemas.Inputs`; written there too.
 
     Returns:
         Whether an interrupted run goes on.
@@ -142,6 +144,7 @@ def open_run(
         "settings": settings,
         "environment": {"data": data, **environment(settings["device"])},
         **({} if network is None else {"network": network}),
+        **({} if inputs is None else {"inputs": inputs}),
     }
     write_text(folder / "config.json", json.dumps(content, indent=2) + "\n")
     return False

@@ -121,7 +121,9 @@ class ResidentBatches(Batches):
         viewed.image_shape = tuple(view(first.float() if self._normalized else first).shape[1:])
         return viewed
 
-    def divide(self, share: float, *, seed: int = 0) -> "tuple[ResidentBatches, ResidentBatches]":
+    def divide(
+        self, share: float, *, seed: int = 0, held_out: bool = False
+    ) -> "tuple[ResidentBatches, ResidentBatches]":
         """Return the samples in two random parts, each with its own batches.
 
         All else is as in the whole, except the order: each part is shuffled by itself.
@@ -129,6 +131,8 @@ class ResidentBatches(Batches):
         Args:
             share: fraction of the samples in the second part, rounded to an integer number of them.
             seed: seed of the division, 0 or more. The order keeps the seed of the whole.
+            held_out: whether the second part is held out for validation: all of it in each epoch,
+                in its own order and not augmented.
 
         Raises:
             TypeError: if the seed is not an integer.
@@ -149,9 +153,10 @@ class ResidentBatches(Batches):
         second = round(share * len(there))
         whole = torch.tensor(there)[order]
         parts = whole[: len(there) - second], whole[len(there) - second :]
-        return tuple(self._part_of(part.sort().values.to(self._device)) for part in parts)
+        first, rest = (part.sort().values.to(self._device) for part in parts)
+        return self._part_of(first), self._part_of(rest, held_out=held_out)
 
-    def _part_of(self, chosen: Tensor) -> "ResidentBatches":
+    def _part_of(self, chosen: Tensor, *, held_out: bool = False) -> "ResidentBatches":
         if not len(chosen):
             raise ValueError(
                 f"a part of the {self.samples} samples is empty; change share or take more samples"
@@ -161,10 +166,10 @@ class ResidentBatches(Batches):
             self._labels[chosen],
             classes=self.classes,
             batch_size=self._order.global_batch // self._world_size,
-            training=self._order.training,
+            training=self._order.training and not held_out,
             mean=self.mean,
             std=self.std,
-            augment=self._augment,
+            augment=None if held_out else self._augment,
             normalized=self._normalized,
             seed=self._order.seed,
             device=self._device,

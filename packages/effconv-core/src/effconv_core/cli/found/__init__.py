@@ -1,0 +1,1 @@
+"""What is done with the network of a run: test it, use it, hand it on."""
