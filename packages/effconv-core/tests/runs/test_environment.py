@@ -4,6 +4,7 @@ import os
 import subprocess
 
 import pytest
+import torch
 from effconv_core.runs import environment
 
 WHO = ("-c", "user.name=a", "-c", "user.email=a@b.c")
@@ -61,3 +62,24 @@ def test_installed_packages_have_no_commit(clone, monkeypatch):
     installed.write_text("1\n")
     monkeypatch.setattr(environment, "__file__", str(installed))
     assert commit() == "none, the packages are installed"
+
+
+def test_device_and_versions_are_text():
+    found = environment.environment("cpu")
+    assert found["torch"] == torch.__version__
+    assert found["device"].startswith("cpu (")
+    assert "ranks" not in found
+    assert all(isinstance(value, str) for value in found.values())
+
+
+def test_a_gpu_is_told_by_its_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU of {device}")
+    assert "GPU of cuda:1" in environment.environment("cuda:1")["device"]
+
+
+def test_without_git_the_commit_is_not_known(monkeypatch):
+    def no_git(*words, **options):
+        raise FileNotFoundError(words)
+
+    monkeypatch.setattr(environment.subprocess, "run", no_git)
+    assert environment.environment("cpu")["commit"]
