@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 from effconv_core import SizePlan
 from effconv_core.cli import main
-from effconv_core.cli.errors import run_command
 from effconv_core.io.console import PlainConsole
-from rich.table import Table
 
 PROGRAM = Path(__file__).parent / "hostile_program.py"
 WORDS = [sys.executable, "-m", "effconv_core.cli", "search", "hostile_program:network"]
@@ -139,24 +137,3 @@ def test_what_comes_from_files_and_arguments_is_shown_and_not_sent(tmp_path, cap
     errors = capsys.readouterr().err
     assert len(errors.splitlines()) == 1
     assert errors.strip().isprintable()
-
-
-def test_a_sentence_of_a_command_is_one_line_of_bounded_length(capsys):
-    def fail():
-        raise ValueError("first\n\tsecond\r\n" + "\x1b[2J" + "x" * 100_000)
-
-    assert run_command("name\x1b[2J", fail) == 2
-    errors = capsys.readouterr().err
-    assert len(errors.splitlines()) == 1
-    assert errors.startswith(r"name\x1b[2J: first second \x1b[2J")
-    assert len(errors) < 5000
-
-
-def test_a_table_takes_text_as_it_is(capsys):
-    table = Table(BAD, title=BAD, caption=BAD)
-    table.add_row(BAD)
-    console = PlainConsole()
-    console.width = 200
-    console.print(table)
-    out = capsys.readouterr().out
-    assert out.count(r"a\x1b[2J\x1b]0;owned\x07\r\n[red]:smile:\u202e") == 4

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 HERE = Path(__file__).parent
 TESTS = {
-    "gru_unroll": ["test_gru_unroll.py", "test_triton.py"],
-    "assemble_kernels": ["test_assemble_kernels.py", "test_triton.py"],
+    "gru_unroll": ["test_gru.py", "triton/test_gru.py", "triton/test_operators.py"],
+    "assemble_kernels": ["test_assemble.py", "triton/test_assemble.py", "triton/test_operators.py"],
 }
 
 

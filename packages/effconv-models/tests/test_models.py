@@ -130,36 +130,6 @@ def test_batch_norm_starts_at_identity(name):
         assert (norm.running_mean == 0).all()
 
 
-def test_parameter_free_shortcut_subsamples_and_appends_zeros():
-    shortcut = CifarResNet(8).layer2[0].downsample
-    assert not list(shortcut.parameters())
-    features = torch.randn(2, 16, 9, 8, generator=torch.Generator().manual_seed(0))
-    output = shortcut(features)
-    assert torch.equal(output[:, :16], features[:, :, ::2, ::2])
-    assert output.shape == (2, 32, 5, 4)
-    assert not output[:, 16:].any()
-
-
-def test_resnet18_is_that_of_torchvision():
-    torchvision = pytest.importorskip(
-        "torchvision", reason="the peer that ResNet18 must agree with"
-    )
-    generator = torch.Generator().manual_seed(0)
-    ours = create_model("resnet18", num_classes=1000, generator=generator)
-    theirs = torchvision.models.resnet18()
-    theirs.load_state_dict(ours.state_dict())
-    images = torch.randn(2, 3, 65, 64, generator=generator)
-    torch.testing.assert_close(ours(images), theirs(images))
-
-
-def test_wide_resnet_block_normalises_before_its_shortcut_branches():
-    block = WideResNet(10, 2, generator=torch.Generator().manual_seed(0)).layer2[0].eval()
-    images = torch.randn(2, 32, 8, 8, generator=torch.Generator().manual_seed(1))
-    activated = block.bn1(images).relu()
-    expected = block.conv2(block.bn2(block.conv1(activated)).relu()) + block.downsample(activated)
-    torch.testing.assert_close(block(images), expected)
-
-
 @pytest.mark.parametrize(
     ("make", "error", "sentence"),
     [

@@ -15,7 +15,7 @@ from torch import nn
 from effconv_core.evidence import Evidence
 from effconv_core.io import schemas
 from effconv_core.io.atomic import write_tensors, write_text
-from effconv_core.io.extra_state import state_of
+from effconv_core.io.extra_state import LARGEST_INT, state_of
 from effconv_core.io.plan_checks import check_allowed, check_numbers, check_sizes
 from effconv_core.io.read_json import LIMIT, conform, decode_json, in_brief, read_limited
 from effconv_core.io.read_tensors import opened_tensors
@@ -303,6 +303,7 @@ def save(cnn: nn.Module, plan: SizePlan, path: str | os.PathLike[str]) -> None:
     Raises:
         TypeError: if the network's state holds what is neither a tensor nor, as a module may give
             by `get_extra_state`, a JSON value.
+        ValueError: if these values are too long to be read again.
         OSError: if the file cannot be written.
     """
     weights, extra = state_of(cnn)
@@ -335,7 +336,10 @@ def load(model: nn.Module, path: str | os.PathLike[str], *, example: Any = None)
             raise ValueError(f"{path} holds no plan; pass a file that effconv_core.save wrote")
         try:
             plan = SizePlan.from_json(metadata["plan"])
-            extra = decode_json(metadata.get("extra", "{}"), dict[str, Any], what="its extra state")
+            text, kind = metadata.get("extra", "{}"), dict[str, Any]
+            extra = decode_json(
+                text, kind, what="its extra state", finite=False, largest=LARGEST_INT
+            )
         except (ValueError, TypeError) as error:
             raise type(error)(f"{path}: {error}") from None
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -3,17 +3,12 @@
 import os
 import pty
 import re
-import shutil
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
 from effconv_core.cli import main
 from effconv_core.engine.train import TrainStep
-from effconv_core.runs.metrics import Metrics
 from effconv_core.runs.progress import progress_bar, step_meter
 from rich.console import Console
 
@@ -68,62 +63,6 @@ def test_help_all_names_every_setting(effconv):
         assert not re.search(rf"^\W *{option} ", short, re.MULTILINE)
 
 
-def completions(shell_line, script, *, cwd):
-    """What bash offers at the end of a line."""
-    words = shell_line.split(" ")
-    program = f"""
-source {script}
-COMP_WORDS=({" ".join(f"'{word}'" for word in words)})
-COMP_CWORD={len(words) - 1}
-COMP_LINE='{shell_line}'
-COMP_POINT=${{#COMP_LINE}}
-function=$(complete -p effconv | sed 's/.*-F \\([^ ]*\\).*/\\1/')
-$function effconv "${{COMP_WORDS[COMP_CWORD]}}" "${{COMP_WORDS[COMP_CWORD-1]}}"
-printf '%s\\n' "${{COMPREPLY[@]}}"
-"""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    ended = subprocess.run(
-        ["bash", "--norc", "-c", program],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env={**os.environ, "PATH": path},
-    )
-    assert ended.returncode == 0, ended.stderr
-    return set(ended.stdout.split())
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-def test_bash_completes_commands_options_choices_and_files(effconv, tmp_path):
-    status, script, _ = effconv("completion", "bash")
-    assert status == 0
-    (tmp_path / "script").write_text(script)
-    (tmp_path / "plan.json").touch()
-
-    def offers(line):
-        return completions(line, tmp_path / "script", cwd=tmp_path)
-
-    commands = set(COMMANDS)
-    assert commands <= offers("effconv ")
-    assert offers("effconv se") == {"search"}
-    assert {"show", "diff", "apply"} <= offers("effconv plan ")
-    assert "folder" in offers("effconv data prepare f")
-    assert offers("effconv search --budget-") == {"--budget-counts"}
-    assert {"parameters", "macs"} == offers("effconv search --budget-counts ")
-    assert {"bank", "paper", "literal"} == offers("effconv train --recipe ")
-    assert {word[:10] for word in offers("effconv search --search.k")} == {"--search.k"}
-    assert offers("effconv search --search.ep") == {"--search.epochs"}
-    assert offers("effconv plan show pl") == {"plan.json"}
-
-
-def test_zsh_gets_a_script_too(effconv):
-    status, script, _ = effconv("completion", "zsh")
-    assert status == 0
-    assert "#compdef effconv" in script
-    assert effconv("completion", "cmd.exe")[0] == 2
-
-
 def test_version_and_an_unknown_command(effconv):
     assert re.fullmatch(r"effconv \d+\.\d+\.\d+\n", effconv("--version")[1])
     status, _, err = effconv("serach")
@@ -162,12 +101,3 @@ def test_a_bar_is_drawn_on_a_terminal_alone(terminal, monkeypatch):
     assert ("━" in text) == ("100%" in text.replace("100.0%", "")) == (terminal == "xterm")
     if terminal is None:
         assert len(text.splitlines()) == 2
-
-
-def test_metrics_do_without_tensorboard(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    metrics = Metrics(tmp_path)
-    metrics.log("train", 0, 1, loss=0.5)
-    metrics.close()
-    assert [row["loss"] for row in metrics.rows()] == [0.5]
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from effconv_core import SearchableCNN, SizePlan, load_training_state, save_training_state, search
 from effconv_core.engine import choice
 from effconv_core.engine.choice import LAST, evidence_of
-from effconv_core.engine.proposals import Proposals
 from effconv_core.engine.race import Result, Trials
 from effconv_core.evidence import sentences
 from effconv_core.io.checkpoint import read_training_state
@@ -148,37 +146,6 @@ def test_a_stage_that_is_done_is_not_done_again(tmp_path, monkeypatch):
     assert again.taken == 0
     stages = read_training_state(path).progress["choice"]
     assert set(stages) >= {"proposals", "first", "last", "pair 0", "pair 3"}
-
-
-def searched(**changes) -> tuple[SearchableCNN, Trials]:
-    model, settings = net(), config(**changes)
-    searchable = SearchableCNN(model, settings, **ALLOWED)
-    device = torch.device("cpu")
-    return searchable, Trials(model, settings, Signs(), F.cross_entropy, BATCHES, 2, device)
-
-
-def test_proposals_are_distinct_within_the_budget_and_hold_the_original():
-    searchable, trials = searched(finalists=16)
-    budget = cost(net())
-    proposals = Proposals(searchable, trials, budget)
-    plans, losses, passes = proposals.draw()
-    assert plans[0] == [3, 3]
-    assert len({tuple(plan) for plan in plans}) == len(plans) == len(losses) <= 16
-    assert all(abs(searchable.cost(plan) / budget - 1) <= 0.02 for plan in plans)
-    assert passes % 4 == 0
-    children, of_children = proposals.children(plans, losses)
-    assert len(children) == len(of_children)
-    assert not {tuple(c) for c in children} & {tuple(p) for p in plans}
-
-
-def test_tied_layers_are_proposed_one_size():
-    model, settings = net(), config(tolerance=0.2)
-    searchable = SearchableCNN(model, settings, tie=[["1", "4"]], **ALLOWED)
-    device = torch.device("cpu")
-    trials = Trials(model, settings, Signs(), F.cross_entropy, BATCHES, 2, device)
-    plans, _, _ = Proposals(searchable, trials, 1.5 * cost(model)).draw()
-    assert plans
-    assert all(first == second for first, second in plans)
 
 
 def test_evidence_of_a_loss_that_is_not_finite():

@@ -4,7 +4,7 @@ import pickle
 import pytest
 import torch
 from effconv_core.layers.conv import PredictedConv, resized_conv
-from effconv_core.layers.geometry import kernel_shape_of, padding_for
+from effconv_core.layers.geometry import kernel_shape_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -81,34 +81,6 @@ def test_an_input_too_small_for_its_padding_mode_says_so(mode, widest):
     predicted.kernel = torch.zeros(1, 1, 2 * widest + 3)
     with pytest.raises(ValueError, match=rf"needs \({widest + 1},\) pixels .* input of \(5,\)"):
         predicted(images)
-
-
-@pytest.mark.parametrize(
-    ("original", "size", "expected"),
-    [
-        ((3, 3), 5, (5, 5)),
-        ((1, 7), 5, (1, 5)),
-        ((1, 1), 5, (5, 5)),
-        ((3, 1, 1), 4, (4, 1, 1)),
-        ((1, 7), (3, 2), (3, 2)),
-        ((5,), 2, (2,)),
-    ],
-)
-def test_the_kernel_that_a_plans_size_stands_for(original, size, expected):
-    assert kernel_shape_of(CONVS[len(original)](1, 1, original), size) == expected
-
-
-def test_a_size_with_the_wrong_number_of_axes_is_refused():
-    with pytest.raises(ValueError, match=r"size \(3, 3, 3\) has 3 numbers; the kernel has 2 axes"):
-        kernel_shape_of(nn.Conv2d(1, 1, 3), (3, 3, 3))
-
-
-@pytest.mark.parametrize("size", range(1, 8))
-def test_padding_of_a_same_convolution(size):
-    before, after = (size - 1) // 2, size // 2
-    for padding in (1, "same"):
-        conv = nn.Conv2d(1, 1, 3, padding=padding)
-        assert padding_for(conv, (size, size)) == (before, after, before, after)
 
 
 def test_an_even_kernel_by_hand():

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from effconv_data import ResidentBatches, load, normalize, pad_crop
+from effconv_data import ResidentBatches, normalize, pad_crop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -220,65 +220,6 @@ def test_bad_epoch_is_refused():
         make().set_epoch(-1)
     with pytest.raises(TypeError, match="epoch is 0.5"):
         make().set_epoch(0.5)
-
-
-def test_load_takes_the_root_from_the_environment(small_set, monkeypatch):
-    made = small_set("pets")
-    root = made.write().parent
-    monkeypatch.delenv("EFFCONV_DATA", raising=False)
-    with pytest.raises(ValueError, match=r"pass root or set .* EFFCONV_DATA"):
-        load("pets", batch_size=2)
-    given_root = load("pets", batch_size=2, root=root)
-    monkeypatch.setenv("EFFCONV_DATA", str(root))
-    for (x, y), (x_given, y_given) in zip(load("pets", batch_size=2), given_root, strict=True):
-        assert torch.equal(x, x_given)
-        assert torch.equal(y, y_given)
-    with pytest.raises(FileNotFoundError, match=r"plants/index.json does not exist"):
-        load("plants", batch_size=2)
-
-
-def test_load_normalises_every_split_by_the_whole_train_split(small_set):
-    made = small_set("pets")
-    root = made.write().parent
-    pixels = made.pixels["train"] / 255
-    for split, limit in (("train", None), ("train", 3), ("test", None), ("test", 1)):
-        batches = load("pets", split=split, batch_size=1, root=root, limit=limit)
-        assert batches.mean == pytest.approx(tuple(pixels.mean((0, 1, 2))))
-        assert batches.std == pytest.approx(tuple(pixels.std((0, 1, 2))))
-
-
-def test_load_shuffles_train_only(small_set):
-    made = small_set("pets")
-    root = made.write().parent
-    train = load("pets", batch_size=2, root=root)
-    assert (len(train), train.samples, train.name) == (3, 7, "pets")
-    assert len(load("pets", batch_size=2, root=root, limit=4)) == 2
-    test = load("pets", split="test", batch_size=2, root=root)
-    assert [y.tolist() for _, y in test] == [made.labels["test"].tolist()]
-    assert test.classes == ("cat", "dog", "eel")
-    assert test.image_shape == (3, 6, 5)
-
-
-def test_load_augments_cifar10_in_training_only(small_set):
-    made = small_set("cifar10", shards={"train": [40], "test": [40]})
-    root = made.write().parent
-
-    def keep(images, generator):
-        return images
-
-    def pixels(**arguments):
-        batches = load("cifar10", batch_size=40, root=root, **arguments)
-        assert batches.mean == (0.4914, 0.4822, 0.4465)
-        ((images, labels),) = batches
-        return images, labels
-
-    augmented, labels = pixels()
-    plain, same_labels = pixels(augment=keep)
-    assert torch.equal(labels, same_labels)
-    assert not torch.equal(augmented, plain)
-    again, _ = pixels()
-    assert torch.equal(augmented, again)
-    assert torch.equal(pixels(split="test")[0], pixels(split="test", augment=keep)[0])
 
 
 @settings(max_examples=40, deadline=None)

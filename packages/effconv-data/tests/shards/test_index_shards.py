@@ -1,299 +1,75 @@
-import gzip
-import io
-import pickle
+"""Shards without an index are read once for what one would say."""
 
 import numpy as np
 import pytest
-import torch
-from effconv_data import read_split
-from PIL import Image
+from effconv_data import ShardError
+from effconv_data.shards.index_shards import scan_shards
 
 
-def image_of(pixels):
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-@pytest.mark.parametrize("shape", [(6, 5, 3), (4, 7, 1)])
-def test_reads_every_sample_in_order(small_set, split, shape):
-    made = small_set(shape=shape)
-    images, labels, classes = read_split(made.write(), split)
-    assert images.dtype == torch.uint8
-    assert labels.dtype == torch.int64
-    assert torch.equal(images, image_of(made.pixels[split]))
-    assert labels.tolist() == made.labels[split].tolist()
-    assert classes == ("cat", "dog", "eel")
-
-
-@pytest.mark.parametrize("limit", [1, 3, 4, 5, 7, 100])
-def test_limit_takes_the_first_samples(small_set, limit):
-    made = small_set()
-    images, labels, _ = read_split(made.write(), "train", limit=limit)
-    assert torch.equal(images, image_of(made.pixels["train"][:limit]))
-    assert len(labels) == min(limit, 7)
-
-
-def test_limit_leaves_later_shards_unread(small_set):
+@pytest.fixture
+def written(small_set):
     made = small_set()
     folder = made.write()
-    (folder / "train-00001.tar.gz").write_bytes(b"nothing of a tar")
-    assert len(read_split(folder, "train", limit=4).labels) == 4
+    return made, [str(folder / f"train-0000{number}.tar.gz") for number in range(2)]
 
 
-def test_plain_tar_and_more_shards_than_processors(small_set):
-    made = small_set(shards={"train": [1] * 9})
-    for number in range(9):
-        name = f"train-{number:05d}.tar"
-        made.members[name] = made.members.pop(f"{name}.gz")
-        made.index["splits"]["train"]["shards"][number]["file"] = name
-    assert torch.equal(read_split(made.write(), "train").images, image_of(made.pixels["train"]))
+def test_samples_classes_and_statistics_are_counted(written):
+    made, urls = written
+    index = scan_shards(urls, "all")
+    assert index.classes == ("0", "1", "2")
+    assert [(shard.url, shard.samples) for shard in index.splits["all"]] == list(zip(urls, [4, 3]))
+    assert index.image_shape == (3, 6, 5)
+    values = made.pixels["train"] / 255
+    assert index.mean == pytest.approx(values.mean((0, 1, 2)))
+    assert index.std == pytest.approx(values.std((0, 1, 2)))
 
 
-def test_jpeg_is_decoded_as_pillow_does(small_set, encode):
-    made = small_set(shards={"train": [1]})
-    jpeg = encode(made.pixels["train"][0], "JPEG")
-    made.members["train-00000.tar.gz"][0] = ("train-000000.JPG", jpeg)
-    (image,) = read_split(made.write(), "train").images
-    assert np.array_equal(image.permute(1, 2, 0), np.asarray(Image.open(io.BytesIO(jpeg))))
-
-
-def test_right_sha256_is_accepted_and_a_wrong_one_refused(small_set):
+def test_classes_go_up_to_the_largest_label(small_set):
     made = small_set()
+    name, _ = made.members["train-00000.tar.gz"][1]
+    made.members["train-00000.tar.gz"][1] = (name, b"5")
+    url = made.write() / "train-00000.tar.gz"
+    assert scan_shards([str(url)], "train").classes == tuple("012345")
+
+
+@pytest.mark.parametrize("urls", [[], ["a.tar", "a.tar"]])
+def test_no_shard_and_one_named_twice_are_refused(urls):
+    with pytest.raises(ValueError, match="shards"):
+        scan_shards(urls, "train")
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_an_empty_shard_is_refused_or_left_out(skip, small_set):
+    made = small_set()
+    made.members["train-00001.tar.gz"] = []
     folder = made.write()
-    made.sign()
-    assert len(read_split(folder, "train").labels) == 7
-    shard = folder / "train-00001.tar.gz"
-    shard.write_bytes(gzip.compress(gzip.decompress(shard.read_bytes()), compresslevel=1) + b" ")
-    with pytest.raises(ValueError, match=r"train-00001.tar.gz does not have the sha256"):
-        read_split(folder, "train")
+    urls = [str(folder / f"train-0000{number}.tar.gz") for number in range(2)]
+    if skip:
+        index = scan_shards(urls, "train", skip=True)
+        assert [shard.url for shard in index.splits["train"]] == urls[:1]
+    else:
+        with pytest.raises(ValueError, match="train-00001"):
+            scan_shards(urls, "train")
 
 
-# Each of these changes shard 1 of the train split, whose samples are 4, 5 and 6.
-
-
-def drop_label(members, encode):
-    del members[3]
-
-
-def drop_image(members, encode):
-    del members[2]
-
-
-def spoil_image(members, encode):
-    members[2] = (members[2][0], b"\x89PNG\r\n\x1a\nbut no image")
-
-
-def cut_image(members, encode):
-    members[2] = (members[2][0], members[2][1][:60])
-
-
-def second_image(members, encode):
-    members.insert(3, ("train-000005.jpg", members[2][1]))
-
-
-def transparent_image(members, encode):
-    members[2] = (members[2][0], encode(np.zeros((6, 5, 4), np.uint8)))
-
-
-def gif_image(members, encode):
-    members[2] = (members[2][0], encode(np.zeros((6, 5), np.uint8), "GIF"))
-
-
-def larger_image(members, encode):
-    members[2] = (members[2][0], encode(np.zeros((6, 6, 3), np.uint8)))
-
-
-def grey_image(members, encode):
-    members[2] = (members[2][0], encode(np.zeros((6, 5), np.uint8)))
-
-
-def label_too_large(members, encode):
-    members[3] = (members[3][0], b"3")
-
-
-def label_negative(members, encode):
-    members[3] = (members[3][0], b"-1")
-
-
-def label_a_word(members, encode):
-    members[3] = (members[3][0], b"dog")
-
-
-def label_endless(members, encode):
-    members[3] = (members[3][0], b"1" * 5000)
-
-
-def label_pickled(members, encode):
-    members[3] = (members[3][0], pickle.dumps(1))
-
-
-@pytest.mark.parametrize(
-    ("damage", "problem"),
-    [
-        (drop_label, "has no .cls"),
-        (drop_image, "has 0 images"),
-        (spoil_image, "cannot be decoded"),
-        (cut_image, "cannot be decoded"),
-        (second_image, "has 2 images"),
-        (transparent_image, "mode RGBA"),
-        (gif_image, "cannot be decoded"),
-        (larger_image, r"has shape \(3, 6, 6\) but the set \(3, 6, 5\)"),
-        (grey_image, r"has shape \(1, 6, 5\)"),
-        (label_too_large, "has label 3; the index names 3 classes"),
-        (label_negative, "decimal digits"),
-        (label_a_word, "decimal digits"),
-        (label_endless, "decimal digits"),
-        (label_pickled, "decimal digits"),
-    ],
-)
-def test_bad_sample_is_named(small_set, encode, damage, problem):
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_damaged_sample_is_told_or_left_out_of_the_statistics(skip, small_set):
     made = small_set()
-    damage(made.members["train-00001.tar.gz"], encode)
-    folder = made.write()
-    with pytest.raises(
-        ValueError, match=rf"^sample train-000005 of shard .*train-00001.tar.gz .*{problem}"
-    ) as raised:
-        read_split(folder, "train")
-    assert "\n" not in str(raised.value)
+    name, _ = made.members["train-00000.tar.gz"][0]
+    made.members["train-00000.tar.gz"][0] = (name, b"no image")
+    url = str(made.write() / "train-00000.tar.gz")
+    if not skip:
+        with pytest.raises(ShardError, match="train-000000"):
+            scan_shards([url], "train")
+        return
+    index = scan_shards([url], "train", skip=True)
+    assert index.splits["train"][0].samples == 4
+    assert index.mean == pytest.approx(made.pixels["train"][1:4].mean((0, 1, 2)) / 255)
 
 
-@pytest.mark.parametrize(
-    ("count", "problem"),
-    [(2, "holds more than 2 samples but the index says 2"), (4, "holds only 3 samples")],
-)
-def test_wrong_count_is_named(small_set, count, problem):
-    made = small_set()
-    made.index["splits"]["train"]["shards"][1]["samples"] = count
-    made.index["splits"]["train"]["samples"] = 4 + count
-    with pytest.raises(ValueError, match=f"train-00001.tar.gz {problem}"):
-        read_split(made.write(), "train")
-
-
-@pytest.mark.parametrize("kept", [0, 1, 20, 0.3, 0.5, 0.9, 0.99, -1])
-def test_truncated_shard_is_named(small_set, kept):
-    made = small_set()
-    folder = made.write()
-    shard = folder / "train-00001.tar.gz"
-    data = shard.read_bytes()
-    shard.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
-    with pytest.raises(ValueError, match=r"(of shard|^shard) .*train-00001.tar.gz"):
-        read_split(folder, "train")
-
-
-def test_flipped_bit_is_found_without_a_sha256(small_set):
-    made = small_set()
-    folder = made.write()
-    shard = folder / "train-00001.tar.gz"
-    # Stored, not compressed, so that the bit changes a pixel's byte and nothing of the format.
-    data = bytearray(gzip.compress(gzip.decompress(shard.read_bytes()), compresslevel=0))
-    data[data.index(b"IDAT") + 10] ^= 1
-    shard.write_bytes(data)
-    with pytest.raises(ValueError, match=r"train-00001.tar.gz cannot be read .*CRC"):
-        read_split(folder, "train")
-
-
-def test_first_shard_that_is_no_tar_is_named(small_set):
-    folder = small_set().write()
-    (folder / "train-00000.tar.gz").write_bytes(b"nothing of a tar")
-    with pytest.raises(ValueError, match=r"train-00000.tar.gz cannot be read"):
-        read_split(folder, "train")
-
-
-def test_empty_first_shard_is_named(small_set):
-    made = small_set()
-    made.members["train-00000.tar.gz"] = []
-    with pytest.raises(ValueError, match=r"train-00000.tar.gz holds only 0 samples"):
-        read_split(made.write(), "train")
-
-
-def test_name_twice_in_a_shard_is_refused(small_set):
-    made = small_set()
-    members = made.members["train-00001.tar.gz"]
-    members.insert(2, members[0])
-    with pytest.raises(ValueError, match=r"train-00001.tar.gz has the member .* twice"):
-        read_split(made.write(), "train")
-
-
-def test_missing_shard_is_named(small_set):
-    folder = small_set().write()
-    (folder / "train-00001.tar.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 2 shards .* train-00001.tar.gz first"):
-        read_split(folder, "train")
-    assert len(read_split(folder, "test").labels) == 2
-
-
-def test_missing_folder_and_unknown_split_are_named(small_set, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"index.json does not exist"):
-        read_split(tmp_path / "nowhere", "train")
-    with pytest.raises(ValueError, match=r"split 'val' .* pass one of \['test', 'train'\]"):
-        read_split(small_set().write(), "val")
-
-
-@pytest.mark.parametrize("limit", [0, -3])
-def test_limit_below_one_is_refused(small_set, limit):
-    with pytest.raises(ValueError, match="limit is"):
-        read_split(small_set().write(), "train", limit=limit)
-
-
-@pytest.mark.parametrize("limit", [1.0, True, "2"])
-def test_limit_of_another_kind_is_refused(small_set, limit):
-    with pytest.raises(TypeError, match="limit is"):
-        read_split(small_set().write(), "train", limit=limit)
-
-
-def set_row(**changes):
-    return lambda index: index["splits"]["train"]["shards"][1].update(changes)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda index: index.pop("classes"),
-        lambda index: index.update(classes=[]),
-        lambda index: index.update(classes=["cat", "cat"]),
-        lambda index: index.update(classes=["cat", 1]),
-        lambda index: index.update(classes=[["cat"], ["dog"]]),
-        lambda index: index.update(classes="cat"),
-        lambda index: index.pop("splits"),
-        lambda index: index.update(splits=[]),
-        lambda index: index["splits"].update(train=None),
-        lambda index: index["splits"]["train"].update(shards=[]),
-        lambda index: index["splits"]["train"].update(shards=["train-00000.tar.gz"]),
-        lambda index: index["splits"]["train"].update(samples=8),
-        lambda index: index["splits"]["train"].pop("samples"),
-        set_row(samples=0),
-        set_row(samples="3"),
-        set_row(samples=True),
-        set_row(file="../train-00001.tar.gz"),
-        set_row(file="/etc/passwd.tar"),
-        set_row(file="pipe:touch pwned.tar | cat"),
-        set_row(file="train-00001.zip"),
-        set_row(file="train-00000.tar.gz"),
-        set_row(file=None),
-        set_row(sha256="abc"),
-        set_row(sha256=1),
-    ],
-)
-def test_malformed_index_is_refused(small_set, damage):
-    made = small_set()
-    damage(made.index)
-    folder = made.write()
-    with pytest.raises((ValueError, FileNotFoundError)) as raised:
-        read_split(folder, "train")
-    assert "\n" not in str(raised.value)
-    assert not (folder / "pwned.tar").exists()
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"cat"', "\x00"])
-def test_index_that_is_no_object_is_refused(small_set, text):
-    folder = small_set().write()
-    (folder / "index.json").write_text(text)
-    with pytest.raises(ValueError, match=r"index.json"):
-        read_split(folder, "train")
-
-
-def test_index_of_other_bytes_is_refused(small_set):
-    folder = small_set().write()
-    (folder / "index.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match=r"index.json"):
-        read_split(folder, "train")
+def test_images_of_two_shapes_are_refused_by_shard(small_set):
+    other = small_set("other", shape=(4, 4, 3)).write() / "train-00000.tar.gz"
+    first = small_set().write() / "train-00000.tar.gz"
+    with pytest.raises(ValueError, match=r"other.*\(3, 4, 4\)"):
+        scan_shards([str(first), str(other)], "train")
+    assert np.prod(scan_shards([str(other)], "train").image_shape) == 48

@@ -15,7 +15,7 @@ from torch import nn
 
 from effconv_core.io import schemas
 from effconv_core.io.atomic import check_place, rename_file, write_tensors
-from effconv_core.io.extra_state import state_of
+from effconv_core.io.extra_state import LARGEST_INT, state_of
 from effconv_core.io.read_json import conform, decode_json
 from effconv_core.io.read_tensors import opened_tensors
 from effconv_core.io.state_checks import check_slots, check_weights
@@ -27,8 +27,6 @@ SCHEMA = 2
 READ = (1, SCHEMA)
 REMEDY = "delete it to start again, or name another file"
 SLOT = re.compile(r"optimizer\.(\d{1,9})\.(.+)")
-LARGEST = 2**128
-"""Integers of a progress, which may be states of NumPy's generators."""
 
 logger = logging.getLogger("effconv_core")
 
@@ -84,6 +82,7 @@ def save_training_state(
         OSError: if the file cannot be written; earlier states are then untouched.
         TypeError: if the model's state holds what is neither a tensor nor, as a module may give by
             `get_extra_state`, a JSON value.
+        ValueError: if the progress, or what modules give beside tensors, could not be read again.
     """
     path = Path(path)
     state = optimizer.state_dict()
@@ -102,6 +101,8 @@ def save_training_state(
         "progress": json.dumps(progress),
         **({"extra": json.dumps(extra)} if extra else {}),
     }
+    for name in ("param_groups", "progress"):
+        _part(metadata, name, Any)  # raises for what no reader would take
     metadata["sha256"] = _digest(contiguous, metadata)
     write_tensors(path, contiguous, metadata, previous=_previous(path))
 
@@ -253,7 +254,7 @@ def _part(metadata: Mapping[str, str], name: str, kind: type[T]) -> T:
     """Return a part of a header."""
     if name not in metadata:
         raise ValueError(f"it holds no {name}")
-    return decode_json(metadata[name], kind, what=f"its {name}", finite=False, largest=LARGEST)
+    return decode_json(metadata[name], kind, what=f"its {name}", finite=False, largest=LARGEST_INT)
 
 
 def _digest(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:

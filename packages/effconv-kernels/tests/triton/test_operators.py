@@ -1,6 +1,8 @@
-"""Triton's programs against the plain float64 form; without a GPU they run in the interpreter."""
+"""Both operators with Triton's programs; without a GPU they run in the interpreter."""
 
+import importlib.util
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,149 +11,12 @@ from effconv_kernels.reference import assemble_kernels_reference, gru_unroll_ref
 
 pytestmark = pytest.mark.usefixtures("unwritten_is_nan")
 
-GRUS = [
-    (48, [1, 4, 9, 49]),
-    (64, [25, 9]),
-    (65, [9]),
-    (1, [3, 1]),
-    (128, [4, 2]),
-    (130, [4, 9]),  # from here on the weights do not fit on the chip
-    (257, [3]),
-    (512, [2]),
-]
-MAPS = [
-    (8, [3, 2, 7], [(5, 3), (70, 5), (2, 1)]),
-    (65, [1, 4], [(3, 3), (11, 13)]),
-    (130, [5], [(4, 4)]),
-    (16, [9], [(1, 1)]),  # more taps than one block holds several times over
-    (16, [2], [(70, 40)]),  # rows in several chunks
-    (33, [5], [(9, 8)]),  # between 16 and 32 taps
-    (64, [8], [(13, 5)]),  # as many taps as one block holds
-]
-
-
-def gru_inputs(H, layers, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(H)
-    shapes = [(layers, 3 * H), (layers, 3 * H, H), (layers, 3 * H)]
-    gates, weight, bias = (torch.randn(s, generator=generator, dtype=dtype) for s in shapes)
-    return [gates, weight / H**0.5, bias]
-
-
-def map_inputs(H, sizes, channels, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(H)
-    rows = sum(c_out * c_in for c_out, c_in in channels)
-    shapes = [(sum(s * s for s in sizes), H), (rows, H), (rows,)]
-    hidden, weight, bias = (torch.randn(s, generator=generator, dtype=dtype) for s in shapes)
-    soft_sizes = torch.tensor([size + 0.3 for size in sizes], dtype=dtype)
-    return [hidden, weight / H**0.5, bias, soft_sizes]
-
-
-def fenced(tensor, device):
-    """Give a copy that lies amid NaN, so that a read past its ends shows."""
-    whole = torch.full((tensor.numel() + 8192,), torch.nan, dtype=tensor.dtype, device=device)
-    inner = whole[4096:-4096].view(tensor.shape)
-    return inner.copy_(tensor)
-
-
-def shapes_(sizes):
-    """Return the taps along three axes of square kernels."""
-    return [extent for size in sizes for extent in (1, size, size)]
-
-
-def rules_(sizes):
-    """Return the soft sizes of their axes."""
-    return [rule for layer in range(len(sizes)) for rule in (-1, layer, layer)]
-
-
-def upstream_of(*shape):
-    """Draw a loss's gradient; unseeded, the soft sizes' one could cancel to almost nothing."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-def with_gradients(function, tensors, upstream):
-    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-    output = function(*leaves)
-    return output, torch.autograd.grad(output, leaves, upstream.to(output))
-
-
-def assert_near(ours, expected, tolerance=3e-6):
-    """Compare by the largest value, since sums of many terms cancel in some elements."""
-    ours = ours.detach().double().cpu()
-    assert ours.shape == expected.shape
-    assert (ours - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1e-3)
-
-
-@pytest.mark.parametrize(("H", "steps"), GRUS)
-def test_gru_unroll_equals_the_reference(H, steps, triton_device):
-    from effconv_kernels.triton import gru
-
-    tensors = gru_inputs(H, len(steps))
-    upstream = upstream_of(sum(steps), H)
-    expected, expected_grads = with_gradients(
-        lambda *t: gru_unroll_reference(*t, steps), tensors, upstream
-    )
-    *ours, grad = (fenced(tensor.float(), triton_device) for tensor in (*tensors, upstream))
-    states = gru.gru_unroll(*ours, steps, None, False)
-    assert_near(states, expected.detach())
-    states = fenced(states, triton_device)
-    grads = gru.gru_unroll_backward(grad, states, *ours, steps, None, False, [True] * 3 + [False])
-    for name, mine, theirs in zip(("gates", "weight", "bias"), grads, expected_grads, strict=True):
-        assert mine.dtype == torch.float32, name
-        assert_near(mine, theirs)
-
-
-def test_small_states_keep_their_digits(triton_device):
-    from effconv_kernels.triton import gru
-
-    # h = (1 - sigma(0)) tanh(x) from a zero state and zero weights.
-    x = torch.logspace(-7, 1, 161, dtype=torch.float64)
-    x = torch.cat([x, -x])
-    gates = torch.stack([0 * x, 0 * x, x], 1)
-    weight, bias = torch.zeros(len(x), 3, 1), torch.zeros(len(x), 3)
-    tensors = (tensor.float().to(triton_device) for tensor in (gates, weight, bias))
-    states = gru.gru_unroll(*tensors, [1] * len(x), None, False)[:, 0].double().cpu()
-    torch.testing.assert_close(states, gates.float().double()[:, 2].tanh() / 2, rtol=4e-7, atol=0)
-
-
-@pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize("centre", ["paper", "aligned"])
-@pytest.mark.parametrize(("H", "sizes", "channels"), MAPS)
-def test_assemble_kernels_equals_the_reference(H, sizes, channels, centre, last, triton_device):
-    from effconv_kernels.triton import assemble
-
-    def flat(kernels):
-        return torch.cat([(k.permute(0, 2, 3, 1) if last else k).flatten() for k in kernels])
-
-    tensors = map_inputs(H, sizes, channels)
-    counts, inner = [c_out * c_in for c_out, c_in in channels], [c_in for _, c_in in channels]
-    upstream = upstream_of(sum(c * s * s for c, s in zip(counts, sizes)))
-    expected, expected_grads = with_gradients(
-        lambda *t: flat(
-            assemble_kernels_reference(*t, sizes=sizes, channels=channels, centre=centre)
-        ),
-        tensors,
-        upstream,
-    )
-    *ours, grad = (fenced(tensor.float(), triton_device) for tensor in (*tensors, upstream))
-    which = shapes_(sizes), counts, inner, rules_(sizes), centre, last
-    assert_near(assemble.assemble_kernels(*ours, *which, torch.float32, "ieee"), expected.detach())
-    grads = assemble.assemble_kernels_backward(grad, *ours, *which, [True] * 4, "ieee")
-    for mine, theirs in zip(grads, expected_grads, strict=True):
-        assert_near(mine, theirs, tolerance=1e-5)
-
-
-def test_kernels_are_written_in_the_dtype_asked_for(triton_device):
-    from effconv_kernels.triton import assemble
-
-    tensors = [t.float().to(triton_device) for t in map_inputs(8, [3], [(5, 3)])]
-    whole, short = (
-        assemble.assemble_kernels(
-            *tensors, [1, 3, 3], [15], [3], [-1, 0, 0], "paper", False, dtype, "ieee"
-        )
-        for dtype in (torch.float32, torch.float16)
-    )
-    assert short.dtype == torch.float16
-    torch.testing.assert_close(short, whole.half(), atol=1e-3, rtol=1e-3)
+spec = importlib.util.spec_from_file_location("inputs", Path(__file__).with_name("inputs.py"))
+inputs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(inputs)
+assert_near, gru_inputs, map_inputs = inputs.assert_near, inputs.gru_inputs, inputs.map_inputs
+rules_, shapes_ = inputs.rules_, inputs.shapes_
+upstream_of, with_gradients = inputs.upstream_of, inputs.with_gradients
 
 
 @pytest.fixture
@@ -355,20 +220,6 @@ def test_both_operators_can_be_captured_in_a_cuda_graph(H):
 
 @gpu
 @needs_gpu
-def test_new_sizes_in_a_capture_are_refused_with_the_remedy():
-    tensors = [tensor.float().cuda() for tensor in gru_inputs(64, 2)]
-    gru_unroll(*tensors, [4, 4])  # compiles
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with (
-        pytest.raises(RuntimeError, match="with the same sizes once before"),
-        torch.cuda.graph(graph),
-    ):
-        gru_unroll(*tensors, [17, 19])
-
-
-@gpu
-@needs_gpu
 @pytest.mark.parametrize("H", [64, 600])
 def test_nothing_waits_for_the_device(H):
     sizes, channels = [3, 5], [(16, 3), (32, 16)]
@@ -385,27 +236,3 @@ def test_nothing_waits_for_the_device(H):
             torch.autograd.grad([k.sum() for k in kernels], leaves)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-@gpu
-@needs_gpu
-@pytest.mark.parametrize("H", [64, 600])
-def test_tables_that_another_stream_still_copies_are_waited_for(H):
-    tensors, steps = [tensor.float().cuda() for tensor in gru_inputs(H, 3)], [7, 11, 2]
-    gru_unroll(*tensors, steps[::-1])  # compiles, with other tables
-    expected = gru_unroll_reference(*(tensor.double().cpu() for tensor in tensors), steps)
-    side = torch.cuda.Stream()
-    torch.cuda.synchronize()
-    with torch.cuda.stream(side):
-        torch.cuda._sleep(500_000_000)  # cycles, before the tables are copied
-        gru_unroll(*tensors, steps)
-    assert_near(gru_unroll(*tensors, steps), expected, 1e-5)
-
-
-@gpu
-@needs_gpu
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_tensors_on_a_device_that_is_not_the_current_one():
-    tensors = gru_inputs(64, 2)
-    expected = gru_unroll_reference(*tensors, [9, 4])
-    assert_near(gru_unroll(*(t.float().to("cuda:1") for t in tensors), [9, 4]), expected, 1e-5)

@@ -9,20 +9,49 @@ from effconv_core.engine.train import (
     make_optimizer,
     rate_factor,
     train,
+    training_of,
 )
-from effconv_data import synthetic
 from torch import nn
-
-from tools.presets import demo_network, preset
 
 
 def network(seed: int = 0) -> nn.Module:
-    return demo_network(1, 4, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    model = nn.Sequential()
+    model.see = nn.Conv2d(1, 8, 3, padding=1, bias=False)
+    model.norm, model.relu = nn.BatchNorm2d(8), nn.ReLU()
+    model.pool, model.flatten = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    model.classifier = nn.Linear(8, 4)
+    for parameter in (model.see.weight, model.classifier.weight):
+        nn.init.normal_(parameter, std=0.3, generator=generator)
+    nn.init.zeros_(model.classifier.bias)
+    return model
 
 
-def batches(**changes):
-    settings = {"samples": 256, "batch_size": 64, "seed": 0, **changes}
-    return synthetic(6, **settings)
+class Batches:
+    """Noise whose strength is the class, in another order in each epoch."""
+
+    def __init__(self, samples: int, batch_size: int):
+        generator = torch.Generator().manual_seed(0)
+        self.labels = torch.arange(samples) % 4
+        strength = 1.0 + self.labels.view(-1, 1, 1, 1)
+        self.images = strength * torch.randn(samples, 1, 8, 8, generator=generator)
+        self.batch_size, self.epoch = batch_size, 0
+
+    def set_epoch(self, epoch: int):
+        self.epoch = epoch
+
+    def __len__(self):
+        return -(-len(self.labels) // self.batch_size)
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.epoch)
+        order = torch.randperm(len(self.labels), generator=generator)
+        for places in order.split(self.batch_size):
+            yield self.images[places], self.labels[places]
+
+
+def batches(samples: int = 256, batch_size: int = 64):
+    return Batches(samples, batch_size)
 
 
 def test_recipes_are_those_of_the_papers():
@@ -32,8 +61,17 @@ def test_recipes_are_those_of_the_papers():
     flexconv = TRAIN_RECIPES["flexconv"]
     assert (flexconv.epochs, flexconv.batch_size, flexconv.optimizer) == (350, 64, "adam")
     assert (flexconv.lr, flexconv.weight_decay, flexconv.schedule) == (1e-3, 0.0, "cosine")
-    assert preset("cifar10", "paper").train == flexconv
-    assert preset("cifar10", "bank").train == preset("cifar10", "default").train == resnet
+    assert training_of("paper") == training_of("literal") == flexconv
+    assert training_of("bank") == training_of("default") == resnet
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_an_optimizer_has_the_settings(optimizer):
+    config = TrainConfig(optimizer=optimizer, lr=0.3, weight_decay=0.01)
+    (group,) = make_optimizer(network().parameters(), config).param_groups
+    assert (group["lr"], group["weight_decay"]) == (0.3, 0.01)
+    assert group.get("momentum") == (0.9 if optimizer == "sgd" else None)
+    assert group.get("betas") == (None if optimizer == "sgd" else (0.9, 0.999))
 
 
 def test_rate_factor_by_hand():
@@ -73,11 +111,11 @@ def test_weights_follow_sgd_with_momentum_written_out():
 
     parameters = list(slow.parameters())
     momenta = [torch.zeros_like(p) for p in parameters]
-    data.set_epoch(0)
     slow.train()
     # Four steps an epoch: a tenth after a half of the eight, a hundredth after three quarters.
     rates = iter([0.05] * 4 + [0.005] * 2 + [0.0005] * 2)
-    for _ in range(2):
+    for epoch in range(2):
+        data.set_epoch(epoch)
         for images, labels in data:
             loss = nn.CrossEntropyLoss()(slow(images), labels)
             gradients = torch.autograd.grad(loss, parameters)
@@ -175,15 +213,12 @@ def test_a_seed_makes_an_interrupted_training_draw_what_it_would_have_drawn(tmp_
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     checkpoint = tmp_path / "train.safetensors"
     train(network(), batches(), TrainConfig(epochs=1), checkpoint=checkpoint)
-    with pytest.raises(ValueError, match="other training settings"):
+    with pytest.raises(ValueError, match="train.safetensors"):
         train(network(), batches(), TrainConfig(epochs=2), checkpoint=checkpoint)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training():
-    sentence = (
-        r"the loss is nan in step 2 of epoch 1: .*layer 'see_?\w*'; lower the rates; no state"
-    )
-    with pytest.raises(FloatingPointError, match=sentence):
+    with pytest.raises(FloatingPointError, match=r"nan.* step \d of epoch 1.*layer '\w+'"):
         train(network(), batches(), TrainConfig(epochs=1, lr=1e30))
 
 
@@ -192,24 +227,24 @@ def test_accuracy_counts_the_samples_of_a_short_last_batch():
         def forward(self, images):
             return torch.tensor([[1.0, 0, 0, 0]]).expand(len(images), 4)
 
-    data = batches(split="test", samples=100)
+    data = batches(samples=100)
     assert len(data) == 2
     assert evaluate(SaysZero(), data) == 0.25
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "named"),
     [
-        ({"epochs": 0}, "epochs of the training is 0; it must be at least 1"),
-        ({"batch_size": 0}, "batch_size of the training is 0; it must be at least 1"),
-        ({"lr": 0.0}, "lr of the training is 0.0; it must be above 0"),
-        ({"weight_decay": -1.0}, "weight_decay of the training is -1.0; it must be at least 0"),
-        ({"warmup_epochs": -1.0}, "warmup_epochs is -1.0; it must be 0 or more"),
-        ({"precision": "float16"}, "precision is 'float16'; pass 'float32' or 'bfloat16'"),
+        ({"epochs": 0}, "epochs .* 0"),
+        ({"batch_size": 0}, "batch_size .* 0"),
+        ({"lr": 0.0}, r"lr .* 0\.0"),
+        ({"weight_decay": -1.0}, r"weight_decay .* -1\.0"),
+        ({"warmup_epochs": -1.0}, r"warmup_epochs .* -1\.0"),
+        ({"precision": "float16"}, "precision .* 'float16'"),
     ],
 )
-def test_a_bad_setting_is_refused_by_name(change, sentence):
-    with pytest.raises(ValueError, match=sentence):
+def test_a_bad_setting_is_refused_by_name(change, named):
+    with pytest.raises(ValueError, match=named):
         TrainConfig(**change)
 
 

@@ -1,10 +1,6 @@
-"""What else lies in WebDataset users' tars, how they are packed, and where a key is cut."""
+"""What lies in users' tars beside samples, and where a key is cut."""
 
-import bz2
-import gzip
 import io
-import lzma
-import sys
 import tarfile
 
 import numpy as np
@@ -12,11 +8,8 @@ import pytest
 import torch
 import webdataset
 from effconv_data import ShardError, load, verify
-from effconv_data.io.packed import unpacked
 from effconv_data.shards.stages import check_members, expand_tars, open_shards, split_name
 from webdataset.tariterators import base_plus_ext, group_by_keys
-
-PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 
 
 def written(path, members, pack=bytes):
@@ -45,78 +38,6 @@ def samples(encode, key="{:04d}", count=4):
 def pixels(path, **options):
     batches = load(str(path), split="test", batch_size=2, normalized=False, **options)
     return torch.cat([images for images, _ in batches])[:, 0, 0, 0].tolist()
-
-
-@pytest.mark.parametrize("end", [".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz", ".tar"])
-@pytest.mark.parametrize("kind", PACKERS)
-def test_packed_shards_are_read_whatever_their_name(tmp_path, encode, kind, end):
-    path = written(tmp_path / f"s{end}", samples(encode), PACKERS[kind])
-    for resident in (True, False):
-        assert pixels(path, resident=resident, workers=0) == [0, 10, 20, 30]
-
-
-@pytest.mark.parametrize("kind", PACKERS)
-def test_packed_streams_behind_each_other_are_one(kind):
-    data = bytes(range(256)) * 999
-    both = PACKERS[kind](data) + PACKERS[kind](data[::-1])
-    assert unpacked(io.BytesIO(both))[1].read() == data + data[::-1]
-
-
-@pytest.mark.parametrize("kind", ["bz2", "xz"])
-@pytest.mark.parametrize("kept", [5, 0.5, -1])
-def test_a_packed_shard_that_is_cut_is_refused(tmp_path, encode, kind, kept):
-    path = written(tmp_path / "s.tar", samples(encode), PACKERS[kind])
-    data = path.read_bytes()
-    path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
-    with pytest.raises(ShardError, match=r"^shard .*s.tar cannot be read"):
-        load(str(path), split="test", batch_size=2)
-
-
-def test_a_flipped_bit_in_a_packed_shard_is_seen(tmp_path, encode):
-    for kind in ("bz2", "xz"):
-        path = written(tmp_path / "s.tar", samples(encode), PACKERS[kind])
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
-        with pytest.raises(ShardError, match=r"^shard .*s.tar cannot be read"):
-            load(str(path), split="test", batch_size=2)
-
-
-def test_an_xz_stream_that_wants_much_memory_is_refused():
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
-    data = lzma.compress(b"x" * 100, filters=filters)
-    with pytest.raises(lzma.LZMAError, match="[Mm]emory"):
-        unpacked(io.BytesIO(data))[1].read()
-    assert unpacked(io.BytesIO(lzma.compress(b"x" * 100, preset=9)))[1].read() == b"x" * 100
-
-
-@pytest.mark.parametrize(
-    ("head", "kind"),
-    [
-        pytest.param(
-            b"\x28\xb5\x2f\xfd",
-            "zstd",
-            marks=pytest.mark.skipif(sys.version_info >= (3, 14), reason="reads it"),
-        ),
-        (b"\x04\x22\x4d\x18", "lz4"),
-        (b"PK\x03\x04", "zip"),
-        (b"7z\xbc\xaf\x27\x1c", "7z"),
-    ],
-)
-def test_other_kinds_are_refused_by_name(tmp_path, head, kind):
-    path = tmp_path / "s.tar.zst"
-    path.write_bytes(head + bytes(2000))
-    with pytest.raises(ShardError, match=f"packed by {kind}.*pack it again") as raised:
-        load(str(path), split="test", batch_size=2)
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.skipif(sys.version_info < (3, 14), reason="zstd is part of Python from 3.14 on")
-def test_zstd_where_python_has_it(tmp_path, encode):
-    from compression import zstd
-
-    path = written(tmp_path / "s.tar.zst", samples(encode), zstd.compress)
-    assert pixels(path) == [0, 10, 20, 30]
 
 
 def label():

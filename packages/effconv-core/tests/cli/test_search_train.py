@@ -1,0 +1,155 @@
+"""The commands `effconv search` and `effconv train`: their options and their networks."""
+
+import dataclasses
+
+import pytest
+import torch
+from effconv_core import RECIPES
+from effconv_core.cli.resolve import Data
+from effconv_core.cli.search_train import (
+    Subject,
+    network_of,
+    search_command,
+    search_defaults,
+    take_recipe,
+    train_command,
+    train_defaults,
+)
+from effconv_core.config import recipe_name
+from effconv_core.engine.train import TRAIN_RECIPES
+
+
+@pytest.mark.parametrize(
+    ("words", "recipe", "rest"),
+    [
+        (["a", "b"], "bank", ["a", "b"]),
+        (["a", "--recipe", "paper", "b"], "paper", ["a", "b"]),
+        (["--recipe=literal"], "literal", []),
+        (["--recipe", "default"], "bank", []),
+        (["--rec", "paper"], "bank", ["--rec", "paper"]),
+    ],
+)
+def test_a_recipe_is_taken_out_of_the_words(words, recipe, rest):
+    assert take_recipe(words) == (recipe, rest)
+
+
+def test_the_default_recipe_is_the_callers():
+    assert take_recipe([], "paper") == ("paper", [])
+
+
+def test_an_unknown_recipe_is_refused_by_name():
+    with pytest.raises(ValueError, match="'papre'"):
+        take_recipe(["--recipe", "papre"])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_sets_search_and_training(name):
+    training = TRAIN_RECIPES["resnet" if recipe_name(name) == "bank" else "flexconv"]
+    assert search_defaults(name)["search"] == RECIPES[name]
+    assert search_defaults(name)["train"] == train_defaults(name)["train"] == training
+
+
+OWN = """
+import torch
+from torch import nn
+
+
+def network():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+
+
+def maps():
+    return nn.Conv2d(3, 4, 3)
+
+
+def pair():
+    class Pair(nn.Module):
+        def forward(self, images):
+            return images, images
+
+    return Pair()
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Write a module of networks, and enter its folder."""
+    (tmp_path / "own_networks.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def data(shape=(3, 8, 8), classes=5, labels=None):
+    first = None if labels is None else (torch.zeros(len(labels), *shape), torch.tensor(labels))
+    known = {"image_shape": shape, "num_classes": classes, "first": first}
+    names = {field.name for field in dataclasses.fields(Data)}
+    others = dict.fromkeys(names - known.keys())
+    return Data(**others, **known)
+
+
+def of(model, **options):
+    return Subject(model=model, data="a set", **options)
+
+
+def test_a_network_is_ready_to_be_trained(own):
+    network = network_of(of("own_networks:network"), data(labels=[0, 4]), 0)
+    assert network.training
+    assert network(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
+
+
+def test_a_seed_makes_the_initial_values(own):
+    first, again, other = (
+        network_of(of("own_networks:network"), data(), seed)[0].weight for seed in (3, 3, 4)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "named"),
+    [
+        ("network", {"shape": (1, 8, 8)}, "1 .* 3"),
+        ("network", {"classes": 7}, "7"),
+        ("network", {"labels": [0, 5]}, "5"),
+        ("maps", {}, r"\(1, 4, 6, 6\)"),
+        ("pair", {}, "tuple"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data_is_refused(model, changes, named, own):
+    with pytest.raises(ValueError, match=named):
+        network_of(of(f"own_networks:{model}"), data(**changes), 0)
+
+
+def test_a_network_by_name_needs_a_number_of_classes(own):
+    with pytest.raises(ValueError, match="--num-classes"):
+        network_of(of("torchvision:resnet18"), data(classes=None), 0)
+
+
+@pytest.mark.parametrize("command", [search_command, train_command])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["own_networks:network", "nowhere", "--device=cpu"],
+        ["own_networks:network", "nowhere", "--recipe=papre"],
+        ["own_networks:network", "nowhere", "--device=gpu"],
+        ["own_networks:network", "nowhere", "--device=cpu", "--sync-batchnorm"],
+        ["own_networks:network", "nowhere", "--device=cpu", "--name=../out"],
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(command, words, own, capsys, tmp_path):
+    assert command(words) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", [search_command, train_command])
+def test_the_short_help_leaves_settings_out_that_the_long_one_has(command, capsys):
+    said = {}
+    for word in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as ended:
+            command([word])
+        assert ended.value.code in (0, None)
+        said[word] = capsys.readouterr().out
+    assert "--train.weight-decay" not in said["--help"]
+    assert "--train.weight-decay" in said["--help-all"]
+    assert "--recipe" in said["--help"]

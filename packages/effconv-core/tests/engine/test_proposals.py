@@ -1,0 +1,82 @@
+"""Which plans are proposed."""
+
+import copy
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from effconv_core import SearchableCNN
+from effconv_core.engine.proposals import KernelLosses, Proposals
+from effconv_core.engine.race import Trials
+
+spec = importlib.util.spec_from_file_location("signs", Path(__file__).with_name("signs.py"))
+signs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(signs)
+ALLOWED, Signs, config, cost, net = signs.ALLOWED, signs.Signs, signs.config, signs.cost, signs.net
+BATCHES = signs.BATCHES
+
+
+def searched(**changes) -> tuple[SearchableCNN, Trials]:
+    model, settings = net(), config(**changes)
+    searchable = SearchableCNN(model, settings, **ALLOWED)
+    device = torch.device("cpu")
+    return searchable, Trials(model, settings, Signs(), F.cross_entropy, BATCHES, 2, device)
+
+
+def test_proposals_are_distinct_within_the_budget_and_hold_the_original():
+    searchable, trials = searched(finalists=16)
+    budget = cost(net())
+    proposals = Proposals(searchable, trials, budget)
+    plans, losses, passes = proposals.draw()
+    assert plans[0] == [3, 3]
+    assert len({tuple(plan) for plan in plans}) == len(plans) == len(losses) <= 16
+    assert all(abs(searchable.cost(plan) / budget - 1) <= 0.02 for plan in plans)
+    assert passes % 4 == 0
+    children, of_children = proposals.children(plans, losses)
+    assert len(children) == len(of_children)
+    assert not {tuple(c) for c in children} & {tuple(p) for p in plans}
+
+
+def test_tied_layers_are_proposed_one_size():
+    model, settings = net(), config(tolerance=0.2)
+    searchable = SearchableCNN(model, settings, tie=[["1", "4"]], **ALLOWED)
+    device = torch.device("cpu")
+    trials = Trials(model, settings, Signs(), F.cross_entropy, BATCHES, 2, device)
+    plans, _, _ = Proposals(searchable, trials, 1.5 * cost(model)).draw()
+    assert plans
+    assert all(first == second for first, second in plans)
+
+
+def test_a_plans_loss_is_that_of_its_kernels_and_is_computed_once():
+    searchable, trials = searched()
+    losses = KernelLosses(searchable, trials)
+    batches = list(Signs())[:4]
+    expected = []
+    for plan in ([1, 5], [7, 3]):
+        reference = copy.deepcopy(searchable).train()
+        with torch.no_grad():
+            each = [F.cross_entropy(reference.forward_at(plan, x), y) for x, y in batches]
+        expected.append(sum(each).item() / 4)
+    assert [losses((1, 5)), losses((7, 3)), losses((1, 5))] == pytest.approx(
+        [*expected, expected[0]], rel=1e-5
+    )
+    assert losses.passes == 8
+
+
+def test_a_plan_whose_loss_is_not_finite_comes_last():
+    searchable, trials = searched()
+    with torch.no_grad():
+        searchable.model[-1].bias.fill_(torch.inf)
+    assert KernelLosses(searchable, trials)((3, 3)) == 1e30
+
+
+def test_where_all_sizes_are_fixed_there_is_one_plan():
+    model, settings = net(), config()
+    searchable = SearchableCNN(model, settings, allowed=range(3, 4))
+    trials = Trials(model, settings, Signs(), F.cross_entropy, BATCHES, 2, torch.device("cpu"))
+    proposals = Proposals(searchable, trials, cost(model))
+    plans, losses, _ = proposals.draw()
+    assert plans == [[3, 3]]
+    assert proposals.children(plans, losses) == ([], [])

@@ -1,0 +1,142 @@
+"""A CNN is held against the network that was searched, layer by layer."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from effconv_core import apply_plan
+from effconv_core.layers.contract import Batch, check_same_network, for_comparison
+from effconv_core.layers.conv import predicted
+from torch import nn
+
+SIZES = {"1": 5, "3": 2}
+IMAGES = torch.randn(4, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def net(*more):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 1),
+        nn.Conv2d(3, 3, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(3, 4, 3, padding=1),
+        *more,
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+
+
+def both(model, sizes=SIZES):
+    """The network with predicted kernels, the CNN, and the kernels."""
+    reference = copy.deepcopy(model)
+    found = apply_plan(reference, sizes, generator=torch.Generator().manual_seed(1))
+    kernels = {name: found.get_submodule(name).weight.detach().clone() for name in sizes}
+    for name in sizes:
+        conv = predicted(reference.get_submodule(name))
+        conv.bias.data.copy_(found.get_submodule(name).bias)
+        setattr(reference, name, conv)
+    return reference, found, kernels
+
+
+def test_the_same_network_passes_and_draws_as_if_nothing_had_been_run():
+    reference, found, kernels = both(net(nn.BatchNorm2d(4), nn.Dropout(0.5)))
+    state = torch.get_rng_state()
+    labels = torch.tensor([0, 1, 2, 3])
+    check_same_network(reference, found, kernels, Batch(IMAGES, labels, F.cross_entropy))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", ["1", "3"])
+@pytest.mark.parametrize("how", ["weight", "bias", "padding"])
+def test_a_layer_that_computes_something_else_is_named(name, how):
+    reference, found, kernels = both(net())
+    conv = found.get_submodule(name)
+    with torch.no_grad():
+        if how == "weight":
+            conv.weight.mul_(1.1)
+        elif how == "bias":
+            conv.bias.add_(0.1)
+        else:
+            conv.padding, conv.padding_mode = (0, 0), "zeros"
+    with pytest.raises(ValueError, match=f"layer '{name}'"):
+        check_same_network(reference, found, kernels, Batch(IMAGES))
+
+
+def test_a_difference_of_rounding_passes():
+    reference, found, kernels = both(net())
+    with torch.no_grad():
+        found[1].weight.mul_(1 + 1e-6)
+    check_same_network(reference, found, kernels, Batch(IMAGES))
+
+
+def test_a_cnn_that_fails_is_told_with_its_error():
+    reference, found, kernels = both(net())
+    found[3] = nn.Conv2d(7, 4, 3)
+    with pytest.raises(ValueError, match=r"RuntimeError"):
+        check_same_network(reference, found, kernels, Batch(IMAGES))
+
+
+def test_a_layer_that_is_never_run_is_named():
+    class Skips(nn.Sequential):
+        def forward(self, images):
+            return self[1](self[0](images)).mean((2, 3))
+
+    model = Skips(*net())
+    reference, found, kernels = both(model)
+    with pytest.raises(ValueError, match=r"\['3'\]"):
+        check_same_network(reference, found, kernels, Batch(IMAGES))
+
+
+def test_a_network_that_computes_with_its_layers_size_is_told_the_line():
+    class Scales(nn.Sequential):
+        def forward(self, images):
+            return super().forward(images) * self[1].kernel_size[0]
+
+    reference, found, kernels = both(Scales(*net()))
+    with pytest.raises(ValueError, match=r"test_contract\.py:\d+.* kernel_size of '1'"):
+        check_same_network(reference, found, kernels, Batch(IMAGES))
+
+
+def test_padded_kernels_are_compared_too():
+    sizes = {"1": 5, "3": 3}
+    reference, found, kernels = both(net(), sizes)
+    padded = {"1": kernels["1"], "3": F.pad(kernels["3"], (1, 1, 1, 1))}
+    check_same_network(reference, found, kernels, Batch(IMAGES), padded=padded)
+    reference, found, kernels = both(net(), sizes)
+    padded["3"] = F.pad(kernels["3"], (0, 2, 1, 1))  # beside its place
+    with pytest.raises(ValueError, match="'3'"):
+        check_same_network(reference, found, kernels, Batch(IMAGES), padded=padded)
+
+
+def test_outputs_in_containers_are_compared_by_name_and_place():
+    class Named(nn.Sequential):
+        turned = False
+
+        def forward(self, images):
+            scores = super().forward(images)
+            parts = {"a": [scores, scores * 2], "b": "text"}
+            return {"a": parts["a"][::-1], "b": "text"} if self.turned else parts
+
+    reference, found, kernels = both(Named(*net()))
+    check_same_network(reference, found, kernels, Batch(IMAGES))
+    found.turned = True
+    with pytest.raises(ValueError, match="outputs"):
+        check_same_network(reference, found, kernels, Batch(IMAGES))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_plans_are_compared_without_noise_on_the_batchs_own_statistics(training):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = nn.Dropout()
+
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.Dropout(), nn.Sequential(nn.Dropout()), Own())
+    model.train(training)
+    for_comparison(model)
+    assert model[0].training == training
+    assert not model[1].training
+    assert not model[2][0].training
+    assert model[3].training == training
+    assert not model[3].part.training
