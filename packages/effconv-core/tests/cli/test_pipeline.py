@@ -52,8 +52,7 @@ def data(samples=24):
         "train": lambda batch_size: batches,
         "test": lambda: batches,
     }
-    names = {field.name for field in dataclasses.fields(Data)}
-    return Data(**dict.fromkeys(names - known.keys()), **known)
+    return Data(**known)
 
 
 def of(kind, **changes):

@@ -40,7 +40,7 @@ class FrontierOptions(Subject):
     counts: Literal["parameters", "macs", "latency"] = "parameters"
     """`parameters`; `macs`: multiply-accumulates; or `latency`: time of one sample on DEVICE."""
     latency_table: Path | None = None
-    """JSON file of the times, which is read if it exists."""
+    """JSON file of the times; read if it exists."""
     batch_size: int = 128
     """Batch size."""
     seed: int = 0
@@ -69,7 +69,7 @@ def _run(options: FrontierOptions) -> None:
             check_place(path)
     if (options.counts == "latency") != (options.latency_table is not None):
         raise ValueError(
-            f"--counts is {options.counts}, and --latency-table goes with latency alone; pass both"
+            f"--counts is {options.counts}, and --latency-table goes with latency; pass both"
         )
     draw = None
     if options.draw is not None:

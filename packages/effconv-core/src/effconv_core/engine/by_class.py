@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effconv_core.engine.loader import check_pair
+from effconv_core.engine.loader import as_pair
 from effconv_core.engine.train import check_test
 from effconv_core.layers.batch_checks import explained_pass
 from effconv_core.layers.inputs import on_device, run_on
@@ -91,8 +91,8 @@ def evaluate_by_class(
     confusion, losses, samples = torch.zeros(0, 0, dtype=torch.int64), 0.0, 0
     mistakes: list[tuple[float, int, Mistake]] = []
     for step, batch in enumerate(loader):
-        check_pair(batch, f"batch {step + 1} of the test")
-        images, labels = (on_device(part, device) for part in batch)
+        pair = as_pair(batch, f"batch {step + 1} of the test")
+        images, labels = (on_device(part, device) for part in pair)
         if limit is not None:
             images, labels = images[: limit - samples], labels[: limit - samples]
         if not len(labels):

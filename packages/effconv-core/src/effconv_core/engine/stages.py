@@ -76,12 +76,10 @@ def _read(path: Path, of: Mapping[str, Any]) -> dict[str, Any]:
     if content["schema"] != SCHEMA:
         raise ValueError(
             f"{path} has schema {content['schema']}, and this version reads {SCHEMA}; pass another "
-            "name to begin anew"
+            "name"
         )
     known = content["of"]
     others = sorted(name for name in {*known, *of} if known.get(name) != of.get(name))
     if others:
-        raise ValueError(
-            f"{path} has results of another {', '.join(others)}; pass another name to begin anew"
-        )
+        raise ValueError(f"{path} has results of another {', '.join(others)}; pass another name")
     return content["stages"]
