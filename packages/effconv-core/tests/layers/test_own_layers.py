@@ -108,13 +108,43 @@ def normed(model):
     nn.utils.parametrizations.weight_norm(model[1], dim=2)
 
 
+def other_kernel(model):
+    model[1].weight = nn.Parameter(torch.randn(4, 4, 5, 5))
+
+
+def fewer_channels(model):
+    model[1].weight = nn.Parameter(torch.randn(2, 4, 3, 3))
+
+
+def one_stride(model):
+    model[1].stride = 2
+
+
+def no_channels(model):
+    model[1] = nn.Conv2d(4, 0, 3)
+
+
 def own_bias(model):
     bias = model[1].bias.detach()
     del model[1].bias
     model[1].bias = bias
 
 
-@pytest.mark.parametrize("change", [hooked, hooked_backwards, tied, buffered, normed, own_bias])
+@pytest.mark.parametrize(
+    "change",
+    [
+        hooked,
+        hooked_backwards,
+        tied,
+        buffered,
+        normed,
+        own_bias,
+        other_kernel,
+        fewer_channels,
+        one_stride,
+        no_channels,
+    ],
+)
 def test_a_plan_for_a_layer_that_is_left_alone_is_refused_with_the_reason(change):
     model = nn.Sequential(conv(3), conv(), conv(), conv())
     change(model)

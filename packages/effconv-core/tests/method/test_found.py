@@ -9,9 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from effconv_core import SearchableCNN, apply_plan, load, recipe, save, search
+from effconv_core.layers.parametrized import kernel_tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import parametrizations
 
 
 class Net(nn.Module):
@@ -210,11 +212,14 @@ def test_a_criterion_that_does_not_take_the_outputs_of_a_comparison_is_refused_a
 
 
 class Block(nn.Module):
-    def __init__(self, way, stride, size, bias, norm, frozen):
+    def __init__(self, way, stride, size, bias, norm, frozen, normed):
         super().__init__()
         self.way = way
-        self.conv = nn.Conv2d(4, 4, size, stride, size // 2, bias=bias)
+        kind = nn.ConvTranspose2d if way == "up" else nn.Conv2d
+        self.conv = kind(4, 4, size, stride, size // 2, bias=bias)
         self.conv.requires_grad_(not frozen)
+        if normed is not None:
+            normed(self.conv)
         self.norm = nn.BatchNorm2d(4) if norm else nn.Identity()
         self.held = [self.conv]
         self.called = lambda x: self.conv(x)
@@ -223,6 +228,7 @@ class Block(nn.Module):
         k, p = self.conv.kernel_size[0], self.conv.padding[0]
         out = {
             "call": lambda: self.conv(x),
+            "up": lambda: F.interpolate(self.conv(x), x.shape[2:]),
             "list": lambda: self.held[0](x),
             "closure": lambda: self.called(x),
             "residual": lambda: self.conv(x) + F.avg_pool2d(x, 1, self.conv.stride[0]),
@@ -235,44 +241,56 @@ class Block(nn.Module):
         return self.norm(out).relu()
 
 
-WAYS = ["call", "list", "closure", "residual", "twice", "mode", "pads", "crops", "scales"]
+ODD = {"pads", "crops", "scales"}
+WAYS = ["call", "up", "list", "closure", "residual", "twice", "mode", *ODD]
+NORMS = [None, parametrizations.weight_norm, parametrizations.spectral_norm]
 BLOCKS = st.builds(
     Block,
-    st.sampled_from(WAYS),
+    st.sampled_from(sorted(WAYS)),
     st.integers(1, 2),
     st.sampled_from([3, 5]),
     *[st.booleans()] * 3,
+    st.sampled_from(NORMS),
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(
     blocks=st.lists(BLOCKS, min_size=1, max_size=3),
     shared=st.booleans(),
     shapes=st.sampled_from(["exact", "padded"]),
-    normed=st.sampled_from([None, nn.utils.parametrizations.weight_norm]),
+    normed=st.sampled_from(NORMS),
     seed=st.integers(0, 100),
 )
-def test_random_networks_hold_or_are_refused_at_the_start(blocks, shared, shapes, normed, seed):
+def test_random_networks_hold_or_are_refused_before_the_first_step(
+    blocks, shared, shapes, normed, seed
+):
     torch.manual_seed(seed)
-    x = torch.randn(4, 3, 16, 16)
+    x, steps = torch.randn(4, 3, 16, 16), []
     blocks = [*blocks, blocks[0]] if shared else blocks
     fc = nn.Linear(4, 3) if normed is None else normed(nn.Linear(4, 3))
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), fc
     )
-    config = recipe("bank", shapes=shapes, **QUICK, count="model")
+    config = recipe("bank", shapes=shapes, **QUICK | {"finalists": 1}, count="model")
     try:
-        searchable = SearchableCNN(net, config, example=x)
+        searchable = SearchableCNN(net, config)
+        search(searchable, [(x, torch.tensor([0, 1, 2, 0]))], on_step=steps.append)
     except ValueError:
         # What reads nothing of its layers is refused only where nothing can be searched.
-        odd = {"pads", "crops", "scales"} & {block.way for block in blocks}
-        assert odd or all(not block.conv.weight.requires_grad for block in blocks)
+        assert not steps
+        fixed = all(not kernel_tensor(block.conv).requires_grad for block in blocks)
+        assert fixed or ODD & {block.way for block in blocks}
         return
+    assert len(steps) == 1
     random_sizes = random.Random(seed)
     sizes = [random_sizes.choice(allowed) for allowed in searchable.space.ranges]
     plan = searchable.space.by_layer(sizes)
     cnn = searchable.warm_start(plan)
+    kernels = dict(zip(searchable.layers, searchable.kernels_at(sizes), strict=True))
+    for name, kernel in kernels.items():
+        own = kernel_tensor(cnn.get_submodule(name))
+        torch.testing.assert_close(own, kernel, rtol=1e-5, atol=1e-5)
     for mode in (True, False):
         expected = searchable.train(mode).forward_at(sizes, x)
         torch.testing.assert_close(cnn.train(mode)(x), expected, rtol=1e-5, atol=1e-5)
@@ -325,3 +343,36 @@ def test_a_branch_that_begins_at_zero_hides_no_layer(read):
         search(ZeroBranch(read), batches(), config=recipe("bank", **QUICK))
     held = ZeroBranch(lambda conv, x: conv(F.pad(x, (1, 1, 1, 1))))
     assert search(held, batches(), config=recipe("bank", **QUICK)).keys() == {"conv"}
+
+
+class Held:
+    """Holds outputs by attribute."""
+
+    def __init__(self, scores):
+        self.scores, self.itself = scores, self
+
+
+class Slotted:
+    __slots__ = ("scores",)
+
+    def __init__(self, scores):
+        self.scores = scores
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [Held, Slotted, lambda s: [Held(s)], lambda s: torch.distributions.Categorical(logits=s)],
+)
+@pytest.mark.parametrize("holds", [True, False])
+def test_outputs_of_any_kind_are_compared(kind, holds):
+    class Wrapped(Net):
+        def forward(self, x):
+            scores = super().forward(x)
+            return kind(scores if self.training or holds else scores * self.conv.kernel_size[0])
+
+    net = Wrapped(lambda net, x: net.conv(x))
+    if holds:
+        SearchableCNN(net, recipe("bank"), example=batches()[0][0])
+        return
+    with pytest.raises(ValueError, match="in evaluation mode.*kernel_size of 'conv'"):
+        SearchableCNN(net, recipe("bank"), example=batches()[0][0])

@@ -5,10 +5,10 @@ evaluation mode. What differs is told in a sentence that names the layer, before
 trained. Everything runs on copies, and draws random numbers as if nothing had been run.
 """
 
+import copyreg
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import is_dataclass
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
@@ -308,15 +308,21 @@ def _sentence(
     )
 
 
-def _leaves(value: Any) -> list[Any]:
-    """Return the tensors, and whatever else is not a container, in order."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = vars(value)
+def _leaves(value: Any, seen: set[int] | None = None) -> list[Any]:
+    """Return the tensors, and whatever else holds nothing, in order, also of attributes."""
+    seen = set() if seen is None else seen
+    if isinstance(value, Tensor | str | bytes | nn.Module | type) or callable(value):
+        return [value]
     if isinstance(value, Mapping):
-        return [leaf for key in value for leaf in (str(key), *_leaves(value[key]))]
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [leaf for item in value for leaf in _leaves(item)]
-    return [value]
+        return [leaf for key in value for leaf in (str(key), *_leaves(value[key], seen))]
+    if isinstance(value, Sequence):
+        return [leaf for item in value for leaf in _leaves(item, seen)]
+    held = {name: getattr(value, name, None) for name in copyreg._slotnames(type(value))}
+    held |= getattr(value, "__dict__", {})
+    if not held or id(value) in seen:
+        return [value]
+    seen.add(id(value))
+    return [leaf for name in held for leaf in (name, *_leaves(held[name], seen))]
 
 
 def _kind(leaf: Any) -> Any:

@@ -1,5 +1,6 @@
 """Layer selection: the searched convolutions of a network, and why others are skipped."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -135,6 +136,8 @@ def _obstacle(conv: nn.Module, *, per_axis: bool) -> str | None:
         return "has a weight that hooks compute from others, as the old weight_norm does"
     if kernel_name(conv) is None:
         return "has a weight that is computed from others, of which not just one has its shape"
+    if reason := _odd_attributes(conv):
+        return reason
     dtype = kernel_tensor(conv).dtype
     if not dtype.is_floating_point:
         return f"computes in {str(dtype).removeprefix('torch.')}"
@@ -151,6 +154,19 @@ def _obstacle(conv: nn.Module, *, per_axis: bool) -> str | None:
     if len(extents) > 1 and not per_axis:
         return f"has a kernel of {'x'.join(map(str, conv.kernel_size))}, which needs per_axis=True"
     return None
+
+
+def _odd_attributes(conv: nn.Module) -> str | None:
+    """Return what somebody has set on a convolution that does not go together, if they have."""
+    axes = kernel_tensor(conv).dim() - 2
+    for name in ("kernel_size", "stride", "padding", "dilation", "output_padding"):
+        value = getattr(conv, name)
+        if not isinstance(value, str) and not (isinstance(value, tuple) and len(value) == axes):
+            return f"has {value!r} as {name}, which is not a number for each axis"
+    wanted, shape = (*channels_of(conv), *conv.kernel_size), tuple(kernel_tensor(conv).shape)
+    if shape != wanted:
+        return f"has a weight of shape {shape}, and its attributes say {wanted}"
+    return None if math.prod(shape) else "has a weight without values"
 
 
 def _sharing(model: nn.Module, convs: Mapping[str, nn.Module], own: str) -> list[str]:
