@@ -24,15 +24,25 @@ from tools.docs.sections import without_results
 from tools.faults import page as faults_page
 from tools.methods import page as methods_page
 from tools.networks import page as networks_page
+from tools.reproduce import multi_resolution_page as mixtures_page
 from tools.reproduce import page as results_page
 from tools.studies import proving_page
 from tools.versus import page as versus_page
 
 Name = Literal[
-    "results", "cost", "efficiency", "faults", "methods", "networks", "proving-ground", "versus"
+    "results",
+    "multi-resolution",
+    "cost",
+    "efficiency",
+    "faults",
+    "methods",
+    "networks",
+    "proving-ground",
+    "versus",
 ]
 MADE: dict[Name, tuple[Path, Callable[[], str]]] = {
     "results": (results_page.PAGE, lambda: results_page.results_page()[0]),
+    "multi-resolution": (mixtures_page.PAGE, mixtures_page.multi_resolution_page),
     "cost": (cost_page.PAGE, cost_page.cost_page),
     "efficiency": (efficiency_page.PAGE, efficiency_page.efficiency_page),
     "faults": (faults_page.PAGE, faults_page.faults_page),

@@ -82,7 +82,8 @@ def as_stated() -> list[str]:
         for name in TABLES
         for stated in quoted(name)
     ]
-    return ["## Rows without a network here", "", *table(headings, rows), ""]
+    said = f"[The raw results](../{RESULTS}) have none of these; the figures are the paper's."
+    return ["## Rows without a network here", "", said, "", *table(headings, rows), ""]
 
 
 def not_run(results: Results) -> list[str]:
