@@ -1,4 +1,4 @@
-"""`hatch run bench:networks`: search networks of other packages for two steps each.
+"""`hatch run networks:run`: search networks of other packages for two steps each.
 
 Rows that are there already are left as they are. A network that is neither searched nor refused as
 expected makes the status 1.
