@@ -12,7 +12,9 @@ from tools.reproduce.rows import SCALES, Row, name_of, rows_of
 from tools.reproduce.run import search_config
 from tools.support.markdown import provenance, table
 
-PAPER = json.loads((Path(__file__).parent / "paper_tables.json").read_text())["effconv"]
+PAPERS = json.loads((Path(__file__).parent / "paper_tables.json").read_text())
+"""The figures that the papers state."""
+PAPER = PAPERS["effconv"]
 DEEPEST = {"model": "EffConv-56", "params_m": 0.66, **PAPER["figure3a_text"]["ResNet-56 at 0.66 M"]}
 STATED = {
     "mnist": PAPER["table1_mnist"],
