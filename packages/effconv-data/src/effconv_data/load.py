@@ -88,8 +88,8 @@ def load(
             steps at 8 kHz, of the folder `fsdd`), `"speech-commands"` (16000 steps, its own splits
             `train`, `val` and `test`) and `"character-trajectories"` (182 steps). Or a set's folder
             below `root`, or its absolute path or `http(s)://` address; or shards without an index:
-            a path or http(s) address ending in .tar, .tar.gz, .tgz or in .tar packed by bzip2, xz or
-            zstd (.bz2, .xz, .zst), a pattern such as `"data/train-{000..099}.tar"` or
+            a path or http(s) address ending in .tar, .tar.gz, .tgz or in .tar packed by bzip2, xz
+            or zstd (.bz2, .xz, .zst), a pattern such as `"data/train-{000..099}.tar"` or
             `"data/*.tar"`, or a list of these. Shards without an index are read once for their
             number of samples.
         split: a split that the set's index names; for shards without an index, the name they get.
