@@ -110,6 +110,7 @@ RULES = [
             ("tools/release/metadata.py", "read_text"): REPOSITORY,
             ("tools/release/versions.py", "read_text"): REPOSITORY,
             ("tools/reproduce/__main__.py", "read_bytes"): OWN,
+            ("tools/reproduce/multi_resolution.py", "read_bytes"): OWN,
             ("tools/docs/check.py", "read_text"): REPOSITORY,
             ("tools/reproduce/pictures.py", "load_file"): REPOSITORY,
             ("tools/reproduce/pictures.py", "read_bytes"): REPOSITORY,

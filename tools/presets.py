@@ -12,6 +12,7 @@ from effconv_core import SearchConfig, recipe
 from effconv_core.config import recipe_name
 from effconv_core.engine.train import TRAIN_RECIPES, TrainConfig, training_of
 from effconv_data import Batches, load, synthetic
+from effconv_data.archived_sequences import ARCHIVED
 from effconv_data.sequences import SPOKEN_DIGITS, VIEWS
 from effconv_models import create_model
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ PAPER_SETS = {
 }
 """The data sets of the paper by name: its Tables 2, 1, 3 and 4."""
 
-SEQUENCES = (*VIEWS, SPOKEN_DIGITS)
+SEQUENCES = (*VIEWS, *ARCHIVED)
 """Data of sequences, which no command augments."""
 
 
@@ -153,6 +154,8 @@ def data_note(data: str) -> str:
         return "drawn patches in noise"
     if data == SPOKEN_DIGITS:
         return f"{data}, 8 kHz, the test's speakers are not in training"
+    if data in ARCHIVED:
+        return f"{data}, of the official archive"
     if data in VIEWS:
         return f"{data_note(VIEWS[data].images)}, read as sequences"
     folder = Path(os.environ["EFFCONV_DATA"]) / data

@@ -20,7 +20,7 @@ from effconv_core.runs.writer import RESULT, write_result
 from tools.queue.launchers import Launch, launch
 from tools.queue.run_list import Run, failure, state
 from tools.reproduce.pictures import pictures_of, shown
-from tools.reproduce.rows import Row, runs_of
+from tools.reproduce.rows import ALL, Row, runs_of
 from tools.reproduce.run import KERNELS, check_settings, needed_by, run_name
 from tools.reproduce.tables import results_of, section
 from tools.support.rows import read_rows
@@ -30,9 +30,7 @@ from tools.support.rows import read_rows
 class ReproduceOptions(Launch):
     """Run the rows of a table or figure: finished ones are kept, an interrupted one is resumed."""
 
-    name: tyro.conf.Positional[
-        Literal["table1", "table2", "table3", "table4", "figure2", "figure3"]
-    ]
+    name: tyro.conf.Positional[Literal[tuple(ALL)]]
     scale: Literal["smoke", "cpu", "gpu", "paper"] = "cpu"
     """smoke and cpu reduce images and epochs, and say so in each row."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"

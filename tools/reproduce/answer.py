@@ -25,7 +25,7 @@ def answer(results: Results) -> str:
             differences, learned, larger = [], [], []
             for group in groups.values():
                 by_kind = {row["row"]["sizes"]: row for row in group}
-                drawn = [row for kind, row in by_kind.items() if kind.startswith("random")]
+                drawn = random_ones(by_kind, recipe)
                 if recipe in by_kind and drawn:
                     accuracies = [100 * row["accuracy"] for row in drawn]
                     found = by_kind[recipe]
@@ -40,6 +40,19 @@ def answer(results: Results) -> str:
                     f"{one_size(learned)}"
                 )
     return question + (" ".join(sentences) if sentences else "Not measured yet.")
+
+
+def random_ones(rows: Mapping[str, dict[str, Any]], recipe: str) -> list[dict[str, Any]]:
+    """Return the random plans to compare a recipe's with: those of its own cost if there are any.
+
+    Args:
+        rows: by the source of their sizes.
+        recipe: a key of `RECIPES`.
+    """
+    drawn = {kind: row for kind, row in rows.items() if kind.startswith("random")}
+    of_recipe = [row for kind, row in drawn.items() if kind.endswith(f" {recipe}")]
+    others = [row for kind, row in drawn.items() if kind.split()[-1] not in RECIPES]
+    return of_recipe or others
 
 
 def told(differences: Sequence[tuple[float, list[float]]]) -> str:

@@ -1,6 +1,5 @@
 """The networks behind the tables of the multi-resolution paper, and what their runs found."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +10,12 @@ from effconv_core.io.schemas import ConfigFile
 from effconv_core.runs.names import name_of
 from effconv_core.runs.reader import read_config
 
+from tools.reproduce.tables import PAPERS
 from tools.support.rows import read_rows
 from tools.train.multi_resolution import MixingConfig, MultiResolutionOptions
 
 RESULTS = Path("results/multi-resolution")
-PAPER = json.loads((Path(__file__).parent / "paper_tables.json").read_text())["multi_resolution"]
+PAPER = PAPERS["multi_resolution"]
 OURS = {
     "No Pooling": "no pooling",
     "Predefined Pooling": "predefined pooling",

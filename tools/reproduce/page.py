@@ -7,7 +7,7 @@ from effconv_core.io.atomic import remove_file
 
 from tools.reproduce.answer import Results, answer
 from tools.reproduce.pictures import NAMED, Picture, pictures_of, shown
-from tools.reproduce.rows import FIGURES, TABLES, Row, runs_of
+from tools.reproduce.rows import ALL, TABLES, Row, runs_of
 from tools.reproduce.run import run_name
 from tools.reproduce.tables import TITLES, quoted, results_of, section
 from tools.support.markdown import table
@@ -57,7 +57,7 @@ def results_page() -> tuple[str, list[Picture]]:
         "",
     ]
     pictures: list[Picture] = []
-    for name, (data, _) in {**TABLES, **FIGURES}.items():
+    for name, (data, _) in ALL.items():
         for scale in MEASURED:
             found = results_of(name, scale, results[data, scale])
             if found:
@@ -89,7 +89,7 @@ def as_stated() -> list[str]:
 def not_run(results: Results) -> list[str]:
     """Return the list of rows that were not run."""
     parts = ["## Not run", ""]
-    for name, (data, _) in {**TABLES, **FIGURES}.items():
+    for name, (data, _) in ALL.items():
         for scale in MEASURED:
             wanted = set(runs_of(name, scale))
             done = {(Row(**row["row"]), row["seed"]) for row in results[data, scale]}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from effconv_core.engine.train import TRAIN_RECIPES, TrainConfig
 
@@ -21,7 +22,9 @@ class Row:
     """`found` (the default recipe), `paper` (the paper's recipe), `original` (the network's own),
     `uniform` (one size, nearest the budget), `random 0` and on, `reversed` (the found plan, last
     layer first) or `other seed` (the next seed's plan); `reversed paper` and `other seed paper`
-    take the plan of the paper's recipe. `trained` is a network that learns them in its training."""
+    take the plan of the paper's recipe. `even paper` (as equal as can be) and `random 0 paper` and
+    on cost what the plan of the paper's recipe does, within 0.5 %. `trained` is a network that
+    learns them in its training."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ SCALES = {
         "imagenet32": replace(SMOKE, budgets=(0.50e6,)),
     },
     "cpu": {
-        "mnist": Scale(replace(SHORT, epochs=2), 1),
+        "mnist": Scale(replace(SHORT, epochs=2), 3),
         "cifar10": Scale(
             SHORT, 3, 4, 12_000, None, None, None, True, FIRST, (20,), (0.10e6, 0.27e6), FIRST[0]
         ),
@@ -125,8 +128,13 @@ TAKEN = {
     "other seed": ("found", 1),
     "reversed paper": ("paper", 0),
     "other seed paper": ("paper", 1),
+    "even paper": ("paper", 0),
+    **{f"random {i} paper": ("paper", 0) for i in range(4)},
 }
-"""Controls that take a plan from another run: its sizes, and how much higher its seed is."""
+"""Controls that take a plan or its cost from another run: its sizes, and how much higher its seed
+is."""
+EQUAL_COST = ("even paper", *(f"random {i} paper" for i in range(4)))
+"""Controls of the paper's recipe that cost what its plan does."""
 
 
 def name_of(row: Row) -> str:
@@ -178,7 +186,8 @@ def with_controls(data: str, budget: float, scale: Scale, original: bool = False
         scale: sets the number of random plans.
         original: whether the network's own sizes, 3x3, already have this budget.
     """
-    kinds = [*(f"random {i}" for i in range(scale.random_plans)), *TAKEN]
+    kinds = [f"random {i}" for i in range(scale.random_plans)]
+    kinds += [kind for kind in TAKEN if kind not in EQUAL_COST]
     if not original:
         kinds.insert(0, "uniform")
     rows = learned(data, EFFCONV_20, budget)
@@ -239,6 +248,12 @@ def figure3(scale: Scale) -> Iterator[Row]:
         yield from learned("cifar10", EFFCONV_20, budget)
 
 
+def claim(data: str, scale: Scale) -> Iterator[Row]:
+    """Yield the paper's recipe at its main budget on a set, and controls of equal cost."""
+    for kind in ("paper", *EQUAL_COST):
+        yield Row(data, EFFCONV_20, 0.66e6, kind)
+
+
 TABLES = {
     "table1": ("mnist", table1),
     "table2": ("cifar10", table2),
@@ -246,11 +261,14 @@ TABLES = {
     "table4": ("imagenet32", table4),
 }
 FIGURES = {"figure2": ("cifar10", figure2), "figure3": ("cifar10", figure3)}
+CLAIMS = {f"claim-{data}": (data, partial(claim, data)) for data in ("mnist", "cifar10")}
+"""Are learned sizes better than others of equal cost, at the paper's own budget?"""
+ALL = {**TABLES, **FIGURES, **CLAIMS}
 
 
 def rows_of(name: str, scale: str) -> list[Row]:
     """Return the rows of a table or a figure at a scale, without duplicates."""
-    data, make = {**TABLES, **FIGURES}[name]
+    data, make = ALL[name]
     settings = SCALES[scale][data]
     wanted = settings.budgets if name in TABLES else None
     rows = (row for row in make(settings) if wanted is None or row.budget in wanted)
@@ -268,5 +286,5 @@ def runs_of(name: str, scale: str) -> list[tuple[Row, int]]:
         if row.sizes not in TAKEN or seed + TAKEN[row.sizes][1] < seeds
     ]
     # Runs that others need come first, and the long searches of the paper's recipe last.
-    last = ("reversed", "other seed", "paper", "reversed paper", "other seed paper")
+    last = ("reversed", "other seed", "paper", "reversed paper", "other seed paper", *EQUAL_COST)
     return sorted(runs, key=lambda run: run[0].sizes in last and 1 + last.index(run[0].sizes))

@@ -26,12 +26,13 @@ from rich.console import Console
 from torch import nn
 
 from tools.presets import as_they_are, data_note
-from tools.reproduce.rows import SCALES, TAKEN, Row, Scale, training_of
+from tools.reproduce.rows import EQUAL_COST, SCALES, TAKEN, Row, Scale, training_of
 from tools.studies.small_spaces import random_plan
 from tools.support.memory import measure_peak, peak_memory
 from tools.support.rows import changed_since
 from tools.train.flexnet import parameter_groups
 
+EQUAL = 0.005  # relative difference of cost at which plans are taken for equally large
 FEW_STEPS = 4  # of each finalist, where the scale has few of them
 KERNELS = "kernels.safetensors"
 KERNELS_KEPT = 10  # kernels kept per layer, as many as Figure 2 shows
@@ -238,6 +239,8 @@ def given_plan(
     elif row.sizes == "uniform":
         off = {size: abs(math.log(cost([size] * len(layers)) / row.budget)) for size in range(1, 8)}
         sizes = [min(off, key=off.get)] * len(layers)
+    elif row.sizes in EQUAL_COST:
+        return plan_of_equal_cost(row.sizes, model, found)
     elif row.sizes in TAKEN:
         sizes = list(found.values())
         if row.sizes.startswith("reversed"):
@@ -246,3 +249,21 @@ def given_plan(
         generator = torch.Generator().manual_seed(int(row.sizes.removeprefix("random ")))
         return random_plan(searchable, row.budget, generator)
     return dict(zip(layers, sizes, strict=True))
+
+
+def plan_of_equal_cost(sizes: str, model: nn.Module, found: Mapping[str, int]) -> dict[str, int]:
+    """Return even or random sizes of the cost of a plan, within 0.5 %.
+
+    Args:
+        sizes: a name of `EQUAL_COST`.
+        model: the network.
+        found: the plan.
+    """
+    searchable = SearchableCNN(model, replace(recipe("paper"), tolerance=EQUAL))
+    cost = searchable.cost(list(found.values()))
+    if sizes != "even paper":
+        number = int(sizes.split()[1])
+        return random_plan(searchable, cost, torch.Generator().manual_seed(number))
+    even = (cost / searchable.cost([1] * len(searchable.layers))) ** 0.5
+    plan = searchable.nearest_sizes([even] * len(searchable.layers), cost)
+    return dict(zip(searchable.layers, plan, strict=True))

@@ -12,7 +12,9 @@ from tools.reproduce.rows import SCALES, Row, name_of, rows_of
 from tools.reproduce.run import search_config
 from tools.support.markdown import provenance, table
 
-PAPER = json.loads((Path(__file__).parent / "paper_tables.json").read_text())["effconv"]
+PAPERS = json.loads((Path(__file__).parent / "paper_tables.json").read_text())
+"""The figures that the papers state."""
+PAPER = PAPERS["effconv"]
 DEEPEST = {"model": "EffConv-56", "params_m": 0.66, **PAPER["figure3a_text"]["ResNet-56 at 0.66 M"]}
 STATED = {
     "mnist": PAPER["table1_mnist"],
@@ -28,6 +30,8 @@ TITLES = {
     "table4": "Table 4: ImageNet-32",
     "figure2": "Figure 2: the kernels",
     "figure3": "Figure 3: depth and budget",
+    "claim-mnist": "Equal cost: MNIST",
+    "claim-cifar10": "Equal cost: CIFAR-10",
 }
 SOURCES = {
     **{kind: f"learned, {recipe}" for kind, recipe in RECIPES.items()},
@@ -38,6 +42,8 @@ SOURCES = {
     "other seed": "learned with another seed",
     "reversed paper": "those of the paper's recipe from back to front, at the budget",
     "other seed paper": "learned by the paper's recipe with another seed",
+    "even paper": "as equal as can be, at the cost of the paper's recipe's",
+    **{f"random {i} paper": f"random {i}, at the cost of the paper's recipe's" for i in range(4)},
 }
 HEADINGS = (
     *("network", "sizes", "parameters", "accuracy", "seeds", "s an epoch, search", "training"),

@@ -29,7 +29,8 @@ from effconv_core.runs.progress import progress_bar, step_meter
 from effconv_core.runs.reader import read_config
 from effconv_core.runs.writer import REPORT, begun, write_result
 from effconv_data import Batches
-from effconv_data.sequences import SPOKEN_DIGITS, VIEWS
+from effconv_data.archived_sequences import ARCHIVED
+from effconv_data.sequences import VIEWS
 from effconv_models import (
     FlexConvConfig,
     anti_aliasing,
@@ -61,7 +62,7 @@ from tools.support.console import run_and_report
 FLEXTCNS = {f.__name__: f for f in (flextcn2, flextcn4, flextcn6, flextcn7)}
 FLEXNETS = {f.__name__: f for f in (flexnet3, flexnet5, flexnet16)} | FLEXTCNS
 
-DataName = Literal[(*PAPER_SETS, "demo", *VIEWS, SPOKEN_DIGITS)]
+DataName = Literal[(*PAPER_SETS, "demo", *VIEWS, *ARCHIVED)]
 
 
 @dataclass(frozen=True)

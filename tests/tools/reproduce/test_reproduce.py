@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from tests.tools.reproduce.made_up_result import measured
 from tools.reproduce import page, pictures, tables
-from tools.reproduce.answer import answer
-from tools.reproduce.rows import FIGURES, SCALES, TABLES, Row, name_of, rows_of, runs_of
+from tools.reproduce.answer import answer, random_ones
+from tools.reproduce.rows import ALL, CLAIMS, EQUAL_COST, SCALES, Row, name_of, rows_of, runs_of
 from tools.reproduce.run import (
     check_settings,
     given_plan,
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("table", [*TABLES, *FIGURES])
+@pytest.mark.parametrize("table", ALL)
 def test_every_run_has_a_folder_of_its_own(table, scale):
     rows = rows_of(table, scale)
     assert rows
@@ -122,6 +122,41 @@ def test_controls_take_the_plan_of_their_own_recipe(recipe):
     assert needed_by(other, 4) == [run_name(Row("cifar10", "cifar_resnet20", budget, recipe), 5)]
     assert list(given_plan(back, model, plan).values()) == [2, 4, 5] * 6
     assert given_plan(other, model, plan) == plan
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_the_claim_is_made_at_the_papers_budget_with_four_random_plans_and_three_seeds(name):
+    runs = runs_of(name, "cpu")
+    assert {(row.sizes, seed) for row, seed in runs} == {
+        (kind, seed) for kind in ("paper", *EQUAL_COST) for seed in range(3)
+    }
+    assert {row.budget for row, _ in runs} == {0.66e6}
+    kinds = [row.sizes for row, _ in runs]
+    assert kinds[:3] == ["paper"] * 3  # what the others need comes first
+    assert all(needed_by(row, seed) for row, seed in runs[3:])
+
+
+@pytest.mark.parametrize("found", [[5, 4, 2] * 6, [3] * 18, [7, 1, 6, 2, 3, 4] * 3])
+def test_controls_of_equal_cost_cost_what_the_found_plan_does(found):
+    model = create_model("cifar_resnet20")
+    searchable = SearchableCNN(model)
+    plan, cost = dict(zip(searchable.layers, found, strict=True)), searchable.cost(found)
+    made = {}
+    for kind in EQUAL_COST:
+        row = Row("cifar10", "cifar_resnet20", 0.66e6, kind)
+        made[kind] = list(given_plan(row, model, plan).values())
+        assert searchable.cost(made[kind]) == pytest.approx(cost, rel=0.005)
+        assert made[kind] == list(given_plan(row, model, plan).values())
+    assert len({tuple(sizes) for sizes in made.values()}) == len(EQUAL_COST)
+    assert max(made["even paper"]) - min(made["even paper"]) <= 2
+
+
+def test_a_recipe_is_compared_with_the_random_plans_of_its_own_cost():
+    rows = {kind: {"row": {"sizes": kind}} for kind in ("random 0", "random 1", "random 0 paper")}
+    assert random_ones(rows, "paper") == [rows["random 0 paper"]]
+    assert random_ones(rows, "found") == [rows["random 0"], rows["random 1"]]
+    del rows["random 0 paper"]
+    assert random_ones(rows, "paper") == [rows["random 0"], rows["random 1"]]
 
 
 def test_a_result_of_other_settings_is_refused():

@@ -12,13 +12,14 @@ from torch import Tensor
 from webdataset.shardlists import expand_urls
 
 from effconv_data._checks import check_integer
+from effconv_data.archived_sequences import ARCHIVED
 from effconv_data.io.addresses import check_address, is_remote
 from effconv_data.loading.augment import horizontal_flip, pad_crop
 from effconv_data.loading.batches import Augment, Batches
 from effconv_data.loading.free_memory import available_memory
 from effconv_data.loading.resident import ResidentBatches
 from effconv_data.loading.stream import StreamedBatches, first_counts, usual_workers
-from effconv_data.sequences import SPOKEN_DIGITS, VIEWS, read_spoken_digits
+from effconv_data.sequences import VIEWS
 from effconv_data.shards.index import Index, read_index
 from effconv_data.shards.index_shards import scan_shards
 from effconv_data.shards.pixel_statistics import pixel_statistics
@@ -84,11 +85,13 @@ def load(
             steps), `"pmnist"` (in a fixed random order), `"smnist196"` and `"pmnist196"` (of images
             pooled to 14x14), `"scifar10"` (1024 steps), `"npcifar10"` (rows, then noise to 1000
             steps), of the sets `mnist` and `cifar10` below `root`; or `"spoken-digits"` (4096
-            steps at 8 kHz, of the folder `fsdd`). Or a set's folder below `root`, or its absolute
-            path or `http(s)://` address; or shards without an index: a path or http(s) address
-            ending in .tar, .tar.gz, .tgz or in .tar packed by bzip2, xz or zstd (.bz2, .xz, .zst),
-            a pattern such as `"data/train-{000..099}.tar"` or `"data/*.tar"`, or a list of these.
-            Shards without an index are read once for their number of samples.
+            steps at 8 kHz, of the folder `fsdd`), `"speech-commands"` (16000 steps, its own splits
+            `train`, `val` and `test`) and `"character-trajectories"` (182 steps). Or a set's folder
+            below `root`, or its absolute path or `http(s)://` address; or shards without an index:
+            a path or http(s) address ending in .tar, .tar.gz, .tgz or in .tar packed by bzip2, xz
+            or zstd (.bz2, .xz, .zst), a pattern such as `"data/train-{000..099}.tar"` or
+            `"data/*.tar"`, or a list of these. Shards without an index are read once for their
+            number of samples.
         split: a split that the set's index names; for shards without an index, the name they get.
         batch_size: samples in a batch of this rank.
         root: the folder of all sets; None takes the environment variable EFFCONV_DATA.
@@ -136,14 +139,15 @@ def load(
         raise ValueError("only one of mean and std is given; pass both, or neither")
 
     skip = on_error == "skip"
-    sequences = name if isinstance(name, str) and name in (SPOKEN_DIGITS, *VIEWS) else None
+    sequences = name if isinstance(name, str) and name in (*ARCHIVED, *VIEWS) else None
     if sequences and (resident is False or not normalized):
         raise ValueError(
             f"{sequences} is asked for with resident={resident} and normalized={normalized}; "
             "sequences are held in memory and normalised, so leave both out"
         )
-    if sequences == SPOKEN_DIGITS:
-        return _spoken_digits(
+    if sequences in ARCHIVED:
+        return _archived(
+            sequences,
             _root(sequences, root),
             split,
             limit,
@@ -208,7 +212,8 @@ def _unchanged(images: Tensor, _: torch.Generator) -> Tensor:
     return images
 
 
-def _spoken_digits(
+def _archived(
+    name: str,
     root: str,
     split: str,
     limit: int | None,
@@ -218,18 +223,18 @@ def _spoken_digits(
 ) -> ResidentBatches:
     if limit is not None:
         check_integer("limit", limit, 1)
-    audio, labels, _ = read_spoken_digits(root, split)
+    samples, labels, classes = ARCHIVED[name](root, split)
     if mean is None:
-        train = audio if split == "train" else read_spoken_digits(root, "train").audio
+        train = samples if split == "train" else ARCHIVED[name](root, "train").samples
         mean, std = pixel_statistics(train)
     return ResidentBatches(
-        audio[:limit],
+        samples[:limit],
         labels[:limit],
-        classes=tuple("0123456789"),
+        classes=classes,
         training=split == "train",
         mean=mean,
         std=std,
-        name=SPOKEN_DIGITS,
+        name=name,
         **common,
     )
 

@@ -5,7 +5,7 @@ import wave
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -170,7 +170,7 @@ def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             f"{digits.shape}; it must be int16 (N, T) with digits 0 to 9 and a speaker each, so "
             "copy it again"
         )
-    fitted = audio if audio.shape[1] == STEPS else np.stack([_fitted(one) for one in audio])
+    fitted = audio if audio.shape[1] == STEPS else np.stack([fitted(one) for one in audio])
     return fitted, digits.astype(np.int64), names[speakers]
 
 
@@ -184,32 +184,41 @@ def _read_recordings(files: list[Path]) -> tuple[np.ndarray, np.ndarray, np.ndar
             raise ValueError(
                 f"{file} is not named DIGIT_SPEAKER_NUMBER.wav; rename it, or move it away"
             )
-        audio.append(_fitted(_read_wave(file)))
+        audio.append(fitted(read_wave(str(file), str(file), RATE)))
         digits.append(int(digit))
         speakers.append(speaker)
     return np.stack(audio), np.array(digits, dtype=np.int64), np.array(speakers)
 
 
-def _read_wave(file: Path) -> np.ndarray:
-    """Return the samples `(T,)` int16 of a file."""
+def read_wave(file: str | BinaryIO, where: str, rate: int) -> np.ndarray:
+    """Return the samples `(T,)` int16 of a WAV file of one channel.
+
+    Args:
+        file: its path, or its content.
+        where: its name, for messages.
+        rate: samples a second that it must have.
+
+    Raises:
+        ValueError: if it is not such a file.
+    """
     try:
-        with wave.open(str(file)) as sound:
+        with wave.open(file) as sound:
             kind = sound.getnchannels(), sound.getsampwidth(), sound.getframerate()
-            frames = sound.readframes(sound.getnframes()) if kind == (1, 2, RATE) else b""
+            frames = sound.readframes(sound.getnframes()) if kind == (1, 2, rate) else b""
     except (wave.Error, EOFError) as error:
-        raise ValueError(f"{file} is not a WAV file ({error}); copy it again") from error
-    if kind != (1, 2, RATE):
+        raise ValueError(f"{where} is not a WAV file ({error}); copy it again") from error
+    if kind != (1, 2, rate):
         raise ValueError(
-            f"{file} has (channels, bytes, rate) {kind}; it must be (1, 2, {RATE}), so convert it"
+            f"{where} has (channels, bytes, rate) {kind}; it must be (1, 2, {rate}), so convert it"
         )
     if not frames or len(frames) % 2:
-        raise ValueError(f"{file} is cut off or empty; copy it again")
+        raise ValueError(f"{where} is cut off or empty; copy it again")
     return np.frombuffer(frames, dtype="<i2").astype(np.int16)
 
 
-def _fitted(samples: np.ndarray) -> np.ndarray:
-    """Centre samples `(T,)`, and cut or pad them with zeros to 4096."""
-    spare = len(samples) - STEPS
+def fitted(samples: np.ndarray, steps: int = STEPS) -> np.ndarray:
+    """Return samples `(T,)` centred, and cut or padded with zeros to `(steps,)`."""
+    spare = len(samples) - steps
     if spare > 0:
-        return samples[spare // 2 : spare // 2 + STEPS]
+        return samples[spare // 2 : spare // 2 + steps]
     return np.pad(samples, (-spare // 2, math.ceil(-spare / 2)))
