@@ -1,11 +1,11 @@
-"""`--val-fraction` and `--limit`: what is held out of a training or left out of a set."""
+"""Options of a run: what is held out of a training or left out of a set, and an open budget."""
 
 import json
 import sys
 
 import numpy as np
 import pytest
-from effconv_core import load
+from effconv_core import SizePlan, load
 from effconv_core.cli import main
 from effconv_core.cli.resolve import make_data, make_model
 from effconv_core.engine.train import evaluate
@@ -85,6 +85,18 @@ def test_each_epoch_has_a_validation_accuracy_and_the_run_names_the_best(photos,
     settings = json.loads((photos / "runs/one/config.json").read_text())["settings"]
     assert settings["val_fraction"] == 0.25
     assert "limit" not in settings
+
+
+def test_a_budget_that_no_plan_reaches_is_taken_where_plans_may_cost_less(photos, capsys):
+    words = ["search", "validated_net:network", "photos", "--name=one", "--device=cpu"]
+    words += ["--search-only", "--search.epochs=1", "--search.least-steps=0", "--batch-size=20"]
+    words += ["--search.finalists=1", "--search.race-steps=0", "--budget=100000"]
+    assert main(words) == 2
+    assert not (photos / "runs").exists()
+    assert main([*words, "--at-most"]) == 0
+    (bound,) = SizePlan.load("runs/one/plan.json").budgets
+    assert bound["at_most"]
+    assert 0 < bound["cost"] <= 100_000
 
 
 def test_a_set_smaller_than_the_usual_batch_gets_one_that_fits(photos):

@@ -75,6 +75,15 @@ def test_a_package_in_a_project_of_ones_own(walk):
     assert "soft size" in said
 
 
+def test_a_folder_of_photos(walk):
+    said = walk("docs/tutorials/photos.md")
+    assert {"report.html", "test.json", "cnn.safetensors"} <= {
+        path.name for path in (walk.clone / "runs/small").iterdir()
+    }
+    assert re.search(r"accuracy \d+\.\d\d% of 36 images", said)
+    assert (walk.clone / "small.pt2").stat().st_size > 1_000_000
+
+
 def test_the_kernels_alone(walk):
     walk("docs/tutorials/only-kernels.md")
     assert ours(walk.python, walk.clone) == {"effconv-kernels"}

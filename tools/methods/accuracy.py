@@ -16,7 +16,8 @@ from tools.methods.networks import SIZES, TRAIN, macs, make, parameters
 from tools.presets import data_note
 from tools.support.memory import measure_peak, peak_memory
 from tools.train.flexnet import parameter_groups
-from tools.train.multi_resolution import MixingConfig, mixing_turns
+from tools.train.alternating import alternating
+from tools.train.multi_resolution import MixingConfig, mixing_optimizer
 
 MIXING = MixingConfig(lr=0.04)
 """The paper's rate of 1e-4 would have no effect in so few steps."""
@@ -79,10 +80,12 @@ def train_method(training: Training, device: str) -> dict[str, Any]:
         row |= {"search_epochs": found.epochs, "sizes": plan.sizes}
         row["search_seconds"] = round(time.perf_counter() - started, 1)
     elif method == "flexnet":
-        options = {"groups": parameter_groups(network), "seed": seed}
+        options = {"optimizer": make_optimizer(parameter_groups(network), config), "seed": seed}
     elif method == "multi-resolution":
         batches, rest = batches.divide(MIXING.share, seed=seed)
-        options = {"turns": mixing_turns(network, rest, MIXING)}
+        mixing = mixing_optimizer(network, MIXING)
+        optimizer, on_step = alternating(network, config, mixing, rest, len(batches))
+        options = {"optimizer": optimizer, "on_step": on_step}
         row["mixing"] = asdict(MIXING)
     note = data_note("demo" if training.data == "drawn" else training.data)
     train_started = time.perf_counter()

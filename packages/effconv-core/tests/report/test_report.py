@@ -224,6 +224,29 @@ def test_the_command_writes_beside_the_run_and_replaces_nothing_unasked(tmp_path
     assert (tmp_path / "report.html").exists()
 
 
+TESTS = {
+    "learned": {
+        "classes": [f"class of a long name {n}" for n in range(12)],
+        "counts": [[123_456, 100_000 + n] for n in range(12)],
+        "confusion": [[100_000 + 10 * row + n for n in range(12)] for row in range(12)],
+        "mistakes": [{"index": 1_234_567, "label": 0, "guess": 1, "probability": 0.9876}],
+    }
+}
+BROKEN_NUMBERS = """(() => {
+  const broken = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node; (node = walk.nextNode()); )
+    for (const found of node.data.matchAll(/[+-]?[0-9][0-9.,]*%?/g)) {
+      const range = document.createRange();
+      range.setStart(node, found.index);
+      range.setEnd(node, found.index + found[0].length);
+      const lines = [...range.getClientRects()].filter(r => r.width).map(r => Math.round(r.top));
+      const name = node.parentElement.closest(".name");  // names of layers may break anywhere
+      if (new Set(lines).size > 1 && !name) broken.push(found[0]);
+    }
+  return broken;
+})()"""
+
+
 @pytest.fixture(scope="module")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api")
@@ -237,9 +260,11 @@ def browser():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_shows_it(tmp_path, browser, width, scheme):
     folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b", sizes=(3, 4))]
+    for folder in folders:
+        (folder / "test.json").write_text(json.dumps(TESTS))
     write_report(folders, tmp_path / "r.html")
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page, problems = context.new_page(), []
@@ -251,6 +276,7 @@ def test_a_browser_shows_it(tmp_path, browser, width, scheme):
     assert not problems
     wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(wider) <= 0
+    assert page.evaluate(BROKEN_NUMBERS) == []
     assert not page.evaluate("window.alerted === true")
     # What is drawn can be told from what it is drawn on, in either scheme.
     colours = page.evaluate(

@@ -3,6 +3,7 @@ import re
 
 import pytest
 import torch
+from effconv_core.engine.search import SearchStep
 from effconv_core.engine.train import TrainStep
 from effconv_core.runs.metrics import Metrics
 from effconv_core.runs.progress import progress_bar, step_meter
@@ -28,6 +29,29 @@ def test_a_line_shows_means_over_the_epoch_and_a_row_holds_them_with_the_rate(tm
     assert (row["epoch_loss"], row["epoch_accuracy"]) == (2.0, 0.75)
     assert (row["loss"], row["accuracy"], row["lr"]) == (5.0, 0.0, 0.05)
     assert "loss 2.000  accuracy 75.0%" in file.getvalue()
+
+
+def test_a_step_is_shown_in_one_line_without_the_outputs_of_its_batch():
+    outputs, sizes = torch.zeros(128, 10), torch.zeros(90)
+    loss, labels = torch.tensor(1.5), torch.zeros(128, dtype=torch.long)
+    for step in (
+        TrainStep(3, 7, loss, outputs, labels, 0.1),
+        SearchStep(3, 7, loss, loss, outputs, labels, sizes, None),
+    ):
+        assert {"3", "7", "1.5000"} <= set(re.findall(r"[\d.]+", repr(step)))
+        assert len(repr(step)) < 120
+
+
+def test_the_time_of_a_long_phase_is_told_once_after_some_steps(monkeypatch):
+    clock = iter(range(0, 10_000, 6))
+    monkeypatch.setattr("effconv_core.runs.progress.time.perf_counter", lambda: next(clock))
+    file = io.StringIO()
+    with progress_bar(Console(file=file)) as progress:
+        on_step = step_meter(progress, None, "train", epochs=50, steps_per_epoch=20)
+        for number in range(40):
+            outputs, labels = torch.eye(2), torch.arange(2)
+            on_step(TrainStep(number // 20, number % 20, torch.tensor(1.0), outputs, labels))
+    assert len(re.findall(r"about [\d,]+ min", file.getvalue())) == 1
 
 
 @pytest.mark.parametrize("phase", ["search", "baseline"])

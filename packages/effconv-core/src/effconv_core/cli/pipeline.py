@@ -21,6 +21,7 @@ from effconv_core.cli.errors import check_device
 from effconv_core.cli.resolve import Data
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.process_group import Ranks
+from effconv_core.engine.by_class import evaluate_by_class
 from effconv_core.engine.loader import RepeatableLoader
 from effconv_core.engine.race import PARTS
 from effconv_core.engine.search import SearchStep, search
@@ -40,10 +41,13 @@ from effconv_core.runs.options import RunOptions, SearchOptions
 from effconv_core.runs.owner import mark
 from effconv_core.runs.progress import progress_bar, step_meter
 from effconv_core.runs.reader import COMPARISON, read_run
+from effconv_core.runs.tests import record, write_tests
 from effconv_core.runs.writer import check_run, describe, open_run, write_result
 from effconv_core.scalars import in_figures
 from effconv_core.space.selection import searched_layers
 
+MISTAKES = 10
+"""Mistakes of the test that a run keeps."""
 LockFactory = Callable[[Path], AbstractContextManager[Any]]
 
 
@@ -112,7 +116,7 @@ def search_and_train(
         loader, samples = data.train(search_batch), data.samples
         say_search(console, searchable, budget, len(loader), options.batch_size, samples)
         del searchable
-        work = _RunStages(folder, options, console, ranks)
+        work = _RunStages(folder, options, data, console, ranks)
         plan = work.learn_sizes(model, loader, options, budget)
         del loader
         networks = {}
@@ -173,7 +177,7 @@ def train_alone(
     with begun(folder, settings, options, model, data, console=console, ranks=ranks, hold=claim):
         say_where(console, folder, options.device, cnn)
         say_training(console, options.train, len(loaders[0]), data.samples)
-        work = _RunStages(folder, options, console, ranks)
+        work = _RunStages(folder, options, data, console, ranks)
         networks = {kind: work.train_and_test(phase, cnn, *loaders)}
         if plan.cost is None:
             plan = replace(plan, cost=int(networks[kind]["parameters"]))
@@ -216,10 +220,14 @@ class _RunStages:
 
     Attributes:
         metrics: metrics of the run; None on all ranks except the first.
+        tests: how the networks did on the test, by `learned` and `original`.
     """
 
-    def __init__(self, folder: Path, options: RunOptions, console: Console, ranks: Ranks) -> None:
+    def __init__(
+        self, folder: Path, options: RunOptions, data: Data, console: Console, ranks: Ranks
+    ) -> None:
         self.folder, self.options, self.console, self.ranks = folder, options, console, ranks
+        self.data, self.tests = data, {}
         self.metrics = Metrics(folder) if ranks.rank == 0 else None
 
     def learn_sizes(
@@ -311,7 +319,13 @@ class _RunStages:
                 seed=self.options.seed,
                 group=group,
             )
-        accuracy = evaluate(cnn, test, group)
+        if group is None:
+            outcome = evaluate_by_class(cnn, test, worst=MISTAKES)
+            kind, data = "learned" if phase == "train" else "original", self.data
+            self.tests[kind] = record(outcome, data.classes, data.mean, data.std)
+            accuracy = outcome.accuracy
+        else:  # each rank has a part of the test, and no more than the accuracy is collected
+            accuracy = evaluate(cnn, test, group)
         parameters = sum(parameter.numel() for parameter in cnn.parameters())
         result = {"parameters": parameters, "test_accuracy": accuracy}
         if held_out is not None and self.metrics is not None:
@@ -345,6 +359,8 @@ class _RunStages:
             result = {**result, "accuracy": accuracy, "networks": dict(networks)}
         if self.metrics is not None:
             self.metrics.close()
+            if self.tests:
+                write_tests(self.folder, self.tests)
             write_report(self.folder, model, plan, networks, self.metrics)
             run = read_run(self.folder, result=result)
             write_text(self.folder / HTML, report_html([run]))

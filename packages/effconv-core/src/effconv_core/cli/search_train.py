@@ -77,6 +77,8 @@ class Search(SearchOptions, Validated, Subject):
 
     budget_counts: option(Literal["parameters", "macs"], metavar="WHAT") = "parameters"
     """`parameters`, or `macs`: multiply-accumulates."""
+    at_most: option(bool) = False
+    """Let plans cost less than the budget, but never more."""
     search_only: option(bool) = False
     """Do not train; `effconv train --plan` can, later."""
 
@@ -212,10 +214,11 @@ def _search(
     model = network_of(options, data, options.seed)
     if options.budget is None:
         options = replace(options, budget=_own_cost(model, options, data))
-    budget = None
+    budget, counter = None, None
     if options.budget_counts == "macs":
-        example = torch.zeros(1, *data.image_shape, device=ranks.device)
-        budget = Budget(options.budget, Macs(example))
+        counter = Macs(torch.zeros(1, *data.image_shape, device=ranks.device))
+    if counter is not None or options.at_most:
+        budget = Budget(options.budget, counter, at_most=options.at_most)
     name = partial(_folder_name, options, in_figures(options.budget).replace(",", ""))
     folder = folder_of(options.runs, options.recipe, name)
     settings, training = _settings(options), not options.search_only
@@ -353,5 +356,5 @@ def _folder_name(options: Search | Train, *more: str) -> str:
 def _settings(options: Search | Train) -> dict[str, Any]:
     given = {name: value for name, value in asdict(options).items() if name not in PLACES}
     # Runs that were begun before there were these options have none of them.
-    later = {name for name in ("limit", "val_fraction") if given[name] is None}
+    later = {name for name in ("limit", "val_fraction", "at_most") if not given.get(name)}
     return {name: value for name, value in given.items() if name not in later}

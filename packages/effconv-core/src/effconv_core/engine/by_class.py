@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from effconv_core.engine.loader import as_pair
 from effconv_core.engine.train import check_test
-from effconv_core.layers.batch_checks import explained_pass
+from effconv_core.layers.batch_checks import IGNORED, explained_pass
 from effconv_core.layers.inputs import on_device, run_on
 
 Z = 1.959964
@@ -44,19 +44,16 @@ class ByClass:
 
     Attributes:
         loss: mean cross entropy, in nats.
+        samples: number of samples.
         confusion: `(classes, classes)` int64 on the CPU: number of samples of each class (rows)
-            that each class (columns) was the likeliest of.
+            that each class (columns) was the likeliest of. Samples of the label -100 have none.
         mistakes: the mistakes of the highest probability, the highest first.
     """
 
     loss: float
+    samples: int
     confusion: Tensor
     mistakes: list[Mistake]
-
-    @property
-    def samples(self) -> int:
-        """Number of samples."""
-        return int(self.confusion.sum())
 
     @property
     def accuracy(self) -> float:
@@ -105,18 +102,19 @@ def evaluate_by_class(
         if step == 0:
             check_test(outputs, images, labels, 1)
             confusion = torch.zeros(classes, classes, dtype=torch.int64)
-        if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        known = labels != IGNORED
+        if (outside := known & ((labels < 0) | (labels >= classes))).any():
             raise ValueError(
-                f"batch {step + 1} of the test has labels from {int(labels.min())} to "
-                f"{int(labels.max())}, and the network's classes are 0 to {classes - 1}; number "
-                "the classes from 0, or build the network for more"
+                f"batch {step + 1} of the test has {int(outside.sum())} label(s) that are none of "
+                f"the network's classes, 0 to {classes - 1}; number the classes from 0, or build "
+                "the network for more"
             )
         losses += F.cross_entropy(outputs, labels, reduction="sum").item()
         probabilities, guesses = outputs.softmax(1).max(1)
-        pairs = (labels * classes + guesses).cpu()
+        pairs = (labels * classes + guesses)[known].cpu()
         confusion += pairs.bincount(minlength=classes**2).reshape(classes, classes)
         if worst and isinstance(images, Tensor):
-            for place in (guesses != labels).nonzero().flatten().tolist():
+            for place in ((guesses != labels) & known).nonzero().flatten().tolist():
                 mistake = Mistake(
                     samples + place,
                     images[place].cpu(),
@@ -133,7 +131,7 @@ def evaluate_by_class(
     if not samples:
         raise ValueError("the loader of the test gave no sample; it must give at least one")
     ordered = sorted(mistakes, key=lambda entry: entry[:2], reverse=True)
-    return ByClass(losses / samples, confusion, [mistake for _, _, mistake in ordered])
+    return ByClass(losses / samples, samples, confusion, [mistake for _, _, mistake in ordered])
 
 
 def interval(accuracy: float, samples: int) -> tuple[float, float]:

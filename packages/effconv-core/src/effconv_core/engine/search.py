@@ -65,9 +65,9 @@ class SearchStep:
     step: int
     task_loss: Tensor
     budget_loss: Tensor
-    outputs: Any
-    targets: Any
-    soft_sizes: Tensor
+    outputs: Any = field(repr=False)
+    targets: Any = field(repr=False)
+    soft_sizes: Tensor = field(repr=False)
     searchable: SearchableCNN = field(repr=False)
 
     @cached_property

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,8 +96,8 @@ class TrainStep:
     epoch: int
     step: int
     task_loss: Tensor
-    outputs: Tensor
-    targets: Tensor
+    outputs: Tensor = field(repr=False)
+    targets: Tensor = field(repr=False)
     rate: float | None = None
 
 

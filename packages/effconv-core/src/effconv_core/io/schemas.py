@@ -143,6 +143,29 @@ class ResultFile(TypedDict, total=False):
     networks: Annotated[dict[Name, Outcome], Meta(max_length=100)]
 
 
+class MistakeRecord(Struct):
+    """A sample that a network took for another class."""
+
+    index: Count
+    label: Count
+    guess: Count
+    probability: Annotated[float, Meta(ge=0, le=1)]
+    png: Annotated[str, Meta(max_length=400_000, pattern="^[A-Za-z0-9+/=]+$")] | None = None
+    """The picture, in base 64."""
+
+
+class TestRecord(Struct):
+    """How a network did on the test, class by class."""
+
+    classes: Annotated[list[Annotated[str, Meta(max_length=1000)]], Meta(max_length=10_000)] = []
+    counts: Annotated[list[tuple[Count, Count]], Meta(max_length=10_000)] = []
+    """Of each class the number of its samples, and of those that were right."""
+    confusion: Annotated[
+        list[Annotated[list[Count], Meta(max_length=100)]], Meta(max_length=100)
+    ] = []
+    mistakes: Annotated[list[MistakeRecord], Meta(max_length=10)] = []
+
+
 class Spread(TypedDict):
     """Seconds that something took."""
 

@@ -75,7 +75,8 @@ def line_chart(
         places = [place(x, y) for x, y in points]
         (_, first), (last_step, last) = points[0], points[-1]
         words = f"{form(first)} at first, {form(last)} at step {last_step:,.0f}"
-        lines.append({"title": name, "words": words, "points": places, "end": places[-1]})
+        end = {"end": places[-1], "bar": None}
+        lines.append({"title": name, "words": words, "points": places, **end})
     return Chart(
         title,
         x_title,
@@ -87,13 +88,25 @@ def line_chart(
 
 
 def dot_chart(
-    title: str, dots: Mapping[str, tuple[float, float]], *, form: Callable[[float], str]
+    title: str,
+    dots: Mapping[str, tuple[float, float]],
+    *,
+    form: Callable[[float], str],
+    bars: Mapping[str, tuple[float, float]],
 ) -> Chart | None:
-    """Lay out a dot for each title, at (cost, value); return None if there are fewer than two."""
+    """Lay out a dot for each title, at (cost, value); return None if there are fewer than two.
+
+    Args:
+        title: title of the chart.
+        dots: title to (cost, value).
+        form: formats a value.
+        bars: title to the bounds of the value's interval, where they are known.
+    """
     if len(dots) < 2:
         return None
     x_ticks = _ticks(*_span([x for x, _ in dots.values()]), count=4)
-    y_ticks = _ticks(*_span([y for _, y in dots.values()]), count=4)
+    bounds = [bound for pair in bars.values() for bound in pair]
+    y_ticks = _ticks(*_span([*(y for _, y in dots.values()), *bounds]), count=4)
 
     def across(x: float) -> float:
         return round(LEFT + (RIGHT - LEFT) * (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]), 1)
@@ -109,14 +122,19 @@ def dot_chart(
         [
             {
                 "title": name,
-                "words": f"{form(y)} at {short(x)} parameters",
+                "words": f"{form(y)}{_between(bars.get(name), form)} at {short(x)} parameters",
                 "points": [],
                 "end": (across(x), down(y)),
+                "bar": tuple(map(down, bars[name])) if name in bars else None,
             }
             for name, (x, y) in dots.items()
         ],
         None,
     )
+
+
+def _between(bounds: tuple[float, float] | None, form: Callable[[float], str]) -> str:
+    return "" if bounds is None else f" ({form(bounds[0])} to {form(bounds[1])})"
 
 
 def small_course(points: Points, largest: float) -> dict[str, Any]:

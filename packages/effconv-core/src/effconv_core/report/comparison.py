@@ -1,11 +1,17 @@
 """Comparison of several runs: sizes, accuracy, cost, time and differing settings."""
 
 from collections.abc import Mapping
+from statistics import fmean, stdev
 from typing import Any
+
+from scipy.stats import t as student
 
 from effconv_core.report.charts import dot_chart, line_chart
 from effconv_core.report.view import as_tuple, budget_rows, flat, network_rows
 from effconv_core.runs.reader import Run
+
+SEEDS = ("seed", "search.seed")
+"""Settings in which runs that are seeds of one another differ."""
 
 
 def compare(runs: Mapping[str, Run]) -> dict[str, Any]:
@@ -19,11 +25,17 @@ def compare(runs: Mapping[str, Run]) -> dict[str, Any]:
         "titles": list(runs),
         "rows": [outcome(title, run) for title, run in runs.items()],
         "warnings": warnings(runs),
+        "seeds": over_seeds(runs),
         "layers": layers,
         "different": sum(row["differs"] for row in layers),
         "track": max((n for row in layers for cell in row["cells"] for n in cell), default=1),
         "charts": charts(runs),
-        "settings": differing({t: flat(run.settings) for t, run in runs.items()}),
+        # The sizes of a training's plan have their own table.
+        "settings": [
+            (name, words)
+            for name, words in differing({t: flat(run.settings) for t, run in runs.items()})
+            if not name.startswith("plan.")
+        ],
         "environment": differing({t: flat(run.environment) for t, run in runs.items()}),
     }
 
@@ -46,6 +58,25 @@ def outcome(title: str, run: Run) -> dict[str, Any]:
         "search_epochs": len(seconds),
         "search_seconds": sum(seconds) + comparison,
     }
+
+
+def over_seeds(runs: Mapping[str, Run]) -> dict[str, Any] | None:
+    """Return mean, standard deviation and interval of runs that are seeds of one another.
+
+    Those are runs of the same settings but the seed, each with a test accuracy; None if these are
+    not. The interval of the mean is Student's, of 95 %; it holds if accuracies are normal.
+    """
+    settings = [
+        {k: v for k, v in flat(run.settings).items() if k not in SEEDS} for run in runs.values()
+    ]
+    seeds = [flat(run.settings).get("seed") for run in runs.values()]
+    values = [outcome(title, run)["learned"]["accuracy"] for title, run in runs.items()]
+    same = all(entries == settings[0] for entries in settings)
+    if not same or None in values or len(set(seeds)) < len(seeds) or None in seeds:
+        return None
+    deviation = stdev(values)
+    half = float(student.ppf(0.975, len(values) - 1)) * deviation / len(values) ** 0.5
+    return {"mean": fmean(values), "deviation": deviation, "half": half, "count": len(values)}
 
 
 def trained_phase(run: Run) -> str:
@@ -92,17 +123,21 @@ def side_by_side(runs: Mapping[str, Run]) -> list[dict[str, Any]]:
 
 def charts(runs: Mapping[str, Run]) -> list[Any]:
     """Draw accuracy against cost, and the training curves of the found CNNs."""
-    dots = {}
+    dots, bars = {}, {}
     for title, run in runs.items():
         for row in network_rows(run):
             if row["accuracy"] is not None and row["parameters"] is not None:
-                dots[f"{title}, {row['title']}"] = (row["parameters"], 100 * row["accuracy"])
+                name = f"{title}, {row['title']}"
+                dots[name] = (row["parameters"], 100 * row["accuracy"])
+                if row["interval"] is not None:
+                    low, high = row["interval"]
+                    bars[name] = 100 * low, 100 * high
     curves = {
         what: {title: run.course(trained_phase(run), what) for title, run in runs.items()}
         for what in ("accuracy", "loss")
     }
     drawn = [
-        dot_chart("Test accuracy against parameters", dots, form=lambda y: f"{y:.4g}%"),
+        dot_chart("Test accuracy against parameters", dots, form=lambda y: f"{y:.4g}%", bars=bars),
         line_chart(
             "Accuracy in the training of each CNN",
             {t: [(x, 100 * y) for x, y in course] for t, course in curves["accuracy"].items()},

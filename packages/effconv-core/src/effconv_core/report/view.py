@@ -6,8 +6,10 @@ from math import prod
 from types import SimpleNamespace
 from typing import Any
 
+from effconv_core.engine.by_class import interval
 from effconv_core.evidence import sentences
 from effconv_core.filling import filling_sentence
+from effconv_core.io.schemas import TestRecord
 from effconv_core.layers.geometry import kernel_shape_of
 from effconv_core.plan import Size
 from effconv_core.report.charts import Chart, kernel_pictures, line_chart, short, small_course
@@ -15,6 +17,7 @@ from effconv_core.runs.reader import COMPARISON, Run, is_number
 from effconv_core.runs.writer import dotted
 
 MOST_PICTURES = 200  # of layers
+MOST_CONFUSED = 25  # classes of a confusion matrix
 MOST_LINES = 1000  # of a table that no plan limits
 PHASES = {"search": "search", "train": "found CNN", "baseline": "original sizes"}
 
@@ -42,6 +45,7 @@ def describe(run: Run, title: str) -> dict[str, Any]:
         "budgets": budget_rows(run),
         "cost": cost_chart(run),
         "curves": curves(run),
+        "tests": [test_rows(kind, test) for kind, test in run.tests.items()],
         "epochs": epoch_rows(run),
         "settings": settings,
         "filling": "" if run.plan is None else filling_sentence(run.plan),
@@ -179,12 +183,66 @@ def network_rows(run: Run) -> list[dict[str, Any]]:
                 "title": title,
                 "parameters": parameters if is_number(parameters) else None,
                 "accuracy": accuracy if is_number(accuracy) else None,
+                "interval": _interval(accuracy, run.tests.get(kind)),
+                "validation": outcome.get("best_val_accuracy"),
+                "best_epoch": outcome.get("best_epoch"),
                 "epochs": len(seconds),
                 "seconds": sum(seconds),
                 "trained": any(row["phase"] == phase for row in run.rows),
             }
         )
     return rows
+
+
+def _interval(accuracy: Any, test: TestRecord | None) -> tuple[float, float] | None:
+    """Return the 95 % interval of a test accuracy, None if it is not known of how many samples."""
+    samples = 0 if test is None else sum(count for count, _ in test.counts)
+    return interval(accuracy, samples) if samples and is_number(accuracy) else None
+
+
+def test_rows(kind: str, test: TestRecord) -> dict[str, Any]:
+    """Return the classes of a network's test, its confusion matrix and its worst mistakes."""
+    classes = [
+        test.classes[label] if label < len(test.classes) else str(label)
+        for label in range(len(test.counts))
+    ]
+
+    def named(label: int) -> str:
+        return classes[label] if label < len(classes) else str(label)
+
+    rows = []
+    for label, (samples, right) in enumerate(test.counts):
+        row = test.confusion[label] if label < len(test.confusion) else []
+        wrong = [(n, guess) for guess, n in enumerate(row) if n and guess != label]
+        most = max(wrong, default=None, key=lambda entry: entry[0])
+        rows.append(
+            {
+                "name": named(label),
+                "samples": samples,
+                "right": right,
+                "accuracy": right / samples if samples else None,
+                "interval": interval(right / samples, samples) if samples else None,
+                "taken": None if most is None else (named(most[1]), most[0]),
+            }
+        )
+    shown = len(test.confusion) <= MOST_CONFUSED
+    return {
+        "title": {"learned": "learned sizes", "original": "original sizes"}.get(kind, kind),
+        "kind": kind,
+        "classes": rows[:MOST_LINES],
+        "names": classes,
+        "confusion": [[(n, n / max(sum(row), 1)) for n in row] for row in test.confusion if shown],
+        "mistakes": [
+            {
+                "png": mistake.png,
+                "label": named(mistake.label),
+                "guess": named(mistake.guess),
+                "probability": mistake.probability,
+                "index": mistake.index,
+            }
+            for mistake in test.mistakes
+        ],
+    }
 
 
 def budget_rows(run: Run) -> list[dict[str, Any]]:
@@ -229,6 +287,13 @@ def curves(run: Run) -> list[Chart]:
                 PHASES[phase]: [(x, y * factor) for x, y in run.course(phase, value)]
                 for phase in phases
             }
+            if value == "accuracy":
+                series |= {
+                    f"{PHASES[phase]}, validation": [
+                        (x, y * factor) for x, y in run.course(phase, "val_accuracy")
+                    ]
+                    for phase in phases
+                }
             charts.append(line_chart(f"{what} in {title}", series, form=form))
     return [chart for chart in charts if chart is not None]
 
@@ -249,6 +314,7 @@ def epoch_rows(run: Run) -> list[dict[str, Any]]:
             "epoch": epoch,
             "loss": first_of(mean(rows, "epoch_loss"), mean(rows, "loss")),
             "accuracy": first_of(mean(rows, "epoch_accuracy"), mean(rows, "accuracy")),
+            "validation": mean(rows, "val_accuracy"),
             "seconds": mean(rows, "seconds"),
             "parameters": next(
                 (r["parameters"] for r in reversed(rows) if is_number(r.get("parameters"))), None

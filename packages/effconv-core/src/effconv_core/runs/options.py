@@ -41,7 +41,7 @@ class RunOptions:
 class SearchArguments:
     """Options of the search, in addition to `RunOptions`."""
 
-    budget: option(float | None) = None
+    budget: option(float | None, metavar="FLOAT") = None
     """Target number of parameters; by default the network's own."""
     search: SearchConfig
     batch_size: int = 128

@@ -30,7 +30,7 @@ STATES = (
     r"|threshold-[0-9.e+-]+)(\.previous)?\.safetensors"
 )
 WRITTEN = re.compile(
-    r"(config|plan|result|failed|mixing)\.json|metrics\.jsonl|report\.(md|html)"
+    r"(config|plan|result|failed|mixing|test)\.json|metrics\.jsonl|report\.(md|html)"
     r"|(sizes|mixing|course)\.png|(cnn|flexnet|kernels)\.safetensors"
     rf"|{STATES}"
 )

@@ -16,6 +16,7 @@ A run folder may hold the following files; at least one of the first three is ne
   until its plan was chosen.
 - `result.json`: `networks`, a mapping from `learned` and `original` to `parameters` and
   `test_accuracy`, from 0 to 1.
+- `test.json`, see `runs/tests.py`.
 - `cnn.safetensors`, written by `save`, or during the training `train.safetensors`, written by
   `save_training_state`.
 - `effconv-run.json`: says that the folder is a run's, see `runs/owner.py`; reading needs none.
@@ -39,6 +40,7 @@ from effconv_core.io.read_tensors import opened_tensors
 from effconv_core.io.schemas import LARGEST_SIZE, LARGEST_VALUE, MOST_AXES, MOST_WEIGHTS
 from effconv_core.io.terminal import printable
 from effconv_core.plan import SizePlan
+from effconv_core.runs.tests import read_tests
 
 __all__ = ["Run", "read_run"]
 
@@ -63,6 +65,7 @@ class Run:
         networks: `learned` and `original` to parameters and test accuracy.
         kernels: layer to the found CNN's weights, `(c_out, c_in / groups, *taps)`.
         kernels_from: the file that they are from.
+        tests: `learned` and `original` to how they did on the test, class by class.
         missing: a sentence for each part that is missing or cannot be read.
     """
 
@@ -75,6 +78,7 @@ class Run:
     networks: dict[str, dict[str, Any]] = field(default_factory=dict)
     kernels: dict[str, Tensor] = field(default_factory=dict)
     kernels_from: str = ""
+    tests: dict[str, schemas.TestRecord] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     def course(self, phase: str, value: str) -> list[tuple[int, float]]:
@@ -142,6 +146,7 @@ def read_run(folder: str | os.PathLike[str], *, result: Mapping[str, Any] | None
         (results or {}).get("networks", {}),
         kernels,
         kernels_from,
+        _read(read_tests, folder, "test.json", missing, "classes and mistakes") or {},
         missing,
     )
 
