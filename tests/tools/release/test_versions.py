@@ -79,8 +79,8 @@ def test_a_shallow_clone_and_no_clone_are_refused(tiny, tmp_path):
     raise_version(tiny, "Small", "Smaller")
     shallow = tmp_path / "shallow"
     git(tmp_path, "clone", "-q", "--depth", "1", f"file://{root_of(tiny)}", str(shallow))
-    with pytest.raises(ValueError, match="is shallow.*run `git fetch --unshallow --tags`"):
+    with pytest.raises(ValueError, match="git fetch --unshallow --tags"):
         version_problems(shallow / "packages" / "effconv-tiny")
     (root_of(tiny) / ".git").rename(tmp_path / "gone")
-    with pytest.raises(ValueError, match="releases are checked in a clone"):
+    with pytest.raises(ValueError, match="clone"):
         version_problems(tiny)
