@@ -9,7 +9,6 @@ from tools.support.rows import read_rows
 
 ROOT = Path(__file__).parents[3]
 
-
 NETWORKS = {network["name"]: network for network in networks()}
 
 

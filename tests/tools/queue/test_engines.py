@@ -51,14 +51,12 @@ fi
 echo "Submitted batch job $id"
 """
 
-
 SRUN = """#!/bin/bash
 while [[ "$1" == -* ]]; do
   case "$1" in --output|--error) shift 2;; *) shift;; esac
 done
 exec "$@"
 """
-
 
 SACCT = "#!/bin/bash\necho 'JobID|State|NodeList'\n"
 

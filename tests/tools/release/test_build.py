@@ -2,15 +2,10 @@
 
 import pytest
 
-from tests.tools.release.tiny_package import (
-    EPOCH,
-    built,
-    root_of,
-)
+from tests.tools.release.tiny_package import EPOCH, built, root_of
 from tools.release.build import build_problems
 
 pytestmark = pytest.mark.wheels
-
 
 HOOK = """
 import time

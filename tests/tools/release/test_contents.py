@@ -2,10 +2,7 @@
 
 import pytest
 
-from tests.tools.release.tiny_package import (
-    built,
-    root_of,
-)
+from tests.tools.release.tiny_package import built, root_of
 from tools.release.contents import content_problems
 
 pytestmark = pytest.mark.wheels

@@ -6,15 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.release.tiny_package import (
-    built,
-    root_of,
-)
+from tests.tools.release.tiny_package import built, root_of
 from tools.release import install
 from tools.release.install import FailedError, Place, use
 
 pytestmark = pytest.mark.wheels
-
 
 ROOT = Path(__file__).parents[3]
 

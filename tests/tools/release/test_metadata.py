@@ -2,10 +2,7 @@
 
 import pytest
 
-from tests.tools.release.tiny_package import (
-    metadata_of,
-    replace,
-)
+from tests.tools.release.tiny_package import metadata_of, replace
 
 pytestmark = pytest.mark.wheels
 

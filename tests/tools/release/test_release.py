@@ -6,11 +6,7 @@ import shutil
 import pytest
 from rich.console import Console
 
-from tests.tools.release.tiny_package import (
-    EPOCH,
-    built,
-    root_of,
-)
+from tests.tools.release.tiny_package import EPOCH, built, root_of
 from tools.release.__main__ import check, show_outcome
 from tools.release.build import build_problems, members
 from tools.release.contents import content_problems

@@ -2,11 +2,7 @@
 
 import pytest
 
-from tests.tools.release.tiny_package import (
-    raise_version,
-    replace,
-    root_of,
-)
+from tests.tools.release.tiny_package import raise_version, replace, root_of
 from tools.release.versions import git, version_problems
 
 pytestmark = pytest.mark.wheels

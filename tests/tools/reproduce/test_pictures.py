@@ -7,9 +7,7 @@ from safetensors.torch import save_file
 
 from tools.reproduce import pictures
 from tools.reproduce.rows import SCALES, Row
-from tools.reproduce.run import (
-    run_name,
-)
+from tools.reproduce.run import run_name
 
 
 def made_up(sizes, accuracy, seed):

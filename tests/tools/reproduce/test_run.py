@@ -8,13 +8,7 @@ from effconv_core import SearchableCNN
 from effconv_models import create_model
 
 from tools.reproduce.rows import FIGURES, SCALES, TABLES, Row, rows_of
-from tools.reproduce.run import (
-    check_settings,
-    given_plan,
-    made_with,
-    needed_by,
-    run_name,
-)
+from tools.reproduce.run import check_settings, given_plan, made_with, needed_by, run_name
 
 
 @pytest.mark.parametrize("scale", SCALES)

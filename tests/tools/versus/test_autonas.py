@@ -17,7 +17,6 @@ from tools.versus.scales import SCALES
 
 DATA = os.environ.get("EFFCONV_DATA")
 
-
 needs_cifar10 = pytest.mark.skipif(
     not DATA or not (Path(DATA) / "cifar10" / "index.json").is_file(),
     reason="EFFCONV_DATA holds no CIFAR-10",

@@ -7,7 +7,6 @@ from tools.versus import page
 
 ROOT = Path(__file__).parents[3]
 
-
 MEASURED = ROOT / page.RESULTS / "cpu.jsonl"
 
 

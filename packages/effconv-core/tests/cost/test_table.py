@@ -15,7 +15,6 @@ SPACE = SizeSpace(
     ]
 )
 
-
 COST = MeasuredCost(
     (np.array([10, 30, 90]), np.array([[100, 200], [400, 900]]), np.array([7])),
     SPACE,

@@ -13,12 +13,10 @@ from effconv_data.prepare.writer import write_set
 
 RANDOM = np.random.default_rng(0)
 
-
 PIXELS = {
     "train": RANDOM.integers(256, size=(50, 4, 5, 3), dtype=np.uint8),
     "test": RANDOM.integers(256, size=(20, 4, 5, 3), dtype=np.uint8),
 }
-
 
 LABELS = {split: np.arange(len(pixels)) % 3 for split, pixels in PIXELS.items()}
 
