@@ -11,10 +11,8 @@ from urllib.parse import unquote
 
 import pytest
 from mkdocs.config import load_config
-from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File, Files
 
-from tools.docs import formulas, mkdocs_hook
+from tools.docs import formulas
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("core", "data", "kernels", "models")
@@ -112,15 +110,6 @@ def test_titles_differ(pages, site):
     told = {page for page in pages if "raw-results" not in page.parts and page.name != "404.html"}
     titles = Counter(re.search("<title>(.*?)</title>", pages[page])[1] for page in told)
     assert [title for title, count in titles.items() if count > 1] == []
-
-
-def test_two_sources_of_one_address_end_the_build():
-    config = load_config(str(ROOT / "mkdocs.yml"))
-    config.plugins._current_plugin = "test"  # mkdocs sets it while it calls a hook
-    names = ("results.md", "results/index.md")
-    files = Files([File.generated(config, name, content="# a") for name in names])
-    with pytest.raises(PluginError, match=r"results\.md and results/index\.md"):
-        mkdocs_hook.on_files(files, config)
 
 
 def test_formulas_are_drawn_and_their_source_can_be_read_aloud(pages, site):

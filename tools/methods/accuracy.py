@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from effconv_core import apply_plan, recipe, search
-from effconv_core.engine.train import evaluate, train
+from effconv_core.engine.train import evaluate, make_optimizer, train
 from effconv_core.runs.environment import environment
 from effconv_data import Batches, load, synthetic
 from effconv_models import effective_sizes
@@ -15,8 +15,8 @@ from torch import nn
 from tools.methods.networks import SIZES, TRAIN, macs, make, parameters
 from tools.presets import data_note
 from tools.support.memory import measure_peak, peak_memory
-from tools.train.flexnet import parameter_groups
 from tools.train.alternating import alternating
+from tools.train.flexnet import parameter_groups
 from tools.train.multi_resolution import MixingConfig, mixing_optimizer
 
 MIXING = MixingConfig(lr=0.04)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 from effconv_core.cli.errors import check_device, run_command
-from effconv_core.engine.train import TrainConfig, evaluate, train
+from effconv_core.engine.train import TrainConfig, evaluate, make_optimizer, train
 from effconv_core.io.console import PlainConsole
 from effconv_core.runs.environment import environment
 from effconv_data import Batches, load
@@ -112,7 +112,7 @@ def measure(options: ResolutionOptions, name: str, seed: int) -> dict[str, Any]:
         network,
         batches.viewed(halved),
         config,
-        groups=parameter_groups(network),
+        optimizer=make_optimizer(parameter_groups(network), config),
         penalty=(lambda: PENALTY * anti_aliasing(network)) if "penalty" in name else None,
         seed=seed,
     )

@@ -257,14 +257,14 @@ def test_what_safetensors_cannot_hold_is_refused(tmp_path):
         def get_extra_state(self):
             return {"note": {1, 2}}
 
-    with pytest.raises(TypeError, match="'_extra_state' of the network's state is a dict"):
+    with pytest.raises(TypeError, match="'_extra_state' .* dict"):
         save(Noted(*net()), SizePlan({"3": 3}), tmp_path / "cnn.safetensors")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_there_is_not_is_an_error_of_the_system(tmp_path):
     path = tmp_path / "none" / "cnn.safetensors"
-    with pytest.raises(OSError, match=r"No such file or directory: .*cnn\.safetensors"):
+    with pytest.raises(OSError, match=r"cnn\.safetensors"):
         save(net(), SizePlan({"3": 3}), path)
 
 

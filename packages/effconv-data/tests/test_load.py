@@ -31,9 +31,7 @@ def test_from_a_web_server(streamed, same, sets, server, workers):
 
 
 def test_a_page_of_an_error_is_no_shard(sets, server):
-    with pytest.raises(
-        ShardError, match=r"train-00099.tar cannot be read \(the server answers 404"
-    ):
+    with pytest.raises(ShardError, match=r"train-00099\.tar .*404"):
         load([f"{server}/uneven/train-00099.tar"], batch_size=4)
 
 
@@ -73,7 +71,7 @@ def test_an_index_cannot_name_a_command(small_set):
 
 
 def test_no_shard_matches(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no file matches"):
+    with pytest.raises(FileNotFoundError, match="tar"):
         load(f"{tmp_path}/*.tar", batch_size=4)
     with pytest.raises(ValueError, match="name at least one"):
         load([], batch_size=4)
@@ -83,14 +81,14 @@ def test_load_takes_the_root_from_the_environment(small_set, monkeypatch):
     made = small_set("pets")
     root = made.write().parent
     monkeypatch.delenv("EFFCONV_DATA", raising=False)
-    with pytest.raises(ValueError, match=r"pass root or set .* EFFCONV_DATA"):
+    with pytest.raises(ValueError, match="EFFCONV_DATA"):
         load("pets", batch_size=2)
     given_root = load("pets", batch_size=2, root=root)
     monkeypatch.setenv("EFFCONV_DATA", str(root))
     for (x, y), (x_given, y_given) in zip(load("pets", batch_size=2), given_root, strict=True):
         assert torch.equal(x, x_given)
         assert torch.equal(y, y_given)
-    with pytest.raises(FileNotFoundError, match=r"plants/index.json does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"plants/index\.json"):
         load("plants", batch_size=2)
 
 

@@ -55,14 +55,14 @@ def test_a_bank_starts_like_torch_and_keeps_its_names():
     [[], [nn.GRU(2, 3), nn.GRU(2, 4)], [nn.GRU(2, 3, 2)], [nn.GRU(2, 3, bidirectional=True)]],
 )
 def test_a_bank_of_unlike_grus_is_refused(grus):
-    with pytest.raises(ValueError, match="all alike"):
+    with pytest.raises(ValueError, match="GRUBank"):
         GRUBank.from_grus(grus)
 
 
 def test_a_bank_refuses_inputs_of_another_shape():
     bank = GRUBank(2, 3, 4)
     for shape in ((5, 4), (6, 3), (3,), (1, 1, 5, 3)):
-        with pytest.raises(ValueError, match="GRUBank: inputs has shape"):
+        with pytest.raises(ValueError, match="GRUBank: inputs"):
             bank(torch.zeros(shape), [2, 3])
     with pytest.raises(ValueError, match="count is 0"):
         GRUBank(0, 3, 4)

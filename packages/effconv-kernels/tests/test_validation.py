@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from effconv_kernels.validation import (
-    check_dtype,
-    check_shape,
-    check_tensors,
-    counts_of,
-    uncast,
-)
+from effconv_kernels.validation import check_dtype, check_shape, check_tensors, counts_of, uncast
 
 
 @pytest.mark.parametrize(

@@ -57,12 +57,6 @@ def test_the_fit_finds_the_seconds_of_each_term():
         assert found[term] == pytest.approx(value, rel=1e-6, abs=1e-20)
 
 
-def test_the_page_is_what_the_raw_results_give(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    assert cost_page.PAGE.read_text(encoding="utf-8") == cost_page.cost_page()
-    assert "Not yet measured." in cost_page.cost_page(streamed=Path("none.json"))
-
-
 def test_the_committed_points_give_the_committed_model():
     raw = json.loads((ROOT / cost_page.COST).read_text())
     found = fitted(raw["points"])

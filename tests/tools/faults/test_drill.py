@@ -298,10 +298,6 @@ def test_the_drill_notices_a_loss(more, done, loss, tmp_path, monkeypatch):
     assert any(loss in sentence for sentence in row["losses"])
 
 
-def test_the_page_is_what_the_raw_rows_give():
-    assert (ROOT / page.PAGE).read_text(encoding="utf-8") == page.faults_page()
-
-
 def test_the_raw_rows_are_of_a_committed_tree_and_lose_nothing():
     rows = read_rows(ROOT / page.RESULTS)
     if not rows:
@@ -311,15 +307,3 @@ def test_the_raw_rows_are_of_a_committed_tree_and_lose_nothing():
     assert sum(len(row["kills"]) for row in drills) >= 100
     assert {row["operation"] for row in drills} == set(OPERATIONS)
     assert not any(row["losses"] for row in drills)
-
-
-def test_the_page_counts_kills_and_shows_losses():
-    row = {"operation": "search", "seed": 7, "kills": [{"done": {"search": 1}}], "losses": []}
-    header = {"environment": {"commit": "c", "device": "d", "torch": "t"}, "seconds": {}}
-    text = page.faults_page(
-        [header, row, {**row, "losses": ["a plan"], "kills": row["kills"] * 2}], []
-    )
-    assert "3 times a process" in text
-    assert "something was lost: 1." in text
-    assert "| 2 | 3 | 3 | 1 |" in text
-    assert "- search, seed 7: ['a plan']" in text

@@ -1,6 +1,5 @@
 """Lists of runs: nothing twice, nothing lost, whoever does them and whoever is killed."""
 
-import importlib.util
 import io
 import multiprocessing
 import os
@@ -21,7 +20,7 @@ from rich.console import Console
 
 from tests.toy_runs import at_work, check, counting, trace
 from tools.queue import run_list
-from tools.queue.engines import TRIES, SlurmJob
+from tools.queue.engines import TRIES
 from tools.queue.launchers import Launch, launch
 from tools.queue.run_list import Run, end, failure
 
@@ -301,82 +300,3 @@ def test_two_commands_on_one_list_do_nothing_twice(tmp_path):
         assert first.exitcode == second.exitcode == 0
     check(path.parent, runs)
     assert all(len({pid for pid, _ in trace(path.parent / run.name)}) == 1 for run in runs)
-
-
-# A SLURM of one machine that runs each task of a job array in the background.
-SBATCH = """#!/bin/bash
-script="${@: -1}"
-id=$(($(cat "$0.ids" 2>/dev/null || echo 99) + 100))
-echo $id > "$0.ids"
-export SLURM_LOCALID=0 SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_JOB_NODELIST=here SLURM_NODEID=0
-export SLURM_JOB_NUM_NODES=1 SLURM_JOB_ID=$id
-last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
-if [ -z "$last" ]; then
-  bash "$script" > /dev/null 2>&1 < /dev/null &
-else
-  export SLURM_ARRAY_JOB_ID=$id SLURM_ARRAY_TASK_COUNT=$((last + 1))
-  for task in $(seq 0 "$last"); do
-    SLURM_JOB_ID=$((id + task)) SLURM_ARRAY_TASK_ID=$task \\
-      bash "$script" > /dev/null 2>&1 < /dev/null &
-  done
-fi
-echo "Submitted batch job $id"
-"""
-SRUN = """#!/bin/bash
-while [[ "$1" == -* ]]; do
-  case "$1" in --output|--error) shift 2;; *) shift;; esac
-done
-exec "$@"
-"""
-SACCT = "#!/bin/bash\necho 'JobID|State|NodeList'\n"
-
-
-@pytest.mark.slow
-@linux
-def test_jobs_of_slurm(tmp_path, monkeypatch):
-    commands = tmp_path / "slurm"
-    commands.mkdir()
-    for name, text in {"sbatch": SBATCH, "srun": SRUN, "sacct": SACCT}.items():
-        (commands / name).write_text(text)
-        (commands / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
-    folder = tmp_path / "toys"
-    runs = counting(3)
-    runs.append(Run("sum", "tests.toy_runs:sums", {"names": ["run0", "run2"]}, ("run0", "run2")))
-    options = Launch(launcher="slurm", workers=2, minutes=5, slurm=("partition=gpu", "mem=8G"))
-    assert launch(folder / "list.json", runs, options, quiet()) == 0
-    check(folder, runs[:3])
-    assert read_result(folder / "sum") == {"sum": sum(range(12)) + sum(range(14))}
-    asked = [file.read_text() for file in (folder / "list.jobs").glob("[0-9]*.sh")]
-    (array,) = (text for text in asked if "#SBATCH --array=0-2" in text)
-    for line in ("--array=0-2%2", "--time=5", "--partition=gpu", "--mem=8G", "--job-name=list"):
-        assert f"#SBATCH {line}\n" in array
-
-
-def test_a_job_that_slurm_ends_early_is_queued_again(tmp_path):
-    (run,) = counting(1, seconds=0)
-    job = SlurmJob(tmp_path / "run0", run)
-    again = job.checkpoint().function
-    assert again() is None
-    check(tmp_path, [run])
-
-
-@pytest.mark.slow
-@linux
-def test_tasks_of_a_local_ray_one_of_which_is_killed(tmp_path):
-    if importlib.util.find_spec("ray") is None:
-        pytest.skip("Ray is not installed; hatch run ray:test installs it and runs this")
-    runs, killed = counting(5, seconds=0.2), []
-
-    def kill_one():
-        wait_until(lambda: list(tmp_path.glob("*/done")))
-        killed.append(at_work(tmp_path)[0])
-        os.kill(killed[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill_one)
-    killer.start()
-    options = Launch(launcher="ray", workers=2)
-    assert launch(tmp_path / "list.json", runs, options, quiet()) == 0
-    killer.join()
-    assert killed
-    check(tmp_path, runs)

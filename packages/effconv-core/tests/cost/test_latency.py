@@ -151,7 +151,7 @@ def test_a_table_of_something_else_is_refused(clock, tmp_path, case):
     quick(table=path)(SearchableCNN(Net()))
     change, sentence = REFUSALS[case]
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
-    with pytest.raises(ValueError, match=rf"table\.json does not serve: {sentence}.*anew=True"):
+    with pytest.raises(ValueError, match=rf"table\.json.*{sentence}.*anew=True"):
         quick(table=path)(SearchableCNN(Net()))
 
 
@@ -185,9 +185,9 @@ def test_a_table_that_is_a_pipe_is_not_waited_for(clock, tmp_path):
 def test_a_table_of_other_inputs_or_another_network_is_refused(clock, tmp_path):
     path = tmp_path / "table.json"
     quick(table=path)(SearchableCNN(Net()))
-    with pytest.raises(ValueError, match="the inputs of its layer 'twice' are .* and now"):
+    with pytest.raises(ValueError, match="'twice'"):
         Latency(IMAGES[:1], path)(SearchableCNN(Net()))
-    with pytest.raises(ValueError, match="the inputs of its layer 'twice' are .*float64"):
+    with pytest.raises(ValueError, match="'twice' .*float64"):
         Latency(IMAGES.double(), path)(SearchableCNN(Net().double()))
     with pytest.raises(ValueError, match="its parameters of the rest is"):
         quick(table=path)(SearchableCNN(Net(classes=8)))
@@ -204,7 +204,7 @@ def test_a_layer_that_is_not_run_is_named():
 
 
 def test_a_device_without_a_clock_is_refused():
-    with pytest.raises(ValueError, match="the model is on meta, and latency is measured on"):
+    with pytest.raises(ValueError, match="meta"):
         latency_module.stopwatch(torch.device("meta"))
 
 
@@ -251,11 +251,9 @@ def test_a_larger_kernel_that_is_faster(monkeypatch):
     searchable = SearchableCNN(Net(), allowed=range(1, 4))
     latency = quick()
     assert searchable.plan(Budget(10_000, latency)).sizes == {"twice": 2, "strided": 2}
-    with pytest.raises(
-        ValueError, match=r"from 2,000 \(all sizes 1\) to 10,000 \(all sizes 2\) nan"
-    ):
+    with pytest.raises(ValueError, match=r"2,000 .*10,000 \(all sizes 2\) nan"):
         searchable.plan(Budget(10_500, latency))
     searchable = SearchableCNN(Net(), allowed={"twice": range(1, 3), "strided": range(2, 4)})
-    with pytest.raises(ValueError, match=r"from 4,000 \(the cheapest\) to 10,000 \(all sizes 2\)"):
+    with pytest.raises(ValueError, match=r"4,000 .*10,000 \(all sizes 2\)"):
         searchable.plan(Budget(100, latency))
     assert cost.constant == 0

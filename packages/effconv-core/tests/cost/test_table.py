@@ -15,7 +15,6 @@ SPACE = SizeSpace(
     ]
 )
 
-
 COST = MeasuredCost(
     (np.array([10, 30, 90]), np.array([[100, 200], [400, 900]]), np.array([7])),
     SPACE,
@@ -51,9 +50,9 @@ def test_ends_keep_their_slope_and_nothing_is_extrapolated():
 
 
 def test_sizes_that_were_not_measured():
-    with pytest.raises(ValueError, match=r"size \[2\] of layer 'a' was not measured; pass sizes"):
+    with pytest.raises(ValueError, match=r"\[2\] .*'a'"):
         COST([2, 2, 2, 4])
-    with pytest.raises(ValueError, match="there are 3 sizes; pass 4"):
+    with pytest.raises(ValueError, match="3 .* 4"):
         COST([3, 2, 2])
 
 

@@ -2,14 +2,7 @@
 
 import pytest
 import torch
-from effconv_core import (
-    SizePlan,
-    apply_plan,
-    load,
-    load_training_state,
-    save,
-    save_training_state,
-)
+from effconv_core import SizePlan, apply_plan, load, load_training_state, save, save_training_state
 from effconv_core.io.extra_state import state_of
 from torch import nn
 

@@ -140,3 +140,38 @@ def test_plans_are_compared_without_noise_on_the_batchs_own_statistics(training)
     assert not model[2][0].training
     assert model[3].training == training
     assert not model[3].part.training
+
+
+def test_outputs_of_another_shape_are_told_with_both():
+    class Twice(nn.Sequential):
+        twice = False
+
+        def forward(self, images):
+            scores = super().forward(images)
+            return torch.cat([scores, scores], 1) if self.twice else scores
+
+    reference, found, kernels = both(Twice(*net()))
+    found.twice = True
+    with pytest.raises(ValueError, match=r"\(4, 8\) .*\(4, 4\)"):
+        check_same_network(reference, found, kernels, Batch(IMAGES))
+
+
+class InTraining(nn.Sequential):
+    """A network that cannot be evaluated on a batch."""
+
+    def forward(self, images):
+        if not self.training:
+            raise NotImplementedError("no evaluation")
+        return super().forward(images)
+
+
+def test_what_cannot_be_evaluated_is_not_compared_there():
+    reference, found, kernels = both(InTraining(*net()))
+    check_same_network(reference, found, kernels, Batch(IMAGES))
+
+
+def test_a_cnn_that_can_be_evaluated_is_not_a_network_that_cannot():
+    reference, found, kernels = both(InTraining(*net()))
+    found.__class__ = nn.Sequential
+    with pytest.raises(ValueError, match="no evaluation"):
+        check_same_network(reference, found, kernels, Batch(IMAGES))

@@ -23,7 +23,7 @@ def test_the_kernel_that_a_plans_size_stands_for(original, size, expected):
 
 
 def test_a_size_with_the_wrong_number_of_axes_is_refused():
-    with pytest.raises(ValueError, match=r"size \(3, 3, 3\) has 3 numbers; the kernel has 2 axes"):
+    with pytest.raises(ValueError, match=r"\(3, 3, 3\) .* 2 "):
         kernel_shape_of(nn.Conv2d(1, 1, 3), (3, 3, 3))
 
 

@@ -1,6 +1,7 @@
 """What the report of one run shows, as plain values."""
 
 import pytest
+import torch
 from effconv_core import SizePlan
 from effconv_core.report import view
 from effconv_core.runs.reader import Run
@@ -154,3 +155,32 @@ def test_a_size_is_one_number_where_all_axes_are_equal(size, said):
 
 def test_settings_are_flat_and_text():
     assert view.flat({"a": {"b": {"c": 1}}, "d": None}) == {"a.b.c": "1", "d": "None"}
+
+
+@pytest.mark.parametrize(
+    ("run", "named"),
+    [
+        ({"settings": {"model": "m", "data": "d", "recipe": "r"}}, {"m", "d", "r"}),
+        ({"network": {"class": "ResNet"}}, {"ResNet"}),
+        ({"plan": SizePlan({"1": 3}, model="Net")}, {"Net"}),
+    ],
+)
+def test_a_run_is_described_by_what_is_known(run, named):
+    assert named <= set(view.about(Run("a", **run)).rstrip(".").split())
+    assert view.about(Run("a"))
+
+
+def test_a_whole_run_has_its_values_in_one_place():
+    plan = SizePlan({"1": 5}, {"1": 5.2}, cost=100, budget=110)
+    read = rows("search", [[4.0], [5.2]]) + rows("search", [2.0, 3.0], "seconds")
+    read.append({"phase": "comparison", "global_step": 1, "seconds": 1.5})
+    kernels = {"1": torch.ones(2, 3, 5, 5)}
+    found = view.describe(Run("a", rows=read, plan=plan, kernels=kernels), "title")
+    assert found["title"] == "title"
+    assert (found["search_epochs"], found["search_seconds"]) == (2, 6.5)
+    assert found["search_parts"] == (5.0, 1.5)
+    assert found["track"] == 5
+    assert found["kernels"]["1"]["count"] == 6
+    assert [course["label"] for course in found["courses"]] == ["1"]
+    assert found["layers"][0]["parameters"] == 150
+    assert found["evidence"] == found["left_out"] == []

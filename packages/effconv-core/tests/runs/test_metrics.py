@@ -1,6 +1,7 @@
 """Metrics of a run, with TensorBoard and without."""
 
 import sys
+from types import ModuleType
 
 import pytest
 from effconv_core.runs.metrics import Metrics, seconds_per_epoch
@@ -55,3 +56,38 @@ def test_the_mean_time_of_an_epoch_is_over_all_phases_asked_for(metrics):
     assert seconds_per_epoch(found, "search") == 3.0
     assert seconds_per_epoch(found, "search", "train") == 5.0
     assert seconds_per_epoch(found, "baseline") is None
+
+
+class Writer:
+    """Stands in for TensorBoard's."""
+
+    made = None
+
+    def __init__(self, folder, filename_suffix):
+        self.folder, self.suffix, self.curves, self.closed = folder, filename_suffix, [], False
+        Writer.made = self
+
+    def add_scalar(self, *values):
+        self.curves.append(values)
+
+    def close(self):
+        self.closed = True
+
+
+def test_numbers_become_curves_where_there_is_tensorboard(tmp_path, monkeypatch):
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "tensorboard").symlink_to(elsewhere)
+    metrics = Metrics(tmp_path)
+    metrics.log("train", 0, 7, loss=0.5, soft_sizes=[3.0], note="text")
+    metrics.close()
+    assert Writer.made.curves == [("train/loss", 0.5, 7)]
+    assert Writer.made.closed
+    assert Writer.made.folder == str(tmp_path / "tensorboard")
+    assert not (tmp_path / "tensorboard").is_symlink()  # it would lead out of the run
+    first = Writer.made.suffix
+    Metrics(tmp_path)
+    assert Writer.made.suffix != first

@@ -162,3 +162,18 @@ def test_finite_numbers_are_numbers(value):
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e40, 10**400, True, "1", None, [1]])
 def test_nothing_else_is(value):
     assert not is_number(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("plan.json", {"schema": 3, "sizes": {"\x1b[2J" * 100: 0}}, "x1b"),
+        ("config.json", {"settings": ["\x1b[2J" * 1000]}, "$.settings"),
+    ],
+)
+def test_the_reason_is_told_in_brief_and_nothing_is_sent_to_a_terminal(folder, name, content, told):
+    write(folder / name, content)
+    (sentence,) = [s for s in read_run(folder).missing if name in s]
+    assert told in sentence
+    assert sentence.isprintable()
+    assert len(sentence) < 1000

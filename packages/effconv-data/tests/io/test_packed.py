@@ -65,7 +65,7 @@ def test_a_packed_shard_that_is_cut_is_refused(tmp_path, encode, kind, kept):
     path = written(tmp_path / "s.tar", samples(encode), PACKERS[kind])
     data = path.read_bytes()
     path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
-    with pytest.raises(ShardError, match=r"^shard .*s.tar cannot be read"):
+    with pytest.raises(ShardError, match=r"s\.tar"):
         load(str(path), split="test", batch_size=2)
 
 
@@ -75,7 +75,7 @@ def test_a_flipped_bit_in_a_packed_shard_is_seen(tmp_path, encode):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
-        with pytest.raises(ShardError, match=r"^shard .*s.tar cannot be read"):
+        with pytest.raises(ShardError, match=r"s\.tar"):
             load(str(path), split="test", batch_size=2)
 
 
@@ -103,7 +103,7 @@ def test_an_xz_stream_that_wants_much_memory_is_refused():
 def test_other_kinds_are_refused_by_name(tmp_path, head, kind):
     path = tmp_path / "s.tar.zst"
     path.write_bytes(head + bytes(2000))
-    with pytest.raises(ShardError, match=f"packed by {kind}.*pack it again") as raised:
+    with pytest.raises(ShardError, match=rf"\b{kind}\b") as raised:
         load(str(path), split="test", batch_size=2)
     assert "\n" not in str(raised.value)
 

@@ -161,7 +161,7 @@ def test_images_of_the_asked_size_are_untouched(source, out):
 def test_images_of_several_sizes_need_one(source, out):
     divided(source)
     picture(source / "test" / "rose" / "odd.png", (9, 5))
-    with pytest.raises(ValueError, match=r"6 x 5 pixels but \S+odd.png 9 x 5; .*--image-size"):
+    with pytest.raises(ValueError, match=r"6 x 5 .*odd\.png 9 x 5.*--image-size"):
         run(source, out)
     assert not out.exists()
 
@@ -195,7 +195,7 @@ def test_a_fraction_of_every_class_becomes_the_test_split(source, tmp_path):
 
 def test_an_undivided_folder_needs_a_word_on_testing(source, out):
     undivided(source, {"iris": 3})
-    with pytest.raises(ValueError, match=r"no test split; .*--test-fraction 0.1.*--splits train"):
+    with pytest.raises(ValueError, match=r"--test-fraction 0\.1.*--splits train"):
         run(source, out)
     assert run(source, out, splits=["train"]).samples == {"train": 3}
 

@@ -13,12 +13,10 @@ from effconv_data.prepare.writer import write_set
 
 RANDOM = np.random.default_rng(0)
 
-
 PIXELS = {
     "train": RANDOM.integers(256, size=(50, 4, 5, 3), dtype=np.uint8),
     "test": RANDOM.integers(256, size=(20, 4, 5, 3), dtype=np.uint8),
 }
-
 
 LABELS = {split: np.arange(len(pixels)) % 3 for split, pixels in PIXELS.items()}
 
@@ -134,7 +132,7 @@ def test_an_interrupted_run_with_other_settings_is_kept(options, made, word, tmp
     out = tmp_path / "out"
     assert die_at(out, 12) == -signal.SIGKILL
     before = contents(out)
-    with pytest.raises(FileExistsError, match=rf"interrupted run with another {word};"):
+    with pytest.raises(FileExistsError, match=rf"\b{word}\b"):
         write(out, archive(**made), **options)
     assert contents(out) == {name: data for name, data in before.items() if name != ".lock"}
     write(out, archive(**made), overwrite=True, **options)
@@ -145,7 +143,7 @@ def test_an_interrupted_run_with_other_settings_is_kept(options, made, word, tmp
 def test_a_finished_set_is_replaced_only_when_asked(whole, tmp_path):
     write(tmp_path / "out", shard_samples=3, seed=7)
     before = contents(tmp_path / "out")
-    with pytest.raises(FileExistsError, match=r"holds a finished set; .*--overwrite"):
+    with pytest.raises(FileExistsError, match="--overwrite"):
         write(tmp_path / "out")
     assert contents(tmp_path / "out") == before
     write(tmp_path / "out", overwrite=True)
@@ -160,7 +158,7 @@ def test_a_finished_set_is_replaced_only_when_asked(whole, tmp_path):
 def test_what_is_not_ours_is_left_alone(name, data, overwrite, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_bytes(data)
-    with pytest.raises(FileExistsError, match=rf"{name}.*new or empty"):
+    with pytest.raises(FileExistsError, match=name):
         write(tmp_path / "out", overwrite=overwrite)
     assert contents(tmp_path / "out") == {name: data}
 

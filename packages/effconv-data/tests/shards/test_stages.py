@@ -83,7 +83,7 @@ def test_names_from_tar_of_a_folder_and_pax_headers_are_read(tmp_path, encode):
 
 def test_a_shard_of_nothing_but_hidden_members_is_refused_by_name(tmp_path, encode):
     path = written(tmp_path / "s.tar", samples(encode, ".cache/{:04d}"))
-    with pytest.raises(ShardError, match=r"no member of a sample, only such as '.cache/0000.png'"):
+    with pytest.raises(ShardError, match=r"'\.cache/0000\.png'"):
         load(str(path), split="test", batch_size=2)
 
 

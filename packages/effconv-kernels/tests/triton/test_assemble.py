@@ -19,7 +19,6 @@ MAPS = [
     (64, [8], [(13, 5)]),  # as many taps as one block holds
 ]
 
-
 spec = importlib.util.spec_from_file_location("inputs", Path(__file__).with_name("inputs.py"))
 inputs = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(inputs)

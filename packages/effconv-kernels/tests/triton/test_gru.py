@@ -21,7 +21,6 @@ GRUS = [
     (512, [2]),
 ]
 
-
 spec = importlib.util.spec_from_file_location("inputs", Path(__file__).with_name("inputs.py"))
 inputs = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(inputs)
@@ -62,7 +61,6 @@ def test_small_states_keep_their_digits(triton_device):
 
 
 gpu = pytest.mark.gpu
-
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 

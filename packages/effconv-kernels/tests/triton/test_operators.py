@@ -149,7 +149,6 @@ PROGRAMS = {
     *("_forward", "_grad_map", "_sum_chunk", "_grad_states", "_grad_soft"),
 }
 
-
 gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 

@@ -4,11 +4,7 @@ import math
 
 import pytest
 import torch
-from effconv_models import (
-    MBConv6,
-    MultiResolution,
-    conv_block,
-)
+from effconv_models import MBConv6, MultiResolution, conv_block
 from effconv_models.multi_resolution.layer import ResolutionNorm, downsample, upsample
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,17 +1,12 @@
 """Networks of other packages are searched, and what is found is what was searched."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from effconv_core import SearchableCNN
 
-from tools.networks import outside, page
+from tools.networks import outside
 from tools.networks.outside import LIKE, check_network, difference, networks
-from tools.support.rows import read_rows
 
-ROOT = Path(__file__).parents[3]
 NETWORKS = {network["name"]: network for network in networks()}
 
 
@@ -65,20 +60,3 @@ def test_networks_that_differ_are_told_apart():
     assert difference(outputs, [torch.full((2, 3), 1.5), {"a": torch.zeros(1)}]) == 0.5
     with pytest.raises(ValueError, match="shapes"):
         difference(outputs, [torch.ones(2, 1), {"a": torch.zeros(1)}])
-
-
-def test_the_results_are_of_the_listed_networks_and_the_page_is_of_the_results(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    rows = {row["name"]: row["outcome"] for row in read_rows(page.RESULTS)}
-    assert rows == {name: network["expect"] for name, network in NETWORKS.items()}
-    assert page.PAGE.read_text(encoding="utf-8") == page.networks_page()
-
-
-def test_a_failure_stands_on_the_page(monkeypatch, tmp_path):
-    environment = {"commit": "c", "device": "d", "torch": "t", "timm": "1"}
-    row = {"package": "timm", "name": "n", "outcome": "failed", "sentence": "a | b"}
-    row |= {"layers": 0, "alone": {"has one tap": 2}, "environment": environment}
-    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
-    monkeypatch.setattr(page, "RESULTS", tmp_path / "rows.jsonl")
-    assert "1 failed" in page.networks_page()
-    assert "a \\| b" in page.networks_page()
