@@ -16,7 +16,7 @@ class FlexConvConfig:
     """Settings shared by the FlexConv layers of a network; the defaults are the paper's."""
 
     hidden: int = 32
-    """Channels of that network."""
+    """Channels of the network that generates a kernel."""
     layers: int = 3
     """Hidden linear maps of that network; of a SIREN all linear maps, at least 2."""
     input_scale: float = 25.6
