@@ -50,6 +50,7 @@ from effconv_models import (
     with_flexconv,
 )
 from effconv_models.flexconv.conv import FlexConv, flexconvs
+from effconv_models.flexconv.variants import ckcnn16, ckcnn_magnet16, flexnet_gabor16
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.console import Console
@@ -60,7 +61,8 @@ from tools.presets import PAPER_SETS, augments, data_note, make_batches
 from tools.support.console import run_and_report
 
 FLEXTCNS = {f.__name__: f for f in (flextcn2, flextcn4, flextcn6, flextcn7)}
-FLEXNETS = {f.__name__: f for f in (flexnet3, flexnet5, flexnet16)} | FLEXTCNS
+_IMAGES = flexnet3, flexnet5, flexnet16, flexnet_gabor16, ckcnn16, ckcnn_magnet16
+FLEXNETS = {f.__name__: f for f in _IMAGES} | FLEXTCNS
 
 DataName = Literal[(*PAPER_SETS, "demo", *VIEWS, *ARCHIVED)]
 
@@ -75,9 +77,9 @@ class FlexNetOptions:
     data: DataName = "cifar10"
     """Images, or sequences as `effconv_data.load` names them."""
     model: str = "flexnet16"
-    """`flexnet3`, `flexnet5`, `flexnet16`; of sequences `flextcn2`, `flextcn4`, `flextcn6`,
-    `flextcn7`; or a name of effconv_models, in which all convolutions
-    of more than one tap except the first are then replaced."""
+    """`flexnet3`, `flexnet5`, `flexnet16`, `flexnet_gabor16`, `ckcnn16` or `ckcnn_magnet16`; of
+    sequences `flextcn2`, `flextcn4`, `flextcn6` or `flextcn7`; or a name of effconv_models. Where
+    that has no FlexConvs yet, they replace all convolutions of several taps except the first."""
     channels: int | None = None
     """Channels of a FlexNet's first convolution, or of a FlexTCN; None takes the model's own."""
     dropout: float = 0.2
@@ -143,8 +145,11 @@ def make_network(options: FlexNetOptions, batches: Batches) -> tuple[nn.Module, 
         options.model,
         in_channels=channels,
         num_classes=batches.num_classes,
+        input_size=size,
         generator=generator,
     )
+    if any(isinstance(module, FlexConv) for module in model.modules()):
+        return model, {}
     example = torch.zeros(1, *batches.image_shape)
     network = with_flexconv(model, example, config=options.conv, generator=generator)
     return network, left_alone(model)

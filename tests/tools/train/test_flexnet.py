@@ -216,3 +216,27 @@ def test_a_set_that_is_missing_is_refused_with_the_command_that_makes_it(module,
     assert f"`hatch run effconv-data prepare {data} --out {tmp_path}/{data}" in process.stderr
     assert process.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "masked"),
+    [("flexnet_gabor16", True), ("ckcnn16", False), ("cifar_resnet44_ckconv", False)],
+)
+def test_networks_by_name_keep_their_kernel_networks(model, masked):
+    options = flexnet.FlexNetOptions(data="demo", model=model, channels=4, device="cpu")
+    batches = make_batches("demo", "train", scale=8.0, limit=64, batch_size=32)
+    network, others = flexnet.make_network(options, batches)
+    assert not others
+    assert bool(mask_parameters(network)) == masked
+    groups = flexnet.parameter_groups(network)
+    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
+    assert [row[5] for row in flexnet.layer_rows(network)]
+
+
+def test_a_run_without_masks_is_reported(tmp_path):
+    line = ["--data", "demo", "--model", "flexnet3", "--channels", "2", "--limit", "64"]
+    line += ["--train.epochs", "1", "--train.batch-size", "32", "--conv.hidden", "4"]
+    line += ["--conv.no-masked", "--conv.kernel", "siren", "--runs", str(tmp_path)]
+    folder = flexnet.command([*line, "--name", "run", "--device", "cpu"], Console(quiet=True))
+    assert "no masks" in (folder / "report.md").read_text()
+    assert set(SizePlan.load(folder / "plan.json").sizes.values()) == {25}

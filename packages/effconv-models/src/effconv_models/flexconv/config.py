@@ -15,19 +15,12 @@ KernelNetwork = Literal["magnet", "gabor", "siren"]
 class FlexConvConfig:
     """Settings shared by the FlexConv layers of a network; the defaults are the paper's."""
 
-    kernel: KernelNetwork = "magnet"
-    """The network that generates a kernel: MAGNet, its isotropic form `gabor`, or a SIREN."""
     hidden: int = 32
-    """Channels of that network."""
+    """Channels of the network that generates a kernel."""
     layers: int = 3
     """Hidden linear maps of that network; of a SIREN all linear maps, at least 2."""
     input_scale: float = 25.6
     """Scale of the initial frequencies of `magnet` and `gabor`."""
-    omega_0: float = 30.0
-    """Frequency of a SIREN's sines."""
-    masked: bool = True
-    """Whether there is a mask. Without one the kernel is the whole grid, of fixed size; with a
-    SIREN that is CKConv."""
     mask_width: float = 0.075
     """Initial standard deviation of the mask on an axis that goes from -1 to 1."""
     threshold: float = 0.1
@@ -36,6 +29,13 @@ class FlexConvConfig:
     """Kernels of at least this many taps are applied by Fourier transform; None for never. The
     crossover depends on device, channels and images: `hatch run bench:fft` of the repository
     measures it."""
+    kernel: KernelNetwork = "magnet"
+    """The network that generates a kernel: MAGNet, its isotropic form `gabor`, or a SIREN."""
+    omega_0: float = 30.0
+    """Frequency of a SIREN's sines."""
+    masked: bool = True
+    """Whether there is a mask. Without one the kernel is the whole grid, of fixed size; with a
+    SIREN that is CKConv."""
 
     def __post_init__(self) -> None:
         check_positive("hidden", self.hidden)
