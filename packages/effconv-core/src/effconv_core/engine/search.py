@@ -101,10 +101,10 @@ def search(
     """Learn the kernel sizes of a network under a budget (EffConv Algorithm 1, lines 1 to 8).
 
     Args:
-        model: any network with `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d` layers; it is not changed.
-            The search runs on its device and in its memory format. Or a `SearchableCNN`, which is
-            trained in place, so that its `warm_start` can be called afterwards; it already has the
-            config and the layer selection.
+        model: any network with convolutions; it is not changed. The search runs on its device and
+            in its memory format. Or a `SearchableCNN`, which is trained in place, so that its
+            `warm_start` can be called afterwards; it already has the config and the layer
+            selection.
         loader: iterable of batches `(inputs, targets)`, read once per epoch and, with several
             finalists, for their comparison. `set_epoch` of it, its samplers and its data set, where
             there is one, is called before. Inputs that are a tuple or list are the network's

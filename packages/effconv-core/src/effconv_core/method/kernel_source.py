@@ -33,7 +33,7 @@ class KernelSource(Protocol):
 def he_deviation(layer: Layer) -> float:
     """Return He's fan-out standard deviation at size 3: sqrt(2 / (9 c_out)) for a square kernel.
 
-    In a grouped convolution c_out is that of one group.
+    In a grouped convolution c_out is that of one group, in a transposed one c_in stands for it.
     """
     return math.sqrt(2 / (3**layer.ruled * layer.channels[0] / layer.groups))
 

@@ -37,8 +37,7 @@ class SearchableCNN(nn.Module):
     network on them. The searched layers' own weights are not used.
 
     Args:
-        model: any network with `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d` layers; it is copied, not
-            changed.
+        model: any network with convolutions; it is copied, not changed.
         config: settings; the paper's by default.
         searched: which convolutions are searched, see `searched_layers`.
         allowed: the sizes that layers may have: one `range` for all, or a range for each name

@@ -14,7 +14,8 @@ class Layer:
 
     Args:
         name: as in `model.named_modules()`.
-        channels: `(c_out, c_in / groups)`; their product is the number of parameters per tap.
+        channels: `(c_out, c_in / groups)`, of a transposed layer `(c_in, c_out / groups)`; their
+            product is the number of parameters per tap.
         allowed: the allowed sizes.
         axes: for each axis of the kernel the index of the layer's size that sets its length, or
             None if it always has one tap. A square kernel has `(0, 0)`.
