@@ -30,7 +30,7 @@ from effconv_models.resnet import CifarResNet, ResNet18
 from effconv_models.resnet1d import ResNet1d
 from effconv_models.wide_resnet import WideResNet
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 __all__ = [
     "CifarResNet",
