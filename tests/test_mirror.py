@@ -3,10 +3,16 @@
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+COMMAND = "a command that cli/test_found.py runs on the folder of a trained run"
+TABLES = "what reproduce/test_multi_resolution.py reads and prints, from runs of its own"
 FILES_OF_DATA = "names and types alone, without a function"
 PROGRAMS = "a program that a test of the release runs in an environment of its own"
 TWIN = "has the text of effconv_core's module, which test_twin_modules.py holds it to"
 WITHOUT = {
+    "packages/effconv-core/src/effconv_core/cli/found/evaluate.py": COMMAND,
+    "packages/effconv-core/src/effconv_core/cli/found/export.py": COMMAND,
+    "packages/effconv-core/src/effconv_core/cli/found/predict.py": COMMAND,
+    "packages/effconv-core/src/effconv_core/runs/options.py": FILES_OF_DATA,
     "packages/effconv-data/src/effconv_data/io/read_json.py": TWIN,
     "packages/effconv-data/src/effconv_data/io/terminal.py": TWIN,
     "packages/effconv-data/src/effconv_data/prepare/types.py": FILES_OF_DATA,
@@ -15,6 +21,8 @@ WITHOUT = {
     "tools/release/programs/data.py": PROGRAMS,
     "tools/release/programs/kernels.py": PROGRAMS,
     "tools/release/programs/models.py": PROGRAMS,
+    "tools/reproduce/mixtures.py": TABLES,
+    "tools/reproduce/multi_resolution_page.py": TABLES,
 }
 
 

@@ -1,0 +1,68 @@
+"""Tests class by class, against counts by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from effconv_core.engine.by_class import evaluate_by_class, interval
+from torch import nn
+
+
+class Says(nn.Module):
+    """Gives the first pixels as scores."""
+
+    def forward(self, images):
+        return images.flatten(1)[:, :3]
+
+
+def batches(*pairs, size=2):
+    """Batches of images that hold three scores each, and labels."""
+    scores = torch.tensor([scores for scores, _ in pairs], dtype=torch.float32)
+    labels = torch.tensor([label for _, label in pairs])
+    images = F.pad(scores, (0, 1)).view(-1, 1, 2, 2)
+    return list(zip(images.split(size), labels.split(size)))
+
+
+FIVE = [((4, 0, 0), 0), ((0, 2, 0), 0), ((0, 9, 0), 2), ((0, 0, 1), 2), ((0, 1, 0), 1)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_samples_are_counted_by_class_and_guess(size):
+    found = evaluate_by_class(Says(), batches(*FIVE, size=size), worst=5)
+    assert found.confusion.tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 1]]
+    assert (found.samples, found.accuracy) == (5, 0.6)
+    scores, labels = zip(*FIVE)
+    loss = F.cross_entropy(torch.tensor(scores, dtype=torch.float32), torch.tensor(labels))
+    assert found.loss == pytest.approx(loss.item())
+    assert [(m.index, m.label, m.guess) for m in found.mistakes] == [(2, 2, 1), (1, 0, 1)]
+    assert found.mistakes[0].image[0, 0].tolist() == [0, 9]
+
+
+def test_only_the_surest_mistakes_are_kept():
+    found = evaluate_by_class(Says(), batches(*FIVE), worst=1)
+    assert [mistake.index for mistake in found.mistakes] == [2]
+    assert evaluate_by_class(Says(), batches(*FIVE)).mistakes == []
+
+
+@pytest.mark.parametrize("limit", [1, 3, 5, 99])
+def test_a_limit_takes_the_first_samples(limit):
+    found = evaluate_by_class(Says(), batches(*FIVE), limit=limit)
+    assert found.samples == min(limit, 5)
+
+
+@pytest.mark.parametrize("label", [3, -1])
+def test_a_label_that_is_no_class_is_refused_wherever_it_comes(label):
+    with pytest.raises(ValueError, match="0 to 2"):
+        evaluate_by_class(Says(), batches(*FIVE, ((1, 0, 0), label)))
+
+
+def test_nothing_cannot_be_tested():
+    with pytest.raises(ValueError, match="loader"):
+        evaluate_by_class(Says(), [])
+
+
+def test_an_interval_by_hand():
+    # Wilson's for 8 of 10: 0.490 to 0.943.
+    assert interval(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert interval(1.0, 1)[1] == 1.0
+    low, high = interval(0.5, 10**6)
+    assert high - low == pytest.approx(2 * 1.96 * 0.5 / 1000, rel=1e-3)
