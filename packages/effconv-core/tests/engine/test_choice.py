@@ -158,15 +158,17 @@ def test_evidence_of_a_loss_that_is_not_finite():
     json.dumps(dataclasses.asdict(better), allow_nan=False)
 
 
-def test_a_lower_loss_with_lower_accuracy_is_not_better():
-    rows = [[Result(0.5 + i / 1000, 0.6), Result(1.0, 0.7)] for i in range(4)]
+@pytest.mark.parametrize("accuracy", [0.6, 0.7])
+def test_a_lower_loss_without_higher_accuracy_is_not_better(accuracy):
+    rows = [[Result(0.5 + i / 1000, accuracy), Result(1.0, 0.7)] for i in range(4)]
     assert evidence_of(rows, found={"a": 3}, keeps=True).verdict == "no difference shown"
     rows = [[Result(0.5 + i / 1000, None), Result(1.0, None)] for i in range(4)]
     assert evidence_of(rows, found={"a": 3}, keeps=True).verdict == "better"
 
 
-def test_a_higher_loss_with_higher_accuracy_is_not_worse():
-    rows = [[Result(1.0 + i / 1000, 0.7), Result(0.5, 0.6)] for i in range(4)]
+@pytest.mark.parametrize("accuracy", [0.6, 0.7])
+def test_a_higher_loss_without_lower_accuracy_is_not_worse(accuracy):
+    rows = [[Result(1.0 + i / 1000, accuracy), Result(0.5, 0.6)] for i in range(4)]
     assert evidence_of(rows, found={"a": 3}, keeps=False).verdict == "no difference shown"
     rows = [[Result(1.0 + i / 1000, 0.5), Result(0.5, 0.6)] for i in range(4)]
     assert evidence_of(rows, found={"a": 3}, keeps=False).verdict == "worse"
