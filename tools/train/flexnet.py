@@ -194,7 +194,6 @@ def run(options: FlexNetOptions, console: Console) -> Path:
         FloatingPointError: if the loss of an epoch is not finite.
         ValueError: as the network or the data do.
     """
-
     if options.name:
         check_name(options.name)
 
@@ -235,9 +234,9 @@ def _do(
     console: Console,
 ) -> None:
     """Do the remaining work of a run."""
-    metrics = Metrics(folder)
+    metrics, steps = Metrics(folder), len(train_batches)
+    groups = parameter_groups(network, options.mask_lr_factor)
     with progress_bar(console) as progress:
-        steps = len(train_batches)
         meters = (
             step_meter(
                 progress, metrics, "train", epochs=options.train.epochs, steps_per_epoch=steps
@@ -250,9 +249,7 @@ def _do(
             options.train,
             checkpoint=folder / "train.safetensors",
             on_step=lambda step: [meter(step) for meter in meters],
-            optimizer=make_optimizer(
-                parameter_groups(network, options.mask_lr_factor), options.train
-            ),
+            optimizer=make_optimizer(groups, options.train),
             penalty=(lambda: options.aliasing * anti_aliasing(network))
             if options.aliasing
             else None,
