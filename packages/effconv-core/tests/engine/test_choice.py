@@ -158,7 +158,7 @@ def test_evidence_of_a_loss_that_is_not_finite():
     json.dumps(dataclasses.asdict(better), allow_nan=False)
 
 
-@pytest.mark.parametrize("accuracy", [0.6, 0.7])
+@pytest.mark.parametrize("accuracy", [0.6, 0.7, 0.7 + 1e-8])
 def test_a_lower_loss_without_higher_accuracy_is_not_better(accuracy):
     rows = [[Result(0.5 + i / 1000, accuracy), Result(1.0, 0.7)] for i in range(4)]
     assert evidence_of(rows, found={"a": 3}, keeps=True).verdict == "no difference shown"
@@ -166,7 +166,7 @@ def test_a_lower_loss_without_higher_accuracy_is_not_better(accuracy):
     assert evidence_of(rows, found={"a": 3}, keeps=True).verdict == "better"
 
 
-@pytest.mark.parametrize("accuracy", [0.6, 0.7])
+@pytest.mark.parametrize("accuracy", [0.7, 0.6, 0.6 - 1e-8])
 def test_a_higher_loss_without_lower_accuracy_is_not_worse(accuracy):
     rows = [[Result(1.0 + i / 1000, accuracy), Result(0.5, 0.6)] for i in range(4)]
     assert evidence_of(rows, found={"a": 3}, keeps=False).verdict == "no difference shown"

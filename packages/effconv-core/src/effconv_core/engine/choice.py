@@ -31,6 +31,7 @@ from effconv_core.space.search_space import SizeSpace, flat
 
 LAST = 4  # plans that are trained for longer
 PAIRS = 4  # trainings of the best plan beside the original sizes
+ROUNDING = 1e-6  # of an accuracy in float32
 SEEDS = 10  # of trainings, for each seed of a search
 
 
@@ -181,7 +182,7 @@ def evidence_of(rows: Sequence[Sequence[Result]], *, keeps: bool, **known: Any) 
     if rows and all(result.accuracy is not None for row in rows for result in row):
         accuracy = [found.accuracy - original.accuracy for found, original in rows]
         sign = {"better": 1, "worse": -1}.get(verdict, 0)
-        if sign * float(np.mean(accuracy)) <= 0:  # accuracy does not say so too
+        if sign * float(np.mean(accuracy)) <= ROUNDING:  # accuracy does not say so too
             verdict = "no difference shown"
     learned = not rows or any(map(_learned, zip(*rows, strict=True)))
     if not learned:
