@@ -76,6 +76,8 @@ def test_names_are_those_of_installed_packages(monkeypatch, capsys):
     assert list(model_names()) == ["own:net18", "own:next"]
     assert models_command(["net*"]) == 0
     assert capsys.readouterr().out == "own:net18\n"
+    assert models_command(["et1"]) == 0
+    assert capsys.readouterr().out == "own:net18\n"
     assert models_command(["own:*t"]) == 0
     assert capsys.readouterr().out == "own:next\n"
     assert models_command(["gone"]) == 2

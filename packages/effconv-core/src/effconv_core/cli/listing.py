@@ -15,6 +15,7 @@ from effconv_core.cli.errors import run_command
 from effconv_core.cli.plugins import brought
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import printable, write_output
+from effconv_core.runs.options import option
 from effconv_core.runs.owner import Owner, owner_of
 from effconv_core.runs.reader import read_config, read_result
 
@@ -23,16 +24,16 @@ from effconv_core.runs.reader import read_config, read_result
 class Models:
     """Print the networks that MODEL can name, one a line."""
 
-    pattern: tyro.conf.Positional[str] = "*"
-    """Shell pattern of the whole name or of what follows its colon, such as 'resnet*' or
-    'timm:*next*'."""
+    pattern: tyro.conf.Positional[option(str, metavar="PATTERN")] = ""
+    """Part of a name, such as 'resnet'; or, with * or ?, a shell pattern of the whole name or of
+    what follows its colon, such as 'timm:*next*'."""
 
 
 @dataclass(frozen=True)
 class List:
     """Print the runs of a folder: what each is of, how far it is, and its accuracy."""
 
-    runs: tyro.conf.Positional[Path] = Path("runs")
+    runs: tyro.conf.Positional[option(Path, metavar="FOLDER")] = Path("runs")
     """The folder of all runs."""
     json: bool = False
     """Print one JSON list, nothing else."""
@@ -51,10 +52,13 @@ def list_command(arguments: Sequence[str]) -> int:
 
 
 def _models(options: Models) -> None:
+    pattern = options.pattern
+    if not set(pattern) & set("*?["):
+        pattern = f"*{pattern}*"
     names = [
         name
         for name in model_names()
-        if any(fnmatch.fnmatchcase(n, options.pattern) for n in (name, name.partition(":")[2]))
+        if any(fnmatch.fnmatchcase(n, pattern) for n in (name, name.partition(":")[2]))
     ]
     if not names:
         raise ValueError(

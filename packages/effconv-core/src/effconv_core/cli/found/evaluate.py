@@ -26,7 +26,7 @@ class EvaluateOptions:
     Nothing is written.
     """
 
-    data: tyro.conf.Positional[str] = ""
+    data: tyro.conf.Positional[option(str, metavar="DATA")] = ""
     """As of `effconv search`; by default the run's own."""
     run: option(Path, metavar="DIR")
     """Folder of the run."""
