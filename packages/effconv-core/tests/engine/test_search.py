@@ -188,8 +188,10 @@ def test_an_exhausted_iterator_is_refused_in_the_second_epoch():
     [
         (
             {"x": torch.zeros(4, 1, 9, 9), "y": torch.zeros(4)},
-            "a dict as batch 1 of epoch 1",
+            "Sequential.*'input'",
         ),
+        (((torch.zeros(4, 1, 9, 9), 3), torch.zeros(4)), "Sequential"),
+        ({"input": torch.zeros(4, 1, 9, 9), "labels": torch.zeros(4)}, "Sequential.*'labels'"),
         (torch.zeros(4, 1, 9, 9), "a Tensor as batch 1 of epoch 1"),
         (
             (torch.zeros(4, 1, 9, 9), torch.zeros(4), 0),
@@ -198,8 +200,11 @@ def test_an_exhausted_iterator_is_refused_in_the_second_epoch():
     ],
 )
 def test_a_loader_that_does_not_give_pairs_is_one_sentence(batch, given):
-    with pytest.raises(TypeError, match=given):
-        search(net(), [batch], budget=BUDGET, config=config())
+    steps = []
+    with pytest.raises(TypeError, match=given) as caught:
+        search(net(), [batch], budget=BUDGET, config=config(), on_step=steps.append)
+    assert "loader" in str(caught.value)
+    assert not steps
 
 
 def test_a_wrong_channel_count_is_one_sentence():

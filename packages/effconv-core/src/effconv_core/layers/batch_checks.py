@@ -7,6 +7,7 @@ fails in a later one is explained after it has failed, so that no step pays for 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from effconv_core.layers.conv import PredictedConv
-from effconv_core.layers.inputs import arguments_of
+from effconv_core.layers.inputs import arguments_of, run_on
 
 IGNORED = -100
 """The label that `F.cross_entropy` leaves out."""
@@ -30,7 +31,8 @@ def explained_pass(model: nn.Module, inputs: Any) -> Iterator[None]:
         inputs: what it is run on, see `run_on`.
 
     Raises:
-        TypeError: if the inputs have another dtype than the network's parameters.
+        TypeError: if the inputs have another dtype than the network's parameters, or are not the
+            arguments that it takes.
         ValueError: if they are on another device, or have another number of channels or axes than
             the first convolution takes.
     """
@@ -40,6 +42,8 @@ def explained_pass(model: nn.Module, inputs: Any) -> Iterator[None]:
         raise
     except RuntimeError as error:
         raise _input_error(model, inputs, error) or error from None
+    except TypeError as error:
+        raise _argument_error(model, inputs) or error from None
 
 
 def check_trained(model: nn.Module) -> None:
@@ -172,6 +176,21 @@ def _ignored_label(criterion: Callable[[Any, Any], Tensor]) -> int | None:
     if isinstance(criterion, partial) and criterion.func is F.cross_entropy:
         return criterion.keywords.get("ignore_index", IGNORED)
     return IGNORED if criterion is F.cross_entropy else None
+
+
+def _argument_error(model: nn.Module, inputs: Any) -> TypeError | None:
+    """Return one sentence if a network does not take inputs as its arguments, else None."""
+    try:
+        run_on(signature(model.forward).bind, inputs)
+    except TypeError as error:
+        name = type(model).__name__
+        return TypeError(
+            f"the loader gave inputs that {name}.forward() does not take ({error}); give a pair of "
+            "its arguments and the targets as a batch"
+        )
+    except ValueError:  # it has no signature
+        return None
+    return None
 
 
 def _input_error(model: nn.Module, inputs: Any, error: RuntimeError) -> Exception | None:
