@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from effconv_core import SearchableCNN, SearchConfig, SizePlan, apply_plan, figures, recipe, search
-from effconv_core.engine.train import evaluate, train
+from effconv_core.engine.train import evaluate, make_optimizer, train
 from effconv_core.filling import filling_sentence
 from effconv_core.io.atomic import write_tensors
 from effconv_core.runs.environment import environment
@@ -168,7 +168,10 @@ def run_row(
         cnn = cnn.to(memory_format=torch.channels_last)
     batches = pictures("train")
     has_masks = any(isinstance(module, FlexConv) for module in cnn.modules())
-    options = {"groups": parameter_groups(cnn), "seed": seed} if has_masks else {}
+    options = {}
+    if has_masks:
+        optimizer = make_optimizer(parameter_groups(cnn), training)
+        options = {"optimizer": optimizer, "seed": seed}
     with progress_bar(console) as progress:
         epochs, steps = training.epochs, len(batches)
         meter = step_meter(progress, metrics, "train", epochs=epochs, steps_per_epoch=steps)

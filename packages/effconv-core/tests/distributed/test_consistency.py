@@ -120,7 +120,7 @@ def test_two_ranks_find_the_plan_of_one_process(one_and_two):
 def test_two_ranks_train_the_plans_that_one_process_does(one_and_two):
     one, two, _ = one_and_two
     for name in ("sizes", "evidence"):
-        torch.testing.assert_close(two[f"raced/{name}"], one[f"raced/{name}"], rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(two[f"raced/{name}"], one[f"raced/{name}"], rtol=1e-6, atol=1e-7)
 
 
 def test_what_two_ranks_have_finished_is_finished_in_one_process(one_and_two):

@@ -58,10 +58,10 @@ def test_every_point_lies_within_the_chart(values, first):
 
 def test_a_dearer_dot_is_further_right_and_a_better_one_higher():
     dots = {"a": (1000, 90.0), "b": (2000, 80.0)}
-    first, second = (line["end"] for line in dot_chart("t", dots, form=str).lines)
+    first, second = (line["end"] for line in dot_chart("t", dots, form=str, bars={}).lines)
     assert first[0] < second[0]
     assert first[1] < second[1]
-    assert dot_chart("t", {"a": (1000, 90.0)}, form=str) is None
+    assert dot_chart("t", {"a": (1000, 90.0)}, form=str, bars={}) is None
 
 
 def test_long_courses_are_means_of_equal_parts():

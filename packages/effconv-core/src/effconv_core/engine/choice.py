@@ -182,7 +182,9 @@ def evidence_of(rows: Sequence[Sequence[Result]], *, keeps: bool, **known: Any) 
     if rows and all(result.accuracy is not None for row in rows for result in row):
         accuracy = [found.accuracy - original.accuracy for found, original in rows]
         sign = {"better": 1, "worse": -1}.get(verdict, 0)
-        if sign * float(np.mean(accuracy)) <= ROUNDING:  # accuracy does not say so too
+        if (
+            loss is not None and sign * float(np.mean(accuracy)) <= ROUNDING
+        ):  # accuracy does not say so too
             verdict = "no difference shown"
     learned = not rows or any(map(_learned, zip(*rows, strict=True)))
     if not learned:
