@@ -51,8 +51,8 @@ def copy_network(model: Network, *, shared: Iterable[Tensor] = ()) -> Network:
             f"{what} cannot be copied ({type(error).__name__}: {error}), and a search trains a "
             "copy of the network; hold it outside of the network, or give its class a __deepcopy__"
         ) from error
-    holder = model if isinstance(model, nn.Module) else model.model  # what only acts as one
-    originals = dict(holder.named_modules(remove_duplicate=False))
+    named = isinstance(model, nn.Module)  # and nothing that only has a network's members
+    originals = dict(model.named_modules(remove_duplicate=False)) if named else {}
     own = {id(module) for module in copied.modules()}
     for name, module in originals.items():
         if isinstance(module, _ConvNd) and id(module) in own:
