@@ -8,6 +8,7 @@ function, or the data are 240 photographs. These searches are stored in
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,45 +32,36 @@ from tools.support.stats import noise_floor
 PHOTOGRAPHS = replace(SPACES["cifar10-32"], samples=240)
 
 
-class Changed:
-    """The batches of a loader, each changed by a function of inputs and targets."""
+class Shuffled:
+    """The batches of a loader with random labels, the same for a sample in all epochs."""
 
-    def __init__(self, batches: Any, change: Any) -> None:
-        self.batches, self.change = batches, change
-        self.image_shape, self.num_classes = batches.image_shape, batches.num_classes
+    def __init__(self, batches: Any, seed: int) -> None:
+        self.batches, self.seed = batches, seed
+        self.set_epoch, self.num_classes = batches.set_epoch, batches.num_classes
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch."""
-        self.batches.set_epoch(epoch)
-
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return (self.change(inputs, targets) for inputs, targets in self.batches)
+        for inputs, _ in self.batches:
+            # A number of the sample's own content, so that the label goes with it in any order.
+            content = inputs.flatten(1).double().sum(1)
+            labels = (content * 1e6 + self.seed).long().remainder(104729)
+            yield inputs, labels.remainder(self.num_classes)
 
 
-def shuffled(space: Space, seed: int) -> Changed:
-    """Return a space's training batches; each sample has a random label, the same in all epochs."""
-    batches = space.batches("train", seed)
-
-    def relabelled(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        # A number of the sample's own content, so that the label goes with it in any order.
-        content = inputs.flatten(1).double().sum(1)
-        labels = (content * 1e6 + seed).long().remainder(104729).remainder(batches.num_classes)
-        return inputs, labels
-
-    return Changed(batches, relabelled)
+def shuffled(space: Space, seed: int) -> Shuffled:
+    """Return a space's training batches with random labels."""
+    return Shuffled(space.batches("train", seed), seed)
 
 
-def one_pixel(space: Space, seed: int) -> Changed:
+def one_pixel(space: Space, seed: int) -> Any:
     """Return a space's training batches, of which one pixel is left: the mean over the image.
 
-    With zero padding only the central tap of a kernel meets it, whatever the kernel's size.
+    With zero padding one tap of a kernel meets it, whatever the kernel's size.
     """
-    return Changed(
-        space.batches("train", seed), lambda x, y: (F.adaptive_avg_pool2d(x, 1).contiguous(), y)
-    )
+    mean = partial(F.adaptive_avg_pool2d, output_size=1)
+    return space.batches("train", seed).viewed(mean)
 
 
 def photographs(space: Space, seed: int) -> Any:
