@@ -176,6 +176,15 @@ def test_predict_reads_an_image_as_the_preparation_of_a_folder_does(run, tmp_pat
         assert torch.equal(images.permute(0, 2, 3, 1), torch.from_numpy(prepared))
 
 
+def test_predict_refuses_an_image_of_more_than_8_bits(run, tmp_path, capsys):
+    deep = np.arange(80, dtype=np.uint16).reshape(8, 10) * 500
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert main(["predict", "deep.png", "--run", str(run), "--device=cpu"]) == 2
+    err = capsys.readouterr().err
+    assert "deep.png" in err
+    assert "I;16" in err
+
+
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 def test_export_is_the_network_for_batches_of_any_size(run, tmp_path, capsys, kind):
     for name in ("onnx", "onnxscript", "onnxruntime") if kind == "onnx" else ():
@@ -219,6 +228,7 @@ MISTAKES = {
     "no image": (["predict", "found_net.py", "none.png", "--run", "runs/one"], "none.png"),
     "limit": (["evaluate", "--run", "runs/one", "--limit=0"], "limit is 0"),
     "split": (["evaluate", "--run", "runs/one", "--split=val"], "'val'"),
+    "two formats in one": (["export", "--run", "runs/one", "--pt2", "x", "--onnx", "./x"], "x"),
     "top": (["predict", "a.png", "--run", "runs/one", "--top=0"], "top is 0"),
     "no normalisation": (["predict", "a.png", "--run", "runs/odd"], "normalised"),
 }

@@ -174,6 +174,11 @@ def test_a_stopped_command_goes_on_where_it_was(here, capsys, monkeypatch):
     progress = here / "f.json.progress.json"
     assert len(json.loads(progress.read_text())["stages"]) == 3
     assert not (here / "f.json").exists()
+    kept = progress.read_bytes()
+    for other in (["--batch-size", "4"], ["--seed", "7"]):
+        assert main([*words, *other]) == 2
+        assert progress.name in capsys.readouterr().err
+        assert progress.read_bytes() == kept
     assert main(words) == 0
     assert Frontier.load("f.json").points
     assert not progress.exists()
@@ -184,3 +189,23 @@ def test_a_stopped_command_goes_on_where_it_was(here, capsys, monkeypatch):
     assert main(words) == 2
     assert progress.name in capsys.readouterr().err
     assert progress.read_text() == "mine"
+
+
+def test_a_frontier_of_the_searched_kernels_alone(here, capsys):
+    names = {}
+    exec(OWN, names)
+    config = recipe("bank", least_steps=0, race_steps=2, count="searched")
+    search(names["network"](), names["batches"]()[0], config=config, checkpoint="own.safetensors")
+    assert main([*WORDS, "--state", "own.safetensors"]) == 0
+    found = Frontier.load("f.json")
+    assert "searched" in found.counts
+    at = ["plan", "at", "f.json", "--model", "own_front:network", "--out", "p.json"]
+    at += ["--shape", "1", "8", "8", "--budget"]
+    assert main([*at, str(found.original.cost)]) == 0
+    assert SizePlan.load("p.json").cost <= found.original.cost
+
+    content = json.loads((here / "f.json").read_text()) | {"counts": "grams"}
+    (here / "f.json").write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main([*at, "300", "--overwrite"]) == 2
+    assert "grams" in capsys.readouterr().err

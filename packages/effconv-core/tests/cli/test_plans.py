@@ -138,6 +138,17 @@ def test_apply_refuses_a_network_of_another_number_of_classes(here, capsys):
     assert sum(p.numel() for p in load(model, "cnn").parameters()) == plan.cost
 
 
+def test_apply_to_the_network_of_grey_images(here, capsys):
+    model = make_model("effconv:cifar_resnet20", num_classes=10, channels=1)
+    plan = SearchableCNN(model).plan()
+    plan.save("grey.json")
+    words = ["plan", "apply", "grey.json", "--model=effconv:cifar_resnet20", "--out=cnn"]
+    assert main(words) == 2
+    assert "--channels" in capsys.readouterr().err
+    assert main([*words, "--channels=1"]) == 0
+    assert load(model, "cnn").conv1.in_channels == 1
+
+
 def test_apply_takes_a_plan_whose_search_counted_its_own_layers_alone(here):
     model = make_model("own_net:network")
     plan = SearchableCNN(model, SearchConfig(count="searched")).plan()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from effconv_core.engine.by_class import evaluate_by_class, interval
+from effconv_core.engine.by_class import MOST_CONFUSED, evaluate_by_class, interval
 from torch import nn
 
 
@@ -47,6 +47,44 @@ def test_only_the_surest_mistakes_are_kept():
 def test_a_limit_takes_the_first_samples(limit):
     found = evaluate_by_class(Says(), batches(*FIVE), limit=limit)
     assert found.samples == min(limit, 5)
+
+
+@pytest.mark.parametrize("inputs", [lambda x: (x, x), lambda x: {"a": x, "b": x}])
+def test_a_limit_takes_samples_of_several_inputs(inputs):
+    class Sum(Says):
+        def forward(self, a, b):
+            return super().forward(a + b)
+
+    given = [(inputs(images), labels) for images, labels in batches(*FIVE)]
+    found = evaluate_by_class(Sum(), given, limit=3)
+    assert found.confusion.tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0]]
+
+
+def test_labels_that_are_no_tensor_are_one_sentence():
+    ((images, _),) = batches(*FIVE, size=5)
+    for batch in ((images, [0, 1, 2, 0, 1]), {"images": images}):
+        with pytest.raises(TypeError, match="labels"):
+            evaluate_by_class(Says(), [batch])
+
+
+def test_of_many_classes_only_the_counts_are_kept():
+    class Many(nn.Module):
+        def forward(self, images):
+            return F.one_hot(images[:, 0].long(), MOST_CONFUSED + 1).float()
+
+    images, labels = torch.tensor([[0], [7], [7], [100]]), torch.tensor([0, 7, 8, 100])
+    found = evaluate_by_class(Many(), [(images, labels)])
+    assert (found.accuracy, found.confusion.shape) == (0.75, (0, 0))
+    counts = {label: row for label, row in enumerate(found.counts.tolist()) if row != [0, 0]}
+    assert counts == {0: [1, 1], 7: [1, 1], 8: [1, 0], 100: [1, 1]}
+
+
+def test_a_guess_without_a_probability_is_no_mistake_to_show():
+    nan = float("nan")
+    pairs = [((0, 2, 0), 0), ((nan, 0, 0), 1)]
+    found = evaluate_by_class(Says(), batches(*pairs, size=1), worst=5)
+    assert [mistake.index for mistake in found.mistakes] == [0]
+    assert found.samples == 2
 
 
 @pytest.mark.parametrize("label", [3, -1])

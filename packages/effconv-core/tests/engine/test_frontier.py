@@ -162,14 +162,16 @@ def test_a_stopped_frontier_goes_on_where_it_was(searched, number, tmp_path):
         {"amounts": [200, 400]},
         {"counter": Macs(torch.zeros(1, 1, 8, 8)), "amounts": [20_000, 40_000]},
         {"loader": batches(11)},
+        {"settings": {"data": "other", "batch_size": 8}},
     ],
 )
 def test_the_checkpoint_of_another_frontier_is_refused(searched, change, tmp_path):
     searchable, _ = searched
     path = tmp_path / "f.progress.json"
-    frontier(searchable, batches(), amounts=[200, 300], checkpoint=path)
+    settings = {"data": "own", "batch_size": 8}
+    frontier(searchable, batches(), amounts=[200, 300], checkpoint=path, settings=settings)
     before = path.read_bytes()
-    keywords = {"amounts": [200, 300], "checkpoint": path} | change
+    keywords = {"amounts": [200, 300], "checkpoint": path, "settings": settings} | change
     loader = keywords.pop("loader", batches())
     with pytest.raises(ValueError, match=r"f\.progress\.json"):
         frontier(searchable, loader, **keywords)

@@ -63,7 +63,7 @@ def trials(loader=None, model=None, **changes) -> Trials:
 
 def test_a_result_is_that_of_a_loop_written_out():
     loader, given = Recorded(), trials()
-    (result,) = given.run([SIZES], steps=6, seed=2, epoch=0)
+    (result,) = given.run([SIZES], steps=6, seed=2, epoch=0, constants=True)
     network = apply_plan(given.model, SIZES, generator=torch.Generator().manual_seed(2)).train()
     optimizer = torch.optim.AdamW(network.parameters(), 0.01, weight_decay=1e-3)
     # Parts of five: batches 2 and 7 are held out by seed 2.
@@ -87,6 +87,21 @@ def test_a_result_is_that_of_a_loop_written_out():
     assert result.constant == pytest.approx(torch.stack(losses).mean().item(), abs=1e-6)
 
 
+def test_constant_outputs_are_tried_where_asked_and_where_the_criterion_takes_them():
+    def centred(outputs, labels):
+        spread = outputs.detach().var(0).min()
+        if spread == 0:
+            raise ValueError("no variance")
+        return F.cross_entropy(outputs, labels) + 0 * spread
+
+    (plain,) = trials().run([SIZES], steps=2, seed=2, epoch=0)
+    (odd,) = trials(criterion=centred).run([SIZES], steps=2, seed=2, epoch=0, constants=True)
+    (asked,) = trials().run([SIZES], steps=2, seed=2, epoch=0, constants=True)
+    assert plain.constant is odd.constant is None
+    assert asked.constant is not None
+    assert plain.loss == asked.loss == pytest.approx(odd.loss)
+
+
 @pytest.mark.parametrize("outputs", ["a dict", "one sample"])
 def test_outputs_without_a_mean_have_no_constant_loss(outputs):
     class Few(Recorded):
@@ -103,7 +118,7 @@ def test_outputs_without_a_mean_have_no_constant_loss(outputs):
     else:
         model = InDict(*net())
         given = trials(model=model, criterion=lambda o, y: F.cross_entropy(o["scores"], y))
-    (result,) = given.run([SIZES], steps=2, seed=2, epoch=0)
+    (result,) = given.run([SIZES], steps=2, seed=2, epoch=0, constants=True)
     assert math.isfinite(result.loss)
     assert result.constant is None
 

@@ -177,6 +177,15 @@ class Itself(nn.Module):
         return self
 
 
+def test_a_frozen_teacher_may_be_shared_and_a_trained_one_not():
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), Itself().requires_grad_(False), nn.Conv2d(3, 3, 3))
+    copied = copy_network(net)
+    assert copied[1] is net[1]
+    assert copied[2] is not net[2]
+    with pytest.raises(ValueError, match=r"1\.conv"):
+        copy_network(net.requires_grad_(True))
+
+
 def held(value):
     net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Sequential(nn.Conv2d(3, 3, 3)))
     net[1].held = value

@@ -113,6 +113,15 @@ def test_the_step_is_told_from_which_a_loss_was_not_finite(folder):
     [
         ({"1.1.weight": torch.ones(4, 2, 5, 5)}, ["1"], None),
         ({"1.weight": torch.ones(4, 2, 5, 5, dtype=torch.bfloat16)}, ["1"], None),
+        ({"1.parametrizations.weight.original": torch.ones(4, 2, 5, 5)}, ["1"], None),
+        (
+            {
+                "1.parametrizations.weight.original0": torch.ones(4, 1, 1, 1),
+                "1.parametrizations.weight.original1": torch.ones(4, 2, 5, 5),
+            },
+            ["1"],
+            None,
+        ),
         ({"1.weight": torch.ones(4, 2)}, [], "1"),
         ({"1.weight": torch.ones(4, 2, 5, 5, dtype=torch.int8)}, [], "1"),
         ({"1.weight": torch.ones(1, 1, 1, 1001)}, [], "1"),

@@ -2,15 +2,15 @@
 
 import base64
 import io
+import json
 
 import numpy as np
 import pytest
 import torch
-from effconv_core.engine.by_class import ByClass, Mistake
+from effconv_core.engine.by_class import MOST_CONFUSED, ByClass, Mistake
 from effconv_core.runs.tests import (
     FILE,
     LONGEST_SIDE,
-    MOST_CONFUSED,
     read_tests,
     record,
     write_tests,
@@ -22,7 +22,9 @@ def outcome(classes=2, image=None):
     image = torch.zeros(1, 2, 3) if image is None else image
     confusion = 3 * torch.eye(classes, dtype=torch.int64)
     confusion[0, 1] = 1
-    return ByClass(0.5, 7, confusion, [Mistake(4, image, 0, 1, 0.75)])
+    counts = torch.stack([confusion.sum(1), confusion.diagonal()], 1)
+    confusion = confusion if classes <= MOST_CONFUSED else confusion[:0, :0]
+    return ByClass(0.5, 7, counts, confusion, [Mistake(4, image, 0, 1, 0.75)])
 
 
 def pixels(kept):
@@ -64,5 +66,19 @@ def test_many_classes_have_no_matrix():
 def test_a_run_of_an_earlier_release_has_none_and_a_damaged_file_is_named(tmp_path):
     assert read_tests(tmp_path) == {}
     (tmp_path / FILE).write_text('{"learned": {"counts": [[-1, 0]]}}')
+    with pytest.raises(ValueError, match=FILE):
+        read_tests(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"counts": [[1, 5]], "confusion": []},
+        {"counts": [[3, 1]], "confusion": [[1], [1, 2]]},
+        {"counts": [[3, 1], [0, 0]], "confusion": [[1, 2, 9]]},
+    ],
+)
+def test_counts_that_no_test_gives_are_refused(change, tmp_path):
+    (tmp_path / FILE).write_text(json.dumps({"learned": {"classes": ["a"], **change}}))
     with pytest.raises(ValueError, match=FILE):
         read_tests(tmp_path)

@@ -21,6 +21,9 @@ from effconv_core.io.terminal import write_output
 from effconv_core.plan import in_words
 from effconv_core.rng import seeded
 
+SAME = ("model", "data", "limit", "batch_size", "seed")
+"""Options in which a command that resumes another has to agree with it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FrontierOptions(Subject):
@@ -99,6 +102,7 @@ def _run(options: FrontierOptions) -> None:
             counter=counter,
             on_amount=lambda number, of: console.print(f"cost {number} of {of}"),
             checkpoint=progress,
+            settings={name: getattr(options, name) for name in SAME},
         )
     found.save(options.out)
     remove_file(progress)

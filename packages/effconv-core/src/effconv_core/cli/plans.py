@@ -24,6 +24,14 @@ from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan, apply_plan, in_words, save
 from effconv_core.scalars import in_figures
 
+UNITS = {
+    "parameters": "parameters",
+    "parameters of searched kernels": "searched",
+    "multiply-accumulates": "macs",
+    "nanoseconds": "latency",
+}
+"""What a frontier's costs count, and what `plan at` counts for it."""
+
 
 @dataclass(frozen=True)
 class Show:
@@ -66,6 +74,8 @@ class Apply:
     """Safetensors file for weights and plan, as effconv_core.load reads it."""
     num_classes: int | None = None
     """Classes of a MODEL by name; by default its own number."""
+    channels: int | None = None
+    """Channels of the images, for a MODEL by name; by default its own."""
     overwrite: bool = False
     """Replace the file if it exists."""
 
@@ -199,8 +209,12 @@ def at(command: At, console: PlainConsole) -> None:
     """Take a plan of any cost from a frontier."""
     found = Frontier.load(command.frontier)
     _check_out(command.out, command.overwrite)
-    kinds = {"parameters": "parameters", "nanoseconds": "latency"}
-    counts = kinds.get(found.counts, "macs")
+    counts = UNITS.get(found.counts)
+    if counts is None:
+        raise ValueError(
+            f"{command.frontier} counts {found.counts}, which no command does; take its plan in "
+            "Python, by Frontier.plan"
+        )
     table = command.latency_table if counts == "latency" else None
     if counts == "latency" and (table is None or not table.is_file()):
         raise ValueError(
@@ -212,7 +226,7 @@ def at(command: At, console: PlainConsole) -> None:
     ranges = {name: range(low, high + 1, step) for name, (low, high, step) in found.allowed.items()}
     searchable = SearchableCNN(
         make_model(command.model, num_classes=command.num_classes, channels=command.shape[0]),
-        recipe("bank"),
+        recipe("bank", count="searched" if counts == "searched" else "model"),
         searched=tuple(ranges),
         allowed=ranges,
     )
@@ -227,14 +241,15 @@ def apply(command: Apply, console: PlainConsole) -> None:
     """Build the plain CNN of a plan, with new random weights each time."""
     plan = SizePlan.load(command.plan)
     _check_out(command.out, command.overwrite)
-    cnn = apply_plan(make_model(command.model, num_classes=command.num_classes), plan)
+    given = {"num_classes": command.num_classes, "channels": command.channels}
+    cnn = apply_plan(make_model(command.model, **given), plan)
     count = sum(parameter.numel() for parameter in cnn.parameters())
     searched = sum(cnn.get_submodule(name).weight.numel() for name in plan)
     if plan.cost not in (None, count, searched):  # a search may count its own layers alone
         raise ValueError(
             f"the plan is of a network of {plan.cost:,} parameters, and {command.model} with its "
-            f"sizes has {count:,}: it is another network or has another number of classes; pass "
-            "--num-classes, or the network that was searched"
+            f"sizes has {count:,}: it is another network, or has other numbers of classes or "
+            "channels; pass --num-classes, --channels, or the network that was searched"
         )
     save(cnn, plan, command.out)
     console.print(f"{command.model}: {count:,} parameters", soft_wrap=True)

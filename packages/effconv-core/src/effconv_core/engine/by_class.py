@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effconv_core.engine.loader import as_pair
-from effconv_core.engine.train import check_test
+from effconv_core.engine.train import check_test, labelled
 from effconv_core.layers.batch_checks import IGNORED, explained_pass
-from effconv_core.layers.inputs import on_device, run_on
+from effconv_core.layers.inputs import run_on
 
+MOST_CONFUSED = 100
+"""Classes up to which the confusion matrix is counted."""
 Z = 1.959964
 """Standard deviations of a normal distribution to either side of 95 % of it."""
 
@@ -45,20 +46,23 @@ class ByClass:
     Attributes:
         loss: mean cross entropy, in nats.
         samples: number of samples.
-        confusion: `(classes, classes)` int64 on the CPU: number of samples of each class (rows)
-            that each class (columns) was the likeliest of. Samples of the label -100 have none.
+        counts: `(classes, 2)` int64 on the CPU: number of samples of each class, and of those whose
+            class was the likeliest. Samples of the label -100 have none.
+        confusion: `(classes, classes)`, as `counts`: number of samples of each class (rows) that
+            each class (columns) was the likeliest of; `(0, 0)` of more than 100 classes.
         mistakes: the mistakes of the highest probability, the highest first.
     """
 
     loss: float
     samples: int
+    counts: Tensor
     confusion: Tensor
     mistakes: list[Mistake]
 
     @property
     def accuracy(self) -> float:
         """Fraction of the samples, from 0 to 1, whose class was the likeliest."""
-        return int(self.confusion.trace()) / self.samples
+        return int(self.counts[:, 1].sum()) / self.samples
 
 
 @torch.no_grad()
@@ -85,23 +89,21 @@ def evaluate_by_class(
     """
     model.eval()
     device = next(model.parameters(), torch.empty(0)).device
-    confusion, losses, samples = torch.zeros(0, 0, dtype=torch.int64), 0.0, 0
+    counts = confusion = torch.zeros(0, 0, dtype=torch.int64)
+    losses, samples = 0.0, 0
     mistakes: list[tuple[float, int, Mistake]] = []
     for step, batch in enumerate(loader):
-        pair = as_pair(batch, f"batch {step + 1} of the test")
-        images, labels = (on_device(part, device) for part in pair)
-        if limit is not None:
-            images, labels = images[: limit - samples], labels[: limit - samples]
-        if not len(labels):
-            continue
-        if not labels.is_floating_point():
-            labels = labels.long()  # here any integers do
+        images, labels = labelled(batch, step, device)
         with explained_pass(model, images):
             outputs = run_on(model, images).float()
         classes = outputs.shape[-1]
         if step == 0:
             check_test(outputs, images, labels, 1)
-            confusion = torch.zeros(classes, classes, dtype=torch.int64)
+            counts = torch.zeros(classes, 2, dtype=torch.int64)
+            sides = (classes, classes) if classes <= MOST_CONFUSED else (0, 0)
+            confusion = torch.zeros(sides, dtype=torch.int64)
+        if limit is not None:
+            outputs, labels = outputs[: limit - samples], labels[: limit - samples]
         known = labels != IGNORED
         if (outside := known & ((labels < 0) | (labels >= classes))).any():
             raise ValueError(
@@ -111,10 +113,14 @@ def evaluate_by_class(
             )
         losses += F.cross_entropy(outputs, labels, reduction="sum").item()
         probabilities, guesses = outputs.softmax(1).max(1)
-        pairs = (labels * classes + guesses)[known].cpu()
-        confusion += pairs.bincount(minlength=classes**2).reshape(classes, classes)
+        true, guessed = labels[known].cpu(), guesses[known].cpu()
+        right = true[true == guessed]
+        counts += torch.stack([x.bincount(minlength=classes) for x in (true, right)], 1)
+        if len(confusion):
+            confusion += (true * classes + guessed).bincount(minlength=classes**2).view(sides)
         if worst and isinstance(images, Tensor):
-            for place in ((guesses != labels) & known).nonzero().flatten().tolist():
+            told = probabilities.isfinite()
+            for place in ((guesses != labels) & known & told).nonzero().flatten().tolist():
                 mistake = Mistake(
                     samples + place,
                     images[place].cpu(),
@@ -131,7 +137,9 @@ def evaluate_by_class(
     if not samples:
         raise ValueError("the loader of the test gave no sample; it must give at least one")
     ordered = sorted(mistakes, key=lambda entry: entry[:2], reverse=True)
-    return ByClass(losses / samples, samples, confusion, [mistake for _, _, mistake in ordered])
+    return ByClass(
+        losses / samples, samples, counts, confusion, [mistake for _, _, mistake in ordered]
+    )
 
 
 def interval(accuracy: float, samples: int) -> tuple[float, float]:

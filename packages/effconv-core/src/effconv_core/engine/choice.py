@@ -73,9 +73,12 @@ def choose_plan(
         sizes = proposals.own if keeps else flat(plan.values())
         return searchable.plan_of(sizes, proposals.learned, budget, evidence)
 
-    def train(plans: Sequence[Mapping[str, Size]], length: int, seed: int) -> list[list[Any]]:
+    def train(
+        plans: Sequence[Mapping[str, Size]], length: int, seed: int, **options: bool
+    ) -> list[list[Any]]:
+        options |= {"steps": length, "seed": SEEDS * config.seed + seed, "epoch": seed}
+        results = trials.run(plans, **options)
         # JSON has no infinity.
-        results = trials.run(plans, steps=length, seed=SEEDS * config.seed + seed, epoch=seed)
         return [[loss if math.isfinite(loss) else None, *others] for loss, *others in results]
 
     def losses_of(name: str, plans: Sequence[Plan], length: int, seed: int) -> list[float]:
@@ -110,7 +113,10 @@ def choose_plan(
     found = last[int(np.argmin(third))]
     on_round(4, 2)
     pair = [space.by_layer(found), proposals.original]
-    rows = [remember(f"pair {i}", lambda i=i: train(pair, 4 * steps, 2 + i)) for i in range(PAIRS)]
+    rows = [
+        remember(f"pair {i}", lambda i=i: train(pair, 4 * steps, 2 + i, constants=True))
+        for i in range(PAIRS)
+    ]
     spent = {
         "kernels": trials.epochs * trials.epoch_steps,
         "proposals": -(-passes // 3),

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -180,6 +180,7 @@ def frontier(
     criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
     on_amount: Callable[[int, int], None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Frontier:
     """Return good plans of many costs, from the kernels of one search and short trainings.
@@ -200,11 +201,14 @@ def frontier(
         on_amount: called before each amount with its number, from 1, and how many there are.
         checkpoint: a JSON file that keeps the amounts that are done; if it exists, they are not
             repeated. None keeps nothing.
+        settings: a JSON value of what else the checkpoint has to agree in, such as the name of the
+            data and the batch size, which cannot be told from the loader.
         group: as for `search`.
 
     Raises:
         ValueError: if there are too few batches, no amounts, or one that no plan meets, or the
-            checkpoint is of another network, search, amounts or loader's length.
+            checkpoint is of another network, search, amounts, settings or number of batches (those
+            beyond 120 make no difference).
         FloatingPointError: if the loss of the original sizes, or of all plans, is not finite.
     """
     config, space = searchable.config, searchable.space
@@ -239,6 +243,7 @@ def frontier(
         "search": [asdict(config), learned],
         "amounts": [cost_of.counts, *amounts],
         "number of batches": steps,
+        "settings": dict(settings or {}),
     }
     remember = remembering(checkpoint, of, group=group)
 

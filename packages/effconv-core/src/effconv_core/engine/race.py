@@ -7,7 +7,7 @@ loss on those held out.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any, NamedTuple
@@ -42,8 +42,8 @@ class Result(NamedTuple):
     """From 0 to 1; None if the outputs are not scores `(B, classes)`."""
     constant: float | None = None
     """Mean loss where each sample's output is the mean output of its batch, which is what a network
-    that learned nothing about single samples can reach; None if the outputs are not one tensor of
-    several samples."""
+    that learned nothing about single samples can reach; None if it was not asked for, or outputs
+    and targets are not tensors of the same several samples."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,15 @@ class Trials:
         held_out = min(HELD_OUT, -(-self.epoch_steps // PARTS))
         return plans * (steps + -(-held_out // 3))
 
-    def run(self, plans: Sequence[Sizes], *, steps: int, seed: int, epoch: int) -> list[Result]:
+    def run(
+        self,
+        plans: Sequence[Sizes],
+        *,
+        steps: int,
+        seed: int,
+        epoch: int,
+        constants: bool = False,
+    ) -> list[Result]:
         """Train the networks of some plans side by side, and test them on what is held out.
 
         The learning rate falls linearly to zero.
@@ -86,11 +94,12 @@ class Trials:
             seed: of the initial kernels, and of the part that is held out.
             epoch: of the loader, counted from the search's last; the same one gives the same
                 batches.
+            constants: whether results have the loss of constant outputs.
         """
         networks = [self._network(sizes, seed) for sizes in plans]
         with _kept(getattr(self.loader, "generator", None)):
             self._train(networks, steps, seed, self.epochs + epoch)
-            return self._tested(networks, self.epochs + epoch, seed % PARTS)
+            return self._tested(networks, self.epochs + epoch, seed % PARTS, constants)
 
     def _train(self, networks: Sequence[nn.Module], steps: int, seed: int, epoch: int) -> None:
         optimizers = [
@@ -137,14 +146,15 @@ class Trials:
         outputs = outputs.float() if lower and isinstance(outputs, Tensor) else outputs
         return checked_loss(self.criterion, outputs, targets, first=first), outputs
 
-    def _measured(self, network: nn.Module, batch: Any) -> Tensor:
+    def _measured(self, network: nn.Module, batch: Any, constants: bool) -> Tensor:
         """Return the values of a `Result` on one batch, NaN where unknown."""
         loss, outputs = self._pass(network, batch, first=False)
         constant = torch.full_like(loss, math.nan)
-        several = isinstance(outputs, Tensor) and outputs.dim() and len(outputs) > 1
-        if several and outputs.is_floating_point():
+        if constants and _are_samples(outputs, batch[1]):
             mean = outputs.mean(0, keepdim=True).expand_as(outputs).contiguous()
-            constant = checked_loss(self.criterion, mean, batch[1], first=False)
+            # A criterion need not take what no network gives; then it is not known.
+            with suppress(ArithmeticError, RuntimeError, ValueError):
+                constant = checked_loss(self.criterion, mean, batch[1], first=False)
         return torch.stack([loss, _hits(outputs, batch[1], loss), constant]).float()
 
     def _average_gradients(self, network: nn.Module) -> None:
@@ -167,7 +177,9 @@ class Trials:
                     yield batch
 
     @torch.no_grad()
-    def _tested(self, networks: Sequence[nn.Module], epoch: int, part: int) -> list[Result]:
+    def _tested(
+        self, networks: Sequence[nn.Module], epoch: int, part: int, constants: bool
+    ) -> list[Result]:
         for network in networks:
             for_comparison(network)
         batches = enumerate(self._epoch(epoch))
@@ -177,7 +189,7 @@ class Trials:
             passes = []
             for network in networks:
                 with seeded(part, self.device):  # what runs by chance is the same for all
-                    passes.append(self._measured(network, batch))
+                    passes.append(self._measured(network, batch, constants))
             rows.append(torch.stack(passes))
         means = average(torch.stack(rows).mean(0), self.group).tolist()
         return [
@@ -212,6 +224,14 @@ def _kept(generator: Any) -> Iterator[None]:
         yield
     finally:
         generator.set_state(state)
+
+
+def _are_samples(outputs: Any, targets: Any) -> bool:
+    """Return whether outputs and targets are tensors of the same several samples."""
+    tensors = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
+    if not tensors or not outputs.dim() or not targets.dim() or not outputs.is_floating_point():
+        return False
+    return len(outputs) == len(targets) > 1
 
 
 def _hits(outputs: Any, targets: Any, loss: Tensor) -> Tensor:

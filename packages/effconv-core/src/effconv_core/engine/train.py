@@ -255,15 +255,7 @@ def evaluate(
     counts = torch.zeros(3, dtype=torch.int64, device=device)
     classes = 0
     for step, batch in enumerate(loader):
-        images, labels = as_pair(batch, f"batch {step + 1} of the test")
-        if not isinstance(labels, Tensor):
-            raise TypeError(
-                f"the loader of the test gave a {type(labels).__name__} as labels; accuracy is "
-                "counted with class indices (B,), so give images and those"
-            )
-        images, labels = on_device(images, device), on_device(labels, device)
-        if not labels.is_floating_point():
-            labels = labels.long()  # here any integers do
+        images, labels = labelled(batch, step, device)
         with explained_pass(model, images):
             outputs = run_on(model, images)
         if step == 0:
@@ -284,6 +276,22 @@ def evaluate(
     if not samples:
         raise ValueError("the loader of the test gave no sample; it must give at least one")
     return correct / samples
+
+
+def labelled(batch: Any, step: int, device: torch.device) -> tuple[Any, Tensor]:
+    """Return the inputs of a test's batch and its labels `(B,)`, integers as int64, on a device.
+
+    Raises:
+        TypeError: if the batch is no pair, or its labels are no tensor.
+    """
+    images, labels = as_pair(batch, f"batch {step + 1} of the test")
+    if not isinstance(labels, Tensor):
+        raise TypeError(
+            f"the loader of the test gave a {type(labels).__name__} as labels; accuracy is "
+            "counted with class indices (B,), so give images and those"
+        )
+    labels = on_device(labels, device)
+    return on_device(images, device), labels if labels.is_floating_point() else labels.long()
 
 
 def check_test(outputs: Any, images: Any, labels: Tensor, top: int) -> None:

@@ -134,6 +134,9 @@ class Outcome(TypedDict, total=False):
 
     parameters: Count
     test_accuracy: Annotated[float, Meta(ge=0, le=1)]
+    val_accuracy: Annotated[float, Meta(ge=0, le=1)] | None
+    best_val_accuracy: Annotated[float, Meta(ge=0, le=1)] | None
+    best_epoch: Count | None
 
 
 class ResultFile(TypedDict, total=False):

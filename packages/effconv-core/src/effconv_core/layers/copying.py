@@ -55,7 +55,8 @@ def copy_network(model: Network, *, shared: Iterable[Tensor] = ()) -> Network:
     originals = dict(model.named_modules(remove_duplicate=False)) if named else {}
     own = {id(module) for module in copied.modules()}
     for name, module in originals.items():
-        if isinstance(module, _ConvNd) and id(module) in own:
+        trained = any(p.requires_grad for p in module.parameters(recurse=False))
+        if isinstance(module, _ConvNd) and trained and id(module) in own:
             raise ValueError(
                 f"the copy of the {type(model).__name__} holds the layer {name!r} itself, as a "
                 "__deepcopy__ that copies nothing makes it, and a search trains a copy; let it copy"

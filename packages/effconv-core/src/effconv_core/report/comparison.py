@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy.stats import t as student
-
+from effconv_core.evidence import interval
 from effconv_core.report.charts import dot_chart, line_chart
 from effconv_core.report.view import as_tuple, budget_rows, flat, network_rows
 from effconv_core.runs.reader import Run
@@ -74,9 +73,13 @@ def over_seeds(runs: Mapping[str, Run]) -> dict[str, Any] | None:
     same = all(entries == settings[0] for entries in settings)
     if not same or None in values or len(set(seeds)) < len(seeds) or None in seeds:
         return None
-    deviation = stdev(values)
-    half = float(student.ppf(0.975, len(values) - 1)) * deviation / len(values) ** 0.5
-    return {"mean": fmean(values), "deviation": deviation, "half": half, "count": len(values)}
+    low, high = interval(values)
+    return {
+        "mean": fmean(values),
+        "deviation": stdev(values),
+        "half": (high - low) / 2,
+        "count": len(values),
+    }
 
 
 def trained_phase(run: Run) -> str:

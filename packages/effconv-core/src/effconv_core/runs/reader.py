@@ -313,5 +313,7 @@ def _is_kernel(part: Any) -> bool:
 
 def _weight_of(layer: str, keys: set[str]) -> str | None:
     # An even kernel with a stride is a Sequential of one or two paddings and a convolution.
-    places = (f"{layer}.weight", f"{layer}.1.weight", f"{layer}.2.weight")
+    places = [f"{layer}.weight", f"{layer}.1.weight", f"{layer}.2.weight"]
+    # What parametrizations make the kernel of; the first of weight norm are scales.
+    places += [f"{layer}.parametrizations.weight.{name}" for name in ("original1", "original")]
     return next((key for key in places if key in keys), None)

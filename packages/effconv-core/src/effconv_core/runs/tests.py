@@ -17,8 +17,6 @@ from effconv_core.io.read_json import read_json
 from effconv_core.io.schemas import MOST_CLASSES, MistakeRecord, TestRecord
 
 FILE = "test.json"
-MOST_CONFUSED = 100
-"""Classes up to which the confusion matrix is kept."""
 LONGEST_SIDE = 128
 """Pixels of a kept picture's longer side, at most."""
 
@@ -37,12 +35,10 @@ def record(
         mean: `(C,)`, by which the images were normalised; None keeps no pictures.
         std: as `mean`.
     """
-    confusion = outcome.confusion
-    counts = torch.stack([confusion.sum(1), confusion.diagonal()], 1).tolist()
     return TestRecord(
         list(classes[:MOST_CLASSES]),
-        [tuple(row) for row in counts[:MOST_CLASSES]],
-        confusion.tolist() if len(confusion) <= MOST_CONFUSED else [],
+        [tuple(row) for row in outcome.counts[:MOST_CLASSES].tolist()],
+        outcome.confusion.tolist(),
         [
             MistakeRecord(m.index, m.label, m.guess, m.probability, _png(m.image, mean, std))
             for m in outcome.mistakes
@@ -63,9 +59,18 @@ def read_tests(folder: Path) -> dict[str, TestRecord]:
         ValueError: if it is none that a run writes.
     """
     try:
-        return read_json(folder / FILE, dict[str, TestRecord])
+        tests = read_json(folder / FILE, dict[str, TestRecord])
     except FileNotFoundError:
         return {}
+    for name, test in tests.items():
+        sides = {len(test.confusion), *map(len, test.confusion)}
+        square = not test.confusion or sides == {len(test.counts)}
+        if not square or any(right > samples for samples, right in test.counts):
+            raise ValueError(
+                f"{folder / FILE} has counts of {name!r} that no test gives; test the run again by "
+                "`effconv evaluate`, and delete the file"
+            )
+    return tests
 
 
 def _png(image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> str | None:

@@ -90,13 +90,15 @@ def _check_classes(found: Found, loader: Any) -> None:
 
 
 def as_json(found: Found, outcome: ByClass) -> dict[str, Any]:
-    """Return the outcome of a test for JSON; the confusion matrix has a row for each class."""
+    """Return the outcome of a test for JSON; `counts` and the confusion matrix have a row
+    for each class; the matrix is empty if they are more than 100."""
     return {
         "accuracy": outcome.accuracy,
         "interval": interval(outcome.accuracy, outcome.samples),
         "loss": outcome.loss,
         "samples": outcome.samples,
-        "classes": [found.class_name(label) for label in range(len(outcome.confusion))],
+        "classes": [found.class_name(label) for label in range(len(outcome.counts))],
+        "counts": outcome.counts.tolist(),
         "confusion": outcome.confusion.tolist(),
     }
 
@@ -107,14 +109,15 @@ def _table(found: Found, outcome: ByClass) -> Table:
     for column in ("images", "right", "accuracy"):
         table.add_column(column, justify="right")
     table.add_column("most often taken for")
-    for label, row in enumerate(outcome.confusion):
-        samples, right = int(row.sum()), int(row[label])
+    for label, (samples, right) in enumerate(outcome.counts.tolist()):
         if not samples:
             continue
-        wrong = row.clone()
-        wrong[label] = 0
-        most = int(wrong.argmax())
-        taken = f"{found.class_name(most)} ({int(wrong[most]):,})" if right < samples else ""
+        taken = ""
+        if right < samples and len(outcome.confusion):
+            wrong = outcome.confusion[label].clone()
+            wrong[label] = 0
+            most = int(wrong.argmax())
+            taken = f"{found.class_name(most)} ({int(wrong[most]):,})"
         share = f"{right / samples:.1%}"
         table.add_row(found.class_name(label), f"{samples:,}", f"{right:,}", share, taken)
     return table

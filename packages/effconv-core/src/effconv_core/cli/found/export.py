@@ -51,6 +51,8 @@ def _run(options: ExportOptions) -> None:
     paths = [path for path in (options.onnx, options.pt2) if path is not None]
     if not paths:
         raise ValueError("there is nothing to write; pass --onnx FILE, --pt2 FILE or both")
+    if len(set(map(os.path.abspath, paths))) < len(paths):
+        raise ValueError(f"--onnx and --pt2 are both {paths[0]}; pass two names")
     for path in paths:
         if os.path.lexists(path) and not options.overwrite:
             raise ValueError(f"{path} exists; pass --overwrite to replace it, or another name")

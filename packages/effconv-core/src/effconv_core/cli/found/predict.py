@@ -14,11 +14,14 @@ from rich.table import Table
 from effconv_core.cli.errors import check_device, run_command
 from effconv_core.cli.found.network import found_in, scores_of
 from effconv_core.io.console import PlainConsole, parsed
+from effconv_core.io.read_json import in_brief
 from effconv_core.io.schemas import Inputs
 from effconv_core.io.terminal import printable, write_output
 from effconv_core.runs.options import option
 
 BATCH = 64
+MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"}
+"""Those of 8 bits a pixel and channel, which effconv-data takes too."""
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 MOST_TOLD = 20
 """Files that cannot be read, which an error lists; of more it gives the number."""
@@ -108,7 +111,8 @@ def read_images(paths: Sequence[Path], inputs: Inputs, run: str) -> torch.Tensor
         try:
             pixels.append(_decoded(path, "L" if channels == 1 else "RGB", (width, height)))
         except Exception as error:  # Pillow raises many types on damaged input
-            wrong.append(f"{path} ({getattr(error, 'strerror', None) or type(error).__name__})")
+            why = str(error) if isinstance(error, ValueError) else getattr(error, "strerror", None)
+            wrong.append(f"{path} ({in_brief(why) if why else type(error).__name__})")
     if wrong:
         more = f" and {len(wrong) - MOST_TOLD} more" if len(wrong) > MOST_TOLD else ""
         named = ", ".join(map(printable, wrong[:MOST_TOLD]))
@@ -125,6 +129,8 @@ def read_images(paths: Sequence[Path], inputs: Inputs, run: str) -> torch.Tensor
 def _decoded(path: Path, mode: str, size: tuple[int, int]) -> np.ndarray:
     """Return an image as a set of `effconv data prepare folder` holds it."""
     with Image.open(path, formats=FORMATS) as image:
+        if image.mode not in MODES:
+            raise ValueError(f"mode {image.mode}, more than 8 bits a pixel")
         image.load()
         upright = ImageOps.exif_transpose(image) if image.format in ("JPEG", "MPO") else image
         upright = upright.convert(mode)
