@@ -22,6 +22,7 @@ from effconv_data import load
 from torch import Tensor
 from torch.nn import functional as F
 
+from tools.presets import as_they_are
 from tools.studies.exhaustive import FOLDER
 from tools.studies.score import FRESH_BANK, truth
 from tools.studies.small_spaces import SPACES, Space
@@ -55,6 +56,12 @@ def shuffled(space: Space, seed: int) -> Shuffled:
     return Shuffled(space.batches("train", seed), seed)
 
 
+def shuffled_photographs(space: Space, seed: int) -> Shuffled:
+    """Return photographs with random labels, not augmented, since labels come from the content."""
+    options = {"batch_size": 64, "seed": seed, "limit": space.samples, "augment": as_they_are}
+    return Shuffled(load("cifar10", split="train", **options), seed)
+
+
 def one_pixel(space: Space, seed: int) -> Any:
     """Return a space's training batches, of which one pixel is left: the mean over the image.
 
@@ -71,7 +78,7 @@ def photographs(space: Space, seed: int) -> Any:
 
 CASES = {
     "shuffled labels, planted-5": (SPACES["planted-5"], shuffled),
-    "shuffled labels, cifar10-16": (SPACES["cifar10-16"], shuffled),
+    "shuffled labels, cifar10-16": (SPACES["cifar10-16"], shuffled_photographs),
     "one pixel, ResNet-8": (replace(SPACES["cifar10-32"], depth=8), one_pixel),
     "one pixel, ResNet-14": (replace(SPACES["cifar10-32"], depth=14), one_pixel),
     "240 photographs": (PHOTOGRAPHS, photographs),
@@ -134,9 +141,11 @@ def gains(space: str, tables: Path, searches: Path) -> tuple[list[tuple[str, flo
     return found, 100 * noise_floor(truth(space, tables)[1])
 
 
-def right(verdict: str, gain: float) -> bool:
-    """Return whether a verdict does not contradict a true gain."""
-    return {"better": gain > 0, "worse": gain < 0}.get(verdict, True)
+def judged(verdict: str, gain: float, floor: float) -> str:
+    """Return whether `better` or `worse` is "right", "wrong" or "within the noise"."""
+    if abs(gain) <= floor:
+        return "within the noise"
+    return "right" if (gain > 0) == (verdict == "better") else "wrong"
 
 
 def known_rows(tables: Path, searches: Path) -> list[list[str]]:
@@ -147,20 +156,14 @@ def known_rows(tables: Path, searches: Path) -> list[list[str]]:
         if not found:
             continue
         large = [verdict for verdict, gain in found if gain > 2 * floor]
-        counts.append(
-            [
-                len(found),
-                sum(verdict == "better" for verdict, _ in found),
-                sum(not right(*case) for case in found if case[0] == "better"),
-                sum(verdict == "worse" for verdict, _ in found),
-                sum(not right(*case) for case in found if case[0] == "worse"),
-                len(large),
-                sum(verdict != "better" for verdict in large),
-            ]
-        )
+        row = [len(found)]
+        for verdict in ("better", "worse"):
+            fates = [judged(verdict, gain, floor) for said, gain in found if said == verdict]
+            row += [len(fates), fates.count("within the noise"), fates.count("wrong")]
+        counts.append([*row, len(large), sum(verdict != "better" for verdict in large)])
         mean = float(np.mean([gain for _, gain in found]))
         rows.append([space, *map(str, counts[-1]), f"{mean:+.2f}", f"{floor:.2f}"])
-    total = map(str, np.sum(counts, axis=0)) if counts else [""] * 7
+    total = map(str, np.sum(counts, axis=0)) if counts else [""] * 9
     return [*rows, ["all", *total, "", ""]]
 
 
@@ -186,9 +189,11 @@ def show_tables(console: PlainConsole, options: VerdictOptions) -> None:
             "space",
             "searches",
             "better",
-            "of these wrong",
+            "within the noise",
+            "wrong",
             "worse",
-            "of these wrong",
+            "within the noise",
+            "wrong",
             "gains above twice the noise floor",
             "of these not called better",
             "mean gain of the plan found, points",

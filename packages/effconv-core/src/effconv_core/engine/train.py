@@ -282,7 +282,7 @@ def labelled(batch: Any, step: int, device: torch.device) -> tuple[Any, Tensor]:
     """Return the inputs of a test's batch and its labels `(B,)`, integers as int64, on a device.
 
     Raises:
-        TypeError: if the batch is no pair, or its labels are no tensor.
+        TypeError: if the batch is not a pair, or its labels are not a tensor.
     """
     images, labels = as_pair(batch, f"batch {step + 1} of the test")
     if not isinstance(labels, Tensor):
