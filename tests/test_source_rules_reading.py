@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.test_source_rules import SOURCES, Rule, broken
+from tests.test_source_rules import Rule, check_only_those_do_it, check_those_exist_and_do
 
 # Reading.
 
@@ -137,22 +137,12 @@ RULES = [
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_only_those_modules_do_it(rule):
-    found = broken(rule)
-    told = [
-        f"{place}, lines {lines}: {call}"
-        for (place, call), lines in found.items()
-        if (place, call) not in rule.excused
-    ]
-    assert not told, "\n".join([f"call {rule.instead} instead:", *told])
-    assert set(rule.excused) <= set(found), "an excuse that nothing needs"
+    check_only_those_do_it(rule)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_the_modules_that_may_do_it_exist_and_do(rule):
-    for package, modules in rule.modules.items():
-        for module in modules:
-            path = SOURCES[package] / module
-            assert list(rule.breaks(ast.parse(path.read_text(encoding="utf-8"))))
+    check_those_exist_and_do(rule)
 
 
 READ = """

@@ -9,17 +9,9 @@ from effconv_core.filling import filling_sentence
 from torch import nn
 
 
-def net():
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False),
-        nn.Conv2d(16, 16, 3, padding=1),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(16, 4),
-    )
+def searchable_body():
+    body = [nn.Conv2d(1, 1, 3, padding=1, bias=False) for _ in range(7)]
+    return SearchableCNN(nn.Sequential(*body), recipe("paper", count="searched", b=0.0))
 
 
 @pytest.mark.parametrize(
@@ -27,8 +19,7 @@ def net():
     [(3.0, 54, 0, False), (3.4, 61, 1, False), (3.0, 58.5, 4, False), (3.0, 96, 6, True)],
 )
 def test_a_plan_says_how_much_of_it_was_filled_in(soft, budget, filled, warned):
-    body = [nn.Conv2d(1, 1, 3, padding=1, bias=False) for _ in range(7)]
-    searchable = SearchableCNN(nn.Sequential(*body), recipe("paper", count="searched", b=0.0))
+    searchable = searchable_body()
     soft_sizes = [soft] * 6
     sizes = searchable.nearest_sizes(soft_sizes, budget)
     plan = searchable.plan_of(sizes, soft_sizes, budget)
@@ -41,7 +32,7 @@ def test_a_plan_says_how_much_of_it_was_filled_in(soft, budget, filled, warned):
 
 
 def test_a_plan_of_an_earlier_release_does_not_know_what_was_filled_in():
-    plan = SearchableCNN(net(), recipe("paper", count="searched")).plan(3456)
+    plan = searchable_body().plan(54)
     content = json.loads(plan.to_json())
     del content["filled_in"]
     for budget in content["budgets"]:

@@ -1,24 +1,18 @@
 """Which form of an operator runs a call."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 from effconv_kernels import dispatch, eager, gru_unroll
 
-STEPS = [3, 5, 1]
-
-
-def drawn(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, dtype=torch.float64, generator=generator).requires_grad_()
-
-
-def tensors(rows, H, *, layers=3, batch=()):
-    return [
-        drawn(*batch, rows, 3 * H, seed=1),
-        drawn(layers, 3 * H, H, seed=2),
-        drawn(layers, 3 * H, seed=3),
-        drawn(*batch, layers, H, seed=4),
-    ]
+spec = importlib.util.spec_from_file_location(
+    "gru_inputs", Path(__file__).with_name("gru_inputs.py")
+)
+gru_inputs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(gru_inputs)
+STEPS, tensors = gru_inputs.STEPS, gru_inputs.tensors
 
 
 def test_the_interpreter_runs_the_triton_form_of_a_cpu_tensor(triton_device):

@@ -1,5 +1,8 @@
 """The arguments of `gru_unroll` beyond a constant input, and the bank of GRUs."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 from effconv_kernels import dispatch, gru_unroll
@@ -7,21 +10,12 @@ from effconv_kernels.eager import gru as eager_gru
 from effconv_kernels.reference import gru_unroll_reference
 from torch import nn
 
-STEPS = [3, 5, 1]
-
-
-def drawn(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, dtype=torch.float64, generator=generator).requires_grad_()
-
-
-def tensors(rows, H, *, layers=3, batch=()):
-    return [
-        drawn(*batch, rows, 3 * H, seed=1),
-        drawn(layers, 3 * H, H, seed=2),
-        drawn(layers, 3 * H, seed=3),
-        drawn(*batch, layers, H, seed=4),
-    ]
+spec = importlib.util.spec_from_file_location(
+    "gru_inputs", Path(__file__).with_name("gru_inputs.py")
+)
+gru_inputs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(gru_inputs)
+STEPS, drawn, tensors = gru_inputs.STEPS, gru_inputs.drawn, gru_inputs.tensors
 
 
 @pytest.mark.parametrize("steps", [STEPS, [4, 4, 4], [1, 2, 9], [12, 12, 12]])

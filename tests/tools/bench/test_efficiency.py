@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from effconv_core import SearchableCNN
 from rich.console import Console
 
+from tests.tools.bench.made_up_efficiency import made_up
 from tools.bench import efficiency
-from tools.bench.efficiency_page import PARTS
 from tools.bench.steps import held_at
 
 
@@ -53,20 +53,6 @@ def test_a_point_is_measured():
     assert row["layers"] == 18
     assert set(row["seconds"]) == {"plain", "search", *efficiency.PARTS}
     assert all(told["median"] > 0 for told in row["seconds"].values())
-
-
-def made_up(device):
-    rows = [
-        {"axis": axis, "point": asdict(point), "parameters": 740_000, "seconds": seconds()}
-        for axis, point in efficiency.efficiency_points()
-    ]
-    environment = {"commit": "c0", "device": device, "torch": "2"}
-    return {"environment": environment, "pairs": 6, "rows": rows}
-
-
-def seconds():
-    times = {"plain": 0.2, "search": 0.3, "network": 0.2, "assembly": 0.05}
-    return {name: {"median": times.get(name, 0.0)} for name in ("plain", "search", *PARTS)}
 
 
 def test_the_command_writes_its_device_and_the_page(tmp_path, monkeypatch):

@@ -1,27 +1,12 @@
 """The page of what a search step costs."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
-from tools.bench import efficiency, efficiency_page
-from tools.bench.efficiency_page import PARTS
+from tests.tools.bench.made_up_efficiency import made_up
+from tools.bench import efficiency_page
 
 ROOT = Path(__file__).parents[3]
-
-
-def made_up(device):
-    rows = [
-        {"axis": axis, "point": asdict(point), "parameters": 740_000, "seconds": seconds()}
-        for axis, point in efficiency.efficiency_points()
-    ]
-    environment = {"commit": "c0", "device": device, "torch": "2"}
-    return {"environment": environment, "pairs": 6, "rows": rows}
-
-
-def seconds():
-    times = {"plain": 0.2, "search": 0.3, "network": 0.2, "assembly": 0.05}
-    return {name: {"median": times.get(name, 0.0)} for name in ("plain", "search", *PARTS)}
 
 
 def test_a_page_tells_of_every_device_that_there_is_a_result_of(tmp_path):

@@ -1,26 +1,14 @@
 """Whether learned sizes were better than random ones."""
 
+from tests.tools.reproduce.made_up_result import compared
 from tools.reproduce.answer import answer, random_ones
-
-
-def made_up(sizes, accuracy, seed):
-    row = {"data": "cifar10", "model": "cifar_resnet20", "budget": 0.66e6, "sizes": sizes}
-    learned = sizes == "found"
-    return {
-        "row": row,
-        "seed": seed,
-        "accuracy": accuracy,
-        "seconds_per_epoch": 1.0 + seed,
-        "sizes": {"a": 3, "b": 4 if seed else 3},
-        "parameters": 660_000 if learned else 600_000,
-    }
 
 
 def test_the_answer_is_a_paired_test():
     rows = []
     for seed, found in enumerate((0.80, 0.84, 0.82)):
-        rows += [made_up("found", found, seed)]
-        rows += [made_up(f"random {i}", 0.79 + 0.02 * i, seed) for i in range(2)]
+        rows += [compared("found", found, seed)]
+        rows += [compared(f"random {i}", 0.79 + 0.02 * i, seed) for i in range(2)]
     said = answer({("cifar10", "gpu"): rows})
     # Differences 0, 4 and 2 points: mean 2, standard error 2 / sqrt(3), t of two degrees 4.303.
     assert (

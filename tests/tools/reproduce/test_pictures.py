@@ -5,27 +5,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.tools.reproduce.made_up_result import compared
 from tools.reproduce import pictures
 from tools.reproduce.rows import SCALES, Row
 from tools.reproduce.run import run_name
 
 
-def made_up(sizes, accuracy, seed):
-    row = {"data": "cifar10", "model": "cifar_resnet20", "budget": 0.66e6, "sizes": sizes}
-    learned = sizes == "found"
-    return {
-        "row": row,
-        "seed": seed,
-        "accuracy": accuracy,
-        "seconds_per_epoch": 1.0 + seed,
-        "sizes": {"a": 3, "b": 4 if seed else 3},
-        "parameters": 660_000 if learned else 600_000,
-    }
-
-
 def test_accuracy_is_drawn_over_depth_and_budget():
     def result(model, budget, accuracy, seed=0):
-        made = made_up("found", accuracy, seed)
+        made = compared("found", accuracy, seed)
         made["row"] |= {"model": model, "budget": budget}
         return made
 
@@ -48,7 +36,7 @@ def test_accuracy_is_drawn_over_depth_and_budget():
 
 
 def test_kernels_are_drawn_from_the_first_seed(tmp_path):
-    rows = [made_up("found", 0.5, seed) for seed in (0, 1)]
+    rows = [compared("found", 0.5, seed) for seed in (0, 1)]
     for row in rows:
         row["row"]["budget"] = SCALES["gpu"]["cifar10"].kernels_of
         row["sizes"] = {"b": 3, "a": 2}

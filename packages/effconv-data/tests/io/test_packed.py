@@ -2,46 +2,24 @@
 
 import bz2
 import gzip
+import importlib.util
 import io
 import lzma
 import sys
-import tarfile
+from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from effconv_data import ShardError, load
 from effconv_data.io.packed import unpacked
 
+spec = importlib.util.spec_from_file_location(
+    "sample_tars", Path(__file__).parents[1] / "sample_tars.py"
+)
+sample_tars = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sample_tars)
+written, samples, pixels = sample_tars.written, sample_tars.samples, sample_tars.pixels
+
 PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
-
-
-def written(path, members, pack=bytes):
-    """Write a tar of (name or TarInfo, bytes)."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as file:
-        for name, data in members:
-            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
-            info.size = len(data)
-            file.addfile(info, io.BytesIO(data))
-    path.write_bytes(pack(out.getvalue()))
-    return path
-
-
-def samples(encode, key="{:04d}", count=4):
-    return [
-        (f"{key.format(i)}.{part}", data)
-        for i in range(count)
-        for part, data in (
-            ("png", encode(np.full((3, 4), 10 * i % 256, np.uint8))),
-            ("cls", b"%d" % (i % 2)),
-        )
-    ]
-
-
-def pixels(path, **options):
-    batches = load(str(path), split="test", batch_size=2, normalized=False, **options)
-    return torch.cat([images for images, _ in batches])[:, 0, 0, 0].tolist()
 
 
 @pytest.mark.parametrize("end", [".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz", ".tar"])

@@ -40,6 +40,20 @@ def write_all(folder, files):
         (folder / name).write_bytes(data)
 
 
+def packed(path, made_and_files, names):
+    """Write the files as one tar; give what was made, and its classes."""
+    made, files = made_and_files
+    write_tar(path, files)
+    return made, names
+
+
+def unpacked(folder, made_and_files, names):
+    """Write the files as they are; give what was made, and its classes."""
+    made, files = made_and_files
+    write_all(folder, files)
+    return made, names
+
+
 def bytes_of(pixels, order):
     """Images in planes, one pixel at a time: slow, and plain to see."""
     out = bytearray()
@@ -134,15 +148,11 @@ def cifar_binary_files():
 
 
 def cifar_python_packed(folder):
-    made, files = cifar_python_files()
-    write_tar(folder / "cifar-10-python.tar.gz", files)
-    return made, CIFAR_NAMES
+    return packed(folder / "cifar-10-python.tar.gz", cifar_python_files(), CIFAR_NAMES)
 
 
 def cifar_python_unpacked(folder):
-    made, files = cifar_python_files()
-    write_all(folder, files)
-    return made, CIFAR_NAMES
+    return unpacked(folder, cifar_python_files(), CIFAR_NAMES)
 
 
 def cifar_python_newly_pickled(folder):
@@ -152,15 +162,11 @@ def cifar_python_newly_pickled(folder):
 
 
 def cifar_binary_packed(folder):
-    made, files = cifar_binary_files()
-    write_tar(folder / "cifar-10-binary.tar.gz", files)
-    return made, CIFAR_NAMES
+    return packed(folder / "cifar-10-binary.tar.gz", cifar_binary_files(), CIFAR_NAMES)
 
 
 def cifar_binary_unpacked(folder):
-    made, files = cifar_binary_files()
-    write_all(folder, files)
-    return made, CIFAR_NAMES
+    return unpacked(folder, cifar_binary_files(), CIFAR_NAMES)
 
 
 # STL-10
@@ -176,15 +182,11 @@ def stl_files():
 
 
 def stl_packed(folder):
-    made, files = stl_files()
-    write_tar(folder / "stl10_binary.tar.gz", files)
-    return made, STL_NAMES
+    return packed(folder / "stl10_binary.tar.gz", stl_files(), STL_NAMES)
 
 
 def stl_unpacked(folder):
-    made, files = stl_files()
-    write_all(folder, files)
-    return made, STL_NAMES
+    return unpacked(folder, stl_files(), STL_NAMES)
 
 
 # ImageNet

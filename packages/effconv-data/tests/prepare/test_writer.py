@@ -1,8 +1,7 @@
 """Writing shards: the same bytes always, nothing lost by a kill, nothing overwritten unasked."""
 
+import importlib.util
 import json
-import multiprocessing
-import os
 import signal
 import tarfile
 from collections import Counter
@@ -11,60 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from effconv_data import read_split
-from effconv_data.prepare.types import Archive, Block, quiet
-from effconv_data.prepare.writer import _plan, write_set
+from effconv_data.prepare.types import Block
+from effconv_data.prepare.writer import _plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-RANDOM = np.random.default_rng(0)
-PIXELS = {
-    "train": RANDOM.integers(256, size=(50, 4, 5, 3), dtype=np.uint8),
-    "test": RANDOM.integers(256, size=(20, 4, 5, 3), dtype=np.uint8),
-}
-LABELS = {split: np.arange(len(pixels)) % 3 for split, pixels in PIXELS.items()}
-
-
-def archive(**changes):
-    """A set whose train split comes in two blocks."""
-
-    def block(split, part):
-        return Block(LABELS[split][part], lambda: PIXELS[split][part].__getitem__)
-
-    made = Archive(
-        "small",
-        ("cat", "dog", "eel"),
-        (3, 4, 5),
-        {
-            "train": [block("train", slice(0, 31)), block("train", slice(31, 50))],
-            "test": [block("test", slice(None))],
-        },
-        [{"file": "small.tar", "sha256": "00"}],
-    )
-    return made._replace(**changes)
-
-
-def write(out, made=None, **options):
-    options = {
-        "shard_samples": 10,
-        "seed": 0,
-        "workers": 1,
-        "overwrite": False,
-        "on_progress": quiet,
-        **options,
-    }
-    return write_set(made or archive(), Path(out), **options)
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """What an uninterrupted run writes."""
-    folder = tmp_path_factory.mktemp("whole") / "out"
-    write(folder)
-    return contents(folder)
+spec = importlib.util.spec_from_file_location(
+    "small_archive", Path(__file__).with_name("small_archive.py")
+)
+small_archive = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(small_archive)
+archive, write, contents = small_archive.archive, small_archive.write, small_archive.contents
+whole, die_at = small_archive.whole, small_archive.die_at
+PIXELS, LABELS = small_archive.PIXELS, small_archive.LABELS
 
 
 def test_files_of_a_set(whole):
@@ -165,34 +123,6 @@ def test_number_of_shards_of_known_splits(samples, shape, shards):
     assert len(list(_plan(made, "train", shard_samples=None, seed=0))) == shards
 
 
-def write_and_die(out, moment):
-    """Write in this process until it is about to put something on the disk for the n-th time."""
-    count = 0
-
-    def before(function):
-        def counting(*arguments, **options):
-            nonlocal count
-            count += 1
-            if count == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments, **options)
-
-        return counting
-
-    # What this changes dies with the process.
-    os.fsync = before(os.fsync)
-    Path.replace = before(Path.replace)
-    Path.unlink = before(Path.unlink)
-    write(out)
-
-
-def die_at(out, moment):
-    process = multiprocessing.get_context("fork").Process(target=write_and_die, args=(out, moment))
-    process.start()
-    process.join()
-    return process.exitcode
-
-
 def test_a_kill_at_any_moment_loses_nothing(whole, tmp_path):
     kept, moment = [], 0
     while True:
@@ -224,19 +154,11 @@ def test_kills_one_after_another_come_to_an_end(whole, tmp_path):
 
 
 def test_a_kill_while_replacing_leaves_a_set_or_a_run(whole, tmp_path):
-    def replace(out, moment):
-        global write
-        plain, write = write, lambda out: plain(out, overwrite=True)
-        try:
-            return die_at(out, moment)
-        finally:
-            write = plain
-
     for moment in range(1, 12):
         out = tmp_path / str(moment)
         write(out, shard_samples=7, seed=7)
         old = contents(out)
-        assert replace(out, moment) == -signal.SIGKILL
+        assert die_at(out, moment, overwrite=True) == -signal.SIGKILL
         if (out / "index.json").exists():
             assert {n: d for n, d in contents(out).items() if n in old} == old
         else:
