@@ -136,7 +136,7 @@ class Found:
 
     @property
     def reduced(self) -> str:
-        """What was less than the paper's, in words."""
+        """What was less than the paper's or other than its, in words."""
         settings, paper = self.config.settings, SCALES["paper"]
         train, limit = settings["train"], settings["limit"]
         pictures = round((limit or 50_000) * (1 - settings["mixing"]["share"]))
@@ -146,6 +146,12 @@ class Found:
             parts.append(f"{settings['test_limit']:,} test pictures")
         if train["epochs"] != paper.train.epochs:
             parts.append(f"{train['epochs']} of {paper.train.epochs} epochs")
+        if settings["tune_epochs"] != paper.tune_epochs:
+            parts.append(f"{settings['tune_epochs']} of {paper.tune_epochs} tuning epochs")
+        if train["batch_size"] != paper.train.batch_size:
+            parts.append(f"batches of {train['batch_size']}")
+        if train["lr"] != paper.train.lr:
+            parts.append(f"learning rate {train['lr']:g}")
         if settings["mixing"]["lr"] != paper.mixing.lr:
             parts.append(f"mixing rate {settings['mixing']['lr']:g}")
         return ", ".join([*parts, f"{steps:,} steps"])

@@ -23,7 +23,11 @@ KEPT = ("config.json", "metrics.jsonl", "mixing.json")
 
 @dataclass(frozen=True, kw_only=True)
 class MixturesOptions:
-    """Run the networks of a table; finished runs are kept, an interrupted one goes on."""
+    """Run the networks of a table; finished runs are kept, an interrupted one goes on.
+
+    A network whose result stands in `out` at this scale is not run again; delete its folder there
+    to have it run.
+    """
 
     name: tyro.conf.Positional[Literal["table1", "table2", "table3", "table4"]]
     scale: Literal["smoke", "cpu", "paper"] = "cpu"
@@ -48,13 +52,17 @@ def main() -> int:
     check_device(options.device)
     check_set("cifar10")
     for number, mixture in enumerate(mixtures, 1):
-        console.print(f"{number}/{len(mixtures)} {mixture.name}")
+        place = options.out / f"{options.scale}-{mixture.name}"
+        stands = options.scale != "smoke" and (place / KEPT[-1]).exists()
+        kept = f": kept, its result stands in {place}" if stands else ""
+        console.print(f"{number}/{len(mixtures)} {mixture.name}{kept}")
+        if stands:
+            continue
         given = options_of(mixture, options.scale, options.runs / options.scale, options.device)
         folder = given.runs / given.name
         if not (folder / RESULT).exists():
             run(given, console)
         if options.scale != "smoke":
-            place = options.out / f"{options.scale}-{mixture.name}"
             place.mkdir(parents=True, exist_ok=True)
             for name in KEPT:
                 write_bytes(place / name, (folder / name).read_bytes())

@@ -13,6 +13,7 @@ from effconv_core import SearchableCNN, SearchConfig, SizePlan, apply_plan, figu
 from effconv_core.engine.train import evaluate, make_optimizer, train
 from effconv_core.filling import filling_sentence
 from effconv_core.io.atomic import write_tensors
+from effconv_core.plan import in_words
 from effconv_core.runs.environment import environment
 from effconv_core.runs.metrics import Metrics, seconds_per_epoch
 from effconv_core.runs.names import name_of
@@ -205,7 +206,7 @@ def run_row(
 
 def _in_words(size: int | tuple[int, ...]) -> int | str:
     """Return a size for a row: "5x7" where the axes differ."""
-    return size if isinstance(size, int) else "x".join(map(str, size))
+    return size if isinstance(size, int) else in_words(size)
 
 
 def filling_of(plan: SizePlan) -> dict[str, int]:

@@ -1,6 +1,10 @@
 """Readers of official archives of sequences, on small ones that are built to their layout."""
 
+import bz2
+import gzip
 import io
+import lzma
+import re
 import shutil
 import tarfile
 import wave
@@ -123,6 +127,17 @@ def test_archives_that_are_cut_off_or_missing_are_refused(tmp_path):
     write(tmp_path, files, True)
     with pytest.raises(ValueError, match="testing_list.txt"):
         read_speech_commands(tmp_path, "train")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_bytes_that_cannot_be_unpacked_are_refused(pack, tmp_path):
+    write(tmp_path, speech(), True)
+    archive = tmp_path / "speech-commands" / "speech_commands_v0.02.tar.gz"
+    whole = pack(gzip.decompress(archive.read_bytes()))
+    for at in range(20, len(whole) - 20, len(whole) // 20):
+        archive.write_bytes(whole[:at] + b"\xff" * 16 + whole[at + 16 :])
+        with pytest.raises(ValueError, match=re.escape(str(archive))):
+            read_speech_commands(tmp_path, "train")
 
 
 def characters(root, train=None, test=None):

@@ -53,6 +53,14 @@ def record(folder, digit, speaker, number, samples, rate=8000):
         file.writeframes(np.asarray(samples, "<i2").tobytes())
 
 
+def spoilt_arrays(path):
+    """Write packed arrays of which some bytes are damaged."""
+    names = [f"{part}_{what}" for part in ("train", "test") for what in ("audio", "digit")]
+    np.savez_compressed(path, **{name: np.arange(4096) for name in names})
+    data = path.read_bytes()
+    path.write_bytes(data[:400] + b"\xff" * 100 + data[500:])
+
+
 @pytest.fixture
 def recorded(tmp_path):
     """A folder of recordings in the public layout, each of constant samples that tell which."""
@@ -120,6 +128,8 @@ def test_loaded_digits_are_normalised_with_the_training_speakers(recorded):
         (lambda f: record(f, 12, "anna", 1, [1]), "12_anna_1"),
         (lambda f: (f / "3_anna_1.wav").write_bytes(b"no sound"), "3_anna_1"),
         (lambda f: (f.parent / "fsdd.npz").write_bytes(b"PK no arrays"), "fsdd.npz"),
+        (lambda f: (f.parent / "fsdd.npz").write_bytes(b"PK\3\4 no arrays"), "fsdd.npz"),
+        (lambda f: spoilt_arrays(f.parent / "fsdd.npz"), "fsdd.npz"),
         (lambda f: np.savez(f.parent / "fsdd.npz", train_audio=np.zeros(3)), "fsdd.npz"),
     ],
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tools.networks import page
 from tools.networks.outside import networks
+from tools.release.versions import tomllib
 from tools.support.rows import read_rows
 
 ROOT = Path(__file__).parents[3]
@@ -17,6 +18,17 @@ def test_the_results_are_of_the_listed_networks_and_the_page_is_of_the_results(m
     rows = {row["name"]: row["outcome"] for row in read_rows(page.RESULTS)}
     assert rows == {name: network["expect"] for name, network in NETWORKS.items()}
     assert page.PAGE.read_text(encoding="utf-8") == page.networks_page()
+
+
+def test_networks_are_run_only_in_the_environment_that_has_the_packages():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    environments = settings["tool"]["hatch"]["envs"]
+    assert [
+        f"{name}:{script}"
+        for name, environment in environments.items()
+        for script, command in environment.get("scripts", {}).items()
+        if "-m tools.networks" in command
+    ] == ["networks:run"]
 
 
 def test_a_failure_stands_on_the_page(monkeypatch, tmp_path):

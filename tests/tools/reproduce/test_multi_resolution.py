@@ -4,18 +4,19 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+from effconv_core.io.schemas import ConfigFile
 from effconv_models import MultiResolutionNet
 
 from tools.reproduce import mixtures, multi_resolution, multi_resolution_page
 from tools.reproduce.mixtures import NEEDED, Mixture, found_runs, options_of, read_found
 from tools.train.multi_resolution import MultiResolutionOptions
 
-KEPT = Path(__file__).parents[3] / "results" / "multi-resolution" / "cifar10-10-16"
+KEPT = Path(__file__).parents[3] / "results" / "multi-resolution" / "cpu-cifar10-10x16"
 
 
 def test_each_run_has_a_name_of_its_own_and_the_papers_options():
@@ -36,8 +37,14 @@ def test_the_kept_run_stands_in_its_column_alone():
     assert [m for m in mixtures.COLUMNS.values() if run.gives(m)] == [mixtures.COLUMNS[16]]
     assert not run.gives(Mixture(10, 16, learned_depth=True))
     assert run.depth is None
-    for words in ("4,000 pictures", "6 of 400 epochs", "300 steps", "mixing rate 0.04"):
+    for words in (
+        "4,000 pictures", "6 of 400 epochs", "300 steps", "mixing rate 0.04", "batches of 64",
+        "rate 0.05", "2 of 40",
+    ):  # fmt: skip
         assert words in run.reduced
+    whole = asdict(MultiResolutionOptions())
+    as_the_paper = replace(run, config=ConfigFile(settings=whole))
+    assert as_the_paper.reduced == "124,800 steps"
     page = multi_resolution_page.multi_resolution_page().splitlines()
     [line] = [line for line in page if line.startswith("| Ours | 16 |")]
     assert f"| {100 * run.outcomes['learned']['accuracy']:.2f} |" in line
@@ -77,6 +84,14 @@ def test_finished_runs_are_kept_and_collected(tmp_path, monkeypatch):
     assert [run.path.name for run in found_runs(tmp_path / "out")] == [
         f"cpu-{name}" for name in begun
     ]
+    shutil.rmtree(tmp_path / "runs")
+    (tmp_path / "out" / f"cpu-{begun[1]}" / "mixing.json").unlink()
+    assert run_main(monkeypatch, "table2", *options) == 0
+    assert begun[3:] == ["cifar10-10x32"]
+
+
+def test_the_kept_run_lies_where_the_command_puts_it():
+    assert KEPT.name == f"cpu-{mixtures.COLUMNS[16].name}"
 
 
 @pytest.mark.skipif(

@@ -121,7 +121,7 @@ def _members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str
             _, stream = unpacked(file)
             for name, data in tar_members(stream, largest=LARGEST_FILE, wanted=wanted):
                 yield name.removeprefix("./"), data
-    except (OSError, EOFError, ValueError) as error:
+    except Exception as error:  # tar and what unpacks it each raise their own kinds
         raise ValueError(f"archive {archive} cannot be read ({error}); get it again") from error
 
 

@@ -147,7 +147,7 @@ def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 for what in ("audio", "digit", "speaker")
             )
             names = arrays["speakers"]
-    except (KeyError, OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy, zipfile and zlib each raise their own types
         raise ValueError(
             f"{path} is not an archive of recordings ({error}); copy it again"
         ) from error

@@ -10,6 +10,7 @@ def test_a_coarser_grid_has_wider_masks_and_lower_frequencies(taps, coarser):
     found = usual.on_grid(taps)
     assert found.mask_width == pytest.approx(usual.mask_width * coarser)
     assert found.input_scale == pytest.approx(usual.input_scale / coarser)
+    assert found.omega_0 == pytest.approx(usual.omega_0 / coarser)
     assert (found.hidden, found.threshold) == (16, usual.threshold)
 
 

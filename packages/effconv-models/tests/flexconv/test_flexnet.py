@@ -108,6 +108,12 @@ def test_grids_cover_the_images():
     assert net(torch.zeros(1, 3, 31, 9)).shape == (1, 10)
 
 
+@pytest.mark.parametrize("size", ["abc", ["7", 7], b"ab"])
+def test_a_size_that_is_text_is_named(size):
+    with pytest.raises(TypeError, match="'abc'|'7'|b'ab'"):
+        create_model("flexnet3", input_size=size)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "sentence"),
     [

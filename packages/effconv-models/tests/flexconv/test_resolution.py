@@ -3,6 +3,7 @@
 import cmath
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -106,3 +107,16 @@ def test_small_images_start_with_frequencies_that_their_grid_holds():
         net = flexnet3(channels=8, image_size=14, config=config, generator=seeded())
         errors[name] = max(resolution_errors(net).values())
     assert errors["grid"] < 0.1 < errors["paper"]
+
+
+def test_a_siren_starts_on_a_small_grid_with_frequencies_that_it_holds():
+    usual = FlexConvConfig(kernel="siren")
+    given = {"scaled": usual.on_grid(9), "mask": replace(usual.on_grid(9), omega_0=usual.omega_0)}
+    errors, spreads = {}, {}
+    for name, config in given.items():
+        layers = [FlexConv(8, 8, 9, config=config, generator=seeded(seed)) for seed in range(3)]
+        errors[name] = max(resolution_errors(layer)[""] for layer in layers)
+        spreads[name] = sum(layer.sample().std().item() for layer in layers)
+    assert errors["scaled"] < 0.05
+    assert errors["mask"] > 0.1
+    assert spreads["scaled"] / spreads["mask"] == pytest.approx(1.6, abs=0.1)

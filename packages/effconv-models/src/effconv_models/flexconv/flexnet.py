@@ -24,7 +24,7 @@ __all__ = ["FlexNet", "covering_grid", "flexnet3", "flexnet5", "flexnet7", "flex
 
 def covering_grid(lengths: int | Sequence[int]) -> int | tuple[int, ...]:
     """Return the smallest FlexConv grid that covers an input: odd, and at least 3."""
-    if isinstance(lengths, Sequence):
+    if isinstance(lengths, Sequence) and not isinstance(lengths, str | bytes):
         return tuple(covering_grid(length) for length in lengths)
     return max(3, check_positive("image_size", lengths) // 2 * 2 + 1)
 

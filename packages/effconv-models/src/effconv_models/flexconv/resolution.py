@@ -26,7 +26,8 @@ def refine(model: nn.Module, factor: int) -> nn.Module:
     `torch.optim.swa_utils.update_bn(batches, refined)`.
 
     Where a kernel's response changes by more than a tenth, see `resolution_errors`, a `UserWarning`
-    tells it. `FlexConvConfig().on_grid(taps)` starts a network of small images without that.
+    tells it. `FlexConvConfig().on_grid(taps)` of the training reduces it for small images, hardly
+    so without a mask; after a training a third and more may be left.
 
     Args:
         model: a network with FlexConv layers, trained at the lower resolution.
@@ -49,7 +50,8 @@ def refine(model: nn.Module, factor: int) -> nn.Module:
             f"{len(changed)} of {len(errors)} kernels respond otherwise at {factor} times the "
             f"resolution, by up to {max(changed):.0%}, since the coarse grid could not hold their "
             "frequencies; estimate the statistics of batch norms again with "
-            "torch.optim.swa_utils.update_bn, or train with FlexConvConfig().on_grid(taps)",
+            "torch.optim.swa_utils.update_bn, and train with FlexConvConfig().on_grid(taps), which "
+            "reduces it",
             stacklevel=2,
         )
     return fine
