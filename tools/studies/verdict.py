@@ -141,6 +141,9 @@ def gains(space: str, tables: Path, searches: Path) -> tuple[list[tuple[str, flo
     return found, 100 * noise_floor(truth(space, tables)[1])
 
 
+FATES = ("right", "within the noise", "wrong")
+
+
 def judged(verdict: str, gain: float, floor: float) -> str:
     """Return whether `better` or `worse` is "right", "wrong" or "within the noise"."""
     if abs(gain) <= floor:
@@ -159,12 +162,17 @@ def known_rows(tables: Path, searches: Path) -> list[list[str]]:
         row = [len(found)]
         for verdict in ("better", "worse"):
             fates = [judged(verdict, gain, floor) for said, gain in found if said == verdict]
-            row += [len(fates), fates.count("within the noise"), fates.count("wrong")]
+            row += [fates.count(fate) for fate in FATES]
         counts.append([*row, len(large), sum(verdict != "better" for verdict in large)])
         mean = float(np.mean([gain for _, gain in found]))
-        rows.append([space, *map(str, counts[-1]), f"{mean:+.2f}", f"{floor:.2f}"])
-    total = map(str, np.sum(counts, axis=0)) if counts else [""] * 9
+        rows.append([space, *_cells(counts[-1]), f"{mean:+.2f}", f"{floor:.2f}"])
+    total = _cells(np.sum(counts, axis=0)) if counts else [""] * 4
     return [*rows, ["all", *total, "", ""]]
+
+
+def _cells(counts: Sequence[int]) -> list[str]:
+    searches, *fates = map(str, counts)
+    return [searches, *("/".join(part) for part in (fates[:3], fates[3:6], fates[6:]))]
 
 
 def nothing_rows(path: Path) -> list[list[str]]:
@@ -184,21 +192,8 @@ def show_tables(console: PlainConsole, options: VerdictOptions) -> None:
     """Print both tables."""
     show(
         console,
-        "verdicts where every plan was trained to the end",
-        (
-            "space",
-            "searches",
-            "better",
-            "within the noise",
-            "wrong",
-            "worse",
-            "within the noise",
-            "wrong",
-            "gains above twice the noise floor",
-            "of these not called better",
-            "mean gain of the plan found, points",
-            "noise floor",
-        ),
+        "verdicts right/within the noise/wrong; gains above twice the noise/missed",
+        ("space", "searches", "better", "worse", "large gains", "mean gain", "noise floor"),
         known_rows(options.tables, options.searches),
     )
     show(
