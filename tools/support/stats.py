@@ -4,14 +4,14 @@ import statistics
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+import scipy
 
 
 def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of the mean of values `(N,)`; the draws are the same."""
     if len(values) == 1:  # which scipy refuses
         return float(values[0]), float(values[0])
-    found = stats.bootstrap(
+    found = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0)
     )
     low, high = found.confidence_interval
@@ -21,7 +21,7 @@ def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
 def half_width(differences: Sequence[float]) -> float:
     """Return half the width of the 95 % interval of a mean of differences (Student's t)."""
     error = statistics.stdev(differences) / len(differences) ** 0.5
-    return float(stats.t.ppf(0.975, len(differences) - 1)) * error
+    return float(scipy.stats.t.ppf(0.975, len(differences) - 1)) * error
 
 
 def noise_floor(accuracies: np.ndarray) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 Verdict = Literal["better", "no difference shown", "worse"]
 
@@ -66,7 +66,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     """
     n = len(values)
     error = float(np.std(values, ddof=1)) / math.sqrt(n)
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
+    reach = float(scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
     mean = float(np.mean(values))
     return mean - reach, mean + reach
 

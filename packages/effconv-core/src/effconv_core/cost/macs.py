@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from effconv_core.cost.base import Searchable, TapCost
 from effconv_core.layers.batch_checks import explained_pass
@@ -50,6 +49,9 @@ class Macs:
             if conv.transposed:
                 values, channels = next(iter((*args, *named.values()))), conv.in_channels
             positions[conv] = positions.get(conv, 0) + values.numel() // channels
+
+        # Imported here, since it imports Triton, which takes longer than the rest of this package.
+        from torch.utils.flop_counter import FlopCounterMode
 
         for conv in network.convs:
             conv.register_forward_hook(note_positions, with_kwargs=True)

@@ -6,8 +6,7 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array
+import scipy
 
 from effconv_core.cost.base import Cost
 from effconv_core.cost.budget import Constraint
@@ -90,7 +89,7 @@ def _least(
     """
     counts = [len(table.choices) for table in tables]
     firsts = np.cumsum([0, *counts])
-    one_each = csr_array(np.repeat(np.eye(len(tables)), counts, axis=1))
+    one_each = scipy.sparse.csr_array(np.repeat(np.eye(len(tables)), counts, axis=1))
     rows, lows, highs = [], [], []
     spent = np.concatenate([table.costs for table in tables])
     for column, (low, high) in enumerate(ends):
@@ -101,21 +100,21 @@ def _least(
         rows.append(spent[:, column] // unit)
         lows.append(low if low == -math.inf else math.ceil((low - constant) / unit) - 0.5)
         highs.append(high if high == math.inf else math.floor((high - constant) / unit) + 0.5)
-    limits = [LinearConstraint(one_each, 1, 1)]
+    limits = [scipy.optimize.LinearConstraint(one_each, 1, 1)]
     if rows:
         scale = np.array([max(1, np.abs(row).max()) for row in rows])
         limits.append(
-            LinearConstraint(
-                csr_array(np.array(rows) / scale[:, None]), lows / scale, highs / scale
+            scipy.optimize.LinearConstraint(
+                scipy.sparse.csr_array(np.array(rows) / scale[:, None]), lows / scale, highs / scale
             )
         )
     objective = np.concatenate(values)
     size = np.abs(objective).max() or 1
     while True:
-        found = milp(
+        found = scipy.optimize.milp(
             objective / size,
             integrality=np.ones(len(objective)),
-            bounds=Bounds(0, 1),
+            bounds=scipy.optimize.Bounds(0, 1),
             constraints=limits,
             options={"mip_rel_gap": 0},
         )
@@ -137,7 +136,9 @@ def _least(
         # The solver's tolerance let this plan through: it is excluded, and nothing else.
         cut = np.zeros((1, len(objective)))
         cut[0, firsts[:-1] + chosen] = 1
-        limits.append(LinearConstraint(csr_array(cut), -np.inf, len(tables) - 1))
+        limits.append(
+            scipy.optimize.LinearConstraint(scipy.sparse.csr_array(cut), -np.inf, len(tables) - 1)
+        )
 
 
 def _refusal(constraints: Sequence[Constraint], tables: Sequence[Table]) -> str:

@@ -6,8 +6,8 @@ from functools import cached_property
 from itertools import product
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from effconv_core.space.search_space import SizeSpace, flat
@@ -114,5 +114,7 @@ def isotonic(values: np.ndarray) -> np.ndarray:
         values: any number of axes.
     """
     for axis in range(values.ndim):
-        values = np.apply_along_axis(lambda line: isotonic_regression(line).x, axis, values)
+        values = np.apply_along_axis(
+            lambda line: scipy.optimize.isotonic_regression(line).x, axis, values
+        )
     return values

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata, spearmanr
+import scipy
 
 from effconv_core.cost.budget import Budgets
 from effconv_core.engine.proposals import Plan, Proposals
@@ -97,7 +97,8 @@ def choose_plan(
         on_round(2, len(more))
     second = losses_of("second", more, steps, 0) if more else []
     # Two measures whose errors have different causes.
-    ranks = rankdata(first + second) + rankdata(kernel_losses + more_losses)
+    rank = scipy.stats.rankdata
+    ranks = rank(first + second) + rank(kernel_losses + more_losses)
     tried = [plan for _, plan in sorted(zip(ranks, first_plans + more, strict=True))]
     others = [plan for plan in tried if plan != proposals.own]
     if not others:
@@ -223,4 +224,4 @@ def _agreement(kernel_losses: Sequence[float], trained: Sequence[float]) -> floa
         return None
     if len(set(kernel_losses)) == 1 or len(set(trained)) == 1:
         return None
-    return float(spearmanr(kernel_losses, trained).statistic)
+    return float(scipy.stats.spearmanr(kernel_losses, trained).statistic)

@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import scipy
 import torch.distributed as dist
 import torch.nn.functional as F
-from scipy.stats import rankdata
 from torch import Tensor
 
 from effconv_core.cost.base import Counter, TapCost
@@ -257,7 +257,8 @@ def frontier(
         best = sorted(set(drawn) - set(always), key=lambda plan: (losses(plan), plan))
         plans = list(dict.fromkeys([*always, *best]))[:TRAINED]
         results = trained(plans)
-        ranks = rankdata(results) + rankdata([losses(plan) for plan in plans])
+        rank = scipy.stats.rankdata
+        ranks = rank(results) + rank([losses(plan) for plan in plans])
         chosen = int(np.lexsort((results, ranks))[0])
         loss = results[chosen] if math.isfinite(results[chosen]) else None  # JSON has no infinity
         return [plans[chosen], loss, len(plans), losses.passes - before]

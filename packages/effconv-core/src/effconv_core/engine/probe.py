@@ -6,9 +6,9 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import scipy
 import torch.distributed as dist
 import torch.nn.functional as F
-from scipy import stats
 from torch import Tensor, nn
 
 from effconv_core.config import SearchConfig, recipe
@@ -128,14 +128,14 @@ def probe(
     if not np.isfinite([*losses, *original]).all():
         raise FloatingPointError("a loss is not finite; lower cnn_lr or check the data")
     spread, noise = float(np.std(losses, ddof=1)), float(np.std(original, ddof=1))
-    by_chance = stats.f.sf((spread / max(noise, 1e-12)) ** 2, len(losses) - 1, repeats - 1)
+    by_chance = scipy.stats.f.sf((spread / max(noise, 1e-12)) ** 2, len(losses) - 1, repeats - 1)
     correlations, certain = {}, []
     for place, layer in enumerate(searchable.space.layers):
         taps = [np.prod(plan[searchable.space.entries(place)]) for plan in drawn]
         if len(set(taps)) == 1 or len(set(losses)) == 1:
             correlations[layer.name] = 0.0
             continue
-        found = stats.spearmanr(taps, losses)
+        found = scipy.stats.spearmanr(taps, losses)
         correlations[layer.name] = float(found.statistic)
         if found.pvalue < LEVEL:
             certain.append(layer.name)

@@ -7,8 +7,8 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import differential_evolution
 
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import average
@@ -116,7 +116,7 @@ class Proposals:
         ends = list(zip(np.log(within.lows), np.log(within.highs), strict=True))
         if all(low == high for low, high in ends):
             return []
-        differential_evolution(
+        scipy.optimize.differential_evolution(
             fitness,
             [(low, high + 1e-9) for low, high in ends],
             init=np.array([*known, *drawn])[:POPULATION],

@@ -4,7 +4,6 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from effconv_models.multi_resolution.network import MultiResolutionNet, chain
 
@@ -129,6 +128,9 @@ def multiply_accumulates(network: nn.Module, image_shape: tuple[int, int, int]) 
         >>> multiply_accumulates(nn.Conv2d(3, 8, 3, padding=1), (3, 32, 32))  # 32 * 32 * 27 * 8
         221184
     """
+    # Imported here, since it imports Triton, which takes longer than the rest of this package.
+    from torch.utils.flop_counter import FlopCounterMode
+
     network = copy.deepcopy(network).eval()
     image = next(network.parameters()).new_zeros(1, *image_shape)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
