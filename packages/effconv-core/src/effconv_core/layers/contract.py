@@ -7,7 +7,7 @@ trained. Everything runs on copies, and draws random numbers as if nothing had b
 
 import copyreg
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from operator import methodcaller
@@ -111,8 +111,9 @@ def check_same_network(
             the message says so; None raises whatever `reference` raises.
 
     Raises:
-        ValueError: if the CNN is another network, a layer is not run, or the outputs that plans
-            are compared by are not what the criterion takes; the message names the layer.
+        ValueError: if the CNN is another network, a layer is not run or the loss has no gradient
+            of its kernel, or the outputs that plans are compared by are not what the criterion
+            takes; the message names the layer.
     """
     modules = dict(reference.named_modules())
     convs = {name: modules[name] for name in kernels}
@@ -153,11 +154,45 @@ def check_same_network(
                 if reason:
                     raise ValueError(_sentence(PADDED, reason, kernels, reads))
     idle = [name for name, conv in convs.items() if not conv.has_run]
-    if idle:
-        read = "; ".join(reads[name] for name in idle if name in reads)
+    _refuse(idle, "did not run its layer(s)", "", reads)
+    for conv in convs.values():
+        conv.has_run = conv.has_gradient = False
+    reference.train()
+    with _kernels_set(
+        convs, {n: kernel.detach().requires_grad_() for n, kernel in kernels.items()}
+    ):
+        _check_taught(convs, _run_on(reference, batch=batch, layers=(), with_loss=True))
+
+
+def _check_taught(convs: Mapping[str, PredictedConv], made: _Pass) -> None:
+    """Raise for layers that a pass in training mode has run, but has no gradient of.
+
+    Where there is no criterion, all outputs are the loss.
+    """
+    ran = {name: conv for name, conv in convs.items() if conv.has_run}
+    without = [name for name, conv in ran.items() if not conv.has_gradient]
+    how = ", as in torch.no_grad or in a checkpoint without use_reentrant=False"
+    _refuse(without, "runs without gradients its layer(s)", how, {})
+    parts = [made.loss] if made.loss is not None else _leaves(made.outputs)
+    parts = [p for p in parts if isinstance(p, Tensor) and p.requires_grad]
+    found: Sequence[Tensor | None] = [None] * len(ran)
+    if parts and ran:
+        loss = torch.stack([part.abs().sum().double() for part in parts]).sum()
+        kernels = [conv.kernel for conv in ran.values()]
+        try:
+            found = torch.autograd.grad(loss, kernels, allow_unused=True)
+        except RuntimeError:  # of reentrant checkpoints, around other layers
+            return
+    untaught = [name for name, gradient in zip(ran, found, strict=True) if gradient is None]
+    _refuse(untaught, "has a loss that does not depend on its layer(s)", "", {})
+
+
+def _refuse(layers: Sequence[str], what: str, how: str, reads: Mapping[str, str]) -> None:
+    if layers:
+        read = "; ".join(reads[name] for name in layers if name in reads)
         raise ValueError(
-            f"the network did not run its layer(s) {idle} in the first step, so nothing can be "
-            f"learned of their sizes{f' ({read})' if read else ''}; leave them out with `searched`"
+            f"the network {what} {list(layers)} in the first step{how}, so nothing can be learned "
+            f"of their sizes{f' ({read})' if read else ''}; leave them out with `searched`"
         )
 
 
@@ -182,9 +217,7 @@ def _compare(
         raise ValueError(_sentence(mode, reason, kernels, reads))
 
 
-def _run_on(
-    network: nn.Module, *, batch: Batch, layers: Mapping[str, Any], with_loss: bool
-) -> _Pass:
+def _run_on(network: nn.Module, *, batch: Batch, layers: Iterable[str], with_loss: bool) -> _Pass:
     """Run a network from the present random state, which is as before afterwards."""
     runs: list[_Run] = []
 
@@ -212,7 +245,7 @@ def _run_on(
             loss = None
             if batch.criterion is not None and with_loss:
                 targets = copied(batch.targets)
-                loss = checked_loss(batch.criterion, outputs, targets, first=True).detach()
+                loss = checked_loss(batch.criterion, outputs, targets, first=True)
     finally:
         for hook in hooks:
             hook.remove()
