@@ -34,7 +34,8 @@ def networks() -> list[dict[str, Any]]:
     the arguments are given by name, or `detects`, the shape of the images of a detector that
     computes its losses itself. `values` are arguments other than tensors. Those of torchvision and
     timm are made by name; others by `make`, a function as `module:name`, of `arguments` and
-    `options`, or of the `config` of these options, a class of the same module.
+    `options`, or of the `config` of these options, a class of the same module. `classes` are
+    options too, each a class as `module:name`.
     """
     return json.loads(NETWORKS.read_text(encoding="utf-8"))
 
@@ -42,13 +43,14 @@ def networks() -> list[dict[str, Any]]:
 def build(network: dict[str, Any]) -> nn.Module:
     """Build a network from its own package, with random weights drawn from one seed."""
     torch.manual_seed(0)
-    options = network.get("options", {})
+    classes = {name: _named(path) for name, path in network.get("classes", {}).items()}
+    options = {**network.get("options", {}), **classes}
     if "make" in network:
-        module, _, path = network["make"].partition(":")
-        module = import_module(module)
+        make = _named(network["make"])
         if "config" in network:
-            return getattr(module, path)(getattr(module, network["config"])(**options))
-        return attrgetter(path)(module)(*network.get("arguments", ()), **options)
+            module = import_module(network["make"].partition(":")[0])
+            return make(getattr(module, network["config"])(**options))
+        return make(*network.get("arguments", ()), **options)
     options = {"num_classes": CLASSES, **options}
     if options["num_classes"] is None:
         del options["num_classes"]
@@ -59,6 +61,11 @@ def build(network: dict[str, Any]) -> nn.Module:
     from torchvision import models
 
     return models.get_model(network["name"], weights=None, **options)
+
+
+def _named(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return attrgetter(name)(import_module(module))
 
 
 @torch.no_grad()

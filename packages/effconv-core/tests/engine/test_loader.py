@@ -1,10 +1,11 @@
 """What a loader says of its epochs and its length, and what it gives that is no batch."""
 
+import itertools
 from collections import namedtuple
 
 import pytest
 import torch
-from effconv_core import recipe, search
+from effconv_core import SearchableCNN, frontier, probe, recipe, search, tournament
 from effconv_core.engine.loader import batch_count, set_epoch
 from effconv_core.engine.train import TrainConfig, evaluate, train
 from torch import nn
@@ -201,3 +202,106 @@ def test_a_search_needs_none():
 def test_a_length_of_zero_is_no_length():
     with pytest.raises(ValueError, match="length is 0"):
         batch_count(DataLoader([], 4))
+
+
+def pairs(count=3):
+    return [(torch.randn(4, 3, 8, 8), torch.arange(4)) for _ in range(count)]
+
+
+ONCE = {
+    "generator": lambda: (pair for pair in pairs()),
+    "iterator of a list": lambda: iter(pairs()),
+    "zip": lambda: zip([p[0] for p in pairs()], [p[1] for p in pairs()], strict=True),
+    "map": lambda: map(tuple, pairs()),
+    "islice": lambda: itertools.islice(pairs(), 2),
+    "without an end": lambda: itertools.cycle(pairs()),
+    "a DataLoader's": lambda: iter(DataLoader(images(8), 4)),
+}
+
+
+@pytest.mark.parametrize("loader", ONCE.values(), ids=ONCE)
+@pytest.mark.parametrize("settings", [{"epochs": 2}, {"epochs": 1, "finalists": 4}])
+def test_what_can_be_read_once_is_refused_before_the_first_step(loader, settings):
+    config = recipe("bank", **{"least_steps": 0, "race_steps": 0, "finalists": 1, **settings})
+    steps = []
+    with pytest.raises(TypeError, match="begins anew"):
+        search(net(), loader(), config=config, on_step=steps.append)
+    assert not steps
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda loader: probe(net(), loader),
+        lambda loader: tournament(SearchableCNN(net(), recipe("bank")), loader, budget=BUDGET),
+        lambda loader: frontier(SearchableCNN(net(), recipe("bank")), loader),
+    ],
+)
+def test_nothing_else_reads_an_iterator_twice(use):
+    with pytest.raises(TypeError, match="begins anew"):
+        use(iter(pairs()))
+
+
+def test_a_search_of_one_epoch_takes_a_generator():
+    config = recipe("bank", epochs=1, least_steps=0, race_steps=0, finalists=1)
+    steps = []
+    search(net(), (pair for pair in pairs()), config=config, on_step=steps.append)
+    assert len(steps) == 3
+
+
+def test_an_iterator_of_ones_own_may_begin_anew():
+    class Prefetcher:
+        def __iter__(self):
+            self.rest = pairs()
+            return self
+
+        def __next__(self):
+            if not self.rest:
+                raise StopIteration
+            return self.rest.pop()
+
+    steps = []
+    searched(Prefetcher(), 2, steps.append)
+    assert len(steps) == 6
+
+
+def normed(plain=net):
+    return nn.Sequential(plain(), nn.BatchNorm1d(4, affine=False))
+
+
+@pytest.mark.parametrize("use", [searched, trained])
+def test_a_last_batch_of_one_sample_is_refused_before_the_first_step(use, monkeypatch):
+    monkeypatch.setitem(globals(), "net", normed)
+    steps = []
+    with pytest.raises(ValueError, match="one sample.*drop_last"):
+        use(DataLoader(images(9), 4, shuffle=True), 2, steps.append)
+    assert not steps
+    use(DataLoader(images(9), 4, drop_last=True), 2, steps.append)
+    assert len(steps) == 4
+
+
+@pytest.mark.parametrize("use", [searched, trained])
+def test_a_last_batch_of_one_sample_is_trained_where_the_network_takes_it(use):
+    steps = []
+    use(DataLoader(images(9), 4), 1, steps.append)
+    assert [len(step.targets) for step in steps] == [4, 4, 1]
+
+
+def test_a_batch_of_one_sample_of_another_loader_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(globals(), "net", normed)
+    short = (torch.zeros(1, 3, 8, 8), torch.zeros(1).long())
+    with pytest.raises(ValueError, match="one sample.*drop_last"):
+        searched([*pairs(1), short], 1)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "kind"),
+    [
+        (torch.zeros(4, 3, 8, 8).numpy(), "ndarray"),
+        ((torch.zeros(3, 8, 8).numpy(),), "ndarray"),
+        (range(4), "range"),
+    ],
+)
+def test_inputs_that_are_no_tensors_are_one_sentence(inputs, kind):
+    with pytest.raises(TypeError, match=f"class {kind}"):
+        searched([(inputs, torch.arange(4))], 1)

@@ -178,11 +178,6 @@ def test_an_empty_loader_is_refused(loader):
         search(net(), loader, budget=BUDGET, config=config())
 
 
-def test_an_exhausted_iterator_is_refused_in_the_second_epoch():
-    with pytest.raises(ValueError, match="epoch 2.*pass a loader, not an iterator"):
-        search(net(), iter(Loader()), budget=BUDGET, config=config())
-
-
 @pytest.mark.parametrize(
     ("batch", "given"),
     [

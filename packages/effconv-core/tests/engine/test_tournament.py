@@ -151,12 +151,6 @@ def test_one_finalist_is_no_tournament():
         tournament(searchable(finalists=1), Counted(40), budget=BUDGET)
 
 
-def test_an_iterator_that_the_search_has_used_up_is_refused():
-    batches = [(torch.randn(4, 1, 9, 9), torch.arange(4))] * 3
-    with pytest.raises(ValueError, match=r"epoch 2.*pass a loader, not an iterator"):
-        search(net(), iter(batches), budget=BUDGET, config=recipe("bank", epochs=1))
-
-
 def test_a_search_gives_the_tournaments_plan_and_keeps_it_in_its_checkpoint(tmp_path, monkeypatch):
     loader, config = Counted(8), recipe("bank", finalists=12, race_steps=0)
     model, keywords = net(), {"budget": BUDGET, "config": config}

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from effconv_core import apply_plan
+from effconv_core import apply_plan, recipe, search
 from effconv_core.layers.contract import Batch, check_same_network, for_comparison
 from effconv_core.layers.conv import predicted
 from torch import nn
@@ -175,3 +175,105 @@ def test_a_cnn_that_can_be_evaluated_is_not_a_network_that_cannot():
     found.__class__ = nn.Sequential
     with pytest.raises(ValueError, match="no evaluation"):
         check_same_network(reference, found, kernels, Batch(IMAGES))
+
+
+class Cut(nn.Module):
+    """Networks whose loss depends on one layer, or on none, of those that are run."""
+
+    def __init__(self, how):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.head = nn.Conv2d(2, 4, 1), nn.Linear(4, 3)
+        self.early, self.late = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.how = how
+
+    def forward(self, x):
+        x = self.first(x)
+        if self.how == "no_grad":
+            with torch.no_grad():
+                features = self.early(x)
+        else:
+            features = self.early(x)
+        if self.how == "detach":
+            features = features.detach()
+        if self.how == "array":
+            features = torch.from_numpy(features.detach().numpy().copy())
+        extra = self.late(features).mean((2, 3))
+        return self.head(extra), extra
+
+
+@pytest.mark.parametrize(
+    ("how", "layer", "criterion"),
+    [
+        ("no_grad", "early", lambda o, t: F.cross_entropy(o[0], t)),
+        ("detach", "early", lambda o, t: F.cross_entropy(o[0], t)),
+        ("array", "early", lambda o, t: F.cross_entropy(o[0], t) + o[1].square().mean()),
+        ("", "early", lambda o, t: F.cross_entropy(o[0].detach().requires_grad_(), t)),
+    ],
+)
+def test_a_layer_that_the_loss_does_not_teach_is_refused(how, layer, criterion):
+    config, steps = recipe("bank", epochs=1, least_steps=0, race_steps=0, finalists=1), []
+    loader, options = [(IMAGES, torch.tensor([0, 1, 2, 0]))], {"criterion": criterion}
+    with pytest.raises(ValueError, match=rf"\['{layer}'.*leave them out"):
+        search(Cut(how), loader, config=config, on_step=steps.append, **options)
+    assert not steps
+    if how:
+        plan = search(Cut(how), loader, config=config, searched=["late"], **options)
+        assert set(plan) == {"late"}
+
+
+def test_the_check_leaves_no_gradient_on_a_criterions_parameters():
+    reference, found, kernels = both(net())
+    criterion = nn.CrossEntropyLoss()
+    criterion.scale = nn.Parameter(torch.ones(()))
+    labels = torch.tensor([0, 1, 2, 3])
+    batch = Batch(IMAGES, labels, lambda o, t: criterion(o * criterion.scale, t))
+    check_same_network(reference, found, kernels, batch)
+    assert criterion.scale.grad is None
+
+
+class Changing(nn.Module):
+    """A network that makes, exchanges or replaces what it is of, while it runs."""
+
+    def __init__(self, how):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.scale = nn.Conv2d(2, 4, 1), nn.Parameter(torch.ones(4, 1, 1))
+        self.one = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.two = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.how, self.extra = how, None
+
+    def forward(self, x):
+        x = self.first(x)
+        if self.how == "makes" and self.extra is None:
+            self.extra = nn.Conv2d(4, 4, 3, padding=1)
+        if self.how == "exchanges":
+            self.one, self.two = self.two, self.one
+        if self.how == "replaces":
+            self.scale = nn.Parameter(self.scale.detach() + 1)
+        if self.how == "caches":
+            self.register_buffer("grid", torch.linspace(0, 1, x.shape[-1]))
+            x, self.pool = x + self.grid, nn.ReLU()
+        x = self.two(self.one(x).relu()) * self.scale
+        return (x if self.extra is None else self.extra(x)).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("how", "name"), [("makes", "extra.weight"), ("exchanges", "one"), ("replaces", "scale")]
+)
+def test_a_network_that_changes_what_it_is_of_while_it_runs_is_refused(how, name):
+    config, steps = recipe("bank", epochs=1, least_steps=0, race_steps=0, finalists=1), []
+    loader = [(IMAGES, torch.tensor([0, 1, 2, 0]))]
+    with pytest.raises(ValueError, match=rf"'{name}'.* while it runs"):
+        search(Changing(how), loader, config=config, on_step=steps.append)
+    assert not steps
+    if how == "makes":
+        built = Changing(how)
+        built(IMAGES)
+        assert set(search(built, loader, config=config)) == {"one", "two", "extra"}
+
+
+def test_a_network_may_make_what_is_not_trained_while_it_runs():
+    config = recipe("bank", epochs=1, least_steps=0, race_steps=0, finalists=1)
+    plan = search(Changing("caches"), [(IMAGES, torch.tensor([0, 1, 2, 0]))], config=config)
+    assert set(plan) == {"one", "two"}

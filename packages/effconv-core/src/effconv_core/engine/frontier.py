@@ -16,7 +16,7 @@ from torch import Tensor
 
 from effconv_core.cost.base import Counter, TapCost
 from effconv_core.cost.budget import Budget, Budgets, as_budgets
-from effconv_core.engine.loader import epoch_batches
+from effconv_core.engine.loader import check_read_again, epoch_batches
 from effconv_core.engine.proposals import SLOPES, KernelLosses
 from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials
 from effconv_core.engine.stages import remembering
@@ -211,6 +211,7 @@ def frontier(
             beyond 120 make no difference).
         FloatingPointError: if the loss of the original sizes, or of all plans, is not finite.
     """
+    check_read_again(loader)
     config, space = searchable.config, searchable.space
     original = flat(searchable.original_sizes.values())
     cost_of = searchable.constraints(Budget(1.0, counter, at_most=True))[0].cost

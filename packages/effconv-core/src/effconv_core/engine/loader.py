@@ -3,17 +3,21 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader
 
+from effconv_core.layers.batch_checks import check_one_sample
 from effconv_core.layers.inputs import arguments_of, on_device
 from effconv_core.rng import seed_generators
 
 STALL = 60.0  # seconds without a batch between warnings
 END = object()
+ONCE = {"builtins", "itertools", "torch.utils.data.dataloader"}
+"""Modules whose iterators do not begin anew: of generators, `zip`, `cycle`, a DataLoader's."""
 HOLDERS = ("sampler", "batch_sampler", "dataset", "loader", "dataloader")
 """Attributes in which PyTorch and its peers keep what a loader draws from."""
 
@@ -86,6 +90,45 @@ def as_pair(batch: Any, which: str) -> tuple[Any, Any]:
     if any(argument.dim() and not len(argument) for argument in arguments):
         raise ValueError(f"{which} has no image; let the loader leave out batches that are empty")
     return batch[0], batch[1]
+
+
+def check_read_again(loader: Any, *, once: bool = False) -> None:
+    """Raise for a loader that gives its batches only once, such as a generator or a `zip`.
+
+    Args:
+        loader: any object.
+        once: whether it is read only once, so that it may be one.
+
+    Raises:
+        TypeError: if it is one.
+    """
+    kind = type(loader)
+    if not once and isinstance(loader, Iterator) and kind.__module__ in ONCE:
+        raise TypeError(
+            f"the loader is a {kind.__name__}, which gives its batches once, and they are read "
+            "anew in each epoch; pass what it was made of, such as a DataLoader or a list, or an "
+            "object whose __iter__ begins anew"
+        )
+
+
+def check_last_batch(model: nn.Module, loader: Any, inputs: Any) -> None:
+    """Raise if the last batch of an epoch has one sample, and the network is not trained on one.
+
+    Args:
+        model: the network; not changed.
+        loader: any object; of others than a DataLoader that cuts a sampler into batches it is not
+            known how long its last batch is.
+        inputs: of its first batch; others than one tensor `(B, ...)` are not looked at.
+
+    Raises:
+        ValueError: if it fails, as batch normalisation of one number for each channel does.
+    """
+    cut = loader.batch_sampler if isinstance(loader, DataLoader) else None
+    if type(cut) is not BatchSampler or cut.drop_last or not isinstance(cut.sampler, Sized):
+        return
+    whole = isinstance(inputs, Tensor) and inputs.dim() > 0 and len(inputs) == cut.batch_size > 1
+    if whole and len(cut.sampler) % cut.batch_size == 1:
+        check_one_sample(model, inputs)
 
 
 def set_epoch(loader: Any, epoch: int) -> None:

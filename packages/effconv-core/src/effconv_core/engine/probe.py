@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from effconv_core.config import SearchConfig, recipe
 from effconv_core.cost.budget import Budgets
-from effconv_core.engine.loader import epoch_batches
+from effconv_core.engine.loader import check_read_again, epoch_batches
 from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials
 from effconv_core.engine.within import PlansWithin
 from effconv_core.method.searchable import SearchableCNN
@@ -97,6 +97,7 @@ def probe(
             f"plans is {plans} and repeats is {repeats}; a spread needs at least 4 and 2, so pass "
             "more"
         )
+    check_read_again(loader)
     config = recipe("bank") if config is None else config
     if not config.race_steps:
         raise ValueError("race_steps of the config is 0; pass how many steps a plan is trained")

@@ -16,7 +16,7 @@ from effconv_core.config import SearchConfig, recipe, with_present_b
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import check_same, data_parallel, in_step, leads
 from effconv_core.engine.choice import check_stages, choose_plan
-from effconv_core.engine.loader import epoch_batches
+from effconv_core.engine.loader import check_last_batch, check_read_again, epoch_batches
 from effconv_core.engine.nonfinite import check_parameters, finite_soon, no_finite_loss
 from effconv_core.engine.race import Trials
 from effconv_core.engine.tournament import tournament
@@ -166,6 +166,7 @@ def search(
         budget = searchable.cost(flat(searchable.original_sizes.values()))
     if checkpoint is not None and leads(group):
         check_writable(checkpoint, searchable)
+    check_read_again(loader, once=config.epochs_of(1) == config.finalists == 1)
     check_trained(searchable.model)
     searchable.plan(budget)  # raises before any training if the budget cannot be met
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
@@ -369,6 +370,7 @@ def _run_epoch(
     for step, (inputs, targets) in enumerate(batches):
         if epoch == step == 0:
             check_found(searchable, Batch(inputs, targets, criterion))
+            check_last_batch(searchable.source[0], loader, inputs)
         # Before the forward pass, so that it, or a CUDA graph, can use the gradients' memory.
         optimizer.zero_grad()
         with explained_pass(searchable.model, inputs):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import average
-from effconv_core.engine.loader import epoch_batches
+from effconv_core.engine.loader import check_read_again, epoch_batches
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.contract import for_comparison
 from effconv_core.layers.copying import copy_network
@@ -60,6 +60,7 @@ def tournament(
             or a label is none of the network's classes.
         FloatingPointError: if no plan has a finite loss.
     """
+    check_read_again(loader)
     plan, config = searchable.plan(budget), searchable.config
     if config.finalists == 1:
         raise ValueError(

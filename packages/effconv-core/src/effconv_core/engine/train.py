@@ -14,7 +14,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from effconv_core.config import recipe_name
 from effconv_core.distributed.consistency import check_same, leads
-from effconv_core.engine.loader import as_pair, batch_count, epoch_batches
+from effconv_core.engine.loader import (
+    as_pair,
+    batch_count,
+    check_last_batch,
+    epoch_batches,
+)
 from effconv_core.engine.nonfinite import check_parameters, finite_soon, no_finite_loss
 from effconv_core.io.checkpoint import (
     check_epoch,
@@ -168,7 +173,8 @@ def train(
             the loader has no length, or the checkpoint cannot hold the network's state.
         OSError: if the checkpoint cannot be written, before anything is trained.
         ValueError: if the checkpoint belongs to another training, the images do not fit the
-            network, or a label is none of its classes.
+            network, a label is none of its classes, or the last batch of an epoch has one sample,
+            over which a layer normalises.
         RuntimeError: if a rank would begin at another epoch.
     """
     steps = batch_count(loader)
@@ -198,6 +204,8 @@ def train(
     for epoch in range(first_epoch, config.epochs):
         with seeded(None if seed is None else 100_000 * seed + epoch, device):
             for step, (images, labels) in enumerate(epoch_batches(loader, epoch, device)):
+                if epoch == first_epoch and step == 0:
+                    check_last_batch(model, loader, images)
                 rate = config.lr * rate_factor(config, epoch + step / steps)
                 for settings in optimizer.param_groups:
                     settings["lr"] = rate * settings.get("factor", 1.0)

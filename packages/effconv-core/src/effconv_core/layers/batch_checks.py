@@ -13,10 +13,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_leaves
 
 from effconv_core.layers.conv import PredictedConv
+from effconv_core.layers.copying import copy_network
 from effconv_core.layers.inputs import arguments_of, run_on
+from effconv_core.rng import kept_generators
 
 IGNORED = -100
 """The label that `F.cross_entropy` leaves out."""
@@ -32,9 +36,9 @@ def explained_pass(model: nn.Module, inputs: Any) -> Iterator[None]:
 
     Raises:
         TypeError: if the inputs have another dtype than the network's parameters, or are not the
-            arguments that it takes.
-        ValueError: if they are on another device, or have another number of channels or axes than
-            the first convolution takes.
+            arguments that it takes, or are not tensors.
+        ValueError: if they are on another device, have another number of channels or axes than the
+            first convolution takes, or are one sample, over which a layer normalises.
     """
     try:
         yield
@@ -43,7 +47,24 @@ def explained_pass(model: nn.Module, inputs: Any) -> Iterator[None]:
     except RuntimeError as error:
         raise _input_error(model, inputs, error) or error from None
     except TypeError as error:
-        raise _argument_error(model, inputs) or error from None
+        raise _argument_error(model, inputs) or _kind_error(inputs) or error from None
+    except ValueError as error:
+        raise _single_error(model, inputs, error) or error from None
+
+
+def check_one_sample(model: nn.Module, inputs: Tensor) -> None:
+    """Raise unless a network is trained on a batch of one sample, as the last of an epoch may be.
+
+    Args:
+        model: a copy of it is run.
+        inputs: `(B, ...)`, of which the first is taken.
+
+    Raises:
+        ValueError: if it fails, as batch normalisation of one number for each channel does.
+    """
+    model = copy_network(model).train()
+    with kept_generators(inputs.device), torch.no_grad(), explained_pass(model, inputs[:1]):
+        model(inputs[:1])
 
 
 def check_trained(model: nn.Module) -> None:
@@ -191,6 +212,31 @@ def _argument_error(model: nn.Module, inputs: Any) -> TypeError | None:
     except ValueError:  # it has no signature
         return None
     return None
+
+
+def _kind_error(inputs: Any) -> TypeError | None:
+    """Return one sentence if inputs hold arrays or pictures in place of tensors, else None."""
+    leaves = (Tensor, bool, int, float, complex, str, type(None))
+    other = next((leaf for leaf in tree_leaves(inputs) if not isinstance(leaf, leaves)), None)
+    if other is None:
+        return None
+    return TypeError(
+        f"the loader gave inputs of class {type(other).__name__}, which the network did not take; "
+        "give tensors, as torch.as_tensor makes of arrays and a DataLoader's collate_fn of both"
+    )
+
+
+def _single_error(model: nn.Module, inputs: Any, error: ValueError) -> ValueError | None:
+    """Return one sentence if a batch of one sample was normalised over the batch, else None."""
+    first = next((a for a in arguments_of(inputs) if isinstance(a, Tensor) and a.dim()), None)
+    norms = (n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.training)
+    name = next(norms, None)
+    if first is None or len(first) != 1 or name is None:
+        return None
+    return ValueError(
+        f"a batch of one sample cannot be normalised, as by {name!r} in training ({error}); pass "
+        "drop_last=True to the DataLoader, or another batch size"
+    )
 
 
 def _input_error(model: nn.Module, inputs: Any, error: RuntimeError) -> Exception | None:

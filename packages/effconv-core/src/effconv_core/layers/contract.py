@@ -5,9 +5,8 @@ evaluation mode. What differs is told in a sentence that names the layer, before
 trained. Everything runs on copies, and draws random numbers as if nothing had been run.
 """
 
-import copyreg
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from operator import methodcaller
@@ -24,12 +23,17 @@ from effconv_core.layers.copying import copy_network
 from effconv_core.layers.geometry import padding_for
 from effconv_core.layers.inputs import copied, run_on
 from effconv_core.layers.own_forward import geometry_of
+from effconv_core.layers.passes import (
+    COARSE,
+    TOLERANCE,
+    Pass,
+    Run,
+    differ,
+    leaves,
+    magnitude,
+    tolerance_for,
+)
 from effconv_core.rng import kept_generators
-
-TOLERANCE = 1e-3
-"""Difference relative to the largest output; that of two programs for one sum is less."""
-COARSE = 3e-2
-"""The same, where sums have another order, or in fewer than 32 bits."""
 
 CHANGED = {"kernel_size", "padding", "padding_mode", "weight"}
 """What a layer of another size has another of."""
@@ -74,21 +78,6 @@ class Batch(NamedTuple):
     """None computes no loss."""
 
 
-class _Run(NamedTuple):
-    """A run of a searched layer; what it was given and gave is known by its mean magnitude."""
-
-    layer: str
-    given: Tensor
-    gave: Tensor
-    shapes: tuple[torch.Size, torch.Size]
-
-
-class _Pass(NamedTuple):
-    outputs: Any
-    loss: Tensor | None
-    runs: list[_Run]
-
-
 def check_same_network(
     reference: nn.Module,
     found: nn.Module,
@@ -111,14 +100,17 @@ def check_same_network(
             the message says so; None raises whatever `reference` raises.
 
     Raises:
-        ValueError: if the CNN is another network, a layer is not run, or the outputs that plans
-            are compared by are not what the criterion takes; the message names the layer.
+        ValueError: if the CNN is another network, the network exchanges its layers or parameters
+            while it runs, a layer is not run or the loss has no gradient of its kernel, or the
+            outputs that plans are compared by are not what the criterion takes; the message names
+            the layer.
     """
     modules = dict(reference.named_modules())
     convs = {name: modules[name] for name in kernels}
     for conv in convs.values():
         conv.has_run = False
     twin = None if padded is None else copy_network(reference)
+    members = _members(reference)
     with _reads_noted(convs) as reads:
         for mode, set_mode in MODES.items():
             for network in (reference, found):
@@ -142,30 +134,76 @@ def check_same_network(
                     f"({type(error).__name__}: {error}); let its outputs be what the criterion "
                     "takes"
                 ) from error
-            _compare(mode, wanted, found, run, kernels, reads, _tolerance(wanted, TOLERANCE))
+            if changed := sorted(dict(_members(reference).items() ^ members.items())):
+                raise ValueError(
+                    f"the network makes or exchanges its own {changed} while it runs, which "
+                    "no plan counts and no optimizer trains; run it on a batch before the search, "
+                    "or let it keep what it has"
+                )
+            _compare(mode, wanted, found, run, kernels, reads, tolerance_for(wanted, TOLERANCE))
             if twin is not None and mode == TRAINING:
                 twin.train()
                 modules = dict(twin.named_modules())
                 with _kernels_set({name: modules[name] for name in kernels}, padded):
                     again = run(twin)
                 # The sizes of the layers' own kernels differ, and so do what layers read of them.
-                reason = _differ(wanted, again, _tolerance(wanted, COARSE))
+                reason = differ(wanted, again, tolerance_for(wanted, COARSE))
                 if reason:
                     raise ValueError(_sentence(PADDED, reason, kernels, reads))
     idle = [name for name, conv in convs.items() if not conv.has_run]
-    if idle:
-        read = "; ".join(reads[name] for name in idle if name in reads)
+    _refuse(idle, "did not run its layer(s)", "", reads)
+    for conv in convs.values():
+        conv.has_run = conv.has_gradient = False
+    reference.train()
+    with _kernels_set(
+        convs, {n: kernel.detach().requires_grad_() for n, kernel in kernels.items()}
+    ):
+        _check_taught(convs, _run_on(reference, batch=batch, layers=(), with_loss=True))
+
+
+def _members(network: nn.Module) -> dict[str, int]:
+    """Return what a network learns and what is searched of it, by name, as numbers of objects."""
+    convs = ((n, m) for n, m in network.named_modules() if isinstance(m, PredictedConv))
+    return {n: id(held) for n, held in (*network.named_parameters(remove_duplicate=False), *convs)}
+
+
+def _check_taught(convs: Mapping[str, PredictedConv], made: Pass) -> None:
+    """Raise for layers that a pass in training mode has run, but has no gradient of.
+
+    Where there is no criterion, all outputs are the loss.
+    """
+    ran = {name: conv for name, conv in convs.items() if conv.has_run}
+    without = [name for name, conv in ran.items() if not conv.has_gradient]
+    how = ", as in torch.no_grad or in a checkpoint without use_reentrant=False"
+    _refuse(without, "runs without gradients its layer(s)", how, {})
+    parts = [made.loss] if made.loss is not None else leaves(made.outputs)
+    parts = [p for p in parts if isinstance(p, Tensor) and p.requires_grad]
+    found: Sequence[Tensor | None] = [None] * len(ran)
+    if parts and ran:
+        loss = torch.stack([part.abs().sum().double() for part in parts]).sum()
+        kernels = [conv.kernel for conv in ran.values()]
+        try:
+            found = torch.autograd.grad(loss, kernels, allow_unused=True)
+        except RuntimeError:  # of reentrant checkpoints, around other layers
+            return
+    untaught = [name for name, gradient in zip(ran, found, strict=True) if gradient is None]
+    _refuse(untaught, "has a loss that does not depend on its layer(s)", "", {})
+
+
+def _refuse(layers: Sequence[str], what: str, how: str, reads: Mapping[str, str]) -> None:
+    if layers:
+        read = "; ".join(reads[name] for name in layers if name in reads)
         raise ValueError(
-            f"the network did not run its layer(s) {idle} in the first step, so nothing can be "
-            f"learned of their sizes{f' ({read})' if read else ''}; leave them out with `searched`"
+            f"the network {what} {list(layers)} in the first step{how}, so nothing can be learned "
+            f"of their sizes{f' ({read})' if read else ''}; leave them out with `searched`"
         )
 
 
 def _compare(
     mode: str,
-    wanted: _Pass,
+    wanted: Pass,
     found: nn.Module,
-    run: Callable[[nn.Module], _Pass],
+    run: Callable[[nn.Module], Pass],
     kernels: Mapping[str, Tensor],
     reads: Mapping[str, str],
     tolerance: float,
@@ -177,16 +215,14 @@ def _compare(
     except Exception as error:
         reason = f"it fails ({type(error).__name__}: {error})"
         raise ValueError(_sentence(mode, reason, kernels, reads)) from error
-    reason = _differ(wanted, given, tolerance)
+    reason = differ(wanted, given, tolerance)
     if reason:
         raise ValueError(_sentence(mode, reason, kernels, reads))
 
 
-def _run_on(
-    network: nn.Module, *, batch: Batch, layers: Mapping[str, Any], with_loss: bool
-) -> _Pass:
+def _run_on(network: nn.Module, *, batch: Batch, layers: Iterable[str], with_loss: bool) -> Pass:
     """Run a network from the present random state, which is as before afterwards."""
-    runs: list[_Run] = []
+    runs: list[Run] = []
 
     def note(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
@@ -194,7 +230,7 @@ def _run_on(
                 return  # within vmap and the like, out of which no tensor gets
             given = inputs[0].detach()
             shapes = given.shape, output.shape
-            runs.append(_Run(name, _magnitude(given), _magnitude(output.detach()), shapes))
+            runs.append(Run(name, magnitude(given), magnitude(output.detach()), shapes))
 
     modules = dict(network.named_modules())
     hooks = [modules[name].register_forward_hook(partial(note, name)) for name in layers]
@@ -212,14 +248,14 @@ def _run_on(
             loss = None
             if batch.criterion is not None and with_loss:
                 targets = copied(batch.targets)
-                loss = checked_loss(batch.criterion, outputs, targets, first=True).detach()
+                loss = checked_loss(batch.criterion, outputs, targets, first=True)
     finally:
         for hook in hooks:
             hook.remove()
-    return _Pass(outputs, loss, runs)
+    return Pass(outputs, loss, runs)
 
 
-def _fails(run: Callable[[nn.Module], _Pass], network: nn.Module, kind: type[Exception]) -> bool:
+def _fails(run: Callable[[nn.Module], Pass], network: nn.Module, kind: type[Exception]) -> bool:
     try:
         run(network)
     except kind:
@@ -264,32 +300,6 @@ def _reads_noted(convs: Mapping[str, PredictedConv]) -> Iterator[dict[str, str]]
             conv.__class__ = kind
 
 
-def _differ(wanted: _Pass, given: _Pass, tolerance: float) -> str | None:
-    """Return how passes differ, the earliest layer first; None where they agree."""
-    own, others = _leaves(wanted.outputs), _leaves(given.outputs)
-    if [_kind(leaf) for leaf in own] != [_kind(leaf) for leaf in others]:
-        reason = f"its outputs are {_kinds(others)} where {_kinds(own)} were searched"
-    elif not all(_close(a, b, tolerance) for a, b in zip(own, others, strict=True)):
-        reason = "its outputs are others"
-    elif wanted.loss is not None and not _close(wanted.loss, given.loss, tolerance):
-        reason = f"its loss is {given.loss:.4g} where {wanted.loss:.4g} was searched"
-    else:
-        reason = None  # a branch that begins at zero, as residual ones may, hides its layers
-    for expected, met in zip(wanted.runs, given.runs, strict=False):
-        before = (
-            _close(expected.given, met.given, tolerance) and expected.shapes[0] == (met.shapes[0])
-        )
-        after = _close(expected.gave, met.gave, tolerance) and expected.shapes == met.shapes
-        if not (before and after and expected.layer == met.layer):
-            reason = reason or "its layers compute something else"
-            return f"{reason}, first {'at' if before else 'on the way to'} layer {met.layer!r}"
-    if reason and len(wanted.runs) != len(given.runs):
-        ran = {run.layer for run in given.runs}
-        idle = [name for name in dict.fromkeys(r.layer for r in wanted.runs) if name not in ran]
-        reason += f", and it does not run {idle}" if idle else ""
-    return reason
-
-
 def _sentence(
     mode: str, reason: str, kernels: Mapping[str, Tensor], reads: Mapping[str, str]
 ) -> str:
@@ -306,56 +316,3 @@ def _sentence(
         f"the CNN of a plan is another network than the one that is searched: {mode}, with {told}, "
         f"{reason}; {why}, so {remedy}leave out the layer with `searched`"
     )
-
-
-def _leaves(value: Any, seen: set[int] | None = None) -> list[Any]:
-    """Return the tensors, and whatever else holds nothing, in order, also of attributes."""
-    seen = set() if seen is None else seen
-    if isinstance(value, Tensor | str | bytes | nn.Module | type) or callable(value):
-        return [value]
-    if isinstance(value, Mapping):
-        return [leaf for key in value for leaf in (str(key), *_leaves(value[key], seen))]
-    if isinstance(value, Sequence):
-        return [leaf for item in value for leaf in _leaves(item, seen)]
-    held = {name: getattr(value, name, None) for name in copyreg._slotnames(type(value))}
-    held |= getattr(value, "__dict__", {})
-    if not held or id(value) in seen:
-        return [value]
-    seen.add(id(value))
-    return [leaf for name in held for leaf in (name, *_leaves(held[name], seen))]
-
-
-def _kind(leaf: Any) -> Any:
-    if isinstance(leaf, Tensor):
-        return tuple(leaf.shape), leaf.dtype
-    return leaf if isinstance(leaf, str) else type(leaf)
-
-
-def _kinds(leaves: Sequence[Any]) -> str:
-    tensors = [str(tuple(leaf.shape)) for leaf in leaves if isinstance(leaf, Tensor)]
-    return "of shape " + " and ".join(tensors[:3]) if tensors else "no tensor"
-
-
-def _magnitude(values: Tensor) -> Tensor:
-    return values.abs().mean(dtype=torch.float64 if not values.is_complex() else None)
-
-
-def _tolerance(wanted: _Pass, least: float) -> float:
-    tensors = [leaf for leaf in _leaves(wanted.outputs) if isinstance(leaf, Tensor)]
-    short = any(t.is_floating_point() and torch.finfo(t.dtype).bits < 32 for t in tensors)
-    return COARSE if short else least
-
-
-def _close(wanted: Any, given: Any, tolerance: float) -> bool:
-    if not isinstance(wanted, Tensor) or not wanted.numel():
-        return True
-    if not (wanted.is_floating_point() or wanted.is_complex()):
-        wanted, given = wanted.double(), given.double()
-    wanted, given = wanted.detach(), given.detach()
-    finite = wanted.isfinite()
-    if not torch.equal(finite, given.isfinite()):
-        return False
-    wanted, given = wanted[finite], given[finite]
-    if not wanted.numel():
-        return True
-    return bool((wanted - given).abs().max() <= tolerance * wanted.abs().max() + 1e-12)

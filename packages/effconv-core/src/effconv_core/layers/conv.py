@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from effconv_core.layers.geometry import padding_for
+from effconv_core.layers.kept_kernels import KeptKernels
 from effconv_core.layers.own_forward import (
     geometry_of,
     own_forward,
@@ -59,6 +60,9 @@ class PredictedConv(nn.Module):
         kernel_name: see there.
         pads_itself: see `pads_itself`.
         kernel: in the layout of the original's weight, or None outside of a forward pass.
+        kept_kernels: those of passes that gradient checkpointing may run again.
+        has_run: whether the layer has run, where it is looked at.
+        has_gradient: whether it has done so where gradients are computed.
         trainable: whether the original's weight requires gradients, as that of a plain layer will.
         like: an empty tensor of the layer's device and dtype.
     """
@@ -87,15 +91,25 @@ class PredictedConv(nn.Module):
         # Has the device and the dtype of the kernels, also after the network was moved.
         self.register_buffer("like", own.detach()[:0].clone(), persistent=False)
         self.kernel: Tensor | None = None
-        self.has_run = False
+        self.kept_kernels = KeptKernels()
+        self.has_run = self.has_gradient = False
 
     @property
     def weight(self) -> Tensor | None:
         """The weight in this forward pass, for networks that look at their layers' weights."""
-        parts = parametrization_of(self)
-        if parts is None or self.kernel is None:
-            return self.kernel
-        return through(parts, self.kernel_name, self.kernel)
+        parts, kernel = parametrization_of(self), self._present_kernel()
+        if parts is None or kernel is None:
+            return kernel
+        return through(parts, self.kernel_name, kernel)
+
+    def end_pass(self) -> None:
+        """Forget the kernel, but for a backward pass that runs the layer again."""
+        if self.kernel is not None:
+            self.kept_kernels.keep(self.kernel)
+        self.kernel = None
+
+    def _present_kernel(self) -> Tensor | None:
+        return self.kept_kernels.in_backward() if self.kernel is None else self.kernel
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Convolve `(B, c_in, *space)`; the output size is that of the original.
@@ -110,7 +124,7 @@ class PredictedConv(nn.Module):
         """
         if not own_forward(self.kind):
             return self._convolve(*args, **kwargs)
-        self._note_run(self.kernel)
+        self._note_run(self._present_kernel())
         return run_with_kernel(self, self.weight, *args, **kwargs)
 
     def _convolve(self, input: Tensor) -> Tensor:
@@ -124,10 +138,11 @@ class PredictedConv(nn.Module):
         if kernel is None:
             raise RuntimeError(
                 "a searched layer has kernels only in forward passes of its SearchableCNN, and "
-                "was run outside of one, as gradient checkpointing does in the backward pass; turn "
-                "it off for the search"
+                "was run outside of one, as gradient checkpointing with use_reentrant=True does in "
+                "the backward pass; pass use_reentrant=False"
             )
         self.has_run = True
+        self.has_gradient |= torch.is_grad_enabled()
 
     def _conv_forward(self, images: Tensor, kernel: Tensor | None, bias: Tensor | None) -> Tensor:
         """Convolve as `forward` does; so do methods of the original that the network has kept."""

@@ -246,7 +246,7 @@ class SearchableCNN(nn.Module):
             yield
         finally:
             for conv in self.convs:
-                conv.kernel = None
+                conv.end_pass()
 
     def warm_start(self, plan: Mapping[str, Size], *, example: Any = None) -> nn.Module:
         """Build the plain CNN of a plan with the weights of the search (not in the paper).
