@@ -29,6 +29,7 @@ from effconv_core.engine.train import evaluate, train
 from effconv_core.evidence import sentences
 from effconv_core.filling import filling_sentence
 from effconv_core.io.atomic import write_text
+from effconv_core.io.progress_bar import progress_bar
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan, apply_plan, save
 from effconv_core.report import HTML, report_html, reported
@@ -39,7 +40,7 @@ from effconv_core.runs.metrics import Metrics
 from effconv_core.runs.names import check_name
 from effconv_core.runs.options import RunOptions, SearchOptions
 from effconv_core.runs.owner import mark
-from effconv_core.runs.progress import progress_bar, step_meter
+from effconv_core.runs.progress import step_meter
 from effconv_core.runs.reader import COMPARISON, read_run
 from effconv_core.runs.tests import record, write_tests
 from effconv_core.runs.writer import check_run, describe, open_run, write_result
