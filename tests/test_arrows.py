@@ -21,11 +21,11 @@ MAY_IMPORT = {
 }
 DEPENDENCIES = {
     "effconv_kernels": {"torch", "triton"},
-    # The last five are of the extra `cli`, onnxruntime of `onnx`; a test of effconv-core does
-    # without them.
+    # The last five are of the extra `cli`, onnxruntime of `onnx`, and the loggers of their own; a
+    # test of effconv-core does without them.
     "effconv_core": {
         *("torch", "numpy", "scipy", "safetensors", "msgspec", "filelock", "effconv_kernels"),
-        "onnxruntime",
+        *("onnxruntime", "wandb", "mlflow"),
         *("tyro", "rich", "matplotlib", "jinja2", "PIL"),
     },
     "effconv_models": {"torch"},

@@ -128,7 +128,7 @@ def run(
     words = data, options.model, f"{options.budget:.0f}"
     folder = folder_of(options.runs, options.recipe, lambda w: options.name or name_of(*words, w))
     settings = {"data": data, **asdict(options)}
-    for place in ("runs", "name", "overwrite", *(() if options.limit else ("limit",))):
+    for place in ("runs", "name", "logger", "overwrite", *(() if options.limit else ("limit",))):
         del settings[place]
     search_and_train(
         folder, settings, options, model, images, console=console, ranks=ranks, hold=hold

@@ -13,11 +13,12 @@ from effconv_core import SearchableCNN, SearchConfig, SizePlan, apply_plan, figu
 from effconv_core.engine.train import evaluate, make_optimizer, train
 from effconv_core.filling import filling_sentence
 from effconv_core.io.atomic import write_tensors
+from effconv_core.io.progress_bar import progress_bar
 from effconv_core.plan import in_words
 from effconv_core.runs.environment import environment
 from effconv_core.runs.metrics import Metrics, seconds_per_epoch
 from effconv_core.runs.names import name_of
-from effconv_core.runs.progress import progress_bar, step_meter
+from effconv_core.runs.progress import step_meter
 from effconv_core.runs.reader import read_result
 from effconv_core.runs.writer import describe, open_run, write_result
 from effconv_data import Batches, load

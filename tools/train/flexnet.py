@@ -22,10 +22,11 @@ from effconv_core.engine.train import (
     train,
 )
 from effconv_core.io.atomic import write_tensors, write_text
+from effconv_core.io.progress_bar import progress_bar
 from effconv_core.report.markdown import made_with
 from effconv_core.runs.metrics import Metrics, seconds_per_epoch
 from effconv_core.runs.names import check_name, name_of
-from effconv_core.runs.progress import progress_bar, step_meter
+from effconv_core.runs.progress import step_meter
 from effconv_core.runs.reader import read_config
 from effconv_core.runs.writer import REPORT, begun, write_result
 from effconv_data import Batches

@@ -17,9 +17,10 @@ import tyro
 from effconv_core.cli.errors import check_device
 from effconv_core.engine.train import TrainConfig, TrainStep, evaluate, train
 from effconv_core.io.atomic import write_tensors
+from effconv_core.io.progress_bar import progress_bar
 from effconv_core.runs.metrics import Metrics
 from effconv_core.runs.names import check_name, name_of
-from effconv_core.runs.progress import progress_bar, step_meter
+from effconv_core.runs.progress import step_meter
 from effconv_core.runs.writer import begun, write_result
 from effconv_data import Batches, ResidentBatches
 from effconv_models import (

@@ -9,7 +9,8 @@ import pytest
 import torch
 from effconv_core.cli import main
 from effconv_core.engine.train import TrainStep
-from effconv_core.runs.progress import progress_bar, step_meter
+from effconv_core.io.progress_bar import progress_bar
+from effconv_core.runs.progress import step_meter
 from rich.console import Console
 
 COMMANDS = [

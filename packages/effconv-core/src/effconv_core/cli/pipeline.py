@@ -29,17 +29,19 @@ from effconv_core.engine.train import evaluate, train
 from effconv_core.evidence import sentences
 from effconv_core.filling import filling_sentence
 from effconv_core.io.atomic import write_text
+from effconv_core.io.progress_bar import progress_bar
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan, apply_plan, save
 from effconv_core.report import HTML, report_html, reported
 from effconv_core.report.markdown import adjustment_sentence, draw_sizes, layer_table, write_report
 from effconv_core.rng import seeded
 from effconv_core.runs.lock import claim
+from effconv_core.runs.loggers import check_logger
 from effconv_core.runs.metrics import Metrics
 from effconv_core.runs.names import check_name
 from effconv_core.runs.options import RunOptions, SearchOptions
 from effconv_core.runs.owner import mark
-from effconv_core.runs.progress import progress_bar, step_meter
+from effconv_core.runs.progress import step_meter
 from effconv_core.runs.reader import COMPARISON, read_run
 from effconv_core.runs.tests import record, write_tests
 from effconv_core.runs.writer import check_run, describe, open_run, write_result
@@ -52,7 +54,8 @@ LockFactory = Callable[[Path], AbstractContextManager[Any]]
 
 
 def check_options(options: RunOptions) -> None:
-    """Raise for a device that is missing, for what it cannot do, and for a name that is none."""
+    """Raise for a device or logger that is missing, what it cannot do, and a name that is none."""
+    check_logger(options.logger)
     if options.name:
         check_name(options.name)
     check_device(options.device)
@@ -228,7 +231,7 @@ class _RunStages:
     ) -> None:
         self.folder, self.options, self.console, self.ranks = folder, options, console, ranks
         self.data, self.tests = data, {}
-        self.metrics = Metrics(folder) if ranks.rank == 0 else None
+        self.metrics = Metrics(folder, options.logger) if ranks.rank == 0 else None
 
     def learn_sizes(
         self, model: nn.Module, loader: Any, options: SearchOptions, budget: Budgets

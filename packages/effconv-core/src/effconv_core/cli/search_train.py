@@ -35,7 +35,7 @@ from effconv_core.space.search_space import flat
 Options = TypeVar("Options", bound=RunOptions)
 
 # Options that set where a run is stored and how it is reported, but do not affect its outcome.
-PLACES = ("runs", "name", "overwrite", "json")
+PLACES = ("runs", "name", "logger", "overwrite", "json")
 
 
 @dataclass(frozen=True, kw_only=True)

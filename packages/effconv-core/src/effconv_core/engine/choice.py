@@ -11,6 +11,7 @@
 """
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -225,3 +226,34 @@ def _agreement(kernel_losses: Sequence[float], trained: Sequence[float]) -> floa
     if len(set(kernel_losses)) == 1 or len(set(trained)) == 1:
         return None
     return float(scipy.stats.spearmanr(kernel_losses, trained).statistic)
+
+
+def plan_found(
+    checkpoint: str | os.PathLike[str] | None,
+    text: str,
+    searchable: SearchableCNN,
+    budget: Budgets,
+) -> SizePlan:
+    """Return the plan that a state holds, if this search can have found it."""
+    try:
+        plan = SizePlan.from_json(text)
+        if plan.keys() != set(searchable.layers):
+            raise ValueError(
+                f"it has the layers {list(plan)}, and searched are {searchable.layers}"
+            )
+        sizes = flat(plan[name] for name in searchable.layers)
+        if not searchable.space.allows(sizes):
+            raise ValueError(f"its sizes are {sizes}, and not all of them are allowed")
+        cost = searchable.cost(sizes)
+        if plan.cost != cost:
+            raise ValueError(f"its cost is {plan.cost}, and its sizes cost {cost}")
+        for limit in searchable.constraints(budget):
+            # What is measured may have another cost each time.
+            if limit.budget.counter is None and not limit.low <= cost <= limit.high:
+                raise ValueError(f"its cost is {cost}, and the budget is {limit}")
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{checkpoint} holds a plan that this search cannot have found: {error}; delete it to "
+            "start again, or name another file"
+        ) from None
+    return plan

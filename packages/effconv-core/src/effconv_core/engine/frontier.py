@@ -16,6 +16,7 @@ from torch import Tensor
 
 from effconv_core.cost.base import Counter, TapCost
 from effconv_core.cost.budget import Budget, Budgets, as_budgets
+from effconv_core.distributed.consistency import leads
 from effconv_core.engine.loader import check_read_again, epoch_batches
 from effconv_core.engine.proposals import SLOPES, KernelLosses
 from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials
@@ -23,6 +24,7 @@ from effconv_core.engine.stages import remembering
 from effconv_core.engine.within import PlansWithin
 from effconv_core.io.atomic import write_text
 from effconv_core.io.plan_checks import check_allowed, check_sizes
+from effconv_core.io.progress_bar import shown
 from effconv_core.io.read_json import LIMIT, conform, decode_json, read_limited
 from effconv_core.io.schemas import Count
 from effconv_core.method.searchable import SearchableCNN
@@ -181,6 +183,7 @@ def frontier(
     on_amount: Callable[[int, int], None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
+    progress: bool = False,
     group: dist.ProcessGroup | None = None,
 ) -> Frontier:
     """Return good plans of many costs, from the kernels of one search and short trainings.
@@ -203,6 +206,7 @@ def frontier(
             repeated. None keeps nothing.
         settings: a JSON value of what else the checkpoint has to agree in, such as the name of the
             data and the batch size, which cannot be told from the loader.
+        progress: as for `search`.
         group: as for `search`.
 
     Raises:
@@ -275,17 +279,19 @@ def frontier(
     original_loss = conform(remember("original", loss_of_original), float, what=f"{checkpoint}")
     found: dict[tuple[int, ...], float] = {}
     trainings, passes = 1, 0
-    for number, amount in enumerate(amounts):
-        if on_amount is not None:
-            on_amount(number + 1, len(amounts))
-        row = remember(f"amount {number}", lambda amount=amount: best_at(amount))
-        plan, loss, trained_here, passes_here = conform(row, Row, what=f"{checkpoint}")
-        if not space.allows(plan):
-            raise ValueError(
-                f"{checkpoint} has a plan that no such search makes; pass another name"
-            )
-        found[tuple(plan)] = math.inf if loss is None else loss
-        trainings, passes = trainings + trained_here, passes + passes_here
+    show = progress and leads(group)
+    with shown("frontier", None, on_round=on_amount, show=show) as (_, said):
+        for number, amount in enumerate(amounts):
+            if said is not None:
+                said(number + 1, len(amounts))
+            row = remember(f"amount {number}", lambda amount=amount: best_at(amount))
+            plan, loss, trained_here, passes_here = conform(row, Row, what=f"{checkpoint}")
+            if not space.allows(plan):
+                raise ValueError(
+                    f"{checkpoint} has a plan that no such search makes; pass another name"
+                )
+            found[tuple(plan)] = math.inf if loss is None else loss
+            trainings, passes = trainings + trained_here, passes + passes_here
     rows = sorted((cost_of(plan), loss, plan) for plan, loss in found.items())
     points: list[FrontierPoint] = []
     for cost, loss, plan in rows:

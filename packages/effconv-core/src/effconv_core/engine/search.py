@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from effconv_core.config import SearchConfig, recipe, with_present_b
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import check_same, data_parallel, in_step, leads
-from effconv_core.engine.choice import check_stages, choose_plan
+from effconv_core.engine.choice import check_stages, choose_plan, plan_found
 from effconv_core.engine.loader import check_last_batch, check_read_again, epoch_batches
 from effconv_core.engine.nonfinite import check_parameters, finite_soon, no_finite_loss
 from effconv_core.engine.race import Trials
-from effconv_core.engine.tournament import tournament
+from effconv_core.engine.tournament import ROUNDS, tournament
 from effconv_core.io.checkpoint import (
     REMEDY,
     check_epoch,
@@ -30,6 +30,7 @@ from effconv_core.io.checkpoint import (
     read_training_state,
     save_training_state,
 )
+from effconv_core.io.progress_bar import shown
 from effconv_core.layers.batch_checks import check_trained, checked_loss, explained_pass
 from effconv_core.layers.contract import Batch
 from effconv_core.layers.inputs import run_on
@@ -95,6 +96,7 @@ def search(
     checkpoint: str | os.PathLike[str] | None = None,
     on_step: Callable[[SearchStep], None] | None = None,
     on_round: Callable[[int, int], None] | None = None,
+    progress: bool = False,
     group: dist.ProcessGroup | None = None,
     skips: bool | None = None,
 ) -> SizePlan:
@@ -122,6 +124,7 @@ def search(
             one before it is kept too, see `load_training_state`.
         on_step: called after each step.
         on_round: called before each round of the comparison of plans, as by `tournament`.
+        progress: whether to draw a progress bar, with `effconv-core[cli]`, on the standard error.
         group: the processes that share this search, each of which calls this with its own part of
             each batch; None searches in this process only. Gradients are averaged by
             DistributedDataParallel, rank 0 writes the checkpoint and all ranks read it. In a
@@ -171,40 +174,62 @@ def search(
     searchable.plan(budget)  # raises before any training if the budget cannot be met
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
     identity = _identity(searchable, budget)
-    progress = {**identity, "epoch": 0}
+    state = {**identity, "epoch": 0}
     if checkpoint is not None and Path(checkpoint).exists():
-        progress = _resume(checkpoint, searchable, optimizer, identity)
-    beginning = {"epoch": progress["epoch"], "plan": progress.get("plan")}
+        state = _resume(checkpoint, searchable, optimizer, identity)
+    beginning = {"epoch": state["epoch"], "plan": state.get("plan")}
     costs = {"cost of plans": _costs_of_some(searchable, budget)}
     check_same({**identity, **beginning, **costs}, next(searchable.parameters()).device, group)
-    if "plan" in progress:
-        return _plan_found(checkpoint, progress["plan"], searchable, budget)
+    if "plan" in state:
+        return plan_found(checkpoint, state["plan"], searchable, budget)
+
+    options = {"show": progress and leads(group), "epochs_of": config.epochs_of, "budget": budget}
+    with shown("search", loader, on_step, on_round, rounds=ROUNDS, **options) as calls:
+        return _learned(
+            searchable, loader, optimizer, state, budget, criterion, checkpoint, calls, group, skips
+        )
+
+
+def _learned(
+    searchable: SearchableCNN,
+    loader: Iterable[tuple[Any, Any]],
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    budget: Budgets,
+    criterion: Callable[[Any, Any], Tensor],
+    checkpoint: str | os.PathLike[str] | None,
+    calls: tuple[Callable[..., None] | None, Callable[..., None] | None],
+    group: dist.ProcessGroup | None,
+    skips: bool | None,
+) -> SizePlan:
+    """Train the searchable network from where its state is, and choose the plan."""
+    config, (on_step, on_round) = searchable.config, calls
 
     def keep_progress() -> None:
         if checkpoint is not None and leads(group):
-            save_training_state(checkpoint, searchable, optimizer, progress)
+            save_training_state(checkpoint, searchable, optimizer, state)
 
     device = next(searchable.parameters()).device
     network = data_parallel(searchable.train(), group, skips=skips)
     # A search that begins does not know yet how many steps an epoch has.
-    epochs = config.epochs_of(progress.get("epoch_steps", config.least_steps or 1))
-    epoch = progress["epoch"]
+    epochs = config.epochs_of(state.get("epoch_steps", config.least_steps or 1))
+    epoch = state["epoch"]
     while epoch < epochs:
         try:
-            progress["epoch_steps"] = _run_epoch(
+            state["epoch_steps"] = _run_epoch(
                 searchable, network, loader, optimizer, epoch, budget, criterion, on_step, group
             )
             check_parameters(searchable, epoch)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}; {last_state(checkpoint, epoch)}") from None
-        progress["epoch"] = epoch = epoch + 1
-        epochs = config.epochs_of(progress["epoch_steps"])
+        state["epoch"] = epoch = epoch + 1
+        epochs = config.epochs_of(state["epoch_steps"])
         keep_progress()
     if config.finalists == 1:
         return searchable.plan(budget)
 
     if config.race_steps:
-        done = progress.setdefault("choice", {})
+        done = state.setdefault("choice", {})
 
         def remember(name: str, compute: Callable[[], Any]) -> Any:
             if name not in done:
@@ -212,13 +237,13 @@ def search(
                 keep_progress()
             return done[name]
 
-        model, steps = searchable.source[0], progress["epoch_steps"]
+        model, steps = searchable.source[0], state["epoch_steps"]
         trials = Trials(model, config, loader, criterion, steps, epochs, device, group)
         plan = choose_plan(searchable, trials, budget, remember=remember, on_round=on_round)
     else:
         options = {"criterion": criterion, "on_round": on_round, "group": group}
         plan = tournament(searchable, loader, budget=budget, **options)
-    progress["plan"] = plan.to_json()
+    state["plan"] = plan.to_json()
     keep_progress()
     return plan
 
@@ -309,37 +334,6 @@ def _resume(
     # Before 0.2.0 nothing was drawn, so files have no counts.
     put_training_state(state._replace(tensors={**counts, **state.tensors}), searchable, optimizer)
     return progress
-
-
-def _plan_found(
-    checkpoint: str | os.PathLike[str] | None,
-    text: str,
-    searchable: SearchableCNN,
-    budget: Budgets,
-) -> SizePlan:
-    """Return the plan that a state holds, if this search can have found it."""
-    try:
-        plan = SizePlan.from_json(text)
-        if plan.keys() != set(searchable.layers):
-            raise ValueError(
-                f"it has the layers {list(plan)}, and searched are {searchable.layers}"
-            )
-        sizes = flat(plan[name] for name in searchable.layers)
-        if not searchable.space.allows(sizes):
-            raise ValueError(f"its sizes are {sizes}, and not all of them are allowed")
-        cost = searchable.cost(sizes)
-        if plan.cost != cost:
-            raise ValueError(f"its cost is {plan.cost}, and its sizes cost {cost}")
-        for limit in searchable.constraints(budget):
-            # What is measured may have another cost each time.
-            if limit.budget.counter is None and not limit.low <= cost <= limit.high:
-                raise ValueError(f"its cost is {cost}, and the budget is {limit}")
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{checkpoint} holds a plan that this search cannot have found: {error}; delete it to "
-            "start again, or name another file"
-        ) from None
-    return plan
 
 
 def _of_this_version(progress: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:

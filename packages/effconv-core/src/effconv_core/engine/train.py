@@ -30,6 +30,7 @@ from effconv_core.io.checkpoint import (
     read_training_state,
     save_training_state,
 )
+from effconv_core.io.progress_bar import shown
 from effconv_core.layers.batch_checks import IGNORED, check_targets, checked_loss, explained_pass
 from effconv_core.layers.inputs import on_device, run_on
 from effconv_core.rng import seeded
@@ -144,6 +145,7 @@ def train(
     on_step: Callable[[TrainStep], None] | None = None,
     penalty: Callable[[], Tensor] | None = None,
     seed: int | None = None,
+    progress: bool = False,
     group: dist.ProcessGroup | None = None,
 ) -> None:
     """Train a network in place.
@@ -163,6 +165,7 @@ def train(
         seed: seeds torch's global generators, from which network and loader draw, such as dropout
             and a DataLoader's order; set in each epoch, so that a resumed training draws the same
             numbers. None leaves the generators as they are.
+        progress: as for `search`.
         group: the ranks that train together, each on its part of each batch; the gradients are
             averaged, rank 0 writes the checkpoint, and its buffers are those of the result.
 
@@ -186,49 +189,55 @@ def train(
     first_epoch = 0
     if checkpoint is not None and checkpoint.exists():
         state = read_training_state(checkpoint)
-        progress = state.progress
-        check_progress(checkpoint, progress)
-        if progress["config"] != asdict(config):
+        done = state.progress
+        check_progress(checkpoint, done)
+        if done["config"] != asdict(config):
             raise ValueError(
-                f"{checkpoint} was written with other training settings, {progress.get('config')}; "
+                f"{checkpoint} was written with other training settings, {done.get('config')}; "
                 "train with the same, or delete it to start again"
             )
-        check_epoch(checkpoint, progress, config.epochs)
+        check_epoch(checkpoint, done, config.epochs)
         put_training_state(state, model, optimizer)
-        first_epoch = progress["epoch"]
+        first_epoch = done["epoch"]
     device = next(model.parameters()).device
     check_same({"epoch": first_epoch}, device, group)
     model.train()
     forward = model if group is None else DistributedDataParallel(model, process_group=group)
     forward = torch.compile(forward) if config.compile else forward
-    for epoch in range(first_epoch, config.epochs):
-        with seeded(None if seed is None else 100_000 * seed + epoch, device):
-            for step, (images, labels) in enumerate(epoch_batches(loader, epoch, device)):
-                if epoch == first_epoch and step == 0:
-                    check_last_batch(model, loader, images)
-                rate = config.lr * rate_factor(config, epoch + step / steps)
-                for settings in optimizer.param_groups:
-                    settings["lr"] = rate * settings.get("factor", 1.0)
-                autocast = torch.autocast(device.type, torch.bfloat16, lower)
-                with explained_pass(model, images), autocast:
-                    outputs = run_on(forward, images)
-                if lower:
-                    outputs = outputs.float()
-                loss = checked_loss(F.cross_entropy, outputs, labels, first=step == 0)
-                is_finite = finite_soon(loss)
-                optimizer.zero_grad()
-                (loss if penalty is None else loss + penalty()).backward()
-                if not is_finite():
-                    batch = images, labels
-                    error = no_finite_loss(model, batch, loss=loss, epoch=epoch, step=step)
-                    raise FloatingPointError(f"{error}; {last_state(checkpoint, epoch)}")
-                optimizer.step()
-                if on_step is not None:
-                    on_step(TrainStep(epoch, step, loss.detach(), outputs.detach(), labels, rate))
-        check_parameters(model, epoch)
-        if checkpoint is not None and leads(group):
-            progress = {"config": asdict(config), "epoch": epoch + 1}
-            save_training_state(checkpoint, model, optimizer, progress)
+
+    def run_epoch(epoch: int, on_step: Callable[[TrainStep], None] | None) -> None:
+        for step, (images, labels) in enumerate(epoch_batches(loader, epoch, device)):
+            if epoch == first_epoch and step == 0:
+                check_last_batch(model, loader, images)
+            rate = config.lr * rate_factor(config, epoch + step / steps)
+            for settings in optimizer.param_groups:
+                settings["lr"] = rate * settings.get("factor", 1.0)
+            autocast = torch.autocast(device.type, torch.bfloat16, lower)
+            with explained_pass(model, images), autocast:
+                outputs = run_on(forward, images)
+            if lower:
+                outputs = outputs.float()
+            loss = checked_loss(F.cross_entropy, outputs, labels, first=step == 0)
+            is_finite = finite_soon(loss)
+            optimizer.zero_grad()
+            (loss if penalty is None else loss + penalty()).backward()
+            if not is_finite():
+                batch = images, labels
+                error = no_finite_loss(model, batch, loss=loss, epoch=epoch, step=step)
+                raise FloatingPointError(f"{error}; {last_state(checkpoint, epoch)}")
+            optimizer.step()
+            if on_step is not None:
+                on_step(TrainStep(epoch, step, loss.detach(), outputs.detach(), labels, rate))
+
+    show, epochs = progress and leads(group), config.epochs
+    with shown("train", loader, on_step, show=show, epochs_of=lambda _: epochs) as (on_step, _):
+        for epoch in range(first_epoch, epochs):
+            with seeded(None if seed is None else 100_000 * seed + epoch, device):
+                run_epoch(epoch, on_step)
+            check_parameters(model, epoch)
+            if checkpoint is not None and leads(group):
+                done = {"config": asdict(config), "epoch": epoch + 1}
+                save_training_state(checkpoint, model, optimizer, done)
     if group is not None:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0, group=group)

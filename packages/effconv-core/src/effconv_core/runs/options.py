@@ -9,6 +9,7 @@ import tyro
 
 from effconv_core.config import SearchConfig
 from effconv_core.engine.train import TrainConfig
+from effconv_core.runs.loggers import LoggerName
 
 Recipe = Literal["bank", "paper", "literal"]
 
@@ -24,7 +25,7 @@ class RunOptions:
 
     train: TrainConfig
     seed: int = 0
-    """Seed of order, augmentation, initial values."""
+    """Seed of order, augmentation and weights."""
     sync_batchnorm: option(bool) = False
     """Use batch normalisation statistics over the images of all ranks; only on GPUs."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -33,6 +34,8 @@ class RunOptions:
     """Folder of all runs."""
     name: option(str) = ""
     """Name of the run's folder; by default from the rest."""
+    logger: option(LoggerName | None, metavar="NAME") = None
+    """`wandb`, `mlflow` or `tensorboard`: where curves go."""
     overwrite: option(bool) = False
     """Delete a run of this name and start again."""
 

@@ -143,12 +143,21 @@ def mark(folder: Path) -> None:
     check_place(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / MARKER).exists():
-        marker = Marker("run", SCHEMA, secrets.token_hex(16))
-        write_text(folder / MARKER, msgspec.json.encode(marker).decode() + "\n")
+        _write_marker(folder)
+
+
+def _write_marker(folder: Path) -> None:
+    marker = Marker("run", SCHEMA, secrets.token_hex(16))
+    write_text(folder / MARKER, msgspec.json.encode(marker).decode() + "\n")
+
+
+def run_id(folder: Path) -> str:
+    """Return the random name of a run, which no other has, from the marker in its folder."""
+    return read_json(folder / MARKER, Marker).id
 
 
 def clear(folder: Path) -> None:
-    """Delete what a run has written into its folder, but for the marker and the claims.
+    """Delete what a run has written into its folder, but for the claims; the next has another id.
 
     A link is deleted itself, and never what it leads to. Foreign files stay. The settings go
     first, so that a run which was deleted by half is not gone on with.
@@ -163,6 +172,7 @@ def clear(folder: Path) -> None:
         remove_file(path)
     if not (folder / TENSORBOARD).is_symlink():
         remove_empty_folder(folder / TENSORBOARD)
+    _write_marker(folder)
 
 
 def remove_leftovers_of_run(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Progress reporting: a terminal bar, one line per epoch, and metric rows."""
+"""Progress of a run: the bar is moved, a line is printed per epoch, metric rows are written."""
 
 import time
 from collections.abc import Callable
@@ -6,44 +6,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Column
+from rich.progress import Progress
 
 from effconv_core.distributed.consistency import average
 from effconv_core.engine.search import SearchStep
 from effconv_core.engine.train import TrainStep
+from effconv_core.io.progress_bar import EVERY
 from effconv_core.runs.metrics import Metrics
 from effconv_core.scalars import in_figures
 
-EVERY = 10  # steps between readings, because each one waits for the device
 LONG = 60.0  # seconds of a phase from which on the expected time is told
-
-
-def progress_bar(console: Console) -> Progress:
-    """Build the progress bar of a run: phase, loss, accuracy, cost against the budget, time left.
-
-    It takes at most 76 columns. It is disabled in a pipe or a file; `step_meter` still writes its
-    lines.
-    """
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=12),
-        TextColumn("{task.percentage:>3.0f}%", markup=False),
-        # Never a second line: a terminal that adds ^C to the bar would then show two.
-        TextColumn("{task.fields[status]}", markup=False, table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_interactive,
-    )
 
 
 def step_meter(
