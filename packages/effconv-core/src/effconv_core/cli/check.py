@@ -30,10 +30,10 @@ class Command:
     that returns it, called without arguments."""
     shape: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N")] = (3, 224, 224)
     """Shape of one input, such as 3 32 32; two are made, of random numbers."""
-    inputs: str = ""
+    inputs: Annotated[str, tyro.conf.arg(metavar="F")] = ""
     """What a network of other inputs is run on: package.module:function, a function that returns a
     batch of at least two, as one input, a tuple of arguments or a dict of keyword arguments."""
-    searched: tuple[str, ...] = ()
+    searched: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[P [P ...]]")] = ()
     """Name patterns of the searched layers, such as 'layer?.*.conv2'; all that can be when none."""
 
 
