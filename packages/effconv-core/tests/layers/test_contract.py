@@ -277,3 +277,26 @@ def test_a_network_may_make_what_is_not_trained_while_it_runs():
     config = recipe("bank", epochs=1, least_steps=0, race_steps=0, finalists=1)
     plan = search(Changing("caches"), [(IMAGES, torch.tensor([0, 1, 2, 0]))], config=config)
     assert set(plan) == {"one", "two"}
+
+
+class Looking(Cut):
+    """Networks that find out in training that a predicted kernel is no parameter."""
+
+    def forward(self, x):
+        x = self.first(x)
+        if self.how == "leaf":
+            x = self.early(x) * (1 if self.early.weight.is_leaf else 2)
+        elif self.how == "parameter":
+            x = self.early(x) * len([p for p in self.early.parameters() if p.dim() > 1])
+        else:
+            x = self.early(x) + copy.deepcopy(self.early)(x)
+        return self.head(self.late(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("how", ["leaf", "parameter", "copy"])
+def test_kernels_in_the_check_are_like_those_of_a_step(how):
+    config, steps = recipe("bank", epochs=1, least_steps=0, race_steps=0, finalists=1), []
+    loader = [(IMAGES, torch.tensor([0, 1, 2, 0]))]
+    with pytest.raises(ValueError, match="another network than the one that is searched"):
+        search(Looking(how), loader, config=config, on_step=steps.append)
+    assert not steps

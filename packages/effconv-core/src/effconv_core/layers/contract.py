@@ -116,8 +116,9 @@ def check_same_network(
             for network in (reference, found):
                 set_mode(network)
             run = partial(_run_on, batch=batch, layers=kernels, with_loss=mode != EVALUATION)
+            given = _as_in_a_search(kernels) if mode == TRAINING else kernels
             try:
-                with _kernels_set(convs, kernels):
+                with _kernels_set(convs, given):
                     wanted = run(reference)
             except Exception as error:
                 if mode == TRAINING:
@@ -155,10 +156,13 @@ def check_same_network(
     for conv in convs.values():
         conv.has_run = conv.has_gradient = False
     reference.train()
-    with _kernels_set(
-        convs, {n: kernel.detach().requires_grad_() for n, kernel in kernels.items()}
-    ):
+    with _kernels_set(convs, _as_in_a_search(kernels)):
         _check_taught(convs, _run_on(reference, batch=batch, layers=(), with_loss=True))
+
+
+def _as_in_a_search(kernels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return kernels that require gradients and are no leaves, as in the steps of a search."""
+    return {n: kernel.detach().requires_grad_().clone() for n, kernel in kernels.items()}
 
 
 def _members(network: nn.Module) -> dict[str, int]:
