@@ -31,7 +31,7 @@ def run_and_report(name: str, run: Callable[[list[str], Console], Path]) -> int:
         console, started = PlainConsole(), time.perf_counter()
         folder = run(sys.argv[1:], console)
         seconds = time.perf_counter() - started
-        console.print(f"{folder / 'report.md'} written after {seconds:.0f} s", soft_wrap=True)
+        console.print(f"{folder / 'report.html'} written after {seconds:.0f} s", soft_wrap=True)
 
     return run_command(name, function)
 

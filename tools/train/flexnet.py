@@ -23,12 +23,13 @@ from effconv_core.engine.train import (
 )
 from effconv_core.io.atomic import write_tensors, write_text
 from effconv_core.io.progress_bar import progress_bar
+from effconv_core.report import finish_run
 from effconv_core.report.markdown import made_with
 from effconv_core.runs.metrics import Metrics, seconds_per_epoch
 from effconv_core.runs.names import check_name, name_of
 from effconv_core.runs.progress import step_meter
 from effconv_core.runs.reader import read_config
-from effconv_core.runs.writer import REPORT, begun, write_result
+from effconv_core.runs.writer import REPORT, begun
 from effconv_data import Batches
 from effconv_data.archived_sequences import ARCHIVED
 from effconv_data.sequences import VIEWS
@@ -264,10 +265,12 @@ def _do(
         versions={"effconv-models": effconv_models.__version__, "torch": torch.__version__},
     )
     plan.save(folder / "plan.json")
-    save_weights(network, folder / "flexnet.safetensors")
+    save_weights(network, folder / "cnn.safetensors")
     draw(folder / "sizes.png", network, plan, metrics)
     write_report(folder, network, accuracy, others, metrics)
-    write_result(folder, {"accuracy": accuracy, "sizes": plan.sizes})
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    networks = {"learned": {"parameters": parameters, "test_accuracy": accuracy}}
+    finish_run(folder, {"accuracy": accuracy, "sizes": plan.sizes, "networks": networks})
     console.print(layer_table(network))
     console.print(f"test accuracy {accuracy:.2%}")
 

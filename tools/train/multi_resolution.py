@@ -18,10 +18,11 @@ from effconv_core.cli.errors import check_device
 from effconv_core.engine.train import TrainConfig, TrainStep, evaluate, train
 from effconv_core.io.atomic import write_tensors
 from effconv_core.io.progress_bar import progress_bar
+from effconv_core.report import finish_run
 from effconv_core.runs.metrics import Metrics
 from effconv_core.runs.names import check_name, name_of
 from effconv_core.runs.progress import step_meter
-from effconv_core.runs.writer import begun, write_result
+from effconv_core.runs.writer import begun
 from effconv_data import Batches, ResidentBatches
 from effconv_models import (
     MultiResolutionNet,
@@ -246,7 +247,9 @@ def _do(here: Phases, network: MultiResolutionNet) -> None:
     draw_learning(folder / "course.png", network, here.metrics)
     write_outcomes(folder, network, outcomes, here.metrics)
     found = {outcome.title: outcome.accuracy for outcome in outcomes}
-    write_result(folder, {"accuracy": accuracy, "accuracies": found})
+    learned = next(outcome for outcome in outcomes if outcome.title == "learned")
+    networks = {"learned": {"parameters": learned.parameters, "test_accuracy": accuracy}}
+    finish_run(folder, {"accuracy": accuracy, "accuracies": found, "networks": networks})
     here.console.print(table(outcomes))
 
 

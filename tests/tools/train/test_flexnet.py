@@ -50,7 +50,7 @@ def rows(folder: Path) -> list[dict]:
 def trained(folder: Path) -> torch.nn.Module:
     config = FlexConvConfig(hidden=8)
     net = flexnet3(in_channels=1, num_classes=4, image_size=24, channels=4, config=config)
-    net.load_state_dict(load_file(folder / "flexnet.safetensors"))
+    net.load_state_dict(load_file(folder / "cnn.safetensors"))
     return net
 
 
@@ -67,7 +67,7 @@ def test_a_run_leaves_what_it_promises(demo):
     process, folder = demo
     left = {
         *("config.json", "plan.json", "metrics.jsonl", "tensorboard", "sizes.png"),
-        *("flexnet.safetensors", "report.md"),
+        *("cnn.safetensors", "report.md", "report.html"),
     }
     assert left <= {path.name for path in folder.iterdir()}
     assert not list(folder.glob("*partial*"))
@@ -143,7 +143,7 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_not_killed(demo, tmp_pa
         )
 
     assert lasting(tmp_path / "run") == lasting(folder)
-    for name in ("plan.json", "flexnet.safetensors"):
+    for name in ("plan.json", "cnn.safetensors"):
         assert (tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes()
 
     again = finished(tmp_path, *SHORT)

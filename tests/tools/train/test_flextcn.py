@@ -39,7 +39,7 @@ def test_a_flextcn_is_trained_and_reported(sequences, tmp_path):
     report = (folder / "report.md").read_text()
     for layer in ("blocks.0.conv1", "blocks.1.conv2"):
         assert f"| {layer} |" in report
-    assert (folder / "flexnet.safetensors").is_file()
+    assert (folder / "cnn.safetensors").is_file()
 
 
 @pytest.mark.parametrize("model", ["flexnet3", "flexnet16"])

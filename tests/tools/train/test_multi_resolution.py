@@ -62,7 +62,7 @@ def test_a_run_leaves_what_it_promises(demo):
     names = {path.name for path in folder.iterdir()}
     assert {
         *("config.json", "metrics.jsonl", "tensorboard", "report.md", "mixing.json"),
-        *("mixing.png", "course.png", "cnn.safetensors"),
+        *("mixing.png", "course.png", "cnn.safetensors", "report.html"),
     } <= names
     assert not list(folder.glob("*partial*"))
     for picture in ("mixing.png", "course.png"):

@@ -75,3 +75,26 @@ def test_other_settings_are_named_one_by_one():
         "search.k was not set, now 3",
         "train.epochs was 30, now 31",
     ]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_more_epochs_are_refused_with_the_change_and_the_way_to_train_the_plan_longer(
+    finished, tmp_path
+):
+    before = {"seed": 0, "device": "cpu", "train": {"epochs": 30, "lr": 0.1}}
+    open_run(tmp_path, before, "drawn", overwrite=False)
+    longer = {**before, "train": {"epochs": 31, "lr": 0.1}}
+    if finished:
+        (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(FileExistsError, match=r"train\.epochs was 30, now 31") as without_plan:
+        check_run(tmp_path, longer, overwrite=False)
+    assert "--plan" not in str(without_plan.value)
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(FileExistsError, match=r"--plan .*plan\.json"):
+        check_run(tmp_path, longer, overwrite=False)
+    both = {**longer, "seed": 1}
+    with pytest.raises(FileExistsError, match="seed was 0, now 1.*30, now 31") as two_changes:
+        check_run(tmp_path, both, overwrite=False)
+    assert "--plan" not in str(two_changes.value)
+    content = (tmp_path / "config.json").read_bytes()
+    assert b'"epochs": 30' in content  # nothing was changed

@@ -28,11 +28,10 @@ from effconv_core.engine.search import SearchStep, search
 from effconv_core.engine.train import evaluate, train
 from effconv_core.evidence import sentences
 from effconv_core.filling import filling_sentence
-from effconv_core.io.atomic import write_text
 from effconv_core.io.progress_bar import progress_bar
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan, apply_plan, save
-from effconv_core.report import HTML, report_html, reported
+from effconv_core.report import finish_run, reported
 from effconv_core.report.markdown import adjustment_sentence, draw_sizes, layer_table, write_report
 from effconv_core.rng import seeded
 from effconv_core.runs.lock import claim
@@ -42,9 +41,9 @@ from effconv_core.runs.names import check_name
 from effconv_core.runs.options import RunOptions, SearchOptions
 from effconv_core.runs.owner import mark
 from effconv_core.runs.progress import step_meter
-from effconv_core.runs.reader import COMPARISON, read_run
+from effconv_core.runs.reader import COMPARISON
 from effconv_core.runs.tests import record, write_tests
-from effconv_core.runs.writer import check_run, describe, open_run, write_result
+from effconv_core.runs.writer import check_run, describe, open_run
 from effconv_core.scalars import in_figures
 from effconv_core.space.selection import searched_layers
 
@@ -365,9 +364,7 @@ class _RunStages:
             if self.tests:
                 write_tests(self.folder, self.tests)
             write_report(self.folder, model, plan, networks, self.metrics)
-            run = read_run(self.folder, result=result)
-            write_text(self.folder / HTML, report_html([run]))
-            write_result(self.folder, result)
+            finish_run(self.folder, result)
         for sizes, outcome in networks.items():
             self.console.print(f"{sizes} sizes: test accuracy {outcome['test_accuracy']:.2%}")
         return dict(result)

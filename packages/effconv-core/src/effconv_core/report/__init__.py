@@ -12,7 +12,7 @@ from effconv_core.report.comparison import compare
 from effconv_core.report.view import describe, duration, size_words
 from effconv_core.runs.owner import Owner, check_place
 from effconv_core.runs.reader import Run, read_result, read_run
-from effconv_core.runs.writer import RESULT, same, settings_of
+from effconv_core.runs.writer import RESULT, same, settings_of, write_result
 from effconv_core.version import core_version
 
 try:
@@ -44,6 +44,17 @@ def write_report(folders: Sequence[str | os.PathLike[str]], path: str | os.PathL
         raise ValueError("the same run is given twice; pass different folders")
     text = report_html([read_run(folder) for folder in folders])
     write_text(path, text)
+
+
+def finish_run(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write the report of a run's folder and then its result, the last file of a run.
+
+    Args:
+        folder: of the run.
+        result: as for `write_result`.
+    """
+    write_text(folder / HTML, report_html([read_run(folder, result=result)]))
+    write_result(folder, result)
 
 
 def is_report(path: Path) -> bool:

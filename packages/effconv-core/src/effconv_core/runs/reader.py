@@ -258,7 +258,7 @@ def _read_plan(path: Path, missing: list[str]) -> SizePlan | None:
     try:
         return SizePlan.load(path)
     except FileNotFoundError:
-        missing.append(f"There is no {path.name}: the search has not ended.")
+        missing.append(f"There is no {path.name}: a search has not ended, or there is none.")
     except (OSError, ValueError, TypeError) as error:
         missing.append(f"{path.name} cannot be read ({_brief(error)}): the sizes are not known.")
     return None

@@ -47,9 +47,15 @@ def check_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> 
     if overwrite or owner is Owner.NOBODY:
         return False
     remedy = "pass --overwrite to delete it and run again, or another --name"
+    before, now = settings_of(folder), same(settings)
+    changes = [] if before is None else changed_settings(before, now)
+    changed = f" with other settings: {'; '.join(changes)}" if changes else ""
+    plan = folder / "plan.json"
+    if [change.split()[0] for change in changes] == ["train.epochs"] and plan.exists():
+        # The rate of each epoch depends on their number, so those that were done are others.
+        remedy += f", or train its sizes anew without another search: effconv train --plan {plan}"
     if (folder / RESULT).exists():
-        raise FileExistsError(f"run {folder} is finished, see {folder / RESULT}; {remedy}")
-    before = settings_of(folder)
+        raise FileExistsError(f"run {folder} is finished{changed}, see {folder / RESULT}; {remedy}")
     if before is None:
         # A run that was killed as it began has left no more than parts of files.
         names = (path.name for path in written(folder) if not PARTIAL.fullmatch(path.name))
@@ -58,10 +64,8 @@ def check_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> 
                 f"{folder} holds {left[0]} of a run whose config.json is missing; {remedy}"
             )
         return False
-    now = same(settings)
     if before != now:
-        changes = "; ".join(changed_settings(before, now))
-        raise FileExistsError(f"run {folder} was begun with other settings: {changes}; {remedy}")
+        raise FileExistsError(f"run {folder} was begun{changed}; {remedy}")
     return True
 
 
