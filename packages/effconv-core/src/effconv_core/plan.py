@@ -195,8 +195,9 @@ class SizePlan(Mapping[str, Size]):
         """
         if Path(path).is_dir():
             raise ValueError(f"{path} is a folder; pass a plan's file, such as plan.json of a run")
+        text = read_limited(path, LIMIT)
         try:
-            return cls.from_json(read_limited(path, LIMIT))
+            return cls.from_json(text)
         except (ValueError, TypeError) as error:
             raise type(error)(f"{path}: {error}") from None
 

@@ -115,9 +115,12 @@ def test_an_error_of_the_system_names_file_and_remedy():
     assert full != locked.replace("Permission denied", "No space left")
     assert "runs/a" in full
     assert "runs/a" in locked
-    assert os_sentence(OSError(errno.ENOENT, "none", "b")) == str(
-        OSError(errno.ENOENT, "none", "b")
-    )
+    assert os_sentence(OSError("of no number")) == "of no number"
+    for number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+        sentence = os_sentence(OSError(number, "why", "b"))
+        assert sentence.startswith("b: why; pass ")
+        ours = OSError(number, "why; do that", "b")
+        assert os_sentence(ours) == "b: why; do that"
 
 
 @pytest.mark.parametrize("device", ["cpu", "cpu:0", "meta"])

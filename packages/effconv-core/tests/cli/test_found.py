@@ -225,6 +225,14 @@ MISTAKES = {
     "not trained": (["predict", "a.png", "--run", "runs/bare"], CNN),
     "nothing to write": (["export", "--run", "runs/one"], "--onnx"),
     "no such folder": (["export", "--run", "runs/one", "--pt2", "no/a.pt2"], "no"),
+    "file as a run": (["evaluate", "--run", "a.png"], "a.png/config.json: Not a directory; pass"),
+    "half a network": (["export", "--run", "runs/half", "--pt2", "x"], CNN),
+    "text as image": (["predict", "found_net.py", "--run", "runs/one"], "not an image in one of"),
+    "half an image": (
+        ["predict", "half.png", "--run", "runs/one"],
+        "half.png (image file is trunc",
+    ),
+    "large image": (["predict", "large.png", "--run", "runs/one"], "more than 100 pixels"),
     "no image": (["predict", "found_net.py", "none.png", "--run", "runs/one"], "none.png"),
     "limit": (["evaluate", "--run", "runs/one", "--limit=0"], "limit is 0"),
     "split": (["evaluate", "--run", "runs/one", "--split=val"], "'val'"),
@@ -235,16 +243,24 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_a_mistake_is_one_sentence_and_status_2(run, tmp_path, case, capsys):
+def test_a_mistake_is_one_sentence_and_status_2(run, tmp_path, case, capsys, monkeypatch):
     picture(tmp_path / "a.png")
-    for name in ("bare", "odd"):
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    Image.new("1", (20, 20)).save("large.png")
+    if case == "large image":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    for name in ("bare", "odd", "half"):
         (run.parent / name).mkdir()
         write_config(run.parent / name, mean=None, std=None)
     (run.parent / "odd" / CNN).write_bytes((run / CNN).read_bytes())
+    (run.parent / "half" / CNN).write_bytes((run / CNN).read_bytes()[:-9])
     words, part = MISTAKES[case]
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert part in err
+    assert "Errno" not in err
+    assert not (tmp_path / "x").exists()
     assert (err.count("\n"), out) == (1, "")
 
 

@@ -112,6 +112,9 @@ def test_latency_is_measured_once_and_read_by_plan_at(here, capsys):
     at += ["--shape", "1", "8", "8", "--device", "cpu"]
     budget = found.points[-1].cost * 1.1
     capsys.readouterr()
+    for shape in ("0", "-1"):
+        assert main([*at, "--budget", str(budget), "--shape", "1", "8", shape]) == 2
+        assert "--shape" in capsys.readouterr().err
     assert main([*at, "--budget", str(budget)]) == 2
     assert main([*at, "--budget", str(budget), "--latency-table", "none.json"]) == 2
     assert "none.json" in capsys.readouterr().err

@@ -180,7 +180,7 @@ def test_apply_to_networks_by_name(here, capsys, name, package):
 
 APPLY = ["plan", "apply", "a.json", "--out", "cnn.safetensors", "--model"]
 MISTAKES = {
-    "no file": (["plan", "show", "none.json"], "No such file"),
+    "no file": (["plan", "show", "none.json"], "none.json: No such file"),
     "no plan": (["plan", "show", "own_net.py"], "own_net.py: the plan is not JSON"),
     "figure": (["plan", "show", "a.json", "--out", "a.gif"], "figure a.gif is to be '.gif'"),
     "one plan": (["plan", "diff", "a.json"], "diff has 1 plan(s); pass the files of two"),
@@ -188,8 +188,19 @@ MISTAKES = {
     "command": (["plot"], "command 'plot' is unknown; pass one of search, train, "),
     "no folder": (
         ["plan", "apply", "a.json", "--out", "none/x.safetensors", "--model", "own_net:network"],
-        "No such file or directory: 'none/x.safetensors'",
+        "none/x.safetensors: its folder is missing",
     ),
+    "a folder as the file": (
+        [*APPLY[:4], ".", "--overwrite", "--model", "own_net:network"],
+        ".: it is a folder",
+    ),
+    "a folder as the plan": ([*APPLY[:2], ".", *APPLY[3:], "own_net:network"], ". is a folder"),
+    "a folder as the frontier": (
+        ["plan", "at", ".", "--model=own_net:network", "--budget=9", "--out=p.json"],
+        "plan: . is not a regular file",
+    ),
+    "classes of a function": ([*APPLY, "own_net:network", "--num-classes=9"], "--num-classes is 9"),
+    "channels of a function": ([*APPLY, "own_net:network", "--channels=1"], "--channels is 1"),
     "no folder for the figure": (["plan", "show", "a.json", "--out", "none/a.png"], "none/a.png"),
     "no colon": ([*APPLY, "resnet18"], "model 'resnet18' names no network; pass torchvision:NAME"),
     "no package": ([*APPLY, "no_such:f"], "cannot be made (No module named 'no_such')"),

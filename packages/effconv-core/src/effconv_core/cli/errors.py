@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import re
 import signal
 import sysconfig
@@ -9,10 +10,12 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 import torch
 
+from effconv_core.io.atomic import check_place
 from effconv_core.io.console import PlainConsole
 from effconv_core.io.lost_terminal import drop_lost_outputs, outlive_terminal
 from effconv_core.io.terminal import make_outputs_total
@@ -21,6 +24,15 @@ ROOM = {errno.ENOSPC: "free some room", errno.EDQUOT: "free some of the quota"}
 RIGHTS = dict.fromkeys(
     (errno.EROFS, errno.EACCES, errno.EPERM), "name a folder that can be written"
 )
+
+# Of files that are read; those that are written have been checked by `check_output`.
+ANOTHER = {
+    errno.ENOENT: "pass a path that exists",
+    errno.ENOTDIR: "pass a path that leads through folders",
+    errno.EISDIR: "pass a file",
+    errno.ENAMETOOLONG: "pass a shorter name",
+    errno.ELOOP: "pass a path that is not a circle of links",
+}
 
 OURS = ("effconv_core", "effconv_data", "effconv_kernels", "effconv_models", "tools", "__main__")
 
@@ -64,6 +76,22 @@ def check_device(device: str) -> None:
             raise ValueError(
                 f"device is {device!r}, but the last GPU is cuda:{count - 1}; pass a lower number"
             )
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Check before the work that a file can be written after it.
+
+    Args:
+        path: the file.
+        overwrite: whether it may replace another file.
+
+    Raises:
+        ValueError: if there is such a file, and it may not be replaced.
+        OSError: if its folder is missing or cannot be written to, or it is a folder.
+    """
+    if os.path.lexists(path) and not overwrite:
+        raise ValueError(f"{path} exists; pass --overwrite to replace it, or another name")
+    check_place(path)
 
 
 def run_command(name: str, function: Callable[[], int | None]) -> int:
@@ -128,6 +156,11 @@ def os_sentence(error: OSError) -> str:
     if error.errno == errno.EPIPE:
         return "what it writes to was closed; the same command goes on from the last checkpoint"
     remedy = (ROOM | RIGHTS).get(error.errno)
+    if error.filename is not None and error.strerror is not None:
+        if ";" in error.strerror:  # ours, with a remedy
+            return f"{error.filename}: {error.strerror}"
+        if remedy is None and error.errno in ANOTHER:
+            return f"{error.filename}: {error.strerror}; {ANOTHER[error.errno]}"
     if remedy is None:
         return str(error)
     return (

@@ -1,6 +1,5 @@
 """The command `effconv frontier`: plans of many costs after one search."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,12 @@ import torch
 import tyro
 from rich.table import Table
 
-from effconv_core.cli.errors import check_device, run_command
+from effconv_core.cli.errors import check_device, check_output, run_command
 from effconv_core.cli.resolve import counter_of, make_data
 from effconv_core.cli.search_train import Subject, network_of
 from effconv_core.engine.frontier import Frontier, FrontierPoint, frontier
 from effconv_core.engine.search import restored
-from effconv_core.io.atomic import check_place, remove_file
+from effconv_core.io.atomic import remove_file
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import write_output
 from effconv_core.plan import in_words
@@ -66,10 +65,8 @@ def frontier_command(arguments: Sequence[str]) -> int:
 def _run(options: FrontierOptions) -> None:
     check_device(options.device)
     for path in (options.out, options.draw):
-        if path is not None and os.path.lexists(path) and not options.overwrite:
-            raise ValueError(f"{path} exists; pass --overwrite to replace it, or another name")
         if path is not None:
-            check_place(path)
+            check_output(path, options.overwrite)
     if (options.counts == "latency") != (options.latency_table is not None):
         raise ValueError(
             f"--counts is {options.counts}, and --latency-table goes with latency; pass both"

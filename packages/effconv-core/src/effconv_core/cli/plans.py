@@ -12,8 +12,8 @@ import tyro
 from rich.table import Table
 
 from effconv_core import evidence
-from effconv_core.cli.errors import check_device, run_command
-from effconv_core.cli.resolve import counter_of, make_model
+from effconv_core.cli.errors import check_device, check_output, run_command
+from effconv_core.cli.resolve import check_by_name, counter_of, make_model
 from effconv_core.config import recipe
 from effconv_core.cost.budget import Budget
 from effconv_core.engine.frontier import Frontier
@@ -208,7 +208,12 @@ def diff(command: Diff, console: PlainConsole) -> None:
 def at(command: At, console: PlainConsole) -> None:
     """Take a plan of any cost from a frontier."""
     found = Frontier.load(command.frontier)
-    _check_out(command.out, command.overwrite)
+    check_output(command.out, command.overwrite)
+    check_by_name(command.model, num_classes=command.num_classes)
+    if not command.shape or min(command.shape) < 1:
+        raise ValueError(
+            f"--shape is {command.shape}; pass channels and lengths of at least 1, such as 3 32 32"
+        )
     counts = UNITS.get(found.counts)
     if counts is None:
         raise ValueError(
@@ -240,8 +245,9 @@ def at(command: At, console: PlainConsole) -> None:
 def apply(command: Apply, console: PlainConsole) -> None:
     """Build the plain CNN of a plan, with new random weights each time."""
     plan = SizePlan.load(command.plan)
-    _check_out(command.out, command.overwrite)
+    check_output(command.out, command.overwrite)
     given = {"num_classes": command.num_classes, "channels": command.channels}
+    check_by_name(command.model, **given)
     cnn = apply_plan(make_model(command.model, **given), plan)
     count = sum(parameter.numel() for parameter in cnn.parameters())
     searched = sum(cnn.get_submodule(name).weight.numel() for name in plan)
@@ -267,22 +273,17 @@ def report(command: Report, console: PlainConsole) -> None:
         out = Path(os.path.commonpath(folders)) / "report.html" if folders else Path("report.html")
         if command.overwrite and os.path.lexists(out) and not is_report(out):
             raise ValueError(f"{out} is not a report of effconv, so it stays; pass another --out")
-    _check_out(out, command.overwrite)
+    check_output(out, command.overwrite)
     write_report(command.runs, out)
     console.print(f"wrote {out}", soft_wrap=True)
 
 
 def _draw(plans: Mapping[str, SizePlan], out: Path, overwrite: bool) -> None:
-    _check_out(out, overwrite)
+    check_output(out, overwrite)
     # Imported here, so that tables need no matplotlib.
     from effconv_core.figures import draw_sizes, save_figure
 
     save_figure(draw_sizes(plans), out)
-
-
-def _check_out(out: Path, overwrite: bool) -> None:
-    if os.path.lexists(out) and not overwrite:
-        raise ValueError(f"{out} exists; pass --overwrite to replace it or another --out")
 
 
 def _range(allowed: tuple[int, int, int] | None) -> str:

@@ -130,6 +130,26 @@ def make_model(
     return model
 
 
+def check_by_name(model: str, **options: int | None) -> None:
+    """Check that options that shape a network by name are not passed for a function's network.
+
+    Args:
+        model: what names the network.
+        options: `num_classes` and the like; None where it was not passed.
+
+    Raises:
+        ValueError: if one was passed, and the model is a function, which takes no arguments.
+    """
+    source = model.partition(":")[0]
+    given = [name for name, value in options.items() if value is not None]
+    if given and source not in ("torchvision", "timm", "effconv", *brought("effconv.models")):
+        option = f"--{given[0].replace('_', '-')}"
+        raise ValueError(
+            f"{option} is {options[given[0]]}, and model {model!r} is a function, which is called "
+            f"without arguments; leave {option} out, or name a function that returns such a network"
+        )
+
+
 def make_data(
     name: str,
     *,

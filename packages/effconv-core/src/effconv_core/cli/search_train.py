@@ -16,7 +16,7 @@ from torch import nn
 from effconv_core.cli.announce import SMALLEST_BATCH, fitting_batch
 from effconv_core.cli.errors import REFUSED, run_command
 from effconv_core.cli.pipeline import check_options, search_and_train, train_alone
-from effconv_core.cli.resolve import OWN, Data, make_data, make_model
+from effconv_core.cli.resolve import OWN, Data, check_by_name, make_data, make_model
 from effconv_core.config import RECIPES, SearchConfig, recipe_name
 from effconv_core.cost.budget import Budget
 from effconv_core.cost.macs import Macs
@@ -307,6 +307,7 @@ def network_of(options: Subject, data: Data, seed: int) -> nn.Module:
         ValueError: if it cannot be made, or does not fit the images or the classes.
     """
     classes = data.num_classes if options.num_classes is None else options.num_classes
+    check_by_name(options.model, num_classes=options.num_classes)
     by_name = options.model.partition(":")[0] in ("torchvision", "timm", "effconv")
     if by_name and classes is None:
         raise ValueError(

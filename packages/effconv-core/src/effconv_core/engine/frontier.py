@@ -167,8 +167,9 @@ class Frontier:
         Raises:
             ValueError: if the file holds none; the message names the file.
         """
+        text = read_limited(path, LIMIT)
         try:
-            return cls.from_json(read_limited(path, LIMIT))
+            return cls.from_json(text)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 

@@ -27,5 +27,6 @@ def opened_tensors(path: str | os.PathLike[str]) -> Iterator[Any]:
             yield file
     except SafetensorError as error:
         raise ValueError(
-            f"{path} is not a readable safetensors file ({str(error)[:300]})"
+            f"{path} is not a readable safetensors file ({str(error)[:300]}); pass one that "
+            "effconv wrote, or make it again"
         ) from None

@@ -11,9 +11,9 @@ import torch
 import tyro
 from torch import Tensor
 
-from effconv_core.cli.errors import run_command
+from effconv_core.cli.errors import check_output, run_command
 from effconv_core.cli.found.network import Found, found_in
-from effconv_core.io.atomic import check_place, written_whole
+from effconv_core.io.atomic import written_whole
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.runs.options import option
 
@@ -54,9 +54,7 @@ def _run(options: ExportOptions) -> None:
     if len(set(map(os.path.abspath, paths))) < len(paths):
         raise ValueError(f"--onnx and --pt2 are both {paths[0]}; pass two names")
     for path in paths:
-        if os.path.lexists(path) and not options.overwrite:
-            raise ValueError(f"{path} exists; pass --overwrite to replace it, or another name")
-        check_place(path)
+        check_output(path, options.overwrite)
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if options.onnx is not None and missing:
         raise ValueError(

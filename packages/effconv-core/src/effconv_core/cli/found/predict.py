@@ -8,21 +8,22 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.table import Table
 
 from effconv_core.cli.errors import check_device, run_command
 from effconv_core.cli.found.network import found_in, scores_of
 from effconv_core.io.console import PlainConsole, parsed
-from effconv_core.io.read_json import in_brief
 from effconv_core.io.schemas import Inputs
 from effconv_core.io.terminal import printable, write_output
 from effconv_core.runs.options import option
 
 BATCH = 64
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"}
-"""Those of 8 bits a pixel and channel, which effconv-data takes too."""
+"""Those of at most 8 bits a channel, which effconv-data takes too."""
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+LONGEST = 100
+"""Characters of a reason that an error shows."""
 MOST_TOLD = 20
 """Files that cannot be read, which an error lists; of more it gives the number."""
 
@@ -111,14 +112,13 @@ def read_images(paths: Sequence[Path], inputs: Inputs, run: str) -> torch.Tensor
         try:
             pixels.append(_decoded(path, "L" if channels == 1 else "RGB", (width, height)))
         except Exception as error:  # Pillow raises many types on damaged input
-            why = str(error) if isinstance(error, ValueError) else getattr(error, "strerror", None)
-            wrong.append(f"{path} ({in_brief(why) if why else type(error).__name__})")
+            wrong.append(f"{path} ({_why(error)})")
     if wrong:
         more = f" and {len(wrong) - MOST_TOLD} more" if len(wrong) > MOST_TOLD else ""
         named = ", ".join(map(printable, wrong[:MOST_TOLD]))
         raise ValueError(
             f"{len(wrong)} of {len(paths)} files cannot be read as an image: {named}{more}; leave "
-            "them out"
+            "them out, or convert them to images of 8 bits a channel"
         )
     images = torch.from_numpy(np.stack(pixels)).reshape(-1, height, width, channels)
     images = images.permute(0, 3, 1, 2).float() / 255
@@ -126,11 +126,21 @@ def read_images(paths: Sequence[Path], inputs: Inputs, run: str) -> torch.Tensor
     return (images - mean) / std
 
 
+def _why(error: Exception) -> str:
+    """Return in a few words why a file cannot be read as an image."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"not an image in one of the formats {', '.join(FORMATS)}"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
+    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"{why[:LONGEST]}..." if len(why) > LONGEST else why
+
+
 def _decoded(path: Path, mode: str, size: tuple[int, int]) -> np.ndarray:
     """Return an image as a set of `effconv data prepare folder` holds it."""
     with Image.open(path, formats=FORMATS) as image:
         if image.mode not in MODES:
-            raise ValueError(f"mode {image.mode}, more than 8 bits a pixel")
+            raise ValueError(f"mode {image.mode}, not of 8 bits a channel")
         image.load()
         upright = ImageOps.exif_transpose(image) if image.format in ("JPEG", "MPO") else image
         upright = upright.convert(mode)
