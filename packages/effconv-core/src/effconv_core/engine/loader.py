@@ -106,8 +106,8 @@ def check_read_again(loader: Any, *, once: bool = False) -> None:
     if not once and isinstance(loader, Iterator) and kind.__module__ in ONCE:
         raise TypeError(
             f"the loader is a {kind.__name__}, which gives its batches once, and they are read "
-            "anew in each epoch; pass what it was made of, such as a DataLoader or a list, or an "
-            "object whose __iter__ begins anew"
+            "again in each epoch; pass what it was made of, such as a DataLoader or a list, or an "
+            "object whose __iter__ begins from the start"
         )
 
 
