@@ -224,7 +224,7 @@ ONCE = {
 def test_what_can_be_read_once_is_refused_before_the_first_step(loader, settings):
     config = recipe("bank", **{"least_steps": 0, "race_steps": 0, "finalists": 1, **settings})
     steps = []
-    with pytest.raises(TypeError, match="begins anew"):
+    with pytest.raises(TypeError, match="starts again"):
         search(net(), loader(), config=config, on_step=steps.append)
     assert not steps
 
@@ -238,7 +238,7 @@ def test_what_can_be_read_once_is_refused_before_the_first_step(loader, settings
     ],
 )
 def test_nothing_else_reads_an_iterator_twice(use):
-    with pytest.raises(TypeError, match="begins anew"):
+    with pytest.raises(TypeError, match="starts again"):
         use(iter(pairs()))
 
 
@@ -249,7 +249,7 @@ def test_a_search_of_one_epoch_takes_a_generator():
     assert len(steps) == 3
 
 
-def test_an_iterator_of_ones_own_may_begin_anew():
+def test_an_iterator_of_ones_own_may_start_again():
     class Prefetcher:
         def __iter__(self):
             self.rest = pairs()

@@ -17,7 +17,7 @@ from effconv_core.rng import seed_generators
 STALL = 60.0  # seconds without a batch between warnings
 END = object()
 ONCE = {"builtins", "itertools", "torch.utils.data.dataloader"}
-"""Modules whose iterators do not begin anew: of generators, `zip`, `cycle`, a DataLoader's."""
+"""Modules whose iterators do not start again: of generators, `zip`, `cycle`, a DataLoader's."""
 HOLDERS = ("sampler", "batch_sampler", "dataset", "loader", "dataloader")
 """Attributes in which PyTorch and its peers keep what a loader draws from."""
 
@@ -107,7 +107,7 @@ def check_read_again(loader: Any, *, once: bool = False) -> None:
         raise TypeError(
             f"the loader is a {kind.__name__}, which gives its batches once, and they are read "
             "again in each epoch; pass what it was made of, such as a DataLoader or a list, or an "
-            "object whose __iter__ begins from the start"
+            "object whose __iter__ starts again"
         )
 
 
