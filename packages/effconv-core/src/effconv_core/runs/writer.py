@@ -53,7 +53,7 @@ def check_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> 
     plan = folder / "plan.json"
     if [change.split()[0] for change in changes] == ["train.epochs"] and plan.exists():
         # The rate of each epoch depends on their number, so those that were done are others.
-        remedy += f", or train its sizes anew without another search: effconv train --plan {plan}"
+        remedy += f", or train its sizes without another search: effconv train --plan {plan}"
     if (folder / RESULT).exists():
         was = f", was {changed}" if changes else ""
         raise FileExistsError(f"run {folder} is finished, see {folder / RESULT}{was}; {remedy}")
