@@ -265,7 +265,8 @@ def _do(
         versions={"effconv-models": effconv_models.__version__, "torch": torch.__version__},
     )
     plan.save(folder / "plan.json")
-    save_weights(network, folder / "cnn.safetensors")
+    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_tensors(folder / "cnn.safetensors", state)
     draw(folder / "sizes.png", network, plan, metrics)
     write_report(folder, network, accuracy, others, metrics)
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -278,12 +279,6 @@ def _do(
 def masks_of(layer: FlexConv) -> list[list[float]]:
     """Return mean and width of a layer's mask on each axis, nothing if it has none."""
     return [] if layer.mask is None else layer.mask.tolist()
-
-
-def save_weights(network: nn.Module, path: Path) -> None:
-    """Write the weights atomically."""
-    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-    write_tensors(path, state)
 
 
 def layer_rows(network: nn.Module) -> list[tuple[str, ...]]:

@@ -49,13 +49,14 @@ def check_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> 
     remedy = "pass --overwrite to delete it and run again, or another --name"
     before, now = settings_of(folder), same(settings)
     changes = [] if before is None else changed_settings(before, now)
-    changed = f" with other settings: {'; '.join(changes)}" if changes else ""
+    changed = f"begun with other settings: {'; '.join(changes)}"
     plan = folder / "plan.json"
     if [change.split()[0] for change in changes] == ["train.epochs"] and plan.exists():
         # The rate of each epoch depends on their number, so those that were done are others.
         remedy += f", or train its sizes without another search: effconv train --plan {plan}"
     if (folder / RESULT).exists():
-        raise FileExistsError(f"run {folder} is finished{changed}, see {folder / RESULT}; {remedy}")
+        was = f", was {changed}" if changes else ""
+        raise FileExistsError(f"run {folder} is finished, see {folder / RESULT}{was}; {remedy}")
     if before is None:
         # A run that was killed as it began has left no more than parts of files.
         names = (path.name for path in written(folder) if not PARTIAL.fullmatch(path.name))
@@ -65,7 +66,7 @@ def check_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> 
             )
         return False
     if before != now:
-        raise FileExistsError(f"run {folder} was begun{changed}; {remedy}")
+        raise FileExistsError(f"run {folder} was {changed}; {remedy}")
     return True
 
 
