@@ -12,12 +12,12 @@ USAGE = """usage: effconv COMMAND ... [--help]
 
   search      Learn the kernel sizes of a CNN under a budget, then train it.
   train       Train the CNN of a plan, or a network as it is, from scratch.
-  probe       Say in minutes whether sizes matter to a network and a set.
+  probe       Estimate in minutes whether sizes matter for a network and a set.
   frontier    Find plans of many costs after one search.
   evaluate    Test the network of a run, class by class.
-  predict     Say what the network of a run takes images for.
+  predict     Predict the classes of images by the network of a run.
   export      Write the network of a run as ONNX or for torch.export.
-  check       Say whether a search of a network would find that network.
+  check       Check that the CNNs of plans are the network that is searched.
   plan        show, diff, at, apply: print plans, compare them, build their CNN.
   report      Write the report of a run, or of several compared, as HTML.
   list        Print the runs of a folder, how far each is, its accuracy.

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 SCHEMA = 2
 READ = (1, SCHEMA)
-REMEDY = "delete it to start again, or name another file"
+REMEDY = "name another file, or, where a stopped run left it, delete it to start again"
 SLOT = re.compile(r"optimizer\.(\d{1,9})\.(.+)")
 
 logger = logging.getLogger("effconv_core")

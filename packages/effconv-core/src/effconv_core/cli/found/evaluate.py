@@ -106,9 +106,9 @@ def as_json(found: Found, outcome: ByClass) -> dict[str, Any]:
 def _table(found: Found, outcome: ByClass) -> Table:
     table = Table(title="classes")
     table.add_column("class")
-    for column in ("images", "right", "accuracy"):
+    for column in ("images", "correct", "accuracy"):
         table.add_column(column, justify="right")
-    table.add_column("most often taken for")
+    table.add_column("most often mistaken for")
     for label, (samples, right) in enumerate(outcome.counts.tolist()):
         if not samples:
             continue

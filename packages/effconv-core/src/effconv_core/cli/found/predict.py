@@ -1,4 +1,4 @@
-"""The command `effconv predict`: what the network of a run takes images for."""
+"""The command `effconv predict`: classes of images by the network of a run."""
 
 import json
 from collections.abc import Sequence
@@ -30,11 +30,11 @@ MOST_TOLD = 20
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions:
-    """Say what the network of a run takes images for.
+    """Predict the classes of images by the network of a run.
 
-    They are turned upright, resized and cropped to the size of the run's set,
+    Images are rotated, resized, cropped and normalised as the run's set was by
 
-    and normalised as it is: all as in effconv data prepare folder.
+    effconv data prepare folder.
     """
 
     images: tyro.conf.Positional[option(tuple[Path, ...], metavar="IMAGE")]
@@ -42,7 +42,7 @@ class PredictOptions:
     run: option(Path, metavar="DIR")
     """Folder of the run."""
     top: int = 3
-    """How many of the likeliest classes are told."""
+    """Number of the most probable classes that are printed."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """`cpu`, `cuda` or `cuda:1`, for example."""
     json: bool = False
@@ -62,7 +62,7 @@ def _run(options: PredictOptions) -> None:
     if options.top < 1:
         raise ValueError(f"top is {options.top}; pass at least 1")
     if not options.images:
-        raise ValueError("there is no image; pass the files of some")
+        raise ValueError("no image was passed; pass one or more image files")
     found = found_in(options.run, options.device)
     images = read_images(options.images, found.inputs, str(options.run))
     probabilities = torch.cat([scores_of(found, part).softmax(1) for part in images.split(BATCH)])
@@ -76,7 +76,7 @@ def _run(options: PredictOptions) -> None:
     if options.json:
         write_output(json.dumps(told) + "\n")
         return
-    table = Table(title=f"what {options.run.name} takes them for")
+    table = Table(title=f"predictions of {options.run.name}")
     for column in ("image", *(["class", "probability"] + [""] * (2 * top - 2))):
         table.add_column(column, overflow="fold")
     for path, classes in told.items():
