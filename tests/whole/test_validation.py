@@ -119,3 +119,22 @@ def test_a_share_or_a_limit_that_cannot_be_is_refused(photos, words, part, capsy
     assert main(["train", "validated_net:network", *words, "--device=cpu"]) == 2
     assert part in capsys.readouterr().err
     assert not (photos / "runs").exists()
+
+
+def test_another_set_is_tested_as_the_run_normalises_and_of_another_shape_refused(photos, capsys):
+    words = ["train", "validated_net:network", "photos", "--name=one", "--device=cpu"]
+    assert main([*words, "--train.epochs=1", "--train.batch-size=9"]) == 0
+    for image in (photos / "source" / "train").rglob("*.png"):  # other statistics, the same test
+        Image.fromarray(np.asarray(Image.open(image)) // 4).save(image)
+    assert main(["data", "prepare", "folder", "--source=source", "--out=darker"]) == 0
+    for image in (photos / "source").rglob("*.png"):
+        Image.open(image).resize((12, 12)).save(image)
+    assert main(["data", "prepare", "folder", "--source=source", "--out=larger"]) == 0
+    capsys.readouterr()
+    told = []
+    for name in ("photos", "darker"):
+        assert main(["evaluate", name, "--run=runs/one", "--device=cpu", "--json"]) == 0
+        told.append(json.loads(capsys.readouterr().out))
+    assert told[0] == told[1]
+    assert main(["evaluate", "larger", "--run=runs/one", "--device=cpu"]) == 2
+    assert "(3, 12, 12)" in capsys.readouterr().err

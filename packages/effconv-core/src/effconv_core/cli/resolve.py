@@ -234,14 +234,14 @@ def _divided(batches: Any, val_fraction: float | None, seed: int) -> tuple[Any, 
     return batches.divide(val_fraction, seed=seed, held_out=True)
 
 
-def make_test(name: str, *, batch_size: int, device: str, split: str = "test") -> Any:
+def make_test(name: str, *, split: str = "test", batch_size: int, **options: Any) -> Any:
     """Return the loader of one split of the data that a name stands for.
 
     Args:
         name: as for `make_data`.
-        batch_size: of the loader.
-        device: where batches of sets are given.
         split: of a set; a function gives its second loader, of the test.
+        batch_size: of the loader.
+        options: of the function that loads a set, such as `device`.
 
     Raises:
         ValueError: if there is none.
@@ -249,7 +249,7 @@ def make_test(name: str, *, batch_size: int, device: str, split: str = "test") -
     """
     load, place = _loader_of(name)
     if load is not None:
-        return load(place, split=split, batch_size=batch_size, device=device)
+        return load(place, split=split, batch_size=batch_size, **options)
     if split != "test":
         raise ValueError(f"split is {split!r}, and data {name!r} gives only train and test")
     return _of_a_function(name, batch_size, 0).test()

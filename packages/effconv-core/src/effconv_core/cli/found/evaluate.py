@@ -56,14 +56,7 @@ def _run(options: EvaluateOptions) -> None:
         if (value := getattr(options, name)) is not None and value < 1:
             raise ValueError(f"{name} is {value}; pass at least 1")
     found = found_in(options.run, options.device)
-    loader = make_test(
-        options.data or found.data,
-        batch_size=options.batch_size,
-        device=options.device,
-        split=options.split,
-    )
-    _check_classes(found, loader)
-    outcome = evaluate_by_class(found.cnn, loader, limit=options.limit)
+    outcome = evaluate_by_class(found.cnn, _test_of(found, options), limit=options.limit)
     if options.json:
         write_output(json.dumps(as_json(found, outcome)) + "\n")
         return
@@ -75,6 +68,28 @@ def _run(options: EvaluateOptions) -> None:
         soft_wrap=True,
     )
     console.print(_table(found, outcome))
+
+
+def _test_of(found: Found, options: EvaluateOptions) -> Any:
+    """Return the loader of the test, normalised as the images of the run's training were.
+
+    Raises:
+        ValueError: if a set's images are of another shape, or its classes are others.
+    """
+    name, sizes = options.data or found.data, {"batch_size": options.batch_size}
+    loader = make_test(name, split=options.split, device=options.device, **sizes)
+    _check_classes(found, loader)
+    shape, ours = getattr(loader, "image_shape", None), tuple(found.inputs.shape)
+    if shape is not None and tuple(shape) != ours:
+        raise ValueError(
+            f"images of {name} are {tuple(shape)} and the run's {ours}; pass a set of that shape"
+        )
+    normal = {"mean": found.inputs.mean, "std": found.inputs.std}
+    theirs = {key: getattr(loader, key, None) for key in normal}
+    known = None not in (*normal.values(), *theirs.values())
+    if known and any(tuple(normal[key]) != tuple(theirs[key]) for key in normal):
+        return make_test(name, split=options.split, device=options.device, **sizes, **normal)
+    return loader
 
 
 def _check_classes(found: Found, loader: Any) -> None:
