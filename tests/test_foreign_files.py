@@ -176,8 +176,9 @@ PLANTED = {
     ),
     "train:flexnet": (
         train_flexnet,
-        *("metrics.jsonl", "sizes.png", "flexnet.safetensors", "flexnet.safetensors.partial"),
+        *("metrics.jsonl", "sizes.png", "cnn.safetensors", "cnn.safetensors.partial"),
         *("train.safetensors", "train.previous.safetensors", "plan.json", "report.md"),
+        *("report.html", "report.html.partial"),
     ),
     "train:multi-resolution": (
         train_multi_resolution,

@@ -30,7 +30,7 @@ def test_a_command_says_what_it_wrote_and_a_refusal_is_one_sentence(tmp_path, mo
         return tmp_path
 
     assert run_and_report("name", run) == 0
-    assert "report.md" in capsys.readouterr().out
+    assert "report.html" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["name"])
     assert run_and_report("name", run) == 2
     assert capsys.readouterr().err.startswith("name: no")

@@ -142,7 +142,8 @@ class PredictedConv(nn.Module):
                 "the backward pass; pass use_reentrant=False"
             )
         self.has_run = True
-        self.has_gradient |= torch.is_grad_enabled()
+        if torch.is_grad_enabled():  # written, never read: torch.compile would compile again
+            self.has_gradient = True
 
     def _conv_forward(self, images: Tensor, kernel: Tensor | None, bias: Tensor | None) -> Tensor:
         """Convolve as `forward` does; so do methods of the original that the network has kept."""

@@ -23,7 +23,7 @@ class KeptKernels:
 
     def keep(self, kernel: Tensor) -> None:
         """Keep the kernel of a pass that ends; one that belongs to no graph is not kept."""
-        if kernel.grad_fn is None or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or kernel.grad_fn is None:
             return
         present = _Pass(kernel.detach().requires_grad_())
         kernel.register_hook(present.end)  # which the graph holds, and nothing else
