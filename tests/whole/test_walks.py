@@ -121,9 +121,13 @@ def test_the_root_says_that_it_is_no_package(walk):
             output_of(walk.python, "-m", *words, cwd=walk.clone, env=walk.environment)
 
 
-def test_the_whole_repository_and_research_in_it(walk):
+def test_the_whole_repository(walk):
     walk("docs/tutorials/one-command.md", result="search:demo", only="search:demo")
     assert list(walk.clone.glob("runs/*/report.html"))
+
+
+@pytest.mark.long
+def test_research_in_the_repository(walk):
     if not (Path(os.environ.get("EFFCONV_DATA", "data")) / "mnist").is_dir():
         pytest.skip("there is no MNIST, which the rows of the table need")
     said = walk("docs/tutorials/research.md", result="plans = {")
