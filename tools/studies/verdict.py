@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from tools.presets import as_they_are
 from tools.studies.exhaustive import FOLDER
-from tools.studies.score import FRESH_BANK, truth
+from tools.studies.score import truth
 from tools.studies.small_spaces import SPACES, Space
 from tools.support.console import show
 from tools.support.rows import read_rows, run_grid
@@ -86,12 +86,16 @@ CASES = {
 """The spaces in which there is nothing to find, each with its training batches for a seed."""
 
 
+FIRST = 30
+"""The first seed of those searches."""
+
+
 @dataclass(frozen=True)
 class VerdictOptions:
     """Search where nothing can be found, and print how often verdicts are right."""
 
     seeds: int = 10
-    """Number of searches of each case; seeds start at 30, as in bench:score."""
+    """Number of searches of each case; seeds start at 30."""
     workers: int = 2
     """Processes, of one thread each."""
     tables: Path = FOLDER
@@ -206,7 +210,7 @@ def show_tables(console: PlainConsole, options: VerdictOptions) -> None:
 
 def jobs(options: VerdictOptions) -> Sequence[tuple[Path, dict[str, Any], tuple[str, int]]]:
     """Return the searches to make, in the order of their seeds."""
-    seeds = range(FRESH_BANK, FRESH_BANK + options.seeds)
+    seeds = range(FIRST, FIRST + options.seeds)
     return [
         (options.out, {"case": case, "seed": seed}, (case, seed))
         for seed in seeds

@@ -178,7 +178,7 @@ RECIPES: dict[str, SearchConfig] = {
         cnn_lr=5e-3,
         epochs=1,
         least_steps=300,
-        finalists=10,
+        finalists=8,
         race_steps=64,
     ),
     "paper": SearchConfig(),

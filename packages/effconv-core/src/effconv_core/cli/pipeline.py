@@ -240,7 +240,7 @@ class _RunStages:
         def say(number: int, plans: int) -> None:
             trained = options.search.race_steps and len(loader) >= PARTS
             how = "training" if trained else "comparing"
-            self.console.print(f"{how} {plans} plan(s) side by side, round {number} of 4")
+            self.console.print(f"{how} {plans} plan(s) side by side, round {number} of 3")
 
         stepped = None
 

@@ -1,12 +1,11 @@
 """The choice at the end of a search: proposals from its kernels, then training them side by side.
 
 1. *Proposals.* The original sizes, the learned ones, those further along the way that the learned
-   ones went, sizes that rise or fall over the depth, the best of an evolution over all plans within
-   the budget by their loss on the search's own kernels, and random ones.
-2. *Trainings.* Each is trained from fresh kernels for `race_steps` steps, and so are plans made of
-   the best ones. The four of the best rank, by that and on the search's own kernels, are trained
-   for twice as many steps.
-3. *Evidence.* The best and the original sizes are trained in four pairs, four times as long, each
+   ones went, the best of an evolution over all plans within the budget by their loss on the kernels
+   of the search, sizes that rise or fall over the depth, and random ones.
+2. *Trainings.* Each is trained from fresh kernels for `race_steps` steps. The three of the best
+   rank, by that and on the search's own kernels, are trained for four times as many steps.
+3. *Evidence.* The best and the original sizes are trained in four pairs, as long as these, each
    from another seed and with another part of the data held out, see `Evidence`.
 """
 
@@ -30,7 +29,8 @@ from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan
 from effconv_core.space.search_space import SizeSpace, flat
 
-LAST = 4  # plans that are trained for longer
+LAST = 3  # plans that are trained for longer
+LONGER = 4  # times as many steps as each plan at first
 PAIRS = 4  # trainings of the best plan beside the original sizes
 ROUNDING = 1e-6  # of an accuracy in float32
 SEEDS = 10  # of trainings, for each seed of a search
@@ -90,40 +90,35 @@ def choose_plan(
             )
         return [math.inf if loss is None else loss for loss, *_ in rows]
 
-    first_plans, kernel_losses, passes = remember("proposals", proposals.draw)
-    on_round(1, len(first_plans))
-    first = losses_of("first", first_plans, steps, 0)
-    more, more_losses = remember("children", lambda: proposals.children(first_plans, first))
-    if more:
-        on_round(2, len(more))
-    second = losses_of("second", more, steps, 0) if more else []
+    plans, kernel_losses, passes = remember("proposals", proposals.draw)
+    on_round(1, len(plans))
+    first = losses_of("first", plans, steps, 0)
     # Two measures whose errors have different causes.
-    rank = scipy.stats.rankdata
-    ranks = rank(first + second) + rank(kernel_losses + more_losses)
-    tried = [plan for _, plan in sorted(zip(ranks, first_plans + more, strict=True))]
+    ranks = scipy.stats.rankdata(first) + scipy.stats.rankdata(kernel_losses)
+    tried = [plan for _, plan in sorted(zip(ranks, plans, strict=True))]
     others = [plan for plan in tried if plan != proposals.own]
     if not others:
         evidence = evidence_of((), found=proposals.original, keeps=keeps, plans=len(tried))
         return searchable.plan_of(proposals.own, proposals.learned, budget, evidence)
     last = others[:LAST]
-    on_round(3, len(last))
-    third = losses_of("last", last, 2 * steps, 1)
-    if min(third) == math.inf:
+    on_round(2, len(last))
+    second = losses_of("longer", last, LONGER * steps, 1)
+    if min(second) == math.inf:
         raise FloatingPointError(
             "no plan that was trained has a finite loss; lower cnn_lr or check the data"
         )
-    found = last[int(np.argmin(third))]
-    on_round(4, 2)
+    found = last[int(np.argmin(second))]
+    on_round(3, 2)
     pair = [space.by_layer(found), proposals.original]
     rows = [
-        remember(f"pair {i}", lambda i=i: train(pair, 4 * steps, 2 + i, constants=True))
+        remember(f"pair {i}", lambda i=i: train(pair, LONGER * steps, 2 + i, constants=True))
         for i in range(PAIRS)
     ]
     spent = {
         "kernels": trials.epochs * trials.epoch_steps,
         "proposals": -(-passes // 3),
-        "trainings": trials.cost(len(tried), steps) + trials.cost(len(last), 2 * steps),
-        "pairs": PAIRS * trials.cost(2, 4 * steps),
+        "trainings": trials.cost(len(tried), steps) + trials.cost(len(last), LONGER * steps),
+        "pairs": PAIRS * trials.cost(2, LONGER * steps),
     }
     evidence = evidence_of(
         [
@@ -132,7 +127,7 @@ def choose_plan(
         ],
         found=pair[0],
         keeps=keeps,
-        steps=4 * steps,
+        steps=LONGER * steps,
         plans=len(tried),
         agreement=_agreement(kernel_losses, first),
         spent=spent,
@@ -153,18 +148,15 @@ def check_stages(path: Path, stages: Mapping[str, Any], space: SizeSpace) -> Non
         ValueError: if a plan has another number of sizes, or one that is not allowed, there is not
             one loss for each plan, or an accuracy is not from 0 to 1.
     """
-    for name in ("proposals", "children"):
-        plans, losses = stages.get(name, [[], []])[:2]
-        if (
-            not all(map(space.allows, plans))
-            or len(plans) != len(losses)
-            or (name == "proposals" in stages and not plans)
-        ):
-            raise ValueError(f"{path} has {name} that no such search makes; {REMEDY}")
+    plans, losses = stages.get("proposals", [[], []])[:2]
+    if not all(map(space.allows, plans)) or len(plans) != len(losses):
+        raise ValueError(f"{path} has proposals that no such search makes; {REMEDY}")
+    if "proposals" in stages and not plans:
+        raise ValueError(f"{path} has no proposals, and a search makes one at least; {REMEDY}")
     if any(len(stage) != 2 for name, stage in stages.items() if name.startswith("pair ")):
         raise ValueError(f"{path} has a pair of trainings that is none; {REMEDY}")
-    plans = ("proposals", "children")
-    trainings = [row for name, rows in stages.items() if name not in plans for row in rows]
+    others = ("proposals", "children")
+    trainings = [row for name, rows in stages.items() if name not in others for row in rows]
     if not all(accuracy is None or 0 <= accuracy <= 1 for _, accuracy, *_ in trainings):
         raise ValueError(f"{path} has an accuracy that is not from 0 to 1; {REMEDY}")
 

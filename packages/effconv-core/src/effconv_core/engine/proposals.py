@@ -25,11 +25,9 @@ from effconv_core.space.search_space import flat
 
 BATCHES = 4  # on which a plan's loss on the search's own kernels is computed
 POPULATION, GENERATIONS = 24, 6  # of the evolution on these kernels
-EVOLVED = 4  # its best plans that are proposed
+EVOLVED = 2  # its best plans that are proposed
 BEYOND = (2.0, 4.0)  # multiples of the way from the original sizes to the learned ones
-SLOPES = (-2.0, -1.0, 1.0, 2.0)  # of the logarithm of the size from first to last layer
-CHILDREN = 2  # plans made of the best that were trained
-MOVED = 4  # expected number of sizes in which a mutation differs
+SLOPES = (-1.0, 1.0, -2.0, 2.0)  # of the logarithm of the size from first to last layer
 
 Plan = list[int]
 
@@ -64,42 +62,18 @@ class Proposals:
         """
         within, start = self.within, self.within.start
         learned = within.free(self.learned)
-        shapes = [start, *map(within.sloped, SLOPES)]
-        shapes += [start * (learned / start) ** times for times in BEYOND]
         plans: dict[tuple[int, ...], None] = {}
         if self.own is not None:
             plans[tuple(self.own)] = None
         plans[tuple(self.searchable.nearest_sizes(self.learned, self.budget))] = None
-        plans |= dict.fromkeys(map(within.nearest, shapes))
-        plans |= dict.fromkeys(self._evolved(list(plans)))
+        beyond = [start * (learned / start) ** times for times in BEYOND]
+        plans |= dict.fromkeys(map(within.nearest, [start, *beyond]))
+        sloped = dict.fromkeys(map(within.nearest, map(within.sloped, SLOPES)))
+        plans |= dict.fromkeys(self._evolved([*plans, *sloped])) | sloped
         plans |= dict.fromkeys(within.random(self.config.finalists, self.config.seed))
         chosen = list(plans)[: self.config.finalists]
         losses = [self.losses(plan) for plan in chosen]
         return [list(plan) for plan in chosen], losses, self.losses.passes
-
-    def children(
-        self, plans: Sequence[Plan], losses: Sequence[float]
-    ) -> tuple[list[Plan], list[float]]:
-        """Make a few more plans of those with the least loss, such as their mean.
-
-        Returns:
-            The plans, and their losses on the search's own kernels.
-        """
-        order = np.argsort(losses, kind="stable")
-        best = [self.within.free(plans[i]) for i in order[:2]]
-        start = self.within.start
-        wanted = [start * (best[0] / start) ** 1.5, np.sqrt(best[0] * best[-1])]
-        random = np.random.default_rng((self.config.seed, 1))
-        known, made = {tuple(plan) for plan in plans}, {}
-        for number in range(10 * CHILDREN):
-            sizes = best[number % len(best)]
-            sizes = wanted[number] if number < len(wanted) else _mutated(sizes, random)
-            plan = self.within.nearest(sizes)
-            if plan not in known:
-                made[plan] = None
-            if len(made) == CHILDREN:
-                break
-        return [list(plan) for plan in made], [self.losses(plan) for plan in made]
 
     def _evolved(self, plans: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
         """Return the plans of the least loss that differential evolution saw."""
@@ -126,11 +100,6 @@ class Proposals:
             seed=self.config.seed,
         )
         return sorted(seen, key=seen.__getitem__)[:EVOLVED]
-
-
-def _mutated(sizes: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    moved = random.random(len(sizes)) < MOVED / len(sizes)
-    return sizes * np.exp(moved * random.uniform(-1, 1, len(sizes)))
 
 
 class KernelLosses:

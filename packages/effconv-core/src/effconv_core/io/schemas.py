@@ -204,6 +204,7 @@ ChoiceFile = TypedDict(
     {
         "proposals": tuple[Plans, Losses, Count],
         "first": ShortTrainings,
+        "longer": ShortTrainings,
         "children": tuple[Plans, Losses],
         "second": ShortTrainings,
         "last": ShortTrainings,
@@ -212,7 +213,8 @@ ChoiceFile = TypedDict(
     total=False,
 )
 """The stages of the choice of a plan that are done; a training has a loss, an accuracy, and
-the loss of its mean outputs, which states of version 0.5.0 lack."""
+the loss of its mean outputs, which states of version 0.5.0 lack. Versions before 0.7.0 wrote
+`children`, `second` and `last`, which are not read again."""
 
 
 class Begun(TypedDict):
