@@ -239,8 +239,8 @@ class _RunStages:
 
         def say(number: int, plans: int) -> None:
             trained = options.search.race_steps and len(loader) >= PARTS
-            how = "training" if trained else "comparing"
-            self.console.print(f"{how} {plans} plan(s) side by side, round {number} of 3")
+            how, rounds = ("training", 3) if trained else ("comparing", 4)
+            self.console.print(f"{how} {plans} plan(s) side by side, round {number} of {rounds}")
 
         stepped = None
 
