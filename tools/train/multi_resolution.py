@@ -118,7 +118,7 @@ class MultiResolutionOptions:
     name: str = ""
     """Name of the run's folder; if empty, derived from data, layers and channels."""
     logger: LoggerName | None = None
-    """Where curves go; by default to TensorBoard's files in the run's folder, where it is."""
+    """Where curves go; by default to TensorBoard, in the run's folder, if it is installed."""
     overwrite: bool = False
     """Delete a run of this name and start again."""
 
