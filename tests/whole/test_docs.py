@@ -25,6 +25,7 @@ READMES = [
     Path("README.md"),
     *sorted(p.relative_to(ROOT) for p in ROOT.glob("packages/*/README.md")),
 ]
+EXAMPLES = sorted(p.relative_to(ROOT) for p in ROOT.glob("examples/*/README.md"))
 
 
 def blocks(page, *languages):
@@ -48,7 +49,7 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
 
 def commands(page):
     for block in blocks(page, "", "console"):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", "").splitlines():
             if line.startswith(("hatch run ", "effconv ", "effconv-data ")):
                 yield shlex.split(line, comments=True)
 
@@ -99,3 +100,9 @@ def test_the_commands_of_a_page_exist(page):
         known = set(re.findall(r"--[\w.-]+", told))
         known |= {option.replace(".", "-") for option in known}
         assert {word for word in words if word.startswith("--")} <= known, " ".join(words)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *READMES, *EXAMPLES], ids=str)
+def test_code_of_a_page_fits_into_its_width(page):
+    code = "".join(blocks(page, "", "bash", "console", "python")).splitlines()
+    assert [line for line in code if len(line) > 100 and re.match(r"[a-z]+ ", line)] == []

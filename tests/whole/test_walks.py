@@ -126,7 +126,6 @@ def test_the_whole_repository(walk):
     assert list(walk.clone.glob("runs/*/report.html"))
 
 
-@pytest.mark.long
 def test_research_in_the_repository(walk):
     if not (Path(os.environ.get("EFFCONV_DATA", "data")) / "mnist").is_dir():
         pytest.skip("there is no MNIST, which the rows of the table need")

@@ -20,6 +20,7 @@ def formula(source: str, *_: Any, **__: Any) -> str:
     """
     drawn = io.StringIO()
     settings = {"svg.hashsalt": "effconv", "svg.fonttype": "path", "mathtext.fontset": "stix"}
+    settings["savefig.facecolor"] = "none"  # a box of white would hide it on a dark page
     with mpl.rc_context(settings):
         math_to_image(f"${source.strip()}$", drawn, FontProperties(size=14), format="svg")
     svg = drawn.getvalue()[drawn.getvalue().index("<svg") :]

@@ -25,6 +25,7 @@ from effconv_core.io.atomic import write_tensors, write_text
 from effconv_core.io.progress_bar import progress_bar
 from effconv_core.report import finish_run
 from effconv_core.report.markdown import made_with
+from effconv_core.runs.loggers import LoggerName, check_logger
 from effconv_core.runs.metrics import Metrics, seconds_per_epoch
 from effconv_core.runs.names import check_name, name_of
 from effconv_core.runs.progress import step_meter
@@ -104,18 +105,19 @@ class FlexNetOptions:
     """Folder of all runs."""
     name: str = ""
     """Name of the run's folder; if empty, derived from data and model."""
+    logger: LoggerName | None = None
+    """Where curves go; by default to TensorBoard, in the run's folder, if it is installed."""
     overwrite: bool = False
     """Delete a run of this name and start again."""
 
     def __post_init__(self) -> None:
         for name in ("mask_lr_factor", "aliasing"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}; it must be 0 or more, and finite"
-                )
+                raise ValueError(f"{name} is {getattr(self, name)}; pass 0 or more, and finite")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; pass 0 for none, or a number below 1")
         check_device(self.device)
+        check_logger(self.logger)
 
 
 def make_network(options: FlexNetOptions, batches: Batches) -> tuple[nn.Module, dict[str, str]]:
@@ -216,7 +218,7 @@ def run(options: FlexNetOptions, console: Console) -> Path:
     network = network.to(options.device)
     folder = options.runs / (options.name or name_of(options.data, options.model))
     settings = asdict(options)
-    for place in ("runs", "name", "overwrite"):
+    for place in ("runs", "name", "logger", "overwrite"):
         del settings[place]
     note = data_note(options.data)
     with begun(folder, settings, note, overwrite=options.overwrite) as goes_on:
@@ -236,7 +238,7 @@ def _do(
     console: Console,
 ) -> None:
     """Do the remaining work of a run."""
-    metrics, steps = Metrics(folder), len(train_batches)
+    metrics, steps = Metrics(folder, options.logger), len(train_batches)
     groups = parameter_groups(network, options.mask_lr_factor)
     with progress_bar(console) as progress:
         meters = (

@@ -19,6 +19,7 @@ from effconv_core.engine.train import TrainConfig, TrainStep, evaluate, train
 from effconv_core.io.atomic import write_tensors
 from effconv_core.io.progress_bar import progress_bar
 from effconv_core.report import finish_run
+from effconv_core.runs.loggers import LoggerName, check_logger
 from effconv_core.runs.metrics import Metrics
 from effconv_core.runs.names import check_name, name_of
 from effconv_core.runs.progress import step_meter
@@ -116,6 +117,8 @@ class MultiResolutionOptions:
     """Folder of all runs."""
     name: str = ""
     """Name of the run's folder; if empty, derived from data, layers and channels."""
+    logger: LoggerName | None = None
+    """Where curves go; by default to TensorBoard, in the run's folder, if it is installed."""
     overwrite: bool = False
     """Delete a run of this name and start again."""
 
@@ -203,6 +206,7 @@ def run(options: MultiResolutionOptions, console: Console) -> Path:
     if options.name:
         check_name(options.name)
     check_device(options.device)
+    check_logger(options.logger)
     test = _batches("test", options, 500, options.test_limit)
     whole = _batches("train", options, options.train.batch_size, options.limit)
     parts = whole.divide(options.mixing.share, seed=options.seed)
@@ -218,13 +222,14 @@ def run(options: MultiResolutionOptions, console: Console) -> Path:
         options.name or name_of(options.data, f"multi{options.layers}", options.channels)
     )
     settings = asdict(options)
-    for place in ("runs", "name", "overwrite"):
+    for place in ("runs", "name", "logger", "overwrite"):
         del settings[place]
     note = data_note(options.data)
     with begun(folder, settings, note, overwrite=options.overwrite) as goes_on:
         if goes_on:
             console.print(f"going on with the interrupted run {folder}")
-        _do(Phases(options, parts, test, folder, Metrics(folder), console), network)
+        metrics = Metrics(folder, options.logger)
+        _do(Phases(options, parts, test, folder, metrics, console), network)
     return folder
 
 

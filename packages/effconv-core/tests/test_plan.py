@@ -64,8 +64,8 @@ def document(**changes):
     ("text", "error", "sentence"),
     [
         ("{", ValueError, "the plan is not JSON"),
-        ("[]", ValueError, "schema 'list'; this version reads schema 1 and 2 and 3"),
-        (document(schema=4), ValueError, "schema 4; this version reads schema 1 and 2 and 3"),
+        ("[]", ValueError, "a JSON list, and not a plan"),
+        (document(schema=4), ValueError, "schema 4; this version reads 1 and 2 and 3"),
         (document(sizes={}), ValueError, "holds no layer"),
         (document(sizes=[3]), ValueError, r"\$\.sizes"),
         (document(sizes={"conv": 0}), ValueError, "'conv' is 0; sizes start at 1"),

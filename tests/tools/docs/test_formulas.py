@@ -1,6 +1,7 @@
 """Formulas become drawings without a script, and their source can be read aloud."""
 
 import html
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -19,6 +20,8 @@ def test_a_formula_is_one_drawing_with_its_source(source):
     assert svg.attrib["fill"] == "currentColor"
     assert "<style" not in text
     assert "<script" not in text
+    # Nothing in a colour of its own: it would not be seen on a light or a dark page.
+    assert {*re.findall(r"fill: *([^;\"]+)|stroke: *([^;\"]+)", text)} <= {("none", "")}
 
 
 def test_equal_formulas_are_equal_bytes_and_others_differ():

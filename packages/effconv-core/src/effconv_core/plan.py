@@ -16,6 +16,7 @@ from effconv_core.evidence import Evidence
 from effconv_core.io import schemas
 from effconv_core.io.atomic import write_tensors, write_text
 from effconv_core.io.extra_state import LARGEST_INT, state_of
+from effconv_core.io.kinds import check_kind
 from effconv_core.io.plan_checks import check_allowed, check_numbers, check_sizes
 from effconv_core.io.read_json import LIMIT, conform, decode_json, in_brief, read_limited
 from effconv_core.io.read_tensors import opened_tensors
@@ -163,12 +164,7 @@ class SizePlan(Mapping[str, Size]):
             TypeError: if a size is not an integer or another entry not a number.
         """
         content = decode_json(text, Any, what="the plan")
-        if not isinstance(content, dict) or content.get("schema") not in READ:
-            found = content.get("schema") if isinstance(content, dict) else type(content).__name__
-            raise ValueError(
-                f"the plan has schema {in_brief(found)}; this version reads schema "
-                f"{' and '.join(map(str, READ))}, so write the plan again"
-            )
+        check_kind(content, "a plan", READ)
         conform(content, schemas.PlanFile, what="the plan")
         content = {name: value for name, value in content.items() if name != "schema"}
         for name in ("sizes", "soft_sizes", "allowed"):

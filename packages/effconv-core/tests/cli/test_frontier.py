@@ -39,6 +39,17 @@ def batches(batch_size=8, seed=0):
         made.append((noise + labels[:, None, None, None], labels))
     return made, made
 """
+SMALL = """
+from torch.utils.data import DataLoader, TensorDataset
+
+
+def few(batch_size=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    data = TensorDataset(torch.randn(80, 1, 8, 8, generator=generator), torch.arange(80) % 2)
+    loader = DataLoader(data, batch_size, shuffle=True, drop_last=True, generator=generator)
+    loader.image_shape, loader.num_classes = (1, 8, 8), 2
+    return loader, loader
+"""
 CONFIG = recipe("bank", least_steps=0, race_steps=2)
 WORDS = ["frontier", "own_front:network", "own_front:batches", "--device", "cpu", "--out", "f.json"]
 
@@ -192,6 +203,15 @@ def test_a_stopped_command_goes_on_where_it_was(here, capsys, monkeypatch):
     assert main(words) == 2
     assert progress.name in capsys.readouterr().err
     assert progress.read_text() == "mine"
+
+
+def test_a_small_set_gets_a_batch_size_that_fits(here, capsys):
+    (here / "own_front.py").write_text(OWN + SMALL)
+    words = [*WORDS, "--state", "search.safetensors", "--json"]
+    words[words.index("own_front:batches")] = "own_front:few"
+    assert main([*words, "--batch-size", "40"]) == 2  # two batches, one is held out
+    assert main(words) == 0
+    assert Frontier.load("f.json").points
 
 
 def test_a_frontier_of_the_searched_kernels_alone(here, capsys):

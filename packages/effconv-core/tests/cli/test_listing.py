@@ -47,6 +47,31 @@ def test_a_damaged_run_is_told_with_its_file(run):
     assert "result.json" in described(run)["state"]
 
 
+@pytest.mark.parametrize("trace", ["effconv-run.json", "metrics.jsonl"])
+@pytest.mark.parametrize("content", ["[1", "{}", '{"settings": 3}'])
+def test_a_run_whose_settings_are_damaged_has_its_row(trace, content, run, capsys):
+    damaged = run.parent / "b"
+    damaged.mkdir()
+    if trace == "effconv-run.json":
+        mark(damaged)
+    else:
+        (damaged / trace).touch()
+    (damaged / "config.json").write_text(content)
+    assert list_command([str(run.parent), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["run"] for row in rows] == ["a", "b"]
+    assert rows[0]["state"] == "finished"
+    assert rows[1]["state"] != "finished"
+    assert list_command([str(run.parent)]) == 0
+
+
+def test_a_run_of_a_later_release_has_its_row(run, capsys):
+    marker = json.loads((run / "effconv-run.json").read_text()) | {"schema": 99}
+    (run / "effconv-run.json").write_text(json.dumps(marker))
+    assert list_command([str(run.parent), "--json"]) == 0
+    assert [row["run"] for row in json.loads(capsys.readouterr().out)] == ["a"]
+
+
 def test_only_runs_are_listed(run, capsys):
     (run.parent / "other").mkdir()
     (run.parent / "file").touch()

@@ -58,6 +58,27 @@ def test_it_prints_what_a_probe_finds_and_writes_nothing(here, capsys):
     assert [path.name for path in here.iterdir() if path.name != "__pycache__"] == ["own_probe.py"]
 
 
+SMALL = """
+from torch.utils.data import DataLoader, TensorDataset
+
+
+def few(batch_size=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    data = TensorDataset(torch.randn(80, 1, 8, 8, generator=generator), torch.arange(80) % 2)
+    loader = DataLoader(data, batch_size, shuffle=True, drop_last=True, generator=generator)
+    return loader, loader
+"""
+
+
+def test_a_small_set_gets_a_batch_size_that_fits(here, capsys):
+    (here / "own_probe.py").write_text(OWN + SMALL)
+    words = [word for word in WORDS if not word.startswith("--batch")]
+    words[words.index("own_probe:batches")] = "own_probe:few"
+    assert probe_command(words) == 0
+    assert "80" in capsys.readouterr().out.splitlines()[0]
+    assert probe_command([*words, "--batch-size=40"]) == 2  # two batches, one is held out
+
+
 @pytest.mark.parametrize(
     ("word", "named"), [("--device=gpu", "'gpu'"), ("--plans=1", "1"), ("--budget=1", "1")]
 )

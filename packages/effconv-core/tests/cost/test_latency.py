@@ -134,9 +134,13 @@ REFUSALS = {
     "torch": (lambda t: changed(t, "torch", "0.4"), "its torch is '0.4', and now it is"),
     "threads": (lambda t: changed(t, "threads", 99), "its threads is 99, and now it is"),
     "model": (lambda t: changed(t, "model", "Other"), "its model is 'Other', and now it is 'Net'"),
-    "schema": (lambda t: changed(t, "schema", 0), "its schema is 0, and 1 is read"),
+    "schema": (
+        lambda t: changed(t, "schema", 0),
+        "this is a latency table of schema 0; this version reads 1",
+    ),
     "cut off": (lambda t: {"schema": 1}, "the table .*`layers`"),
-    "no mapping": (lambda t: [t], ".*array"),
+    "no mapping": (lambda t: [t], "a JSON list"),
+    "a plan": (lambda t: {"schema": 1, "sizes": {"a": 3}}, "a plan"),
     "layer": (lambda t: changed(t, "layers", {}), "it has no layer 'twice'"),
     "sizes": (
         lambda t: changed(t, "seconds", {n: {"3": s["3"]} for n, s in t["seconds"].items()}),

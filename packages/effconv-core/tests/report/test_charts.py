@@ -17,6 +17,7 @@ from effconv_core.report.charts import (
     dot_chart,
     kernel_pictures,
     line_chart,
+    percent,
     short,
     small_course,
 )
@@ -40,6 +41,25 @@ def test_a_level_is_drawn_at_its_value_and_within_the_chart():
     chart = line_chart("cost", {"a": [(1, 10.0)]}, form=short, level=("budget", 30.0))
     assert chart.level["words"] == "30"
     assert TOP <= chart.level["y"] < chart.lines[0]["end"][1] <= BOTTOM
+
+
+@pytest.mark.parametrize("values", [(100.0,), (0.0,), (0.0, 100.0), (98.0, 99.9), (12.5, 12.5)])
+def test_an_axis_of_accuracies_stays_within_0_and_100_percent(values):
+    line = line_chart("a", {"a": list(enumerate(values))}, form=percent)
+    dots = {str(n): (1000 + n, y) for n, y in enumerate((*values, values[0]))}
+    bars = {"0": (values[0], min(values[0] + 1, 100.0))}
+    for chart in (line, dot_chart("a", dots, form=percent, bars=bars)):
+        ticks = [float(words.rstrip("%")) for _, words in chart.y_ticks]
+        assert len(ticks) > 1
+        assert min(ticks) >= 0
+        assert max(ticks) <= 100
+        for drawn in chart.lines:
+            assert TOP - 0.1 <= drawn["end"][1] <= BOTTOM + 0.1
+
+
+def test_a_percentage_that_cannot_be_is_drawn_where_it_is():
+    chart = line_chart("a", {"a": [(0, 50.0), (1, 500.0)]}, form=percent)
+    assert TOP - 0.1 <= chart.lines[0]["end"][1] < BOTTOM
 
 
 def test_what_has_no_points_has_no_chart():

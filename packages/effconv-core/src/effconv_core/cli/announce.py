@@ -33,6 +33,13 @@ def fitting_batch(samples: int | None, epochs: int, most: int = LARGEST_BATCH) -
     return size
 
 
+def batches_of(size: int, samples: int | None) -> str:
+    """Return the line that tells the batch size of a command, and of how many images."""
+    return f"batches of {_count(size, 'image')}" + (
+        "" if samples is None else f" ({samples:,} in the set)"
+    )
+
+
 def say_where(console: Console, folder: Path, device: str, model: nn.Module) -> None:
     """Print the folder and the device of a run, and the parameters of its network."""
     count = sum(parameter.numel() for parameter in model.parameters())

@@ -1,7 +1,7 @@
 """The command `effconv frontier`: plans of many costs after one search."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,9 +9,11 @@ import torch
 import tyro
 from rich.table import Table
 
+from effconv_core.cli.announce import batches_of
 from effconv_core.cli.errors import check_device, check_output, run_command
-from effconv_core.cli.resolve import counter_of, make_data
+from effconv_core.cli.resolve import Data, counter_of, fitting_data, make_data
 from effconv_core.cli.search_train import Subject, network_of
+from effconv_core.config import recipe
 from effconv_core.engine.frontier import Frontier, FrontierPoint, frontier
 from effconv_core.engine.search import restored
 from effconv_core.io.atomic import remove_file
@@ -43,8 +45,8 @@ class FrontierOptions(Subject):
     """`parameters`; `macs`: multiply-accumulates; or `latency`: time of one sample on DEVICE."""
     latency_table: Path | None = None
     """JSON file of the times; read if it exists."""
-    batch_size: int = 128
-    """Batch size."""
+    batch_size: int | None = None
+    """Batch size; by default at most 128, and less for a small set, as a search has it."""
     seed: int = 0
     """Seed of order and initial values."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -78,24 +80,25 @@ def _run(options: FrontierOptions) -> None:
 
         draw = figures.draw_frontier
         figures.check_format(options.draw)
-    data = make_data(
-        options.data,
-        batch_size=options.batch_size,
-        device=options.device,
-        seed=options.seed,
-        limit=options.limit,
-    )
+
+    def made(size: int) -> Data:
+        own = {"device": options.device, "seed": options.seed, "limit": options.limit}
+        return make_data(options.data, batch_size=size, **own)
+
+    data, batch_size = fitting_data(made, options.batch_size, recipe("bank").epochs)
+    options = replace(options, batch_size=batch_size)
     model = network_of(options, data, options.seed).to(options.device)
     searchable = restored(model, options.state)
     example = torch.zeros(1, *data.image_shape, device=options.device)
     counter = counter_of(options.counts, example, options.latency_table)
     console = PlainConsole(quiet=options.json)
+    console.print(batches_of(batch_size, data.samples), soft_wrap=True)
     # Costs that are done; deleted when the whole is written.
     progress = options.out.with_name(options.out.name + ".progress.json")
     with seeded(options.seed, torch.device(options.device)):
         found = frontier(
             searchable,
-            data.train(options.batch_size),
+            data.train(batch_size),
             counter=counter,
             on_amount=lambda number, of: console.print(f"cost {number} of {of}"),
             checkpoint=progress,

@@ -16,8 +16,11 @@ from effconv_core.cli.plugins import brought
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import printable, write_output
 from effconv_core.runs.options import option
-from effconv_core.runs.owner import Owner, owner_of
+from effconv_core.runs.owner import MARKER, Owner, owner_of
 from effconv_core.runs.reader import read_config, read_result
+
+TRACES = (MARKER, "metrics.jsonl")
+"""Files that make a folder a run's for `effconv list`, whatever its settings look like."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,14 @@ def _list(options: List) -> None:
 
 
 def is_run(folder: Path) -> bool:
-    """Return whether a folder is a run's."""
+    """Return whether a folder is a run's, also one whose settings are damaged."""
     try:
-        return folder.is_dir() and owner_of(folder) is Owner.RUN
-    except (OSError, ValueError):  # a later release's, or not ours to look into
+        if not folder.is_dir():
+            return False
+        return owner_of(folder) is Owner.RUN or any((folder / n).is_file() for n in TRACES)
+    except ValueError:  # a later release's
+        return True
+    except OSError:  # not ours to look into
         return False
 
 

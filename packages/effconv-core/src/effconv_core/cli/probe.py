@@ -8,8 +8,9 @@ import torch
 import tyro
 from rich.table import Table
 
+from effconv_core.cli.announce import batches_of
 from effconv_core.cli.errors import check_device, run_command
-from effconv_core.cli.resolve import make_data
+from effconv_core.cli.resolve import Data, fitting_data, make_data
 from effconv_core.cli.search_train import Subject, network_of
 from effconv_core.config import recipe
 from effconv_core.engine.probe import Probe, probe
@@ -36,8 +37,8 @@ class ProbeOptions(Subject):
     """Random plans that are trained."""
     steps: int = 64
     """Training steps of each."""
-    batch_size: int = 128
-    """Batch size."""
+    batch_size: int | None = None
+    """Batch size; by default at most 128, and less for a small set, as a search has it."""
     seed: int = 0
     """Seed of order, plans and initial values."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -56,19 +57,20 @@ def _parsed(arguments: Sequence[str], name: str) -> ProbeOptions:
 
 def _run(options: ProbeOptions) -> None:
     check_device(options.device)
-    data = make_data(
-        options.data,
-        batch_size=options.batch_size,
-        device=options.device,
-        seed=options.seed,
-        limit=options.limit,
-    )
-    model = network_of(options, data, options.seed).to(options.device)
     config = replace(recipe("bank"), race_steps=options.steps, seed=options.seed)
+
+    def made(size: int) -> Data:
+        own = {"device": options.device, "seed": options.seed, "limit": options.limit}
+        return make_data(options.data, batch_size=size, **own)
+
+    data, batch_size = fitting_data(made, options.batch_size, config.epochs)
+    model = network_of(options, data, options.seed).to(options.device)
+    console = PlainConsole(quiet=options.json)
+    console.print(batches_of(batch_size, data.samples), soft_wrap=True)
     with seeded(options.seed, torch.device(options.device)):
         found = probe(
             model,
-            data.train(options.batch_size),
+            data.train(batch_size),
             budget=options.budget,
             config=config,
             plans=options.plans,
@@ -76,7 +78,6 @@ def _run(options: ProbeOptions) -> None:
     if options.json:
         write_output(json.dumps(asdict(found)) + "\n")
         return
-    console = PlainConsole()
     for sentence in sentences(found):
         console.print(sentence, soft_wrap=True)
     console.print(_table(found))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from effconv_core.cli.announce import LARGEST_BATCH, SMALLEST_BATCH, fitting_batch
 from effconv_core.cli.plugins import brought, loaded
 from effconv_core.cost.base import Counter
 from effconv_core.cost.latency import Latency
@@ -232,6 +233,33 @@ def _divided(batches: Any, val_fraction: float | None, seed: int) -> tuple[Any, 
             "epoch, since it takes more than half of the memory; leave it out"
         )
     return batches.divide(val_fraction, seed=seed, held_out=True)
+
+
+def fitting_data(
+    make: Callable[[int], Data], batch_size: int | None, epochs: int
+) -> tuple[Data, int]:
+    """Return data and their batch size: the one that was passed, or one that fits the set.
+
+    Args:
+        make: returns the data for a batch size.
+        batch_size: None takes that of `fitting_batch`.
+        epochs: of the search.
+
+    Raises:
+        ValueError: as `make` does.
+    """
+    if batch_size is not None:
+        return make(batch_size), batch_size
+    data = small_where_needed(make, LARGEST_BATCH, SMALLEST_BATCH)
+    return data, fitting_batch(data.samples, epochs)
+
+
+def small_where_needed(make: Callable[[int], Data], batch_size: int, smallest: int) -> Data:
+    """Return data of a batch size, or of the smallest where the set has fewer samples than that."""
+    try:
+        return make(batch_size)
+    except ValueError:  # what else is wrong is wrong of the smallest, too
+        return make(smallest)
 
 
 def make_test(name: str, *, split: str = "test", batch_size: int, **options: Any) -> Any:

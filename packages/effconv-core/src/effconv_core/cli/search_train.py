@@ -16,7 +16,14 @@ from torch import nn
 from effconv_core.cli.announce import SMALLEST_BATCH, fitting_batch
 from effconv_core.cli.errors import REFUSED, run_command
 from effconv_core.cli.pipeline import check_options, search_and_train, train_alone
-from effconv_core.cli.resolve import OWN, Data, check_by_name, make_data, make_model
+from effconv_core.cli.resolve import (
+    OWN,
+    Data,
+    check_by_name,
+    make_data,
+    make_model,
+    small_where_needed,
+)
 from effconv_core.config import RECIPES, SearchConfig, recipe_name
 from effconv_core.cost.budget import Budget
 from effconv_core.cost.macs import Macs
@@ -294,10 +301,7 @@ def _images(options: Search | Train, batch_size: int, ranks: Ranks, words: Seque
     option = "--batch-size" if isinstance(options, Search) else "--train.batch-size"
     if option in _named(words):
         return made(batch_size)
-    try:
-        return made(batch_size)
-    except ValueError:  # the set may be smaller than the usual batch; what else is wrong stays
-        return made(SMALLEST_BATCH * ranks.world_size)
+    return small_where_needed(made, batch_size, SMALLEST_BATCH * ranks.world_size)
 
 
 def network_of(options: Subject, data: Data, seed: int) -> nn.Module:

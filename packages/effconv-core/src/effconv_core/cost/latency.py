@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from effconv_core.cost.base import Searchable
 from effconv_core.cost.table import MeasuredCost
 from effconv_core.io.atomic import check_place, write_text
+from effconv_core.io.kinds import check_kind
 from effconv_core.io.read_json import conform, in_brief, read_json
 from effconv_core.io.schemas import LatencyFile
 from effconv_core.layers.batch_checks import explained_pass
@@ -300,9 +301,8 @@ def _spread(nanoseconds: Sequence[float]) -> dict[str, float]:
 def _read(path: Path, identity: dict[str, Any], network: Searchable) -> dict[str, Any]:
     """Read a table and check that it is valid for this machine and network."""
     try:
-        table = read_json(path, dict[str, Any])
-        if table.get("schema") != SCHEMA:
-            raise ValueError(f"its schema is {in_brief(table.get('schema'))}, and {SCHEMA} is read")
+        table = read_json(path, Any)
+        check_kind(table, "a latency table", (SCHEMA,))
         conform(table, LatencyFile, what="the table")
         for name, now in identity.items():
             if name != "layers" and table[name] != now:

@@ -23,6 +23,7 @@ from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials
 from effconv_core.engine.stages import remembering
 from effconv_core.engine.within import PlansWithin
 from effconv_core.io.atomic import write_text
+from effconv_core.io.kinds import check_kind
 from effconv_core.io.plan_checks import check_allowed, check_sizes
 from effconv_core.io.progress_bar import shown
 from effconv_core.io.read_json import LIMIT, conform, decode_json, read_limited
@@ -138,11 +139,9 @@ class Frontier:
         Raises:
             ValueError: if the text is not such a frontier; the message says what is wrong.
         """
-        content = decode_json(text, dict[str, Any], what="the frontier")
-        if content.pop("schema", None) != SCHEMA:
-            raise ValueError(
-                f"the frontier is not of schema {SCHEMA}, which this version reads; make it again"
-            )
+        content = decode_json(text, Any, what="the frontier")
+        check_kind(content, "a frontier", (SCHEMA,))
+        del content["schema"]
         frontier = conform(content, cls, what="the frontier")
         points = (*frontier.points, frontier.original)
         for point in points:

@@ -9,7 +9,8 @@ from typing import Any, TypedDict
 import torch.distributed as dist
 
 from effconv_core.io.atomic import check_place, write_text
-from effconv_core.io.read_json import LIMIT, decode_json, read_limited
+from effconv_core.io.kinds import check_kind
+from effconv_core.io.read_json import LIMIT, conform, decode_json, read_limited
 
 SCHEMA = 1
 
@@ -72,12 +73,12 @@ def _read(path: Path, of: Mapping[str, Any]) -> dict[str, Any]:
     if not os.path.lexists(path):
         check_place(path)
         return {}
-    content = decode_json(read_limited(path, LIMIT), StagesFile, what=str(path))
-    if content["schema"] != SCHEMA:
-        raise ValueError(
-            f"{path} has schema {content['schema']}, and this version reads {SCHEMA}; pass another "
-            "name"
-        )
+    content = decode_json(read_limited(path, LIMIT), Any, what=str(path))
+    try:
+        check_kind(content, "the progress of a command", (SCHEMA,))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    conform(content, StagesFile, what=str(path))
     known = content["of"]
     others = sorted(name for name in {*known, *of} if known.get(name) != of.get(name))
     if others:

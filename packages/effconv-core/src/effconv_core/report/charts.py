@@ -61,7 +61,7 @@ def line_chart(
         return None
     values = [y for points in series.values() for _, y in points]
     values += [level[1]] if level else []
-    y_ticks = _ticks(min(values), max(values), count=4)
+    y_ticks = _ticks(min(values), max(values), count=4, within=_range_of(form, values))
     steps = [x for points in series.values() for x, _ in points]
     x_ticks = _ticks(0, max(steps), count=5, whole=True)
 
@@ -106,7 +106,8 @@ def dot_chart(
         return None
     x_ticks = _ticks(*_span([x for x, _ in dots.values()]), count=4)
     bounds = [bound for pair in bars.values() for bound in pair]
-    y_ticks = _ticks(*_span([*(y for _, y in dots.values()), *bounds]), count=4)
+    values = [*(y for _, y in dots.values()), *bounds]
+    y_ticks = _ticks(*_span(values), count=4, within=_range_of(form, values))
 
     def across(x: float) -> float:
         return round(LEFT + (RIGHT - LEFT) * (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]), 1)
@@ -172,11 +173,30 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _ticks(low: float, high: float, *, count: int, whole: bool = False) -> list[float]:
+def percent(number: float) -> str:
+    """Format a value in percent, such as 99.5%."""
+    return f"{number:.4g}%"
+
+
+def _range_of(form: Callable[[float], str], values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the range that an axis of percentages must not leave; None where values do."""
+    return (0.0, 100.0) if form is percent and min(values) >= 0 and max(values) <= 100 else None
+
+
+def _ticks(
+    low: float,
+    high: float,
+    *,
+    count: int,
+    whole: bool = False,
+    within: tuple[float, float] | None = None,
+) -> list[float]:
     # Ticks of values that differ only in their last digits would fall together.
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         low, high = low - abs(low) / 20 - 1e-9, high + abs(high) / 20 + 1e-9
     ticks = MaxNLocator(count, integer=whole).tick_values(low, high)
+    if within is not None:
+        ticks = sorted({*np.clip(ticks, *within).tolist()})
     return [float(tick) for tick in ticks]
 
 

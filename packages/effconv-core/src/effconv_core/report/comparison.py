@@ -5,7 +5,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from effconv_core.evidence import interval
-from effconv_core.report.charts import dot_chart, line_chart
+from effconv_core.report.charts import dot_chart, line_chart, percent
 from effconv_core.report.view import as_tuple, budget_rows, flat, network_rows
 from effconv_core.runs.reader import Run
 
@@ -140,11 +140,11 @@ def charts(runs: Mapping[str, Run]) -> list[Any]:
         for what in ("accuracy", "loss")
     }
     drawn = [
-        dot_chart("Test accuracy against parameters", dots, form=lambda y: f"{y:.4g}%", bars=bars),
+        dot_chart("Test accuracy against parameters", dots, form=percent, bars=bars),
         line_chart(
             "Accuracy in the training of each CNN",
             {t: [(x, 100 * y) for x, y in course] for t, course in curves["accuracy"].items()},
-            form=lambda y: f"{y:.4g}%",
+            form=percent,
         ),
         line_chart(
             "Loss in the training of each CNN",

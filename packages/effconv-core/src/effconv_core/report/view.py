@@ -12,7 +12,14 @@ from effconv_core.filling import filling_sentence
 from effconv_core.io.schemas import TestRecord
 from effconv_core.layers.geometry import kernel_shape_of
 from effconv_core.plan import Size
-from effconv_core.report.charts import Chart, kernel_pictures, line_chart, short, small_course
+from effconv_core.report.charts import (
+    Chart,
+    kernel_pictures,
+    line_chart,
+    percent,
+    short,
+    small_course,
+)
 from effconv_core.runs.reader import COMPARISON, Run, is_number
 from effconv_core.runs.writer import dotted
 
@@ -279,7 +286,7 @@ def curves(run: Run) -> list[Chart]:
     charts = []
     for what, value, form in (
         ("Loss", "loss", lambda y: f"{y:.3g}"),
-        ("Accuracy", "accuracy", lambda y: f"{y:.4g}%"),
+        ("Accuracy", "accuracy", percent),
     ):
         for title, phases in (("the search", ["search"]), ("training", ["train", "baseline"])):
             factor = 100 if value == "accuracy" else 1
