@@ -16,6 +16,7 @@ PHRASES = {
     r"of (?:its|their|one's) own(?=\s*(?:[,.;:)]|$|(?:for|and|in|as|that|which|or)\b))": "its own",
     r"(?<!there )(?:is|are) no (?:readable|regular|JSON|text|tensor|folder|number)": "is not a",
     r"dearer": "more expensive",
+    r"at place (?=[\d{])": "at index",
     r"heeded?": "followed, handled",
     r"knapsack(?! problem)": "solver",
     r"hitherto|thereof|whereof|therewith": "so far, of it, with it",
@@ -99,7 +100,13 @@ def test_docstrings_of_functions_begin_with_a_verb_of_the_field():
 
 @pytest.mark.parametrize(
     "text",
-    ["get the archive anew", "a graph of its own, up to 8", "is\n no readable state", "GPUs alone"],
+    [
+        "get the archive anew",
+        "a graph of its own, up to 8",
+        "is\n no readable state",
+        "GPUs alone",
+        "at place {}",
+    ],
 )
 def test_phrases_are_found_across_lines(text):
     assert found(text)

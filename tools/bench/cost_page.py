@@ -23,7 +23,7 @@ COUNTED = ("step", "layers")
 GROUPS = {
     "plain": "plain steps",
     "paper": "search steps, paper's recipe",
-    "default": "search steps, default recipe",
+    "default": "search steps, recipe bank",
 }
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from effconv_core.config import RENAMED
+
 from tools.studies.exhaustive import FOLDER as GROUND_TRUTH
 from tools.studies.score import truth
 from tools.support.markdown import render
@@ -81,11 +83,16 @@ def _split(content: dict[str, Any] | None) -> dict[str, Any] | None:
         "point": recipes["paper"]["point"],
         "headings": [
             "part",
-            *(h for name in recipes for h in (f"recipe `{name}`, ms", "of the step")),
+            *(
+                heading
+                for name in recipes
+                for heading in (f"recipe `{RENAMED.get(name, name)}`, ms", "of the step")
+            ),
         ],
         "parts": [(title, *itertools.chain(*cells[part])) for part, title in PARTS.items()],
         "recipes": [
-            (name, whole[name], each["search"], each["plain"]) for name, each in median.items()
+            (RENAMED.get(name, name), whole[name], each["search"], each["plain"])
+            for name, each in median.items()
         ],
         "axes": [
             (
@@ -121,7 +128,7 @@ def _searches(folder: Path) -> list[Path]:
 
 
 def same_plans(folder: Path) -> list[tuple]:
-    """Return the cells of each way to run the default recipe: which plans it finds."""
+    """Return the cells of each way to run the recipe `bank`: which plans it finds."""
     found: dict[str, list[tuple[bool, float, float]]] = {}
     for place in _searches(folder):
         plans, accuracies = truth(place.stem, ROOT / GROUND_TRUTH)

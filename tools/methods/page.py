@@ -97,7 +97,7 @@ def _costs(path: Path, content: dict[str, Any]) -> dict[str, Any]:
                         METHODS[method],
                         f"{row['parameters'] / 1e6:.2f} M",
                         f"{row['macs'] / 1e6:.0f} M",
-                        step,
+                        step.replace("default", "bank"),  # its former name
                         f"{median:.0f} ({low:.0f} to {high:.0f})",
                         f"{pictures / batch_size * told['median']:.0f}",
                         row["peak_memory_mib"],

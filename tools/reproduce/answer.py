@@ -10,7 +10,7 @@ from tools.support.stats import half_width
 Results = Mapping[tuple[str, str], list[dict[str, Any]]]
 """Finished runs by data set and scale."""
 
-RECIPES = {"found": "default recipe", "paper": "the paper's recipe"}
+RECIPES = {"found": "recipe bank", "paper": "the paper's recipe"}
 
 
 def answer(results: Results) -> str:

@@ -17,7 +17,7 @@ from tools.support.stats import half_width
 PAGE = Path("docs/versus.md")
 RESULTS = Path("results/versus")
 METHODS = {
-    "EffConv": "EffConv, default recipe",
+    "EffConv": "EffConv, recipe bank",
     "uniform": "3x3 everywhere",
     "random": "random plans",
     "TPE": "Optuna's TPE",

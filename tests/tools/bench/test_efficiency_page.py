@@ -17,7 +17,7 @@ def test_a_page_tells_of_every_device_that_there_is_a_result_of(tmp_path):
     one = efficiency_page.efficiency_page(path, tmp_path)
     assert one.count("Not yet measured.") == 3
     assert "| kernel assembly (map or crop, mask, layout) | 50.00 | 20.0% | 50.00 | 20.0% |" in one
-    assert "Recipe `default`: the cut step takes 250.0 ms in all, the whole one 300.0 ms" in one
+    assert "Recipe `bank`: the cut step takes 250.0 ms in all, the whole one 300.0 ms" in one
     assert "(../efficiency-cuda.json)" in one
     assert "a GPU" in one.split("## An NVIDIA GPU")[1].split("## Throughput")[0]
     (tmp_path / "efficiency-cpu.json").write_text(json.dumps(made_up("a CPU")))

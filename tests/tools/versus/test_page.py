@@ -36,7 +36,7 @@ def test_the_outcome_is_paired_by_seed():
     # 1, 5 and 3 points against the mean of the random plans.
     assert "no difference can be told, +3.00 points (95 % interval -1.97 to +7.97" in told[1]
     assert len(told) == 2
-    assert page.highest(rows) == "The highest mean is that of EffConv, default recipe: 52.00 %."
+    assert page.highest(rows) == "The highest mean is that of EffConv, recipe bank: 52.00 %."
     assert page.highest(rows[3:]) == "The highest mean is that of random plans: 49.00 %."
     assert "one pair, so no interval" in page.outcome([*rows[:1], training("TPE", 0, 0.4)])[0]
 

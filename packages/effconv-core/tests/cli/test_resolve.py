@@ -1,12 +1,13 @@
 """The networks that the command `effconv` makes by their names, and as they came."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from effconv_core.cli.pipeline import fresh_cnn, original_sizes, placed
-from effconv_core.cli.resolve import make_data, make_model
+from effconv_core.cli.resolve import make_data, make_model, make_test
 from effconv_core.distributed.process_group import Ranks
 from effconv_core.engine.train import TrainConfig
 from effconv_core.runs.options import RunOptions
@@ -65,3 +66,20 @@ def test_a_set_that_is_missing_is_refused_with_the_command_that_makes_it(
     place = Path(root) / name
     with pytest.raises(FileNotFoundError, match=f"`effconv data prepare {kind} --out {place}`"):
         make_data(name, batch_size=4, device="cpu")
+
+
+def test_the_test_of_a_small_set_of_a_function_needs_no_full_batch_of_training(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "own_small.py").write_text(
+        "import torch\n"
+        "from torch.utils.data import DataLoader, TensorDataset\n\n\n"
+        "def few(batch_size=8, seed=0):\n"
+        "    data = TensorDataset(torch.zeros(20, 1, 4, 4), torch.arange(20) % 2)\n"
+        "    test = DataLoader(data, batch_size)\n"
+        "    return DataLoader(data, batch_size, drop_last=True), test\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    labels = [labels for _, labels in make_test("own_small:few", batch_size=500)]
+    assert sum(map(len, labels)) == 20

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -244,9 +245,6 @@ def fitting_data(
         make: returns the data for a batch size.
         batch_size: None takes that of `fitting_batch`.
         epochs: of the search.
-
-    Raises:
-        ValueError: as `make` does.
     """
     if batch_size is not None:
         return make(batch_size), batch_size
@@ -258,7 +256,7 @@ def small_where_needed(make: Callable[[int], Data], batch_size: int, smallest: i
     """Return data of a batch size, or of the smallest where the set has fewer samples than that."""
     try:
         return make(batch_size)
-    except ValueError:  # what else is wrong is wrong of the smallest, too
+    except ValueError:  # any other fault is one of the smallest, too
         return make(smallest)
 
 
@@ -280,7 +278,8 @@ def make_test(name: str, *, split: str = "test", batch_size: int, **options: Any
         return load(place, split=split, batch_size=batch_size, **options)
     if split != "test":
         raise ValueError(f"split is {split!r}, and data {name!r} gives only train and test")
-    return _of_a_function(name, batch_size, 0).test()
+    made = partial(_of_a_function, name, seed=0)
+    return small_where_needed(made, batch_size, SMALLEST_BATCH).test()
 
 
 def _loader_of(name: str) -> tuple[Callable[..., Any] | None, str | Path]:
