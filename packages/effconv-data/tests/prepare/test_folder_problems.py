@@ -106,6 +106,18 @@ def test_a_class_of_broken_images_alone_is_refused(source, out):
     assert not out.exists()
 
 
+def test_a_class_is_one_problem_whether_it_had_images_or_not(source, out):
+    divided(source)
+    for number in range(3):
+        (source / "train" / "iris" / f"{number}.png").unlink()
+        empty(source / "train" / "rose" / f"{number}.png")
+    with pytest.raises(ValueError, match="has 2 problems") as raised:
+        run(source, out, skip_broken=True)
+    told = str(raised.value)
+    assert told.count("iris") == told.count("rose") == 1
+    assert not out.exists()
+
+
 def test_a_long_list_of_problems_ends_in_their_number(source, out):
     undivided(source, {"iris": 60})
     for path in source.rglob("*.png"):

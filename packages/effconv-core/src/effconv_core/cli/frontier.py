@@ -30,9 +30,7 @@ SAME = ("model", "data", "limit", "batch_size", "seed")
 class FrontierOptions(Subject):
     """Find plans of many costs after one search, beside the network's own sizes.
 
-    `effconv plan at` takes a plan of any cost from the file.
-
-    The same command resumes what was stopped.
+    The same command resumes what was stopped; `effconv plan at` reads the file.
     """
 
     state: Path
@@ -46,7 +44,7 @@ class FrontierOptions(Subject):
     latency_table: Path | None = None
     """JSON file of the times; read if it exists."""
     batch_size: int | None = None
-    """Batch size; by default at most 128, and less for a small set, as a search has it."""
+    """By default at most 128, and fewer for a small set."""
     seed: int = 0
     """Seed of order and initial values."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"

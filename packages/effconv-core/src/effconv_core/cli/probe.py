@@ -38,7 +38,7 @@ class ProbeOptions(Subject):
     steps: int = 64
     """Training steps of each."""
     batch_size: int | None = None
-    """Batch size; by default at most 128, and less for a small set, as a search has it."""
+    """By default at most 128, and fewer for a small set."""
     seed: int = 0
     """Seed of order, plans and initial values."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"

@@ -102,7 +102,9 @@ def read(
         for split, by_class in layout.files.items()
     }
     if skip_broken:
-        wrong += _empty(source, classes, found_files, "that can be used")
+        told = _empty(source, classes, layout.files)
+        lost = [each for each in _empty(source, classes, found_files) if each not in told]
+        wrong += [f"{each} that can be used; add some or remove the class" for each in lost]
     sizes = Counter((look.width, look.height) for look in looks.values())
     if image_size is None and len(sizes) > 1:
         one, other = list(sizes)[:2]
@@ -271,16 +273,13 @@ def _listed(source: Path, classes: tuple[str, ...], folders: dict[str, Path]) ->
             files[split].append([path for path in seen if path.suffix.lower() in SUFFIXES])
             other += len(seen) - len(files[split][-1])
             hidden += sum(p.suffix.lower() in SUFFIXES for p in set(paths) - set(seen))
-    return _Layout(
-        classes, files, other, hidden, wrong + _empty(source, classes, files, "in its folder")
-    )
+    empty = [f"{each}; add some or remove the class" for each in _empty(source, classes, files)]
+    return _Layout(classes, files, other, hidden, wrong + empty)
 
 
-def _empty(
-    source: Path, classes: tuple[str, ...], files: dict[str, list[list[Path]]], what: str
-) -> list[str]:
+def _empty(source: Path, classes: tuple[str, ...], files: dict[str, list[list[Path]]]) -> list[str]:
     return [
-        f"class {name} of {source / split} has no images {what}; add some or remove the class"
+        f"class {name} of {source / split} has no images"
         for split, by_class in files.items()
         for name, paths in zip(classes, by_class, strict=True)
         if not paths
