@@ -28,4 +28,4 @@ __all__ = [
     "synthetic",
     "verify",
 ]
-__version__ = "0.5.0"
+__version__ = "0.5.1"
