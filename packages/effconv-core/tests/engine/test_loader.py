@@ -265,6 +265,84 @@ def test_an_iterator_of_ones_own_may_start_again():
     assert len(steps) == 6
 
 
+class Once:
+    """An iterator that does not start again, of a class that nobody knows."""
+
+    def __init__(self):
+        self.rest = pairs()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self.rest:
+            raise StopIteration
+        return self.rest.pop()
+
+    def __len__(self):
+        return 3
+
+
+class Kept(Once):
+    """Gives a generator that it keeps."""
+
+    def __init__(self):
+        self.batches = (pair for pair in pairs())
+
+    def __iter__(self):
+        return self.batches
+
+
+class Rewinding(Once):
+    """Starts again by itself after its end, as loaders on GPUs do."""
+
+    def __next__(self):
+        if not self.rest:
+            self.rest = pairs()
+            raise StopIteration
+        return self.rest.pop()
+
+
+@pytest.mark.parametrize("kind", [Once, Kept])
+@pytest.mark.parametrize("use", [searched, trained])
+def test_an_iterator_that_does_not_start_again_is_refused_before_the_first_step(use, kind):
+    steps = []
+    with pytest.raises(TypeError, match=f"{kind.__name__}.*starts again"):
+        use(kind(), 2, steps.append)
+    assert not steps
+
+
+@pytest.mark.parametrize("use", [searched, trained])
+def test_an_iterator_that_starts_again_after_its_end_gives_all_its_batches(use):
+    steps = []
+    use(Rewinding(), 2, steps.append)
+    assert len(steps) == 6
+
+
+@pytest.mark.parametrize("loader", [Moving(), Subset(images(4), [0]), lambda: pairs(), 3])
+def test_what_is_no_loader_is_refused(loader):
+    with pytest.raises(TypeError, match="iterable of batches"):
+        searched(loader, 1)
+
+
+@pytest.mark.parametrize(
+    ("batch", "error"),
+    [
+        (None, TypeError),
+        ((None, torch.arange(4)), TypeError),
+        ((torch.zeros(4, 3, 8, 8),), TypeError),
+        ((torch.zeros(0, 3, 8, 8), torch.zeros(0).long()), ValueError),
+        ((torch.zeros(1, 3, 8, 8), torch.zeros(1).long()), ValueError),
+    ],
+)
+def test_a_later_batch_of_a_list_is_looked_at_before_the_first_step(batch, error, monkeypatch):
+    monkeypatch.setitem(globals(), "net", normed)
+    steps = []
+    with pytest.raises(error):
+        searched([*pairs(2), batch, *pairs(1)], 2, steps.append)
+    assert not steps
+
+
 def normed(plain=net):
     return nn.Sequential(plain(), nn.BatchNorm1d(4, affine=False))
 

@@ -221,3 +221,43 @@ def test_outputs_that_are_no_scores_are_named():
         check_targets((torch.zeros(4, 3),), LABELS)
     with pytest.raises(ValueError, match=r"\(4,\)"):
         check_targets(torch.zeros(4), LABELS)
+
+
+AMBIENT = {
+    "no_grad": torch.no_grad,
+    "inference": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("where", AMBIENT)
+@pytest.mark.parametrize("use", [searching, training])
+def test_nothing_is_trained_where_nothing_can_be_learned(use, where):
+    word = "autocast" if where == "autocast" else "gradients are off"
+    with AMBIENT[where](), pytest.raises(ValueError, match=word):
+        use(net(), [(IMAGES, LABELS)])
+
+
+@pytest.mark.parametrize("use", [searching, training])
+def test_batches_that_were_made_in_inference_mode_are_taken(use):
+    with torch.inference_mode():
+        batch = IMAGES.clone(), LABELS.clone()
+    use(net(), [batch])
+
+
+@pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss, None, "mse"])
+def test_a_criterion_that_is_no_function_is_refused(criterion):
+    with pytest.raises(TypeError, match="criterion"):
+        search(net(), [(IMAGES, LABELS)], criterion=criterion)
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        lambda outputs, targets: (outputs.argmax(1) == targets).sum(),
+        lambda outputs, targets: outputs.sum().to(torch.complex64),
+    ],
+)
+def test_a_loss_that_is_no_real_number_is_refused(criterion):
+    with pytest.raises(ValueError, match="real number"):
+        search(net(), [(IMAGES, LABELS)], criterion=criterion)

@@ -1,11 +1,12 @@
 """A CNN is held against the network that was searched, layer by layer."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
-from effconv_core import apply_plan, recipe, search
+from effconv_core import SearchableCNN, apply_plan, recipe, search
 from effconv_core.layers.contract import Batch, check_same_network, for_comparison
 from effconv_core.layers.conv import predicted
 from torch import nn
@@ -300,3 +301,47 @@ def test_kernels_in_the_check_are_like_those_of_a_step(how):
     with pytest.raises(ValueError, match="another network than the one that is searched"):
         search(Looking(how), loader, config=config, on_step=steps.append)
     assert not steps
+
+
+HELD = nn.Parameter(torch.ones(4))
+
+
+class Unregistered(nn.Sequential):
+    """Keeps a parameter where `parameters()` does not find it."""
+
+    held = (HELD,)
+
+    def forward(self, x):
+        return super().forward(x) * self.held[0].mean()
+
+
+def penalised(model, outputs, targets):
+    return F.cross_entropy(outputs, targets) + model[3].weight.square().sum()
+
+
+@pytest.mark.parametrize("how", ["list", "class", "model"])
+def test_a_loss_of_what_nothing_trains_is_refused_before_the_first_step(how):
+    config, steps = recipe("bank", epochs=1, least_steps=0, race_steps=0, finalists=1), []
+    model = net() if how == "model" else Unregistered(*net())
+    if how == "list":
+        model.held = [nn.Parameter(torch.ones(4))]
+    criterion = partial(penalised, model) if how == "model" else F.cross_entropy
+    loader = [(IMAGES, torch.tensor([0, 1, 2, 0]))]
+    with pytest.raises(ValueError, match="'3.weight'" if how == "model" else "shape .4,"):
+        search(model, loader, config=config, criterion=criterion, on_step=steps.append)
+    assert not steps
+
+
+def test_a_loss_may_depend_on_what_is_trained_or_fixed():
+    config = recipe("bank", epochs=1, least_steps=0, race_steps=0, finalists=1)
+    model = Unregistered(*net())
+    model.held = [nn.Parameter(torch.ones(4), requires_grad=False)]
+    searchable, own = SearchableCNN(model, config), nn.Parameter(torch.ones(3))
+
+    def criterion(outputs, targets):
+        others = sum(p.square().sum() for p in searchable.kernel_predictor.parameters())
+        return F.cross_entropy(outputs, targets) + others + own.sum()
+
+    loader = [(IMAGES, torch.tensor([0, 1, 2, 0]))]
+    assert set(search(searchable, loader, criterion=criterion)) == {"1", "3"}
+    assert own.grad is not None

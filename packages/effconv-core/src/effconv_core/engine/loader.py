@@ -3,16 +3,17 @@
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from effconv_core.layers.batch_checks import check_one_sample
 from effconv_core.layers.inputs import arguments_of, on_device
-from effconv_core.rng import seed_generators
+from effconv_core.rng import kept_generators, seed_generators
 
 STALL = 60.0  # seconds without a batch between warnings
 END = object()
@@ -83,8 +84,8 @@ def as_pair(batch: Any, which: str) -> tuple[Any, Any]:
         count = f" of {len(batch)}" if isinstance(batch, list | tuple) else ""
         raise TypeError(
             f"the loader gave a {type(batch).__name__}{count} as {which}; batches are pairs of "
-            "inputs and targets, or mappings of the network's arguments, so wrap the loader, or "
-            "write the loop yourself with SearchableCNN"
+            "inputs and targets, or mappings of the network's arguments, so let its collate_fn "
+            "give such, as ((images, masks), targets)"
         )
     arguments = [a for a in arguments_of(batch[0]) if isinstance(a, Tensor)]
     if any(argument.dim() and not len(argument) for argument in arguments):
@@ -93,41 +94,88 @@ def as_pair(batch: Any, which: str) -> tuple[Any, Any]:
 
 
 def check_read_again(loader: Any, *, once: bool = False) -> None:
-    """Raise for a loader that gives its batches only once, such as a generator or a `zip`.
+    """Raise for what is no loader, or gives its batches only once, such as a generator.
+
+    The batches of a list are looked at all. An iterator of another kind may start again or not; it
+    is read to its end twice, to see that it does, and a warning to the log says so.
 
     Args:
         loader: any object.
-        once: whether it is read only once, so that it may be one.
+        once: whether it is read only once, so that it may be a generator.
 
     Raises:
-        TypeError: if it is one.
+        TypeError: if it is a data set, cannot be iterated or does not start again, or a batch of a
+            list is not a pair.
+        ValueError: if a batch of a list has no image.
     """
-    kind = type(loader)
-    if not once and isinstance(loader, Iterator) and kind.__module__ in ONCE:
+    loader = _wrapped(loader)
+    kind = type(loader).__name__
+    if not hasattr(loader, "__iter__") and (
+        isinstance(loader, Dataset) or not hasattr(loader, "__getitem__")
+    ):
         raise TypeError(
-            f"the loader is a {kind.__name__}, which gives its batches once, and they are read "
-            "again in each epoch; pass what it was made of, such as a DataLoader or a list, or an "
-            "object whose __iter__ starts again"
+            f"the loader is a {kind}, and not an iterable of batches; pass an iterable, as "
+            "DataLoader(data_set, batch_size) makes of a data set"
+        )
+    if isinstance(loader, list | tuple):
+        for number, batch in enumerate(loader, 1):
+            as_pair(batch, f"batch {number} of epoch 1")
+    elif not once and not _starts_again(loader):
+        raise TypeError(
+            f"the loader is a {kind}, which gives its batches once, and they are read again in "
+            "each epoch; pass what it was made of, such as a DataLoader or a list, or an object "
+            "whose __iter__ starts again"
         )
 
 
+def _starts_again(loader: Any) -> bool:
+    if isinstance(loader, DataLoader):
+        return True
+    if isinstance(loader, Iterator) and type(loader).__module__ in ONCE:
+        return False
+    with kept_generators(torch.device("cpu")):
+        batches = iter(loader)
+        if batches is not loader:
+            # An __iter__ that gives a generator which is kept gives that one again.
+            return type(batches).__module__ not in ONCE or iter(loader) is not batches
+        logger.warning(
+            "the loader is its own iterator, a %s; it is read twice before the first step, to see "
+            "that it starts again",
+            type(loader).__name__,
+        )
+        deque(batches, 0)
+        return sum(1 for _ in loader) > 0
+
+
+def _wrapped(loader: Any) -> Any:
+    """Return the loader of a `RepeatableLoader`, any other as it is."""
+    return _wrapped(loader.loader) if isinstance(loader, RepeatableLoader) else loader
+
+
 def check_last_batch(model: nn.Module, loader: Any, inputs: Any) -> None:
-    """Raise if the last batch of an epoch has one sample, and the network is not trained on one.
+    """Raise if a batch of an epoch will have one sample, and the network is not trained on one.
 
     Args:
         model: the network; not changed.
-        loader: any object; of others than a DataLoader that cuts a sampler into batches it is not
-            known how long its last batch is.
+        loader: any object; of others than a list, all of whose batches are looked at, and a
+            DataLoader that cuts a sampler into batches it is not known how long the last one is.
         inputs: of its first batch; others than one tensor `(B, ...)` are not looked at.
 
     Raises:
         ValueError: if it fails, as batch normalisation of one number for each channel does.
     """
-    cut = loader.batch_sampler if isinstance(loader, DataLoader) else None
-    if type(cut) is not BatchSampler or cut.drop_last or not isinstance(cut.sampler, Sized):
+    loader = _wrapped(loader)
+    if not isinstance(inputs, Tensor) or not inputs.dim() or len(inputs) == 1:
         return
-    whole = isinstance(inputs, Tensor) and inputs.dim() > 0 and len(inputs) == cut.batch_size > 1
-    if whole and len(cut.sampler) % cut.batch_size == 1:
+    if isinstance(loader, list | tuple):
+        others = (as_pair(batch, "a batch")[0] for batch in loader)
+        single = any(isinstance(o, Tensor) and o.dim() > 0 and len(o) == 1 for o in others)
+    else:
+        cut = loader.batch_sampler if isinstance(loader, DataLoader) else None
+        if type(cut) is not BatchSampler or cut.drop_last or not isinstance(cut.sampler, Sized):
+            return
+        single = len(inputs) == cut.batch_size and len(cut.sampler) % cut.batch_size == 1
+    if single:
         check_one_sample(model, inputs)
 
 

@@ -31,7 +31,7 @@ from effconv_core.io.checkpoint import (
     save_training_state,
 )
 from effconv_core.io.progress_bar import shown
-from effconv_core.layers.batch_checks import check_trained, checked_loss, explained_pass
+from effconv_core.layers.batch_checks import check_learnable, checked_loss, explained_pass
 from effconv_core.layers.contract import Batch
 from effconv_core.layers.inputs import run_on
 from effconv_core.method.found import check_found
@@ -138,13 +138,15 @@ def search(
         has evidence of how it compares with the network's own sizes, see `SizePlan.evidence`.
 
     Raises:
-        TypeError: if the model, the budget or the config is of the wrong kind, inputs or targets
-            have a dtype that the network or cross entropy does not take, or the checkpoint cannot
-            hold the network's state.
+        TypeError: if the model, budget, config, criterion or loader is of the wrong kind or cannot
+            be read again, inputs or targets have a dtype that the network or cross entropy does
+            not take, or the checkpoint cannot hold the network's state.
         OSError: if the checkpoint cannot be written, before anything is trained.
         ValueError: if no layer can be searched, the budget cannot be met, the loader is empty, the
             inputs have another channel count than the network takes, a label is none of the
-            network's classes, a layer is not run, or the checkpoint belongs to another search.
+            network's classes, a layer is not run, the loss depends on parameters that nothing
+            trains, gradients are off or autocast is on around it, or the checkpoint belongs to
+            another search.
         FloatingPointError: if the loss or a soft size is not finite; the message names the step,
             the layer and the last good checkpoint.
         RuntimeError: if a rank diverged from the others; the message names it.
@@ -169,8 +171,8 @@ def search(
         budget = searchable.cost(flat(searchable.original_sizes.values()))
     if checkpoint is not None and leads(group):
         check_writable(checkpoint, searchable)
+    check_learnable(searchable.model, criterion)
     check_read_again(loader, once=config.epochs_of(1) == config.finalists == 1)
-    check_trained(searchable.model)
     searchable.plan(budget)  # raises before any training if the budget cannot be met
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
     identity = _identity(searchable, budget)

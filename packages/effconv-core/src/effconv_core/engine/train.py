@@ -18,6 +18,7 @@ from effconv_core.engine.loader import (
     as_pair,
     batch_count,
     check_last_batch,
+    check_read_again,
     epoch_batches,
 )
 from effconv_core.engine.nonfinite import check_parameters, finite_soon, no_finite_loss
@@ -31,7 +32,13 @@ from effconv_core.io.checkpoint import (
     save_training_state,
 )
 from effconv_core.io.progress_bar import shown
-from effconv_core.layers.batch_checks import IGNORED, check_targets, checked_loss, explained_pass
+from effconv_core.layers.batch_checks import (
+    IGNORED,
+    check_ambient,
+    check_targets,
+    checked_loss,
+    explained_pass,
+)
 from effconv_core.layers.inputs import on_device, run_on
 from effconv_core.rng import seeded
 from effconv_core.scalars import plain
@@ -176,11 +183,12 @@ def train(
             the loader has no length, or the checkpoint cannot hold the network's state.
         OSError: if the checkpoint cannot be written, before anything is trained.
         ValueError: if the checkpoint belongs to another training, the images do not fit the
-            network, a label is none of its classes, or the last batch of an epoch has one sample,
-            over which a layer normalises.
+            network, a label is none of its classes, the last batch of an epoch has one sample,
+            over which a layer normalises, or gradients are off or autocast is on around it.
         RuntimeError: if a rank would begin at another epoch.
     """
     steps = batch_count(loader)
+    check_ambient(model)
     if checkpoint is not None and leads(group):
         check_writable(checkpoint, model)
     if optimizer is None:
@@ -199,6 +207,7 @@ def train(
         check_epoch(checkpoint, done, config.epochs)
         put_training_state(state, model, optimizer)
         first_epoch = done["epoch"]
+    check_read_again(loader, once=config.epochs - first_epoch <= 1)
     device = next(model.parameters()).device
     check_same({"epoch": first_epoch}, device, group)
     model.train()

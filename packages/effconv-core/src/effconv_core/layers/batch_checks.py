@@ -67,12 +67,24 @@ def check_one_sample(model: nn.Module, inputs: Tensor) -> None:
         model(inputs[:1])
 
 
-def check_trained(model: nn.Module) -> None:
-    """Raise for parameters that a search cannot train: in float16, or of scripted modules.
+def check_learnable(model: nn.Module, criterion: Any) -> None:
+    """Raise for what a search cannot learn with, before it runs anything.
+
+    Args:
+        model: the network that is trained.
+        criterion: the task's loss.
 
     Raises:
-        TypeError: if there is one; the message names it.
+        TypeError: if the criterion is a class or nothing that is called, or a parameter is in
+            float16 or of a scripted module; the message names it.
+        ValueError: as `check_ambient`.
     """
+    if isinstance(criterion, type) or not callable(criterion):
+        raise TypeError(
+            f"criterion is {criterion!r}; pass a function of outputs and targets, such as "
+            "F.cross_entropy or nn.CrossEntropyLoss()"
+        )
+    check_ambient(model)
     for name, parameter in model.named_parameters():
         if parameter.dtype == torch.float16 and parameter.requires_grad:
             raise TypeError(
@@ -85,6 +97,30 @@ def check_trained(model: nn.Module) -> None:
                 f"the parameter {name!r} cannot be trained in a copy of the network, as those of "
                 "torch.jit's modules cannot; script the network that is found, or freeze it"
             )
+
+
+def check_ambient(model: nn.Module) -> None:
+    """Raise within a context of PyTorch in which nothing is learned, or from stale values.
+
+    Args:
+        model: the network that is trained.
+
+    Raises:
+        ValueError: if gradients are off, or autocast is on, which keeps the casts of weights, also
+            when they have changed, until its end.
+    """
+    if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
+        raise ValueError(
+            "gradients are off, as within torch.no_grad() or torch.inference_mode(), and nothing "
+            "can be learned without; call it outside of them"
+        )
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    if torch.is_autocast_enabled(device.type):
+        raise ValueError(
+            "torch.autocast is on, which keeps the casts of weights until its end, so that each "
+            "step would compute with the first ones; call it outside, with precision='bfloat16' "
+            "in the config"
+        )
 
 
 def checked_loss(
@@ -128,6 +164,11 @@ def _scalar(loss: Any) -> Tensor:
         raise ValueError(
             f"the criterion gave {what[:200]}, and a loss is a tensor of one number; let it take "
             "the mean, as reduction='mean' does"
+        )
+    if not loss.is_floating_point():
+        raise ValueError(
+            f"the criterion gave {loss.dtype}, and a loss is a real number with a gradient; let it "
+            "compute with what the network gives, and take the absolute value of complex numbers"
         )
     return loss
 

@@ -86,6 +86,7 @@ def check_same_network(
     *,
     padded: Mapping[str, Tensor] | None = None,
     original: nn.Module | None = None,
+    trained: Iterable[Tensor] = (),
 ) -> None:
     """Raise unless a CNN does what a network with the same predicted kernels does.
 
@@ -98,12 +99,13 @@ def check_same_network(
         padded: the same kernels among zeros, as padded shapes have them; None checks those not.
         original: the network itself, which is not changed. Where it runs and `reference` does not,
             the message says so; None raises whatever `reference` raises.
+        trained: parameters that a loss may depend on beside those of `reference`.
 
     Raises:
         ValueError: if the CNN is another network, the network exchanges its layers or parameters
-            while it runs, a layer is not run or the loss has no gradient of its kernel, or the
-            outputs that plans are compared by are not what the criterion takes; the message names
-            the layer.
+            while it runs, a layer is not run or the loss has no gradient of its kernel, or has one
+            of a parameter that nothing trains, or the outputs that plans are compared by are not
+            what the criterion takes; the message names the layer.
     """
     modules = dict(reference.named_modules())
     convs = {name: modules[name] for name in kernels}
@@ -157,7 +159,10 @@ def check_same_network(
         conv.has_run = conv.has_gradient = False
     reference.train()
     with _kernels_set(convs, _as_in_a_search(kernels)):
-        _check_taught(convs, _run_on(reference, batch=batch, layers=(), with_loss=True))
+        made = _run_on(reference, batch=batch, layers=(), with_loss=True)
+        _check_taught(convs, made)
+        kernels_given = [conv.kernel for conv in convs.values()]
+        _check_own(made, [*reference.parameters(), *trained], kernels_given, original)
 
 
 def _as_in_a_search(kernels: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -180,8 +185,7 @@ def _check_taught(convs: Mapping[str, PredictedConv], made: Pass) -> None:
     without = [name for name, conv in ran.items() if not conv.has_gradient]
     how = ", as in torch.no_grad or in a checkpoint without use_reentrant=False"
     _refuse(without, "runs without gradients its layer(s)", how, {})
-    parts = [made.loss] if made.loss is not None else leaves(made.outputs)
-    parts = [p for p in parts if isinstance(p, Tensor) and p.requires_grad]
+    parts = _with_gradients(leaves(made.outputs) if made.loss is None else made.loss)
     found: Sequence[Tensor | None] = [None] * len(ran)
     if parts and ran:
         loss = torch.stack([part.abs().sum().double() for part in parts]).sum()
@@ -192,6 +196,54 @@ def _check_taught(convs: Mapping[str, PredictedConv], made: Pass) -> None:
             return
     untaught = [name for name, gradient in zip(ran, found, strict=True) if gradient is None]
     _refuse(untaught, "has a loss that does not depend on its layer(s)", "", {})
+
+
+def _with_gradients(parts: Any) -> list[Tensor]:
+    """Return the tensors that have gradients, of one or of a list."""
+    parts = parts if isinstance(parts, list) else [parts]
+    return [p for p in parts if isinstance(p, Tensor) and p.requires_grad]
+
+
+def _check_own(
+    made: Pass, own: Iterable[Tensor], kernels: Iterable[Tensor], original: nn.Module | None
+) -> None:
+    """Raise for parameters that a pass has a gradient of, and that nothing trains.
+
+    Those are what the network keeps where `parameters()` does not find it, and parameters of the
+    original, of which a copy is searched. What else a criterion holds, `on_step` may train.
+    """
+    known = {id(parameter) for parameter in own}
+    before = {kernel.grad_fn for kernel in kernels}
+    names = {} if original is None else {id(p): n for n, p in original.named_parameters()}
+    of_loss = _parameters_behind(_with_gradients(made.loss), before)
+    of_outputs = _parameters_behind(_with_gradients(leaves(made.outputs)), before)
+    for held in (*of_loss, *of_outputs):
+        if id(held) in names.keys() - known:
+            raise ValueError(
+                f"the loss depends on {names[id(held)]!r} of the model itself, and a search trains "
+                "a copy of it; let the network compute such a term and give it with its outputs"
+            )
+    for held in of_outputs:
+        if id(held) not in known:
+            raise ValueError(
+                f"the network uses a parameter of shape {tuple(held.shape)} that is none of its "
+                "parameters(), so nothing trains it; register it in the network, or, where it is "
+                "to stay as it is, call its requires_grad_(False)"
+            )
+
+
+def _parameters_behind(tensors: Iterable[Tensor], seen: Iterable[Any]) -> list[nn.Parameter]:
+    """Return the parameters that tensors have gradients of, not looking beyond nodes seen."""
+    found, seen = [], set(seen)
+    waiting = [tensor.grad_fn for tensor in tensors]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            held = getattr(node, "variable", None)
+            found += [held] if isinstance(held, nn.Parameter) else []
+            waiting += [earlier for earlier, _ in node.next_functions]
+    return found
 
 
 def _refuse(layers: Sequence[str], what: str, how: str, reads: Mapping[str, str]) -> None:

@@ -36,10 +36,17 @@ def copied(value: Any) -> Any:
 def on_device(value: Any, device: torch.device) -> Any:
     """Return a value with its tensors on a device, also those within tuples, lists and mappings.
 
+    Tensors that were made in inference mode, which no graph can hold, are copied.
+
     Args:
         value: a part of a batch.
         device: what is not a tensor is left as it is.
     """
     if isinstance(value, Mapping) and not isinstance(value, dict):
         value = dict(value)
-    return tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=True), value)
+
+    def moved(tensor: Tensor) -> Tensor:
+        moved = tensor.to(device, non_blocking=True)
+        return moved.clone() if moved.is_inference() else moved
+
+    return tree_map_only(Tensor, moved, value)

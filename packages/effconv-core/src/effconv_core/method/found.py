@@ -26,6 +26,9 @@ class Searched(Protocol):
     source: tuple[nn.Module]
     convs: list[PredictedConv]
 
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return what a search trains."""
+
     def kernels_at(self, sizes: Any) -> list[Tensor]:
         """Return the kernels learned so far at given sizes."""
 
@@ -64,7 +67,10 @@ def check_found(searchable: Searched, batch: Batch, plans: list[list[int]] | Non
             padded = dict(zip(searchable.layers, _padded(searchable.space, kernels), strict=True))
         named = dict(zip(searchable.layers, kernels, strict=True))
         reference, (original,) = copy_network(searchable.model), searchable.source
-        check_same_network(reference, found, named, batch, padded=padded, original=original)
+        trained = searchable.parameters()
+        check_same_network(
+            reference, found, named, batch, padded=padded, original=original, trained=trained
+        )
 
 
 def _two_plans(space: SizeSpace) -> Iterator[list[int]]:
