@@ -172,8 +172,8 @@ def search(
     if checkpoint is not None and leads(group):
         check_writable(checkpoint, searchable)
     check_learnable(searchable.model, criterion)
-    check_read_again(loader, once=config.epochs_of(1) == config.finalists == 1)
     searchable.plan(budget)  # raises before any training if the budget cannot be met
+    check_read_again(loader, once=config.epochs_of(1) == config.finalists == 1)
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
     identity = _identity(searchable, budget)
     state = {**identity, "epoch": 0}
