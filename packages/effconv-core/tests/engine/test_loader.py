@@ -6,7 +6,7 @@ from collections import namedtuple
 import pytest
 import torch
 from effconv_core import SearchableCNN, frontier, probe, recipe, search, tournament
-from effconv_core.engine.loader import batch_count, set_epoch
+from effconv_core.engine.loader import batch_count, check_read_again, set_epoch
 from effconv_core.engine.train import TrainConfig, evaluate, train
 from torch import nn
 from torch.utils.data import (
@@ -317,6 +317,27 @@ def test_an_iterator_that_starts_again_after_its_end_gives_all_its_batches(use):
     steps = []
     use(Rewinding(), 2, steps.append)
     assert len(steps) == 6
+
+
+class Endless(Once):
+    """Would never come to an end if it were read to it."""
+
+    def __next__(self):
+        return pairs(1)[0]
+
+    def __len__(self):
+        return 10**9
+
+
+class Unsized(Rewinding):
+    __len__ = None
+
+
+@pytest.mark.parametrize("loader", [Endless(), Unsized()])
+def test_an_iterator_that_is_long_or_of_unknown_length_is_not_read_beforehand(loader):
+    before = len(loader.rest)
+    check_read_again(loader)
+    assert len(loader.rest) == before
 
 
 @pytest.mark.parametrize("loader", [Moving(), Subset(images(4), [0]), lambda: pairs(), 3])

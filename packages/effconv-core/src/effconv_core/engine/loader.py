@@ -16,6 +16,7 @@ from effconv_core.layers.inputs import arguments_of, on_device
 from effconv_core.rng import kept_generators, seed_generators
 
 STALL = 60.0  # seconds without a batch between warnings
+MOST_READ = 1000  # batches of an iterator that are read to see whether it starts again
 END = object()
 ONCE = {"builtins", "itertools", "torch.utils.data.dataloader"}
 """Modules whose iterators do not start again: of generators, `zip`, `cycle`, a DataLoader's."""
@@ -96,8 +97,9 @@ def as_pair(batch: Any, which: str) -> tuple[Any, Any]:
 def check_read_again(loader: Any, *, once: bool = False) -> None:
     """Raise for what is no loader, or gives its batches only once, such as a generator.
 
-    The batches of a list are looked at all. An iterator of another kind may start again or not; it
-    is read to its end twice, to see that it does, and a warning to the log says so.
+    The batches of a list are looked at all. An iterator of another kind may start again or not; one
+    of at most `MOST_READ` batches is read to its end twice, to see that it does, and a warning to
+    the log says so. One that is longer, or does not say how long it is, is not looked at.
 
     Args:
         loader: any object.
@@ -138,6 +140,8 @@ def _starts_again(loader: Any) -> bool:
         if batches is not loader:
             # An __iter__ that gives a generator which is kept gives that one again.
             return type(batches).__module__ not in ONCE or iter(loader) is not batches
+        if not isinstance(loader, Sized) or len(loader) > MOST_READ:
+            return True  # as far as is known
         logger.warning(
             "the loader is its own iterator, a %s; it is read twice before the first step, to see "
             "that it starts again",
