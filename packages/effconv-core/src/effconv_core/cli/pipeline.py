@@ -22,9 +22,11 @@ from effconv_core.cli.resolve import Data
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.process_group import Ranks
 from effconv_core.engine.by_class import evaluate_by_class
+from effconv_core.engine.choice import STAGES
 from effconv_core.engine.loader import RepeatableLoader
 from effconv_core.engine.race import PARTS
 from effconv_core.engine.search import SearchStep, search
+from effconv_core.engine.tournament import ROUNDS
 from effconv_core.engine.train import evaluate, train
 from effconv_core.evidence import sentences
 from effconv_core.filling import filling_sentence
@@ -239,7 +241,7 @@ class _RunStages:
 
         def say(number: int, plans: int) -> None:
             trained = options.search.race_steps and len(loader) >= PARTS
-            how, rounds = ("training", 3) if trained else ("comparing", 4)
+            how, rounds = ("training", STAGES) if trained else ("comparing", ROUNDS)
             self.console.print(f"{how} {plans} plan(s) side by side, round {number} of {rounds}")
 
         stepped = None

@@ -29,6 +29,7 @@ from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan
 from effconv_core.space.search_space import SizeSpace, flat
 
+STAGES = 3  # of trainings: all plans, the best, pairs
 LAST = 3  # plans that are trained for longer
 LONGER = 4  # times as many steps as each plan at first
 PAIRS = 4  # trainings of the best plan beside the original sizes

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from effconv_core.config import SearchConfig, recipe, with_present_b
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import check_same, data_parallel, in_step, leads
-from effconv_core.engine.choice import check_stages, choose_plan, plan_found
+from effconv_core.engine.choice import STAGES, check_stages, choose_plan, plan_found
 from effconv_core.engine.loader import check_last_batch, check_read_again, epoch_batches
 from effconv_core.engine.nonfinite import check_parameters, finite_soon, no_finite_loss
 from effconv_core.engine.race import Trials
@@ -31,7 +31,12 @@ from effconv_core.io.checkpoint import (
     save_training_state,
 )
 from effconv_core.io.progress_bar import shown
-from effconv_core.layers.batch_checks import check_learnable, checked_loss, explained_pass
+from effconv_core.layers.batch_checks import (
+    check_ambient,
+    check_learnable,
+    checked_loss,
+    explained_pass,
+)
 from effconv_core.layers.contract import Batch
 from effconv_core.layers.inputs import run_on
 from effconv_core.method.found import check_found
@@ -154,8 +159,7 @@ def search(
     budget = plain(budget)
     if isinstance(model, SearchableCNN):
         choices = {"config": config, "searched": searched, "allowed": allowed, "tie": tie or None}
-        given = [name for name, value in choices.items() if value is not None]
-        given += ["per_axis"] * per_axis
+        given = [n for n, value in choices.items() if value is not None] + ["per_axis"] * per_axis
         if given:
             raise ValueError(
                 f"the model is a SearchableCNN, and search is given {given} beside it; pass them "
@@ -173,20 +177,21 @@ def search(
         check_writable(checkpoint, searchable)
     check_learnable(searchable.model, criterion)
     searchable.plan(budget)  # raises before any training if the budget cannot be met
-    check_read_again(loader, once=config.epochs_of(1) == config.finalists == 1)
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
     identity = _identity(searchable, budget)
     state = {**identity, "epoch": 0}
     if checkpoint is not None and Path(checkpoint).exists():
         state = _resume(checkpoint, searchable, optimizer, identity)
-    beginning = {"epoch": state["epoch"], "plan": state.get("plan")}
-    costs = {"cost of plans": _costs_of_some(searchable, budget)}
-    check_same({**identity, **beginning, **costs}, next(searchable.parameters()).device, group)
+    beginning = {n: state.get(n) for n in ("epoch", "plan")}
+    beginning["cost of plans"] = _costs_of_some(searchable, budget)
+    check_same(identity | beginning, next(searchable.parameters()).device, group)
     if "plan" in state:
         return plan_found(checkpoint, state["plan"], searchable, budget)
-
+    check_ambient(searchable.model)
+    check_read_again(loader, once=config.epochs_of(1) == config.finalists == 1)
     options = {"show": progress and leads(group), "epochs_of": config.epochs_of, "budget": budget}
-    with shown("search", loader, on_step, on_round, rounds=ROUNDS, **options) as calls:
+    options["rounds"] = STAGES if config.race_steps else ROUNDS
+    with shown("search", loader, on_step, on_round, **options) as calls:
         return _learned(
             searchable, loader, optimizer, state, budget, criterion, checkpoint, calls, group, skips
         )

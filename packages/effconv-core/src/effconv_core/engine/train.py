@@ -188,7 +188,6 @@ def train(
         RuntimeError: if a rank would begin at another epoch.
     """
     steps = batch_count(loader)
-    check_ambient(model)
     if checkpoint is not None and leads(group):
         check_writable(checkpoint, model)
     if optimizer is None:
@@ -207,7 +206,9 @@ def train(
         check_epoch(checkpoint, done, config.epochs)
         put_training_state(state, model, optimizer)
         first_epoch = done["epoch"]
-    check_read_again(loader, once=config.epochs - first_epoch <= 1)
+    if first_epoch < config.epochs:
+        check_ambient(model)
+        check_read_again(loader, once=config.epochs - first_epoch == 1)
     device = next(model.parameters()).device
     check_same({"epoch": first_epoch}, device, group)
     model.train()

@@ -77,14 +77,12 @@ def check_learnable(model: nn.Module, criterion: Any) -> None:
     Raises:
         TypeError: if the criterion is a class or nothing that is called, or a parameter is in
             float16 or of a scripted module; the message names it.
-        ValueError: as `check_ambient`.
     """
     if isinstance(criterion, type) or not callable(criterion):
         raise TypeError(
             f"criterion is {criterion!r}; pass a function of outputs and targets, such as "
             "F.cross_entropy or nn.CrossEntropyLoss()"
         )
-    check_ambient(model)
     for name, parameter in model.named_parameters():
         if parameter.dtype == torch.float16 and parameter.requires_grad:
             raise TypeError(
