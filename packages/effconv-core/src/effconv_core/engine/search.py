@@ -159,8 +159,8 @@ def search(
     budget = plain(budget)
     if isinstance(model, SearchableCNN):
         choices = {"config": config, "searched": searched, "allowed": allowed, "tie": tie or None}
-        given = [n for n, value in choices.items() if value is not None] + ["per_axis"] * per_axis
-        if given:
+        choices["per_axis"] = per_axis or None
+        if given := [name for name, value in choices.items() if value is not None]:
             raise ValueError(
                 f"the model is a SearchableCNN, and search is given {given} beside it; pass them "
                 "to SearchableCNN instead"
@@ -187,8 +187,6 @@ def search(
     check_same(identity | beginning, next(searchable.parameters()).device, group)
     if "plan" in state:
         return plan_found(checkpoint, state["plan"], searchable, budget)
-    check_ambient(searchable.model)
-    check_read_again(loader, once=config.epochs_of(1) == config.finalists == 1)
     options = {"show": progress and leads(group), "epochs_of": config.epochs_of, "budget": budget}
     options["rounds"] = STAGES if config.race_steps else ROUNDS
     with shown("search", loader, on_step, on_round, **options) as calls:
@@ -211,16 +209,19 @@ def _learned(
 ) -> SizePlan:
     """Train the searchable network from where its state is, and choose the plan."""
     config, (on_step, on_round) = searchable.config, calls
+    device = next(searchable.parameters()).device
 
     def keep_progress() -> None:
         if checkpoint is not None and leads(group):
             save_training_state(checkpoint, searchable, optimizer, state)
 
-    device = next(searchable.parameters()).device
     network = data_parallel(searchable.train(), group, skips=skips)
     # A search that begins does not know yet how many steps an epoch has.
-    epochs = config.epochs_of(state.get("epoch_steps", config.least_steps or 1))
-    epoch = state["epoch"]
+    steps = state.get("epoch_steps", config.least_steps or 1)
+    epoch, epochs = state["epoch"], config.epochs_of(steps)
+    if epoch < epochs or config.finalists > 1:
+        check_ambient(searchable.model)
+        check_read_again(loader, once=config.epochs_of(1) == config.finalists == 1)
     while epoch < epochs:
         try:
             state["epoch_steps"] = _run_epoch(
@@ -234,7 +235,6 @@ def _learned(
         keep_progress()
     if config.finalists == 1:
         return searchable.plan(budget)
-
     if config.race_steps:
         done = state.setdefault("choice", {})
 
