@@ -148,6 +148,26 @@ def test_a_stage_that_is_done_is_not_done_again(tmp_path, monkeypatch):
     assert set(stages) >= {"proposals", "first", "longer", "pair 0", "pair 3"}
 
 
+def test_the_choice_of_an_earlier_version_begins_again(tmp_path, monkeypatch):
+    path, model = tmp_path / "s.safetensors", net()
+    keywords = {"budget": cost(model), "config": config(), **ALLOWED}
+    expected = search(net(), Signs(), **keywords)
+    monkeypatch.setattr(choice, "evidence_of", lambda *a, **k: (_ for _ in ()).throw(KeyError()))
+    with pytest.raises(KeyError):
+        search(net(), Signs(), checkpoint=path, **keywords)
+    monkeypatch.undo()
+
+    searchable = SearchableCNN(net(), config(), **ALLOWED)
+    optimizer = torch.optim.AdamW(searchable.parameter_groups())
+    progress = load_training_state(path, searchable, optimizer)
+    stages = progress["choice"]
+    stages |= {"last": stages.pop("longer"), "children": [[[5, 1]], [0.5]], "second": [[0.5, 0.5]]}
+    stages |= {f"pair {i}": [[9.0, 0.1], [0.1, 0.9]] for i in range(2)}  # of another plan
+    save_training_state(path, searchable, optimizer, progress)
+    assert search(net(), Signs(), checkpoint=path, **keywords) == expected
+    assert not {"last", "children"} & read_training_state(path).progress["choice"].keys()
+
+
 def test_evidence_of_a_loss_that_is_not_finite():
     fine, broken = Result(1.0, 0.5), Result(float("inf"), 0.5)
     known = {"found": {"a": 3}, "keeps": True}

@@ -35,6 +35,7 @@ LONGER = 4  # times as many steps as each plan at first
 PAIRS = 4  # trainings of the best plan beside the original sizes
 ROUNDING = 1e-6  # of an accuracy in float32
 SEEDS = 10  # of trainings, for each seed of a search
+EARLIER = {"children", "second", "last"}  # stages of versions before 0.7.0
 
 
 def choose_plan(
@@ -137,6 +138,14 @@ def choose_plan(
     return searchable.plan_of(sizes, proposals.learned, budget, evidence)
 
 
+def kept_stages(stages: dict[str, Any]) -> dict[str, Any]:
+    """Return the stages of a choice that go on: none where a version before 0.7.0 made them.
+
+    Its pairs are of the best plan by other trainings, which need not be the best of today's.
+    """
+    return {} if EARLIER & stages.keys() else stages
+
+
 def check_stages(path: Path, stages: Mapping[str, Any], space: SizeSpace) -> None:
     """Raise unless the stages of a choice that a state holds can be those of a search.
 
@@ -156,7 +165,7 @@ def check_stages(path: Path, stages: Mapping[str, Any], space: SizeSpace) -> Non
         raise ValueError(f"{path} has no proposals, and a search makes one at least; {REMEDY}")
     if any(len(stage) != 2 for name, stage in stages.items() if name.startswith("pair ")):
         raise ValueError(f"{path} has a pair of trainings that is none; {REMEDY}")
-    others = ("proposals", "children")
+    others = ("proposals", "children")  # the rest are trainings
     trainings = [row for name, rows in stages.items() if name not in others for row in rows]
     if not all(accuracy is None or 0 <= accuracy <= 1 for _, accuracy, *_ in trainings):
         raise ValueError(f"{path} has an accuracy that is not from 0 to 1; {REMEDY}")

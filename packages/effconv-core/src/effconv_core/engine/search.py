@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from effconv_core.config import SearchConfig, recipe, with_present_b
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import check_same, data_parallel, in_step, leads
-from effconv_core.engine.choice import STAGES, check_stages, choose_plan, plan_found
+from effconv_core.engine.choice import STAGES, check_stages, choose_plan, kept_stages, plan_found
 from effconv_core.engine.loader import check_last_batch, check_read_again, epoch_batches
 from effconv_core.engine.nonfinite import check_parameters, finite_soon, no_finite_loss
 from effconv_core.engine.race import Trials
@@ -236,7 +236,7 @@ def _learned(
     if config.finalists == 1:
         return searchable.plan(budget)
     if config.race_steps:
-        done = state.setdefault("choice", {})
+        done = state["choice"] = kept_stages(state.get("choice", {}))
 
         def remember(name: str, compute: Callable[[], Any]) -> Any:
             if name not in done:
