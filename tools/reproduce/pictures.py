@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from effconv_core import figures
+from effconv_core import SizePlan, figures
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
 
@@ -19,7 +19,7 @@ Picture = tuple[str, str, Callable[[], Figure]]
 """File name, caption, and drawing function."""
 
 
-NAMED = re.compile(r"(kernels|accuracy-over)-[\w -]+-[0-9a-f]{12}\.png")
+NAMED = re.compile(r"(kernels|sizes|accuracy-over)-[\w -]+-[0-9a-f]{12}\.png")
 """Names that `named` gives."""
 
 
@@ -39,7 +39,10 @@ def pictures_of(name: str, scale: str, rows: list[dict[str, Any]], folder: Path)
         folder: folder of the raw results, which holds the kernels.
     """
     if name == "figure2":
-        return list(kernel_pictures(folder, "cifar10", scale, rows))
+        return [
+            *size_pictures(scale, rows),
+            *kernel_pictures(folder, "cifar10", scale, rows),
+        ]
     return list(course_pictures(scale, rows)) if name == "figure3" else []
 
 
@@ -57,6 +60,22 @@ def shown(name: str, pictures: Sequence[Picture], place: str = "") -> list[str]:
         (f"![{caption}]({place}{file})", "", f"{caption}.", "") for file, caption, _ in pictures
     ]
     return [line for each in lines for line in each]
+
+
+def size_pictures(scale: str, rows: list[dict[str, Any]]) -> Iterator[Picture]:
+    """Yield the sizes of each network of Figure 2 along the network, those of all seeds."""
+    for wanted in rows_of("figure2", scale):
+        own = [result for result in rows if Row(**result["row"]) == wanted]
+        plans = {f"seed {result['seed']}": result["sizes"] for result in own}
+        if plans:
+            yield (
+                named(f"sizes-{scale}-{wanted.sizes}", sorted(plans.items())),
+                f"Sizes of {name_of(wanted)} of {wanted.budget / 1e6:.2f} M, {wanted.sizes}, scale "
+                f"{scale}, along the network",
+                lambda plans=plans: figures.draw_sizes(
+                    {title: SizePlan(sizes) for title, sizes in plans.items()}
+                ),
+            )
 
 
 def kernel_pictures(

@@ -49,3 +49,17 @@ def test_kernels_are_drawn_from_the_first_seed(tmp_path):
     assert "EffConv-20" in caption
     labels = [text.get_text() for cell in draw().axes for text in cell.texts]
     assert labels == ["b\n3x3", "a\n2x2"]
+
+
+def test_sizes_of_all_seeds_are_drawn_side_by_side():
+    rows = [compared("found", 0.5, seed) for seed in (0, 1)]
+    for row in rows:
+        row["row"]["budget"] = SCALES["gpu"]["cifar10"].kernels_of
+    ((name, caption, draw),) = pictures.size_pictures("gpu", rows)
+    assert name.startswith("sizes-gpu-found-")
+    assert "EffConv-20 of 0.66 M" in caption
+    heights = [[bar.get_height() for bar in seed] for seed in draw().axes[0].containers]
+    assert heights == [[3, 3], [3, 4]]
+    rows[1]["sizes"] = {"a": 3, "b": 5}
+    assert next(pictures.size_pictures("gpu", rows))[0] != name
+    assert not list(pictures.size_pictures("gpu", []))
