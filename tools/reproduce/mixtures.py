@@ -65,6 +65,20 @@ NEEDED: dict[str, Sequence[Mixture]] = {
     "table4": list(ERRORS.values()),
 }
 """The runs behind each table."""
+FEW = 16
+"""Channels of reduced runs, but for the table that is about channels."""
+
+
+def narrow(mixture: Mixture) -> Mixture:
+    """Return the same network with few channels."""
+    return replace(mixture, channels=FEW)
+
+
+def needed(table: str, scale: str) -> list[Mixture]:
+    """Return the networks that a table needs run at a scale, each once."""
+    whole = scale == "paper" or table == "table2"
+    return list(dict.fromkeys(each if whole else narrow(each) for each in NEEDED[table]))
+
 
 _PAPER = MultiResolutionOptions()
 _SHORT = replace(_PAPER.train, epochs=6, batch_size=64, lr=0.05)
@@ -134,14 +148,19 @@ class Found:
         """Layers up to the heaviest exit, with the classifier; None if depth was not learned."""
         return self.exits.index(max(self.exits)) + 2 if self.exits else None
 
-    @property
-    def reduced(self) -> str:
-        """What was less than the paper's or other than its, in words."""
+    def reduced(self, channels: int | None = None) -> str:
+        """Return what was less than the paper's or other than its, in words.
+
+        Args:
+            channels: those of the paper's network; None takes the run's own.
+        """
         settings, paper = self.config.settings, SCALES["paper"]
         train, limit = settings["train"], settings["limit"]
         pictures = round((limit or 50_000) * (1 - settings["mixing"]["share"]))
         steps = train["epochs"] * (pictures // train["batch_size"])
         parts = [] if limit is None else [f"{limit:,} pictures"]
+        if channels not in (None, settings["channels"]):
+            parts.insert(0, f"{settings['channels']} of {channels} channels")
         if settings["test_limit"] is not None:
             parts.append(f"{settings['test_limit']:,} test pictures")
         if train["epochs"] != paper.train.epochs:

@@ -13,7 +13,7 @@ from effconv_core.io.console import PlainConsole
 from effconv_core.runs.writer import RESULT
 
 from tools.presets import check_set
-from tools.reproduce.mixtures import NEEDED, RESULTS, options_of
+from tools.reproduce.mixtures import RESULTS, needed, options_of
 from tools.reproduce.multi_resolution_page import PAGE, multi_resolution_page
 from tools.train.multi_resolution import run
 
@@ -31,7 +31,7 @@ class MixturesOptions:
 
     name: tyro.conf.Positional[Literal["table1", "table2", "table3", "table4"]]
     scale: Literal["smoke", "cpu", "paper"] = "cpu"
-    """smoke and cpu reduce pictures and epochs, which each row says."""
+    """smoke and cpu reduce pictures, epochs and, but for table 2, channels, which each row says."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     runs: Path = Path("runs/multi-resolution")
     """Folder of the runs."""
@@ -44,7 +44,7 @@ class MixturesOptions:
 def main() -> int:
     """Run the command line."""
     options, console = tyro.cli(MixturesOptions, prog="reproduce:multi"), PlainConsole()
-    mixtures = NEEDED[options.name]
+    mixtures = needed(options.name, options.scale)
     if options.dry_run:
         for number, mixture in enumerate(mixtures, 1):
             console.print(f"{number}/{len(mixtures)} {mixture.name}")

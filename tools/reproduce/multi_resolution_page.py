@@ -13,6 +13,7 @@ from tools.reproduce.mixtures import (
     Found,
     Mixture,
     found_runs,
+    narrow,
 )
 from tools.support.markdown import link, provenance, table
 
@@ -74,15 +75,18 @@ def multi_resolution_page() -> str:
         settings = run.config.settings
         size = f"{settings['layers']} layers, {settings['channels']} channels"
         parts.append(
-            f"- {run.path.name}: {size}; {run.reduced}. Data: {made['data']}; {provenance(made)}. "
-            f"{link(run.path / 'mixing.json')}."
+            f"- {run.path.name}: {size}; {run.reduced()}. Data: {made['data']}; "
+            f"{provenance(made)}. {link(run.path / 'mixing.json')}."
         )
     return "\n".join([*parts, ""])
 
 
-def _of(runs: Sequence[Found], mixture: Mixture) -> list[Found | None]:
-    """Return the runs of a network, or None in a list."""
-    return [run for run in runs if run.gives(mixture)] or [None]
+def _of(runs: Sequence[Found], mixture: Mixture, narrowed: bool = True) -> list[Found | None]:
+    """Return the runs of a network, else those of one of few channels, or None in a list."""
+    for wanted in (mixture, narrow(mixture)) if narrowed else (mixture,):
+        if found := [run for run in runs if run.gives(wanted)]:
+            return found
+    return [None]
 
 
 def _accuracy(run: Found | None, title: str) -> str:
@@ -95,17 +99,18 @@ def _table1(runs: Sequence[Found]) -> Iterator[tuple[object, ...]]:
         for run in _of(runs, COLUMNS[64]):
             macs = "" if run is None else f"{run.outcomes[title]['macs'] / 1e6:.1f}"
             paper = f"*{stated['accuracy']}*", f"*{stated['mflops']}*"
-            yield stated["model"], *paper, _accuracy(run, title), macs, run.reduced if run else ""
+            reduced = run.reduced(64) if run else ""
+            yield stated["model"], *paper, _accuracy(run, title), macs, reduced
 
 
 def _table2(runs: Sequence[Found]) -> Iterator[tuple[object, ...]]:
     stated = PAPER["table2_channels"]
     for place, channels in enumerate(stated["columns"]):
         for model in ("No Pooling", "Scale Invariant", "Predefined Pooling", "Ours"):
-            for run in _of(runs, COLUMNS[channels]):
+            for run in _of(runs, COLUMNS[channels], narrowed=False):
                 paper = f"*{stated[model][place]}*"
                 ours = _accuracy(run, OURS[model])
-                yield model, channels, paper, ours, run.reduced if run else ""
+                yield model, channels, paper, ours, run.reduced() if run else ""
 
 
 def _table3(runs: Sequence[Found]) -> Iterator[tuple[object, ...]]:
@@ -117,7 +122,7 @@ def _table3(runs: Sequence[Found]) -> Iterator[tuple[object, ...]]:
             yield (
                 *("yes" if learned else "no", layers, f"*{stated[f'D={layers}']}*"),
                 "" if kept is None else f"*{kept}*",
-                *(_accuracy(run, "learned"), depth, run.reduced if run else ""),
+                *(_accuracy(run, "learned"), depth, run.reduced(mixture.channels) if run else ""),
             )
 
 
@@ -127,10 +132,12 @@ def _table4(runs: Sequence[Found]) -> Iterator[tuple[object, ...]]:
         if stated["model"] not in ERRORS:
             yield stated["model"], *paper, "no network here", "", ""
             continue
-        for run in _of(runs, ERRORS[stated["model"]]):
+        mixture = ERRORS[stated["model"]]
+        for run in _of(runs, mixture):
             if run is None:
                 yield stated["model"], *paper, NOT_RUN, "", ""
             else:
                 ours = run.outcomes["learned"]
                 error, size = 100 * (1 - ours["accuracy"]), ours["parameters"] / 1e6
-                yield stated["model"], *paper, f"{error:.2f}", f"{size:.2f} M", run.reduced
+                reduced = run.reduced(mixture.channels)
+                yield stated["model"], *paper, f"{error:.2f}", f"{size:.3f} M", reduced

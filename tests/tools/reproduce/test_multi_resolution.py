@@ -13,7 +13,14 @@ from effconv_core.io.schemas import ConfigFile
 from effconv_models import MultiResolutionNet
 
 from tools.reproduce import mixtures, multi_resolution, multi_resolution_page
-from tools.reproduce.mixtures import NEEDED, Mixture, found_runs, options_of, read_found
+from tools.reproduce.mixtures import (
+    NEEDED,
+    Mixture,
+    found_runs,
+    needed,
+    options_of,
+    read_found,
+)
 from tools.train.multi_resolution import MultiResolutionOptions
 
 KEPT = Path(__file__).parents[3] / "results" / "multi-resolution" / "cpu-cifar10-10x16"
@@ -41,14 +48,35 @@ def test_the_kept_run_stands_in_its_column_alone():
         "4,000 pictures", "6 of 400 epochs", "300 steps", "mixing rate 0.04", "batches of 64",
         "rate 0.05", "2 of 40",
     ):  # fmt: skip
-        assert words in run.reduced
+        assert words in run.reduced()
     whole = asdict(MultiResolutionOptions())
     as_the_paper = replace(run, config=ConfigFile(settings=whole))
-    assert as_the_paper.reduced == "124,800 steps"
+    assert as_the_paper.reduced() == as_the_paper.reduced(64) == "124,800 steps"
+    assert run.reduced(64).startswith("16 of 64 channels, ")
     page = multi_resolution_page.multi_resolution_page().splitlines()
     [line] = [line for line in page if line.startswith("| Ours | 16 |")]
     assert f"| {100 * run.outcomes['learned']['accuracy']:.2f} |" in line
     assert "*83.9*" in line
+
+
+def test_reduced_runs_have_few_channels_but_where_a_table_is_about_them():
+    assert needed("table2", "cpu") == list(mixtures.COLUMNS.values())
+    assert needed("table1", "cpu") == [mixtures.COLUMNS[16]]
+    assert [mixture.name for mixture in needed("table4", "cpu")] == [
+        "cifar10-10x16", "cifar10-8x16", "cifar10-8x16-mbconv6",
+    ]  # fmt: skip
+    assert needed("table4", "paper") == list(mixtures.ERRORS.values())
+
+
+def test_a_row_shows_a_narrow_run_where_there_is_none_of_its_own():
+    runs = [read_found(KEPT)]
+    page = multi_resolution_page
+    assert page._of(runs, mixtures.COLUMNS[64]) == runs
+    assert page._of(runs, mixtures.COLUMNS[64], narrowed=False) == [None]
+    assert page._of(runs, mixtures.DEPTHS[10, True]) == [None]
+    whole = replace(runs[0], config=ConfigFile(settings=asdict(MultiResolutionOptions())))
+    whole.config.settings["baselines"] = True
+    assert page._of([*runs, whole], mixtures.COLUMNS[64]) == [whole]
 
 
 def test_a_baseline_needs_a_run_that_has_them(tmp_path):
@@ -100,7 +128,7 @@ def test_the_kept_run_lies_where_the_command_puts_it():
 )
 def test_a_small_table_runs_whole(tmp_path, monkeypatch):
     small = Mixture(5, 4, learned_depth=True, baselines=True)
-    monkeypatch.setattr(multi_resolution, "NEEDED", {"table1": [small]})
+    monkeypatch.setattr(multi_resolution, "needed", lambda table, scale: [small])
     options = ("--runs", tmp_path, "--scale", "smoke", "--device", "cpu")
     assert run_main(monkeypatch, "table1", *options) == 0
     run = read_found(tmp_path / "smoke" / small.name)
