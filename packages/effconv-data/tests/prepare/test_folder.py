@@ -217,6 +217,32 @@ def test_a_class_called_train_may_have_hidden_folders(source, out):
     assert read_split(out, "train").classes == ("train", "tram")
 
 
+@pytest.mark.parametrize("division", [undivided, divided])
+def test_images_in_no_class_folder_are_left_out_and_counted(division, source, out):
+    if division is undivided:
+        undivided(source, {"iris": 3, "rose": 3})
+    else:
+        divided(source)
+    for name in ("loose.png", "other.jpg", ".hidden.png"):
+        picture(source / name)
+    made = run(source, out, splits=["train"])
+    assert made.notes == ("2 images that lie in no class folder were left out",)
+    assert read_split(out, "train").classes == ("iris", "rose")
+
+
+@pytest.mark.parametrize("mixed", [("train",), ("test",), ("train", "test")])
+@pytest.mark.parametrize("options", [{}, {"test_fraction": 0.5}, {"splits": ["train"]}])
+def test_a_split_with_images_beside_its_classes_is_not_taken_for_a_class(
+    mixed, options, source, out
+):
+    divided(source)
+    for name in mixed:
+        picture(source / name / "loose.png")
+    with pytest.raises(ValueError, match=rf"{mixed[-1]} has images beside its class folders"):
+        run(source, out, **options)
+    assert not out.exists()
+
+
 def test_copies_of_train_in_test_are_noted(source, out):
     divided(source)
     path = source / "train" / "iris" / "0.png"

@@ -54,6 +54,8 @@ class _Layout(NamedTuple):
     """Number of files without the suffix of an image."""
     hidden: int
     """Number of images in hidden folders."""
+    loose: int
+    """Number of images beside the class folders."""
     wrong: list[str]
     """What is wrong with the folders, a sentence each."""
 
@@ -141,6 +143,8 @@ def read(
         notes.append(f"{layout.other} files without the suffix of an image were left out")
     if layout.hidden:
         notes.append(f"{layout.hidden} images in hidden folders were left out")
+    if layout.loose:
+        notes.append(f"{layout.loose} images that lie in no class folder were left out")
     if broken:
         named = _named([path.relative_to(source).as_posix() for path in broken])
         notes.append(f"{len(broken)} images that cannot be used were left out: {_text(named)}")
@@ -168,6 +172,14 @@ def _text(name: str) -> str:
 
 def _layout(source: Path, splits: Sequence[str] | None, test_fraction: float | None) -> _Layout:
     """Return what lies in the folder; raise where options do not fit it."""
+    if set(names := _classes(source)) <= set(SPLITS):
+        for folder in (source / name for name in names):
+            inside = list(folder.iterdir())
+            if any(map(_is_image, inside)) and any(map(_is_class, inside)):
+                raise ValueError(
+                    f"{folder} has images beside its class folders, so that it could be a split "
+                    "or a class; move the images into the class folders"
+                )
     there = {split: source / split for split in SPLITS if _holds_classes(source / split)}
     if there:
         wanted = list(splits or there)
@@ -238,17 +250,20 @@ def _holds_classes(folder: Path) -> bool:
     """Return whether this is a folder of class folders, not a class called `train`."""
     return (
         folder.is_dir()
-        and any(path.is_dir() and not is_hidden([path.name]) for path in folder.iterdir())
-        and not any(_is_image(path) for path in folder.iterdir())
+        and any(map(_is_class, folder.iterdir()))
+        and not any(map(_is_image, folder.iterdir()))
     )
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
-    names = (path.name for path in folder.iterdir() if path.is_dir())
-    classes = tuple(sorted(name for name in names if not is_hidden([name])))
+    classes = tuple(sorted(path.name for path in folder.iterdir() if _is_class(path)))
     if not classes:
         raise FileNotFoundError(f"{folder} has no folder for each class; put the images into some")
     return classes
+
+
+def _is_class(path: Path) -> bool:
+    return path.is_dir() and not is_hidden([path.name])
 
 
 def _is_image(path: Path) -> bool:
@@ -274,7 +289,9 @@ def _listed(source: Path, classes: tuple[str, ...], folders: dict[str, Path]) ->
             other += len(seen) - len(files[split][-1])
             hidden += sum(p.suffix.lower() in SUFFIXES for p in set(paths) - set(seen))
     empty = [f"{each}; add some or remove the class" for each in _empty(source, classes, files)]
-    return _Layout(classes, files, other, hidden, wrong + empty)
+    beside = (path for each in {source, *folders.values()} for path in each.iterdir())
+    loose = sum(path.is_file() and _is_image(path) for path in beside)
+    return _Layout(classes, files, other, hidden, loose, wrong + empty)
 
 
 def _empty(source: Path, classes: tuple[str, ...], files: dict[str, list[list[Path]]]) -> list[str]:
