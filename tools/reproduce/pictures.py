@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 
 from tools.reproduce.rows import FIGURES, LEARNED, Row, name_of, rows_of
 from tools.reproduce.run import run_name
+from tools.reproduce.tables import source
 
 Picture = tuple[str, str, Callable[[], Figure]]
 """File name, caption, and drawing function."""
 
 
-NAMED = re.compile(r"(kernels|sizes|accuracy-over)-[\w -]+-[0-9a-f]{12}\.png")
+NAMED = re.compile(r"(kernels|plans|accuracy-over)-[\w -]+-[0-9a-f]{12}\.png")
 """Names that `named` gives."""
 
 
@@ -69,9 +70,9 @@ def size_pictures(scale: str, rows: list[dict[str, Any]]) -> Iterator[Picture]:
         plans = {f"seed {result['seed']}": result["sizes"] for result in own}
         if plans:
             yield (
-                named(f"sizes-{scale}-{wanted.sizes}", sorted(plans.items())),
-                f"Sizes of {name_of(wanted)} of {wanted.budget / 1e6:.2f} M, {wanted.sizes}, scale "
-                f"{scale}, along the network",
+                named(f"plans-{scale}-{wanted.sizes}", sorted(plans.items())),
+                f"Sizes of {name_of(wanted)} of {wanted.budget / 1e6:.2f} M along the network, "
+                f"{source(wanted.sizes)}, scale {scale}",
                 lambda plans=plans: figures.draw_sizes(
                     {title: SizePlan(sizes) for title, sizes in plans.items()}
                 ),
@@ -90,8 +91,8 @@ def kernel_pictures(
                 yield (
                     named(f"kernels-{scale}-{wanted.sizes}", place.read_bytes()),
                     f"Kernels of {name_of(wanted)} of {wanted.budget / 1e6:.2f} M, sizes "
-                    f"{wanted.sizes}, seed {result['seed']}, scale {scale}, after training: a row "
-                    "a layer, the first input channel of ten outputs",
+                    f"{source(wanted.sizes)}, seed {result['seed']}, scale {scale}, after "
+                    "training: a row a layer, the first input channel of ten outputs",
                     lambda place=place, result=result: _kernels(place, list(result["sizes"])),
                 )
                 break

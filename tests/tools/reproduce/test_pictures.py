@@ -56,7 +56,7 @@ def test_sizes_of_all_seeds_are_drawn_side_by_side():
     for row in rows:
         row["row"]["budget"] = SCALES["gpu"]["cifar10"].kernels_of
     ((name, caption, draw),) = pictures.size_pictures("gpu", rows)
-    assert name.startswith("sizes-gpu-found-")
+    assert name.startswith("plans-gpu-found-")
     assert "EffConv-20 of 0.66 M" in caption
     heights = [[bar.get_height() for bar in seed] for seed in draw().axes[0].containers]
     assert heights == [[3, 3], [3, 4]]
