@@ -12,9 +12,12 @@ from torch import nn
 
 @pytest.mark.parametrize(
     ("samples", "epochs", "size"),
-    [(50_000, 2, 128), (240, 2, 8), (1000, 2, 32), (240, 50, 128), (20, 1, 8), (None, 1, 128)],
+    [
+        *[(50_000, 2, 128), (240, 2, 8), (1000, 2, 32), (20, 1, 8), (None, 1, 128)],
+        *[(240, 50, 32), (192, 200, 64), (256, 200, 128), (255, 200, 16), (142, 200, 128)],
+    ],
 )
-def test_a_batch_leaves_enough_steps_where_the_set_allows_it(samples, epochs, size):
+def test_a_batch_gives_enough_steps_and_leaves_few_images_out(samples, epochs, size):
     assert fitting_batch(samples, epochs) == size
 
 

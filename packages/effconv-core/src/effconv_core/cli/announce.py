@@ -16,7 +16,10 @@ LARGEST_BATCH, SMALLEST_BATCH = 128, 8
 
 
 def fitting_batch(samples: int | None, epochs: int, most: int = LARGEST_BATCH) -> int:
-    """Return the largest power of two, 8 to `most`, with at least `LEAST_STEPS` steps.
+    """Return the largest power of two, 8 to `most`, that suits a set.
+
+    It gives at least `LEAST_STEPS` steps, and leaves out at most a tenth of an epoch's samples, as
+    short last batches are dropped.
 
     Args:
         samples: of one epoch; None, where it is not known, gives `most`.
@@ -25,10 +28,13 @@ def fitting_batch(samples: int | None, epochs: int, most: int = LARGEST_BATCH) -
 
     Examples:
         >>> fitting_batch(50_000, 2), fitting_batch(240, 2), fitting_batch(240, 50)
-        (128, 8, 128)
+        (128, 8, 32)
     """
     size = most
-    while samples is not None and size > SMALLEST_BATCH and samples // size * epochs < LEAST_STEPS:
+    while samples is not None and size > SMALLEST_BATCH:
+        steps = samples // size
+        if steps * epochs >= LEAST_STEPS and 10 * steps * size >= 9 * samples:
+            break
         size //= 2
     return size
 
