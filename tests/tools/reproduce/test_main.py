@@ -145,12 +145,36 @@ def test_a_run_counts_its_earlier_starts_and_says_what_else_could_be_done(tmp_pa
     assert result["seconds_before"] > 0
 
 
-@pytest.mark.parametrize("model", ["flexnet3", "njet_resnet32"])
-def test_a_network_that_learns_in_training_is_a_row(model, tmp_path, monkeypatch):
+def fewer_pictures(monkeypatch):
+    """Let the smallest scale be smaller still."""
     mnist()
     small = replace(SCALES["smoke"]["mnist"], pictures=64, test_pictures=16)
     small = replace(small, train=replace(small.train, batch_size=32))
     monkeypatch.setitem(SCALES["smoke"], "mnist", small)
+
+
+@pytest.mark.slow
+def test_the_claim_runs_from_the_papers_search_to_its_controls(tmp_path, monkeypatch):
+    fewer_pictures(monkeypatch)
+    results = []
+    for row, seed in runs_of("claim-mnist", "smoke"):
+        if seed == 0 and row.sizes in ("paper", "even paper", "random 0 paper"):
+            given = {"row": asdict(row), "seed": seed, "scale": "smoke", "device": "cpu"}
+            folder = tmp_path / run.run_name(row, seed)
+            run.run_row(folder, Console(quiet=True), **given)
+            results.append(json.loads((folder / "result.json").read_text()))
+    paper, *controls = results
+    assert paper["parameters"] == pytest.approx(0.66e6, rel=0.02)
+    for control in controls:
+        assert control["parameters"] == pytest.approx(paper["parameters"], rel=0.005)
+    assert len({tuple(result["sizes"].values()) for result in results}) >= 2
+    words = "\n".join(tables.section("claim-mnist", "smoke", results, "x.jsonl"))
+    assert "as equal as can be, at the cost of the paper's recipe's" in words
+
+
+@pytest.mark.parametrize("model", ["flexnet3", "njet_resnet32"])
+def test_a_network_that_learns_in_training_is_a_row(model, tmp_path, monkeypatch):
+    fewer_pictures(monkeypatch)
     row = Row("mnist", model, 0.27e6, "trained")
     given = {"row": asdict(row), "seed": 0, "scale": "smoke", "device": "cpu"}
     run.run_row(tmp_path, Console(quiet=True), **given)
