@@ -31,11 +31,11 @@ class Draws(nn.Module):
         """Draw the next `(n,)` numbers in [0, 1), on the CPU."""
         generator = torch.Generator().manual_seed((self.start + self.count) % 2**63)
         self.count += 1
-        return torch.rand(n, generator=generator)
+        return torch.rand(n, generator=generator, dtype=torch.float32, device="cpu")
 
     def get_extra_state(self) -> Tensor:
         """Return the count, for `state_dict`."""
-        return torch.tensor(self.count)
+        return torch.tensor(self.count, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         """Restore the count from a `state_dict`.

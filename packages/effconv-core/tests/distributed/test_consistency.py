@@ -12,7 +12,9 @@ from types import ModuleType
 import pytest
 import torch
 from effconv_core import Frontier, SearchableCNN, SizePlan, check_ranks
+from effconv_core.distributed.consistency import _may_skip
 from safetensors.torch import load_file
+from torch.utils.checkpoint import checkpoint
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parents[2]
@@ -165,6 +167,17 @@ def test_the_examples_learn_in_two_processes_what_they_learn_in_one(name, tmp_pa
     assert list(two.soft_sizes.values()) == expected
     by_torchrun("example_program", name, cwd=tmp_path)
     assert SizePlan.load(tmp_path / "plan.json").cost == pytest.approx(13_600, rel=0.02)
+
+
+def test_reentrant_checkpoints_are_refused_before_ranks_average_gradients():
+    class Net(torch.nn.Sequential):
+        def forward(self, images):
+            return checkpoint(self[1], self[0](images), use_reentrant=True)
+
+    convs = [torch.nn.Conv2d(3, 3, 3) for _ in range(3)]
+    searchable = SearchableCNN(Net(torch.nn.Sequential(*convs[:2]), convs[2]), searched="0.1")
+    with pytest.raises(ValueError, match="use_reentrant=False"):
+        _may_skip(searchable, ((torch.zeros(1, 3, 9, 9),), {}))
 
 
 def test_nothing_is_compared_in_one_process():

@@ -121,7 +121,7 @@ def test_every_epoch_has_its_own_order(use, what):
 def test_each_part_is_told_once_from_the_outside_in():
     calls = []
 
-    class Part:
+    class Part(Dataset):
         def __init__(self, name, **parts):
             self.name = name
             self.__dict__ |= parts
@@ -132,6 +132,8 @@ def test_each_part_is_told_once_from_the_outside_in():
     data = Part("data")
     set_epoch(Part("loader", sampler=Part("sampler", dataset=data), dataset=data), 5)
     assert calls == [("loader", 5), ("sampler", 5), ("data", 5)]
+    set_epoch(Part("loader", own=(Part("first", within=data), data)), 6)
+    assert calls[3:] == [("loader", 6), ("first", 6), ("data", 6)]
 
 
 def test_a_set_epoch_that_is_no_function_is_left_alone():

@@ -98,6 +98,15 @@ def test_a_gradient_that_is_not_finite_never_reaches_a_kept_state(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["0.weight", "1.bias"])
+def test_a_network_that_is_not_finite_is_told_from_one_that_a_step_made_so(name):
+    model = net()
+    with torch.no_grad():
+        model.get_parameter(name).view(-1)[0] = torch.nan
+    with pytest.raises(FloatingPointError, match=rf"step 1 .*{name}' of the network is not finite"):
+        run(model, batches())
+
+
 def test_parameters_are_named():
     model = net()
     check_parameters(model, 0)

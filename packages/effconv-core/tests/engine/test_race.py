@@ -61,6 +61,15 @@ def trials(loader=None, model=None, **changes) -> Trials:
     return Trials(**values | changes)
 
 
+@pytest.mark.parametrize("given", range(1, PARTS))
+def test_an_epoch_that_is_too_short_all_of_a_sudden_is_told(given):
+    loader = Recorded()
+    batches = list(zip(loader.images[:given], loader.labels[:given], strict=True))
+    for seed in range(PARTS):
+        with pytest.raises(ValueError, match=rf"gave {given} batch.* and 10 in one before"):
+            trials(batches).run([SIZES], steps=2, seed=seed, epoch=0)
+
+
 def test_a_result_is_that_of_a_loop_written_out():
     loader, given = Recorded(), trials()
     (result,) = given.run([SIZES], steps=6, seed=2, epoch=0, constants=True)

@@ -1,6 +1,7 @@
 """Places that cannot be written to, and states that cannot be held, are seen before the work."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,7 +83,18 @@ def read_only(folder):
     return folder / "closed" / "state"
 
 
-PLACES = [in_no_folder, in_a_file, a_folder, read_only]
+def a_link_to_nowhere(folder):
+    (folder / "state").symlink_to(folder / "missing")
+    return folder / "state"
+
+
+def a_link_to_a_folder(folder):
+    (folder / "other").mkdir()
+    (folder / "state").symlink_to(folder / "other")
+    return folder / "state"
+
+
+PLACES = [in_no_folder, in_a_file, a_folder, read_only, a_link_to_nowhere, a_link_to_a_folder]
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -96,12 +108,37 @@ def test_a_checkpoint_that_cannot_be_written_is_refused_before_a_step(use, place
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def others(path):
+    path.write_text("mine")
+
+
+def a_link_to_others(path):
+    path.with_name("mine").write_text("mine")
+    path.symlink_to(path.with_name("mine"))
+
+
+def too_long(path):
+    return path.with_name("n" * 220 + "state")  # of which the one before has a longer name
+
+
+@pytest.mark.parametrize("what", [others, a_link_to_others, Path.mkdir, too_long])
+@pytest.mark.parametrize("use", [searched, trained])
+def test_a_state_before_that_could_not_be_kept_is_refused_before_a_step(use, what, tmp_path):
+    path, steps = tmp_path / "state.safetensors", []
+    path = what(tmp_path / "state.previous.safetensors") or path
+    before = {p: p.is_file() and p.read_text() for p in tmp_path.iterdir()}
+    with pytest.raises((OSError, ValueError), match="state"):
+        use(net(), path, steps.append)
+    assert not steps
+    assert {p: p.is_file() and p.read_text() for p in tmp_path.iterdir()} == before
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_a_table_that_cannot_be_written_is_refused_before_a_measurement(
     place, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(latency, "_measure", lambda *_: pytest.fail("measured"))
-    kind = (OSError, ValueError) if place is a_folder else OSError
+    kind = (OSError, ValueError) if place in (a_folder, a_link_to_a_folder) else OSError
     with pytest.raises(kind, match="state"):
         Latency(torch.zeros(1, 3, 8, 8), place(tmp_path), repetitions=1)(SearchableCNN(net()))
 

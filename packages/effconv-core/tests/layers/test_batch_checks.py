@@ -113,6 +113,8 @@ def test_a_test_takes_integers_of_any_width():
 def test_a_bad_label_of_a_later_batch_is_the_same_sentence(use):
     with pytest.raises(ValueError, match="label 7"):
         use(net(), [(IMAGES, LABELS), (IMAGES, LABELS + 5)])
+    with pytest.raises(TypeError, match="NoneType"):
+        use(net(), [(IMAGES, LABELS), (IMAGES, None)])
 
 
 def test_bad_labels_of_a_later_test_batch_are_counted():
@@ -227,15 +229,17 @@ AMBIENT = {
     "no_grad": torch.no_grad,
     "inference": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "device": lambda: torch.device("meta"),
 }
 
 
 @pytest.mark.parametrize("where", AMBIENT)
 @pytest.mark.parametrize("use", [searching, training])
 def test_nothing_is_trained_where_nothing_can_be_learned(use, where):
-    word = "autocast" if where == "autocast" else "gradients are off"
+    words = {"autocast": "autocast", "device": "default device is meta"}
+    model, word = net(), words.get(where, "gradients are off")
     with AMBIENT[where](), pytest.raises(ValueError, match=word):
-        use(net(), [(IMAGES, LABELS)])
+        use(model, [(IMAGES, LABELS)])
 
 
 @pytest.mark.parametrize("use", [searching, training])

@@ -310,6 +310,9 @@ def test_what_has_no_values_or_no_real_ones_is_a_sentence():
     lazy = nn.Sequential(conv(3), conv(), nn.Flatten(), nn.LazyLinear(4))
     with pytest.raises(ValueError, match=r"'3\.weight' of the Sequential has no shape yet"):
         SearchableCNN(lazy)
+    lazy[3] = nn.LazyBatchNorm1d(affine=False)
+    with pytest.raises(ValueError, match=r"'3\.running_mean' of the Sequential has no shape yet"):
+        SearchableCNN(lazy)
     with pytest.raises(ValueError, match=r"'0\.weight' of the Sequential is on the meta device"):
         SearchableCNN(nn.Sequential(conv(3), conv()).to("meta"))
     half_there = nn.Sequential(conv(3), conv(), nn.BatchNorm2d(4, device="meta"))

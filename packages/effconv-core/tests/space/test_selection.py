@@ -1,6 +1,6 @@
 import pytest
 import torch
-from effconv_core import SearchableCNN, left_alone, searched_layers
+from effconv_core import SearchableCNN, apply_plan, left_alone, searched_layers
 from effconv_core.space.selection import size_space
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -47,6 +47,17 @@ def test_every_convolution_is_searched_or_left_alone_with_a_reason():
         "other_twin": shared,
     }
     assert SearchableCNN(Net()).left_alone == reasons
+
+
+@pytest.mark.parametrize(
+    "use", [SearchableCNN, left_alone, lambda model: apply_plan(model, {"1": 3})]
+)
+def test_layers_of_a_searchable_network_are_not_searched_again(use):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+    searchable = SearchableCNN(net[:2])
+    for model in (searchable, searchable.model, nn.Sequential(searchable, net[2])):
+        with pytest.raises(ValueError, match=r"1' of the .* is searched by a SearchableCNN"):
+            use(model)
 
 
 def test_a_weight_of_the_older_weight_norm_is_left_alone():

@@ -73,7 +73,7 @@ class TapCost:
         # Kernel counts of big models exceed 2^24, above which float32 does not hold all integers;
         # only the ratio to the budget is used, so the rounding is harmless.
         device = {"device": sizes.device, "non_blocking": True}
-        amount = torch.tensor(self.per_tap, dtype=sizes.dtype).to(**device)
+        amount = torch.tensor(self.per_tap, dtype=sizes.dtype, device="cpu").to(**device)
         if self.factors is None:
             return (amount * sizes * sizes).sum() + self.constant
         # Kernels of fewer axes get a size of 1 for the missing ones.
@@ -81,7 +81,7 @@ class TapCost:
         padded = [f + (len(sizes),) * (widest - len(f)) for f in self.factors]
         extended = torch.cat([sizes, sizes.new_ones(1)])
         for column in zip(*padded, strict=True):
-            amount = amount * extended[torch.tensor(column).to(**device)]
+            amount = amount * extended[torch.tensor(column, device="cpu").to(**device)]
         return amount.sum() + self.constant
 
 

@@ -75,7 +75,7 @@ class MeasuredCost:
         part_above = place - below
         total = sizes.new_zeros(()) + self.constant
         for corner in product((False, True), repeat=own.shape[1]):
-            up = torch.tensor(corner).to(sizes.device, non_blocking=True)
+            up = torch.tensor(corner, device="cpu").to(sizes.device, non_blocking=True)
             index = grid["start"] + (torch.where(up, above, below) * grid["stride"]).sum(1)
             weight = torch.where(up, part_above, 1 - part_above).prod(1)
             total = total + (weight * grid["cost"].to(sizes.dtype)[index]).sum()
@@ -96,7 +96,7 @@ class MeasuredCost:
             columns["count"].append([*table.shape] + [1] * missing)
             strides = [int(np.prod(table.shape[axis + 1 :])) for axis in range(own)]
             columns["stride"].append(strides + [0] * missing)
-        grid = {name: torch.tensor(rows) for name, rows in columns.items()}
+        grid = {name: torch.tensor(rows, device="cpu") for name, rows in columns.items()}
         lengths = np.cumsum([0] + [table.size for table in self.tables[:-1]])
         grid["start"] = torch.from_numpy(lengths)
         rising = [isotonic(table).ravel() for table in self.tables]

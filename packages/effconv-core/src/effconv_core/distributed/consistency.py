@@ -118,6 +118,11 @@ def _leaves_some_unused(searchable: Replica, *args: Any, **kwargs: Any) -> bool:
         following = {node for node, _ in stack.pop().next_functions if node is not None} - reached
         reached |= following
         stack += following
+    if any(type(node).__name__ == "CheckpointFunctionBackward" for node in reached):
+        raise ValueError(
+            "the network has gradient checkpoints with use_reentrant=True, which "
+            "DistributedDataParallel does not take; pass use_reentrant=False"
+        )
     used = {id(node.variable) for node in reached if hasattr(node, "variable")}
     return any(p.requires_grad and id(p) not in used for p in searchable.parameters())
 

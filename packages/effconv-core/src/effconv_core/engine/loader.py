@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from effconv_core.layers.batch_checks import check_one_sample
 from effconv_core.layers.inputs import arguments_of, on_device
@@ -21,7 +21,9 @@ END = object()
 ONCE = {"builtins", "itertools", "torch.utils.data.dataloader"}
 """Modules whose iterators do not start again: of generators, `zip`, `cycle`, a DataLoader's."""
 HOLDERS = ("sampler", "batch_sampler", "dataset", "loader", "dataloader")
-"""Attributes in which PyTorch and its peers keep what a loader draws from."""
+"""Attributes in which PyTorch and its peers keep what a loader draws from, of any class."""
+LOADING = (DataLoader, Dataset, Sampler)
+"""Classes of what a loader may draw from, whatever the attribute that holds it."""
 
 logger = logging.getLogger("effconv_core")
 
@@ -202,9 +204,9 @@ def set_epoch(loader: Any, epoch: int) -> None:
         if callable(call := getattr(part, "set_epoch", None)):
             call(epoch)
         waiting += [getattr(part, name, None) for name in HOLDERS]
-        # Of a ConcatDataset, ChainDataset or StackDataset.
-        several = getattr(part, "datasets", None)
-        waiting += several if isinstance(several, list | tuple) else []
+        for held in getattr(part, "__dict__", {}).values():
+            several = held if isinstance(held, list | tuple) else [held]  # as of a ConcatDataset
+            waiting += several if several and isinstance(several[0], LOADING) else []
 
 
 def batch_count(loader: Any) -> int:

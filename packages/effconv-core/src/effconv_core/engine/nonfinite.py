@@ -47,8 +47,9 @@ def no_finite_loss(
         epoch: counted from 0.
         step: index of the step in its epoch, counted from 0.
     """
+    cause = _cause(model, batch, first=epoch == step == 0)
     return FloatingPointError(
-        f"the loss is {loss.item()} in step {step + 1} of epoch {epoch + 1}: {_cause(model, batch)}"
+        f"the loss is {loss.item()} in step {step + 1} of epoch {epoch + 1}: {cause}"
     )
 
 
@@ -74,12 +75,14 @@ def _bad_parameter(model: nn.Module) -> str | None:
     return next((name for name, values in pairs if not values.isfinite().all()), None)
 
 
-def _cause(model: nn.Module, batch: tuple[Any, Any]) -> str:
+def _cause(model: nn.Module, batch: tuple[Any, Any], *, first: bool) -> str:
     for what, values in zip(("inputs", "targets"), batch, strict=True):
         tensors = [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
         if not all(tensor.isfinite().all() for tensor in tensors):
             return f"the loader gave {what} that are not finite, so check the data"
     if name := _bad_parameter(model):
+        if first:
+            return f"the parameter {name!r} of the network is not finite; check its weights"
         return (
             f"the parameter {name!r} is not finite, because a gradient of an earlier step was not; "
             "lower the learning rates"

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -209,8 +209,15 @@ class Trials:
         with seeded(seed, self.device):
             batches = epoch_batches(self.loader, epoch, self.device)
             first = next(batches)  # by now the loader has drawn its order
-        yield first
-        yield from batches
+        number = 0
+        for batch in chain([first], batches):
+            number += 1
+            yield batch
+        if number < PARTS:
+            raise ValueError(
+                f"the loader gave {number} batch(es) in an epoch, and {self.epoch_steps} in one "
+                f"before; let it give at least {PARTS} in each, of which one is held out"
+            )
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def remembering(
 
 def _read(path: Path, of: Mapping[str, Any]) -> dict[str, Any]:
     """Return the results of a file, none if it is missing."""
-    if not os.path.lexists(path):
+    if not path.exists():
         check_place(path)
         return {}
     content = decode_json(read_limited(path, LIMIT), Any, what=str(path))

@@ -69,7 +69,8 @@ def tournament(
         )
     network = copy_network(searchable).train()
     for_comparison(network)
-    totals = dict.fromkeys(_candidates(searchable, plan, budget), 0.0)
+    with torch.device("cpu"):  # that of the generator
+        totals = dict.fromkeys(_candidates(searchable, plan, budget), 0.0)
     device = next(network.kernel_predictor.parameters()).device
     batches = chain.from_iterable(epoch_batches(loader, e, device) for e in count(config.epochs))
     with torch.no_grad():

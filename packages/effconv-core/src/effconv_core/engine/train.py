@@ -1,6 +1,7 @@
 """Train and test a plain CNN (EffConv Algorithm 1, lines 9 to 11)."""
 
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -148,7 +149,7 @@ def train(
     config: TrainConfig,
     *,
     optimizer: torch.optim.Optimizer | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     on_step: Callable[[TrainStep], None] | None = None,
     penalty: Callable[[], Tensor] | None = None,
     seed: int | None = None,
@@ -188,6 +189,7 @@ def train(
         RuntimeError: if a rank would begin at another epoch.
     """
     steps = batch_count(loader)
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     if checkpoint is not None and leads(group):
         check_writable(checkpoint, model)
     if optimizer is None:
@@ -219,7 +221,8 @@ def train(
         for step, (images, labels) in enumerate(epoch_batches(loader, epoch, device)):
             if epoch == first_epoch and step == 0:
                 check_last_batch(model, loader, images)
-            rate = config.lr * rate_factor(config, epoch + step / steps)
+            done = min(step / steps, 1)  # a length may be less than what comes
+            rate = config.lr * rate_factor(config, epoch + done)
             for settings in optimizer.param_groups:
                 settings["lr"] = rate * settings.get("factor", 1.0)
             autocast = torch.autocast(device.type, torch.bfloat16, lower)

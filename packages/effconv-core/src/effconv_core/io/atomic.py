@@ -68,9 +68,13 @@ def check_place(path: str | os.PathLike[str]) -> None:
         path: a file, which may be there or not.
 
     Raises:
-        OSError: if its folder is missing, is a file or cannot be written to, or it is a folder.
+        OSError: if its folder is missing, is a file or cannot be written to, or it is a folder or a
+            link that leads nowhere.
     """
     path = Path(path)
+    if path.is_symlink() and not path.exists():
+        why = "it is a link that leads nowhere; delete it, or name another file"
+        raise OSError(errno.ENOENT, why, str(path))
     if path.is_dir():
         why = "it is a folder; name a file"
         raise OSError(errno.EISDIR, why, str(path))

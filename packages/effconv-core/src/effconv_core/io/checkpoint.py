@@ -55,10 +55,16 @@ def check_writable(path: str | os.PathLike[str], model: nn.Module) -> None:
     """Raise where `save_training_state` could not write the state of a model; writes nothing.
 
     Raises:
-        OSError: if there can be no such file.
+        OSError: if there can be no such file, or none beside it for the state before.
         TypeError: if the state holds what is neither a tensor nor a JSON value; see `state_of`.
+        ValueError: if the file is missing, and what has the name of the one before is no state.
     """
+    path = Path(path)
+    before = _previous(path)
     check_place(path)
+    check_place(before)
+    if before.exists() and not path.exists():
+        _read(before)  # which the second save replaces
     state_of(model)
 
 

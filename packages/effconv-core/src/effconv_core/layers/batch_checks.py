@@ -105,7 +105,8 @@ def check_ambient(model: nn.Module) -> None:
 
     Raises:
         ValueError: if gradients are off, or autocast is on, which keeps the casts of weights, also
-            when they have changed, until its end.
+            when they have changed, until its end, or new tensors are made on a device that is
+            neither the CPU nor the network's.
     """
     if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
         raise ValueError(
@@ -118,6 +119,13 @@ def check_ambient(model: nn.Module) -> None:
             "torch.autocast is on, which keeps the casts of weights until its end, so that each "
             "step would compute with the first ones; call it outside, with precision='bfloat16' "
             "in the config"
+        )
+    default = torch.get_default_device()
+    if default.type not in ("cpu", device.type):
+        raise ValueError(
+            f"the default device is {default} and the network is on {device}, so that what it, or "
+            "the optimizer, makes in a step would be on the former; move the network there, or "
+            "call it outside of torch.device and torch.set_default_device"
         )
 
 
@@ -151,7 +159,7 @@ def checked_loss(
         return _scalar(criterion(outputs, targets))
     except (IndexError, RuntimeError, TypeError, ValueError):
         # After a failed assertion on a GPU nothing can be read from it any more.
-        if isinstance(targets, Tensor) and targets.device.type == "cpu":
+        if not isinstance(targets, Tensor) or targets.device.type == "cpu":
             check_targets(outputs, targets, ignored)
         raise
 

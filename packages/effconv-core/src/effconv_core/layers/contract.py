@@ -106,6 +106,7 @@ def check_same_network(
             while it runs, a layer is not run or the loss has no gradient of its kernel, or has one
             of a parameter that nothing trains, or the outputs that plans are compared by are not
             what the criterion takes; the message names the layer.
+        FloatingPointError: if a layer is given what is not finite, and padding spreads it.
     """
     modules = dict(reference.named_modules())
     convs = {name: modules[name] for name in kernels}
@@ -117,7 +118,7 @@ def check_same_network(
         for mode, set_mode in MODES.items():
             for network in (reference, found):
                 set_mode(network)
-            run = partial(_run_on, batch=batch, layers=kernels, with_loss=mode != EVALUATION)
+            run = partial(_run_on, batch=batch, layers=kernels, mode=mode)
             given = _as_in_a_search(kernels) if mode == TRAINING else kernels
             try:
                 with _kernels_set(convs, given):
@@ -129,13 +130,14 @@ def check_same_network(
                     if _fails(run, copy_network(original).train(), Exception):
                         raise  # the network by itself does not run on such a batch
                     reason = f"the latter fails ({type(error).__name__}: {error})"
-                    raise ValueError(_sentence(mode, reason, kernels, reads)) from error
+                    why = "it cannot run with each size that is allowed"
+                    raise ValueError(_sentence(mode, reason, kernels, reads, why)) from error
                 if mode == EVALUATION and _fails(run, found, type(error)):
                     continue  # the network by itself cannot be evaluated on such a batch
                 raise ValueError(
                     f"the network does not run {mode}, as the end of a search does "
                     f"({type(error).__name__}: {error}); let its outputs be what the criterion "
-                    "takes"
+                    "takes, and gradients that it asks for itself within torch.enable_grad()"
                 ) from error
             if changed := sorted(dict(_members(reference).items() ^ members.items())):
                 raise ValueError(
@@ -143,7 +145,15 @@ def check_same_network(
                     "no plan counts and no optimizer trains; run it on a batch before the search, "
                     "or let it keep what it has"
                 )
-            _compare(mode, wanted, found, run, kernels, reads, tolerance_for(wanted, TOLERANCE))
+            try:
+                _compare(mode, wanted, found, run, kernels, reads, tolerance_for(wanted, TOLERANCE))
+            except ValueError:
+                if original is not None and _by_chance(original, set_mode, run):
+                    raise ValueError(
+                        f"the network gives other outputs in each pass on a batch, {mode}; let it "
+                        "draw random numbers from the global generators of torch, NumPy or Python"
+                    ) from None
+                raise
             if twin is not None and mode == TRAINING:
                 twin.train()
                 modules = dict(twin.named_modules())
@@ -151,6 +161,11 @@ def check_same_network(
                     again = run(twin)
                 # The sizes of the layers' own kernels differ, and so do what layers read of them.
                 reason = differ(wanted, again, tolerance_for(wanted, COARSE))
+                odd = [ran.layer for ran in wanted.runs if not ran.given.isfinite()]
+                if reason and odd:  # of which the zeros around a kernel make more
+                    raise FloatingPointError(
+                        f"layer {odd[0]!r} is given what is not finite; check data and weights"
+                    )
                 if reason:
                     raise ValueError(_sentence(PADDED, reason, kernels, reads))
     idle = [name for name, conv in convs.items() if not conv.has_run]
@@ -159,7 +174,7 @@ def check_same_network(
         conv.has_run = conv.has_gradient = False
     reference.train()
     with _kernels_set(convs, _as_in_a_search(kernels)):
-        made = _run_on(reference, batch=batch, layers=(), with_loss=True)
+        made = _run_on(reference, batch=batch, layers=(), mode=TRAINING)
         _check_taught(convs, made)
         kernels_given = [conv.kernel for conv in convs.values()]
         _check_own(made, [*reference.parameters(), *trained], kernels_given, original)
@@ -276,7 +291,7 @@ def _compare(
         raise ValueError(_sentence(mode, reason, kernels, reads))
 
 
-def _run_on(network: nn.Module, *, batch: Batch, layers: Iterable[str], with_loss: bool) -> Pass:
+def _run_on(network: nn.Module, *, batch: Batch, layers: Iterable[str], mode: str) -> Pass:
     """Run a network from the present random state, which is as before afterwards."""
     runs: list[Run] = []
 
@@ -293,22 +308,32 @@ def _run_on(network: nn.Module, *, batch: Batch, layers: Iterable[str], with_los
     inputs = copied(batch.inputs)
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     try:
-        # Training may ask for gradients within the pass.
+        # Training may ask for gradients within the pass, and nothing else has any.
         with (
             kept_generators(device),
-            torch.set_grad_enabled(network.training),
+            torch.set_grad_enabled(mode == TRAINING),
             torch.compiler.set_stance("force_eager"),  # nothing is compiled for a few passes
         ):
             with explained_pass(network, inputs):
                 outputs = run_on(network, inputs)
             loss = None
-            if batch.criterion is not None and with_loss:
+            if batch.criterion is not None and mode != EVALUATION:
                 targets = copied(batch.targets)
                 loss = checked_loss(batch.criterion, outputs, targets, first=True)
     finally:
         for hook in hooks:
             hook.remove()
     return Pass(outputs, loss, runs)
+
+
+def _by_chance(
+    original: nn.Module, set_mode: Callable[[nn.Module], Any], run: Callable[[nn.Module], Pass]
+) -> bool:
+    """Return whether two passes differ that begin from one state of the global generators."""
+    for network in (copies := [copy_network(original), copy_network(original)]):
+        set_mode(network)
+    first, second = map(run, copies)
+    return differ(first, second, tolerance_for(first, TOLERANCE)) is not None
 
 
 def _fails(run: Callable[[nn.Module], Pass], network: nn.Module, kind: type[Exception]) -> bool:
@@ -357,15 +382,16 @@ def _reads_noted(convs: Mapping[str, PredictedConv]) -> Iterator[dict[str, str]]
 
 
 def _sentence(
-    mode: str, reason: str, kernels: Mapping[str, Tensor], reads: Mapping[str, str]
+    mode: str,
+    reason: str,
+    kernels: Mapping[str, Tensor],
+    reads: Mapping[str, str],
+    why: str = "a layer is used in another way than by calling it, or something holds the model's",
 ) -> str:
     sizes = {name: "x".join(map(str, kernel.shape[2:])) for name, kernel in kernels.items()}
     if reads:
         why = f"{'; '.join(list(reads.values())[:3])}, which changes with its size"
-        layers = list(reads)
-    else:
-        why = "a layer is used in another way than by calling it, or something holds the model's"
-        layers = list(kernels)
+    layers = list(reads or kernels)
     remedy = "pass shapes='exact' or " if mode == PADDED else ""
     told = ", ".join(f"{name!r} {sizes[name]}" for name in layers[:3] if name in sizes)
     return (

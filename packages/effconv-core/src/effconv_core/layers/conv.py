@@ -222,7 +222,7 @@ def resized_conv(
 
     The kernel starts with He's fan-out normal values, the bias at zero.
     """
-    kernel = torch.empty((*channels_of(conv), *kernel_shape))
+    kernel = torch.empty((*channels_of(conv), *kernel_shape), device="cpu")
     nn.init.kaiming_normal_(kernel, mode="fan_out", nonlinearity="relu", generator=generator)
     # torch counts the outputs of all groups, but an input feeds only those of its own group.
     kernel *= conv.groups**0.5

@@ -41,7 +41,9 @@ class KernelBank(nn.Module):
         masked = []
         # In evaluation each ring that can be on is on. Layers that share a size share a draw.
         count = len(self.space.variable_ranges)
-        drawn = self.draws(count) if self.draws and self.training else torch.zeros(count)
+        drawn = soft_sizes.new_zeros(count)
+        if self.draws and self.training:
+            drawn = self.draws(count)
         # Kept in float32: in bfloat16 a number near 1 would be rounded to 1.
         drawn = self.space.expand(drawn).to(soft_sizes.device)
         for place, (layer, kernel) in enumerate(zip(self.space.layers, self.kernels, strict=True)):

@@ -116,9 +116,10 @@ class SearchableCNN(nn.Module):
         generator = torch.Generator().manual_seed(config.seed)
         like = kernels_like(model, originals.values())
         space = self.space.variable_ranges, config, generator, self.space.variable_starts
-        self.size_predictor = SizePredictor(*space).to(like)
-        self.kernel_predictor = kernel_predictor(self.space, config, generator).to(like)
-        self.padding = Padding(self.space).to(like)
+        with torch.device("cpu"):  # that of the generator, whatever the default device is
+            self.size_predictor = SizePredictor(*space).to(like)
+            self.kernel_predictor = kernel_predictor(self.space, config, generator).to(like)
+            self.padding = Padding(self.space).to(like)
         self.draws = Draws(config.seed, 0)
         self.soft_sizes: Tensor | None = None
         self._sizes: list[int] | None = None

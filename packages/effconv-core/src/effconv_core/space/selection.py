@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
-from effconv_core.layers.conv import RESERVED, Conv, channels_of
+from effconv_core.layers.conv import RESERVED, Conv, PredictedConv, channels_of
 from effconv_core.layers.own_forward import CALLS, METHODS, plain_class, size_obstacle
 from effconv_core.layers.parametrized import kernel_name, kernel_tensor, parametrization_of
 from effconv_core.space.search_space import Layer, SizeSpace
@@ -61,11 +61,11 @@ def choose(
     model: nn.Module, searched: LayerFilter | None = None, *, per_axis: bool = False
 ) -> tuple[dict[str, Conv], dict[str, str]]:
     """Return the searched layers and the reasons of the skipped ones; see `searched_layers`."""
-    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
-    if lazy:
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    if lazy := [name for name, tensor in tensors if is_lazy(tensor)]:
         raise ValueError(
-            f"the parameter {lazy[0]!r} of the {type(model).__name__} has no shape yet; run the "
-            "model on a batch first, which gives lazy layers theirs"
+            f"{lazy[0]!r} of the {type(model).__name__} has no shape yet; run the model on a batch "
+            "first, which gives lazy layers theirs"
         )
     convs = {n: m for n, m in model.named_modules() if isinstance(m, _ConvNd)}
     barred = obstacles(model, per_axis=per_axis)
@@ -107,8 +107,17 @@ def obstacles(model: nn.Module, *, per_axis: bool = True) -> dict[str, str]:
     Args:
         model: any network.
         per_axis: whether kernels may be rectangular.
+
+    Raises:
+        ValueError: if one belongs to a `SearchableCNN`.
     """
     convs = {n: m for n, m in model.named_modules() if isinstance(m, _ConvNd)}
+    if name := next((n for n, m in convs.items() if isinstance(m, PredictedConv)), None):
+        raise ValueError(
+            f"layer {name!r} of the {type(model).__name__} is searched by a SearchableCNN; pass "
+            "the network that it was made of, or what its warm_start gives, and to search it "
+            "further the SearchableCNN itself to `search`"
+        )
     barred = {n: reason for n, m in convs.items() if (reason := _obstacle(m, per_axis=per_axis))}
     for own in ("weight", "bias"):
         for name in _sharing(model, convs, own):
