@@ -143,6 +143,28 @@ def test_a_dilated_layer_with_even_and_odd_sizes_is_refused():
     assert odd(torch.zeros(1, 3, 30, 30)).shape == net(torch.zeros(1, 3, 30, 30)).shape
 
 
+@pytest.mark.parametrize(
+    ("size", "padding", "more", "holds"), [(3, 1, 0, False), (3, 1, 1, True), (4, 1, 0, True)]
+)
+def test_a_transposed_layer_whose_windows_would_move_is_refused(size, padding, more, holds):
+    conv = nn.ConvTranspose2d(4, 4, size, 2, padding, more)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), conv)
+    config = recipe("bank", shapes="padded")
+    if not holds:
+        with pytest.raises(ValueError, match="layer '1' is transposed with even and odd sizes"):
+            SearchableCNN(net, config)
+    allowed = range(1, 8) if holds else range(1, 8, 2)
+    searchable = SearchableCNN(net, config, allowed=allowed)
+    conv = searchable.convs[0].double()
+    images = torch.randn(1, 4, 5, 5, dtype=torch.float64)
+    for taps in allowed:
+        kernel = torch.randn(4, 4, taps, taps, dtype=torch.float64)
+        conv.kernel = kernel
+        wanted = conv(images)
+        conv.kernel = embedded(kernel, (7, 7))
+        torch.testing.assert_close(conv(images), wanted, rtol=1e-12, atol=1e-12)
+
+
 class Varied(nn.Module):
     """Strides, groups, a line beside squares, and a layer that is used twice."""
 

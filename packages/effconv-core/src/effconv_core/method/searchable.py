@@ -21,7 +21,7 @@ from effconv_core.method.forward import DrawnSizes, StaticForward, draw_sizes, i
 from effconv_core.method.found import check_found
 from effconv_core.method.kernel_predictor import kernel_predictor
 from effconv_core.method.size_predictor import SizePredictor
-from effconv_core.method.static_shapes import Padding, check_dilation
+from effconv_core.method.static_shapes import Padding, check_grid
 from effconv_core.plan import Size, SizePlan
 from effconv_core.rng import Draws
 from effconv_core.scalars import plain
@@ -103,7 +103,7 @@ class SearchableCNN(nn.Module):
         self.convs = [modules[name] for name in originals]
         take_places({conv: predicted(conv) for conv in self.convs})
         if config.shapes == "padded":
-            check_dilation(self.convs, self.space)
+            check_grid(self.convs, self.space)
         self.source = (model,)  # a tuple, so that it is not part of this module
         self.original_sizes = self.space.by_layer(flat(layer.own for layer in self.space.layers))
         self.cost = TapCost(

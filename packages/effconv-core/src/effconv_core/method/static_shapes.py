@@ -11,6 +11,7 @@ from effconv_kernels.mask import gaussian, middle_of
 from torch import Tensor, nn
 
 from effconv_core.layers.conv import PredictedConv
+from effconv_core.layers.geometry import kernel_shape_of, transposed
 from effconv_core.method.mask import outer
 from effconv_core.space.search_space import Layer, SizeSpace
 
@@ -141,19 +142,30 @@ def rings(
     return mask
 
 
-def check_dilation(convs: Sequence[PredictedConv], space: SizeSpace) -> None:
+def check_grid(convs: Sequence[PredictedConv], space: SizeSpace) -> None:
     """Check that the windows of all layers lie on the grid of the largest kernel's taps.
 
     Raises:
-        ValueError: if a dilated layer may have even and odd sizes.
+        ValueError: if a dilated layer may have even and odd sizes, or a transposed one where its
+            padding cannot keep both in the middle.
     """
     for layer, conv in zip(space.layers, convs, strict=True):
         dilated = any(
             d > 1 for d, axis in zip(conv.dilation, layer.axes, strict=True) if axis is not None
         )
-        if dilated and len({size % 2 for size in layer.allowed}) > 1:
+        off = dilated and len({size % 2 for size in layer.allowed}) > 1
+        if off or (conv.transposed and len({_begin(conv, size) for size in layer.allowed}) > 1):
+            what = f"has dilation {conv.dilation}" if off else "is transposed"
             raise ValueError(
-                f"shapes is 'padded' and layer {layer.name!r} has dilation {conv.dilation} with "
-                "even and odd sizes, between which its taps would move by a part of a step; allow "
-                "it only odd sizes, or pass shapes='exact'"
+                f"shapes is 'padded' and layer {layer.name!r} {what} with even and odd sizes, "
+                "between which its taps would move by a part of a step; allow it only odd sizes, "
+                "or pass shapes='exact'"
             )
+
+
+def _begin(conv: PredictedConv, size: int) -> tuple[int, ...]:
+    """Return where a transposed layer puts the first tap of a window, plus a constant."""
+    shape = kernel_shape_of(conv, size)
+    cropped = transposed(conv, shape)["padding"]
+    before = (d * ((taps - 1) // 2) for taps, d in zip(shape, conv.dilation, strict=True))
+    return tuple(crop - part for crop, part in zip(cropped, before, strict=True))
