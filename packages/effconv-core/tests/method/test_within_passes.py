@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from effconv_core import SearchableCNN, apply_plan, recipe, search
+from effconv_core import Latency, SearchableCNN, apply_plan, recipe, search
 from torch import nn
 
 
@@ -103,3 +103,23 @@ def test_what_is_built_does_not_depend_on_the_default_device(form, shapes):
         given, found = built()
     assert all(torch.equal(a, b) for a, b in zip(wanted, given, strict=True))
     assert not any(tensor.is_meta for cnn in found for tensor in cnn.state_dict().values())
+
+
+class Forgetful(Net):
+    """Its methods that change it return nothing."""
+
+    def train(self, mode=True):
+        super().train(mode)
+
+    def to(self, *args, **kwargs):
+        super().to(*args, **kwargs)
+
+
+@pytest.mark.parametrize("race_steps", [0, 3])
+def test_what_methods_that_change_a_network_return_does_not_matter(race_steps):
+    config = recipe("bank", **QUICK | {"race_steps": race_steps})
+    images, targets = batches()[0]
+    loader = [*batches(), (images[:1], targets[:1])]  # which one sample is tried for
+    assert set(search(Forgetful(), loader, config=config)) == {"conv", "last"}
+    cost = Latency(images, repetitions=1, warmups=0)(SearchableCNN(Forgetful()))
+    assert cost([7, 7]) > 0

@@ -49,14 +49,26 @@ def test_every_convolution_is_searched_or_left_alone_with_a_reason():
     assert SearchableCNN(Net()).left_alone == reasons
 
 
-@pytest.mark.parametrize(
-    "use", [SearchableCNN, left_alone, lambda model: apply_plan(model, {"1": 3})]
-)
+USES = [SearchableCNN, left_alone, lambda model: apply_plan(model, {"1": 3})]
+
+
+@pytest.mark.parametrize("use", USES)
 def test_layers_of_a_searchable_network_are_not_searched_again(use):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
     searchable = SearchableCNN(net[:2])
     for model in (searchable, searchable.model, nn.Sequential(searchable, net[2])):
         with pytest.raises(ValueError, match=r"1' of the .* is searched by a SearchableCNN"):
+            use(model)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_what_is_wrapped_for_several_processes_is_refused(use):
+    class DistributedDataParallel(nn.Sequential):
+        """Has the name alone, since the real one needs processes."""
+
+    net = [nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)]
+    for model in (DistributedDataParallel(*net), nn.Sequential(*net, DistributedDataParallel())):
+        with pytest.raises(ValueError, match=r"wrapped by DistributedDataParallel.* \.module"):
             use(model)
 
 

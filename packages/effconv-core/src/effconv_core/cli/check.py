@@ -63,7 +63,8 @@ def check(command: Command, console: PlainConsole) -> None:
             inputs = torch.randn(2, *command.shape)
     what = f"what {command.inputs} gives" if command.inputs else f"inputs {tuple(inputs.shape)}"
     try:
-        network = copy_network(model).train()
+        network = copy_network(model)
+        network.train()
         with seeded(0, torch.device("cpu")), explained_pass(network, inputs):
             run_on(network, copied(inputs))
     except Exception as error:  # of any kind, since it is the user's code

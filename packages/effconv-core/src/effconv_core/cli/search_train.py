@@ -329,8 +329,9 @@ def _check_fit(model: nn.Module, options: Subject, data: Data) -> None:
     """Raise for a network that does not take the images or scores too few classes."""
     what, shape = f"model {options.model!r}", (1, *data.image_shape)
     images = torch.zeros(shape) if data.first is None else data.first[0][:1].cpu()
+    model.eval()
     try:
-        with explained_pass(model.eval(), images):
+        with explained_pass(model, images):
             scores = model(images)
     except RuntimeError as error:
         raise ValueError(

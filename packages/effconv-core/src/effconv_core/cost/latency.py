@@ -266,7 +266,8 @@ def _built(
     for conv, memory_format in zip(places, formats, strict=True):
         if memory_format != str(torch.contiguous_format):
             conv.to(memory_format=getattr(torch, memory_format.removeprefix("torch.")))
-    return cnn.eval(), places
+    cnn.eval()
+    return cnn, places
 
 
 @contextmanager

@@ -123,7 +123,8 @@ class Trials:
 
     def _network(self, sizes: Sizes, seed: int) -> nn.Module:
         generator = torch.Generator().manual_seed(seed)
-        network = apply_plan(self.model, sizes, generator=generator).to(self.device)
+        network = apply_plan(self.model, sizes, generator=generator)
+        network.to(self.device)
         network.train()
         if self.group is not None:  # the start of the first rank holds
             for tensor in (*network.parameters(), *network.buffers()):
@@ -131,7 +132,7 @@ class Trials:
                     tensor.data, src=dist.get_global_rank(self.group, 0), group=self.group
                 )
         if any(_is_channels_last(parameter) for parameter in self.model.parameters()):
-            return network.to(memory_format=torch.channels_last)
+            network.to(memory_format=torch.channels_last)
         return network
 
     def _pass(self, network: nn.Module, batch: Any, *, first: bool) -> tuple[Tensor, Any]:

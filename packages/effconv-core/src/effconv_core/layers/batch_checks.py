@@ -62,7 +62,8 @@ def check_one_sample(model: nn.Module, inputs: Tensor) -> None:
     Raises:
         ValueError: if it fails, as batch normalisation of one number for each channel does.
     """
-    model = copy_network(model).train()
+    model = copy_network(model)
+    model.train()  # which may return anything
     with kept_generators(inputs.device), torch.no_grad(), explained_pass(model, inputs[:1]):
         model(inputs[:1])
 

@@ -127,7 +127,8 @@ def check_same_network(
                 if mode == TRAINING:
                     if original is None or isinstance(error, torch.OutOfMemoryError):
                         raise
-                    if _fails(run, copy_network(original).train(), Exception):
+                    set_mode(plain := copy_network(original))  # what it returns is anything
+                    if _fails(run, plain, Exception):
                         raise  # the network by itself does not run on such a batch
                     reason = f"the latter fails ({type(error).__name__}: {error})"
                     why = "it cannot run with each size that is allowed"
@@ -148,7 +149,7 @@ def check_same_network(
             try:
                 _compare(mode, wanted, found, run, kernels, reads, tolerance_for(wanted, TOLERANCE))
             except ValueError:
-                if original is not None and _by_chance(original, set_mode, run):
+                if original is not None and _by_chance(original, mode, run):
                     raise ValueError(
                         f"the network gives other outputs in each pass on a batch, {mode}; let it "
                         "draw random numbers from the global generators of torch, NumPy or Python"
@@ -326,12 +327,10 @@ def _run_on(network: nn.Module, *, batch: Batch, layers: Iterable[str], mode: st
     return Pass(outputs, loss, runs)
 
 
-def _by_chance(
-    original: nn.Module, set_mode: Callable[[nn.Module], Any], run: Callable[[nn.Module], Pass]
-) -> bool:
+def _by_chance(original: nn.Module, mode: str, run: Callable[[nn.Module], Pass]) -> bool:
     """Return whether two passes differ that begin from one state of the global generators."""
     for network in (copies := [copy_network(original), copy_network(original)]):
-        set_mode(network)
+        MODES[mode](network)
     first, second = map(run, copies)
     return differ(first, second, tolerance_for(first, TOLERANCE)) is not None
 

@@ -64,7 +64,7 @@ class SearchableCNN(nn.Module):
         TypeError: if the model is not a module, the config not a `SearchConfig` or an allowed
             range not a `range`.
         ValueError: if no layer can be searched, a pattern matches none, a tensor of the model has
-            no values yet, or a dilated layer cannot be padded.
+            no values yet, or a layer cannot be padded.
 
     Examples:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))

@@ -17,6 +17,7 @@ LayerFilter = Callable[[str, Conv], bool] | str | Iterable[str | nn.Module]
 """Selects layers: a function of name and module, a name pattern such as `"layer?.*.conv2"` (as in
 `fnmatch`), or a list of patterns, names and modules."""
 
+PARALLEL = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 Ranges = range | Mapping[str, range]
@@ -109,8 +110,15 @@ def obstacles(model: nn.Module, *, per_axis: bool = True) -> dict[str, str]:
         per_axis: whether kernels may be rectangular.
 
     Raises:
-        ValueError: if one belongs to a `SearchableCNN`.
+        ValueError: if one belongs to a `SearchableCNN`, or is wrapped for several processes.
     """
+    for module in model.modules():
+        if kinds := PARALLEL & {kind.__name__ for kind in type(module).__mro__}:
+            raise ValueError(
+                f"a part of the {type(model).__name__} is wrapped by {kinds.pop()}, of which no copy "
+                "works; pass the network itself, its .module, and to search in several processes "
+                "their group to `search`"
+            )
     convs = {n: m for n, m in model.named_modules() if isinstance(m, _ConvNd)}
     if name := next((n for n, m in convs.items() if isinstance(m, PredictedConv)), None):
         raise ValueError(

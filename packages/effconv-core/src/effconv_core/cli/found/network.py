@@ -65,7 +65,10 @@ def found_in(folder: Path, device: str) -> Found:
     classes = settings.get("num_classes") or inputs.num_classes
     name = model if ":" in model else f"effconv:{model}"  # commands of `hatch run` name those only
     network = make_model(name, num_classes=classes, channels=inputs.shape[0], seed=0)
-    return Found(load(network, folder / CNN).to(device).eval(), inputs, data)
+    network = load(network, folder / CNN)
+    network.to(device)
+    network.eval()
+    return Found(network, inputs, data)
 
 
 def _inputs(kept: dict[str, Any], folder: Path, data: str, device: str) -> Inputs:
