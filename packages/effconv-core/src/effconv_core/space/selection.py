@@ -115,9 +115,9 @@ def obstacles(model: nn.Module, *, per_axis: bool = True) -> dict[str, str]:
     for module in model.modules():
         if kinds := PARALLEL & {kind.__name__ for kind in type(module).__mro__}:
             raise ValueError(
-                f"a part of the {type(model).__name__} is wrapped by {kinds.pop()}, of which no copy "
-                "works; pass the network itself, its .module, and to search in several processes "
-                "their group to `search`"
+                f"a part of the {type(model).__name__} is wrapped by {kinds.pop()}, whose copies do "
+                "not work; pass the network itself, its .module, and to search in several "
+                "processes their group to `search`"
             )
     convs = {n: m for n, m in model.named_modules() if isinstance(m, _ConvNd)}
     if name := next((n for n, m in convs.items() if isinstance(m, PredictedConv)), None):
