@@ -115,8 +115,8 @@ def obstacles(model: nn.Module, *, per_axis: bool = True) -> dict[str, str]:
     for module in model.modules():
         if kinds := PARALLEL & {kind.__name__ for kind in type(module).__mro__}:
             raise ValueError(
-                f"a part of the {type(model).__name__} is wrapped by {kinds.pop()}, whose copies do "
-                "not work; pass the network itself, its .module, and to search in several "
+                f"a part of the {type(model).__name__} is wrapped by {kinds.pop()}, whose copies "
+                "do not work; pass the network itself, its .module, and to search in several "
                 "processes their group to `search`"
             )
     convs = {n: m for n, m in model.named_modules() if isinstance(m, _ConvNd)}
