@@ -120,6 +120,7 @@ def test_an_operator_that_is_broken_gets_no_speed_up(tmp_path):
 
 def test_a_refused_operator_does_not_hold_back_the_other(bench, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "passes", lambda operator: operator == "gru_unroll")
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)  # takes a minute
     with pytest.raises(SystemExit, match="do not pass: assemble_kernels"):
         run(bench, monkeypatch, tmp_path / "r.json")
     result = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))

@@ -54,21 +54,18 @@ def test_gradients_of_all_sizes(H, last, masked, few_chunks, triton_device):
     if not masked:
         ours[3] = None
     needs = [True] * known + [False] * (4 - known)
-    arguments = grad, *ours, *which, "paper", last
-    found = assemble.assemble_kernels_backward(*arguments, needs, "ieee")
+    found = assemble.assemble_kernels_backward(grad, *ours, *which, "paper", last, needs, "ieee")
     for mine, theirs in zip(found, expected, strict=True):
         inputs.assert_near(mine, theirs, tolerance=1e-5)
-    again = assemble.assemble_kernels_backward(*arguments, needs, "ieee")
-    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
 
 
 @pytest.mark.parametrize("sizes", [[3, 2], [9, 5]])
-def test_gradients_that_are_needed_do_not_depend_on_those_that_are_not(
+def test_gradients_that_are_needed_have_the_same_bits_whichever_others_are(
     sizes, few_chunks, triton_device
 ):
     from effconv_kernels.triton import assemble
 
-    _, (*ours, grad), which = drawn(8, sizes, [(10, 7), (3, 40)], triton_device)
+    _, (*ours, grad), which = drawn(8, sizes, [(5, 14), (1, 2)], triton_device)
     arguments = grad, *ours, *which, "aligned", False
     whole = assemble.assemble_kernels_backward(*arguments, [True] * 4, "ieee")
     for chosen in range(16):

@@ -226,11 +226,10 @@ def _warps(H: int) -> int:
     return 8 if H % 4 and H > 16 else 4
 
 
-def _backward_shape(H: int, most: int, precision: str) -> tuple[int, int]:
+def _backward_shape(H: int, most: int) -> tuple[int, int]:
     """Return hidden units and warps of the backward program; with others it spills registers."""
-    if precision == "tf32x3" and most > 32:
-        return min(triton.next_power_of_2(max(H, 16)), 32), 4
-    return min(triton.next_power_of_2(max(H, 16)), 64), {16: 2, 32: 4, 64: 4, 128: 8}[most]
+    warps = {16: 2, 32: 4, 64: 8 if H % 4 else 4, 128: 4 if H % 4 else 8}[most]
+    return min(max(triton.next_power_of_2(H), 16), 64), warps
 
 
 def try_out(device: torch.device) -> None:
@@ -311,11 +310,12 @@ def assemble_kernels_backward(
     which = {"MASKED": soft_sizes is not None, "ALIGNED": centre == "aligned"}
     if by_states or by_map:
         most = next((taps for taps in (16, 32, 64) if tables.most <= taps), 128)
-        BH, warps = _backward_shape(H, most, precision)
+        BH, warps = _backward_shape(H, most)
         grid = (len(tables.chunks) * triton.cdiv(H, BH),)
         arguments = grad, hidden, weight, bias, soft, tables.layers, tables.chunks, sums, *grads
         constants = {"H": H, "BH": BH, "MOST": most, "MAP": by_map, "STATES": by_states}
-        constants |= {"LAST": last, "PRECISION": precision}
+        # The parts of TF32 factors of more taps would not fit in registers.
+        constants |= {"LAST": last, "PRECISION": precision if most <= 32 else "ieee"}
         _backward[grid](*arguments, **constants, **which, num_warps=warps, num_stages=2)
     found = [torch.empty_like(hidden if by_states else hidden[:0]), *grads]
     if by_states:
