@@ -3,7 +3,8 @@
 `hatch run bench:kernels`, or `python bench.py` where effconv-kernels and pytest are installed. An
 operator whose tests do not pass is not timed. All sides of a comparison take turns; medians and
 quartiles of every shape are printed, slower ones too, and written as JSON beside this file, after
-each comparison again.
+each comparison again. On a GPU no comparison begins after 8 minutes; it flushes the cache before
+each call of an assembly, says its peak memory, and times CUDA graphs beside calls.
 """
 
 import argparse
@@ -17,12 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import effconv_kernels
 import torch
-from effconv_kernels import assemble_kernels, gru_unroll
-from torch import Tensor, nn
+from rivals import assembly_sides, precision_errors, unroll_sides
 
 HERE = Path(__file__).parent
 TESTS = {
@@ -46,6 +47,8 @@ NETWORKS = {
     "WRN-28-10": stages(16, [160, 320, 640], 8),
     "ResNet-18": stages(64, [64, 128, 256, 512], 4),
 }
+FLUSHED = 2**26
+"""This many float32 values are more than the cache of any GPU holds."""
 SIZES = {"3": [3], "5": [5], "7": [7], "mixed": [1, 3, 5, 7, 2, 4]}
 
 
@@ -56,13 +59,20 @@ def passes(operator: str) -> bool:
     return subprocess.run(command, check=False).returncode == 0
 
 
-def timed(function: Callable[[], object], device: str) -> float:
-    """Return the seconds of one call, by the GPU's own clock where there is one."""
+def timed(
+    function: Callable[[], object], device: str, flushed: torch.Tensor | None = None
+) -> float:
+    """Return the seconds of one call, by the GPU's own clock where there is one.
+
+    What is flushed is written before, so that the cache holds nothing else.
+    """
     if device == "cpu":
         started = time.perf_counter()
         function()
         return time.perf_counter() - started
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    if flushed is not None:
+        flushed.zero_()
     start.record()
     function()
     end.record()
@@ -70,177 +80,48 @@ def timed(function: Callable[[], object], device: str) -> float:
     return start.elapsed_time(end) / 1000
 
 
+def peak_bytes(function: Callable[[], object]) -> int:
+    """Return how much more memory of the GPU is allocated during a call than before it."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    function()
+    return torch.cuda.max_memory_allocated() - before
+
+
 def compare(
-    sides: dict[str, Callable[[], object]], device: str, rounds: int, seconds: float = math.inf
+    sides: dict[str, Callable[[], object]],
+    device: str,
+    rounds: int,
+    seconds: float = math.inf,
+    *,
+    cold: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Time all sides in turns, five times or more; give median and quartiles in seconds."""
+    """Time all sides in turns, five times or more; give median and quartiles in seconds.
+
+    With `cold`, a GPU's cache is flushed before each call. A GPU's peak memory is that of a call
+    which is not captured, since a graph has its memory already.
+    """
     for function in sides.values():
         for _ in range(3):
             function()
+    peaks = {}
+    if device != "cpu":
+        peaks = {name: peak_bytes(sides[name]) for name in sides if "CUDA graph" not in name}
+    flushed = torch.empty(FLUSHED, device=device) if cold and device != "cpu" else None
     times: dict[str, list[float]] = {name: [] for name in sides}
     started = time.perf_counter()
     for turn in range(rounds):
         if turn >= 5 and time.perf_counter() - started > seconds:
             break
         for name in list(sides) if turn % 2 else list(sides)[::-1]:
-            times[name].append(timed(sides[name], device))
+            times[name].append(timed(sides[name], device, flushed))
     found = {}
     for name, values in times.items():
         low, median, high = statistics.quantiles(values, n=4)
         found[name] = {"median": median, "p25": low, "p75": high, "rounds": len(values)}
+        if name in peaks:
+            found[name]["peak_bytes"] = peaks[name]
     return found
-
-
-def with_backward(function: Callable[[], object], leaves: list[Tensor]) -> Callable[[], None]:
-    """Return a call that also computes the gradients of some leaves."""
-
-    def outputs() -> list[Tensor]:
-        found = function()
-        return found if isinstance(found, list) else [found]
-
-    upstream = [torch.ones_like(output) for output in outputs()]
-
-    def run() -> None:
-        torch.autograd.grad(outputs(), leaves, upstream)
-
-    return run
-
-
-def without_graph(function: Callable[[], object]) -> Callable[[], None]:
-    """Return a call that records nothing for a backward pass."""
-
-    def run() -> None:
-        with torch.no_grad():
-            function()
-
-    return run
-
-
-def with_graphs(
-    sides: dict[str, Callable[[], object]], names: tuple[str, ...], device: str
-) -> dict[str, Callable[[], object]]:
-    """Add the CUDA graphs of some sides, where there are such; say which cannot be captured."""
-    graphs = {}
-    for name in names if device != "cpu" else ():
-        try:
-            graphs[f"{name}, CUDA graph"] = captured(sides[name])
-        except RuntimeError as error:
-            print(f"{name} cannot be captured in a CUDA graph: {error}")
-    return sides | graphs
-
-
-def captured(function: Callable[[], object]) -> Callable[[], None]:
-    """Return a CUDA graph of a call."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # compiles, makes tables and chooses algorithms
-        for _ in range(3):
-            function()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
-    return graph.replay
-
-
-def batched_loop(gates: Tensor, weight: Tensor, bias: Tensor, steps: list[int]) -> Tensor:
-    """Unroll all GRUs in a loop that autograd records, as one would write it without a package.
-
-    Gates are `(B, L, 3H)`, the result is `(B, sum T, H)`.
-    """
-    H, states = weight.shape[-1], []
-    gates = gates.transpose(0, 1)
-    hidden = weight.new_zeros(*gates.shape[:2], H)
-    i_r, i_z, i_n = gates.chunk(3, 2)
-    for _ in range(max(steps)):
-        recurrent = torch.baddbmm(bias.unsqueeze(1), hidden, weight.transpose(1, 2))
-        h_r, h_z, h_n = recurrent.split(H, 2)
-        update = torch.sigmoid(i_z + h_z)
-        candidate = torch.tanh(i_n + torch.sigmoid(i_r + h_r) * h_n)
-        hidden = torch.lerp(candidate, hidden, update)
-        states.append(hidden)
-    whole = torch.stack(states, 1)
-    found = torch.cat([whole[layer, :count] for layer, count in enumerate(steps)])
-    return found.transpose(0, 1)
-
-
-def unroll_sides(
-    layers: int, steps: list[int], H: int, device: str, batch: int = 1
-) -> tuple[dict, dict]:
-    """Return what unrolls the same GRUs, forward only and with the backward pass."""
-    grus = [nn.GRU(1, H).to(device) for _ in range(layers)]
-    inputs = torch.randn(batch, layers, device=device)
-    series = [inputs[:, layer, None].expand(count, batch, 1) for layer, count in enumerate(steps)]
-
-    def stacked(name: str) -> Tensor:
-        return torch.stack([getattr(gru, name) for gru in grus]).detach()
-
-    gates = inputs.unsqueeze(-1) * stacked("weight_ih_l0")[..., 0] + stacked("bias_ih_l0")
-    tensors = [gates, stacked("weight_hh_l0"), stacked("bias_hh_l0")]
-    for tensor in tensors:
-        tensor.requires_grad_()
-    parameters = [parameter for gru in grus for parameter in gru.parameters()]
-
-    def ours() -> Tensor:
-        if batch == 1:  # a batch of one would be moved between layouts
-            return gru_unroll(tensors[0][0], *tensors[1:], steps).unsqueeze(0)
-        return gru_unroll(*tensors, steps)
-
-    def a_layer() -> Tensor:
-        found = torch.cat([gru(x)[0] for gru, x in zip(grus, series, strict=True)])
-        return found.transpose(0, 1)
-
-    def loop() -> Tensor:
-        return batched_loop(*tensors, steps)
-
-    functions = {
-        "ours": (ours, tensors),
-        "nn.GRU a layer": (a_layer, parameters),
-        "batched loop": (loop, tensors),
-        "torch.compile": (torch.compile(loop, dynamic=False), tensors),
-    }
-    forward = {name: without_graph(function) for name, (function, _) in functions.items()}
-    both = {name: with_backward(*pair) for name, pair in functions.items()}
-    in_graphs = ("ours", "nn.GRU a layer", "batched loop")
-    return with_graphs(forward, in_graphs, device), with_graphs(both, in_graphs, device)
-
-
-def assembly_sides(
-    channels: list[tuple[int, int]], sizes: list[int], H: int, device: str
-) -> tuple[dict, dict]:
-    """Return what assembles the same kernels, forward only and with the backward pass."""
-    rows = sum(c_out * c_in for c_out, c_in in channels)
-    soft_sizes = torch.tensor([size + 0.2 for size in sizes], device=device)
-    tensors = [
-        torch.randn(sum(size * size for size in sizes), H, device=device),
-        torch.randn(rows, H, device=device),
-        torch.randn(rows, device=device),
-        soft_sizes,
-    ]
-    for tensor in tensors:
-        tensor.requires_grad_()
-
-    def ours() -> list[Tensor]:
-        return assemble_kernels(*tensors, sizes=sizes, channels=channels)
-
-    def eager() -> list[Tensor]:
-        hidden, weight, bias, v = tensors
-        kernels, state, row = [], 0, 0
-        for layer, ((c_out, c_in), size) in enumerate(zip(channels, sizes, strict=True)):
-            taps = torch.arange(1, size + 1, device=device)
-            profile = torch.exp(-(((taps - v[layer] / 2) / v[layer]) ** 2))
-            part = slice(row, row + c_out * c_in)
-            raw = weight[part] @ hidden[state : state + size * size].t() + bias[part, None]
-            raw = raw.view(c_out, c_in, size, size)
-            kernels.append(raw * torch.outer(profile, profile))
-            state, row = state + size * size, row + c_out * c_in
-        return kernels
-
-    compiled = torch.compile(eager, dynamic=False)
-    functions = {"ours": ours, "eager": eager, "torch.compile": compiled}
-    forward = {name: without_graph(function) for name, function in functions.items()}
-    both = {name: with_backward(function, tensors) for name, function in functions.items()}
-    return forward, both
 
 
 def copy_bandwidth(device: str) -> float:
@@ -251,12 +132,18 @@ def copy_bandwidth(device: str) -> float:
     return 2 * 4 * 2**27 / found["copy"]["median"]
 
 
-def assembly_bytes(channels: list[tuple[int, int]], sizes: list[int], H: int) -> int:
-    """Count what an assembly has to read and write at least, in float32."""
+def assembly_bytes(
+    channels: list[tuple[int, int]], sizes: list[int], H: int, itemsize: int
+) -> dict[str, int]:
+    """Count what an assembly has to read and write at least, by pass.
+
+    The backward pass reads the kernels' gradient and the maps, and writes the maps' gradient.
+    """
     maps = sum(c_out * c_in for c_out, c_in in channels)
     taps = sum(size * size for size in sizes)
     values = sum(a * b * size * size for (a, b), size in zip(channels, sizes, strict=True))
-    return 4 * (maps * (H + 1) + taps * H + values)
+    forward = itemsize * (maps * (H + 1) + taps * H + values)
+    return {"forward": forward, "forward+backward": 2 * forward + itemsize * maps * (H + 1)}
 
 
 def environment(device: str) -> dict[str, object]:
@@ -306,14 +193,25 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
     parser.add_argument(
+        "--dtypes", nargs="+", choices=["float32", "bfloat16"], help="both on a GPU, else float32"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="of tests and comparisons, past which none begins; 8 on a GPU, else no limit",
+    )
+    parser.add_argument(
         "--batches", nargs="+", type=int, default=[1, 64], help="series of each GRU that share it"
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], help="a GPU if there is one")
     parser.add_argument("--out", type=Path, help="file for the result; named by the device if none")
-    options = parser.parse_args()
+    options, started = parser.parse_args(), time.perf_counter()
     torch.backends.cudnn.allow_tf32 = False  # ours multiplies without it too
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}-cpu"
+    on_gpu = device == "cuda"
+    minutes = options.minutes or (8 if on_gpu else math.inf)
+    dtypes = options.dtypes or ["float32", "bfloat16"][: 1 + on_gpu]
+    name = torch.cuda.get_device_name() if on_gpu else f"{platform.machine()}-cpu"
     path = options.out or HERE / "results" / f"{name.lower().replace(' ', '-')}.json"
     failed = [operator for operator in options.operators if not passes(operator)]
     to_time = [operator for operator in options.operators if operator not in failed]
@@ -323,57 +221,77 @@ def main() -> None:
         "rounds": options.rounds,
         "copy_bytes_per_second": copy_bandwidth(device) if to_time else None,
         "not timed, because their tests do not pass": failed,
+        "not begun within the minutes": [],
         "timings": [],
     }
+    if on_gpu and "assemble_kernels" in to_time:
+        errors = precision_errors(NETWORKS["ResNet-20"], [7] * 18, options.hidden_size, device)
+        result["largest_errors"] = errors
     write(path, result)
-    for operator in to_time:
-        for network in options.networks:
-            for kind in options.sizes:
-                for row, times in timings(operator, network, kind, options, device):
-                    if operator == "assemble_kernels" and row["pass"] == "forward":
-                        rate = row["bytes"] / times["ours"]["median"]
-                        row["of_copy_bandwidth"] = rate / result["copy_bytes_per_second"]
-                    result["timings"].append({**row, "seconds": times})
-                    report(row, times)
-                    write(path, result)
+    for case in product(options.networks, options.sizes, to_time, dtypes, options.batches):
+        _, _, operator, _, batch = case
+        if operator == "assemble_kernels" and batch != options.batches[0]:
+            continue  # knows no batch
+        if time.perf_counter() - started > 60 * minutes:
+            result["not begun within the minutes"].append(case)
+            continue
+        for row, times in timings(*case, options, device):
+            for found in times.values() if "bytes" in row else ():
+                rate = row["bytes"] / found["median"]
+                found["of_copy_bandwidth"] = rate / result["copy_bytes_per_second"]
+            result["timings"].append({**row, "seconds": times})
+            report(row, times)
+            write(path, result)
+    write(path, result)
     print(f"{path} written")
     if failed:
         sys.exit(f"not timed, because their tests do not pass: {', '.join(failed)}")
 
 
 def timings(
-    operator: str, network: str, kind: str, options: argparse.Namespace, device: str
+    network: str,
+    kind: str,
+    operator: str,
+    dtype: str,
+    batch: int,
+    options: argparse.Namespace,
+    device: str,
 ) -> Iterator[tuple[dict, dict]]:
     """Compare all sides of an operator at one network and pattern of sizes, pass by pass."""
     channels, pattern, H = NETWORKS[network], SIZES[kind], options.hidden_size
     sizes = [pattern[layer % len(pattern)] for layer in range(len(channels))]
-    for batch in options.batches if operator == "gru_unroll" else [1]:
-        torch._dynamo.reset()
-        if operator == "gru_unroll":
-            steps = [size * size for size in sizes]
-            passes_made = unroll_sides(len(sizes), steps, H, device, batch)
-        else:
-            passes_made = assembly_sides(channels, sizes, H, device)
-        for part, sides in zip(("forward", "forward+backward"), passes_made, strict=True):
-            row = {"operator": operator, "network": network, "sizes": kind, "pass": part}
-            if operator == "gru_unroll":
-                row["batch"] = batch
-            else:
-                row["bytes"] = assembly_bytes(channels, sizes, H)
-            yield row, compare(sides, device, options.rounds, options.seconds)
+    kept = getattr(torch, dtype)
+    torch._dynamo.reset()
+    if operator == "gru_unroll":
+        steps = [size * size for size in sizes]
+        passes_made = unroll_sides(len(sizes), steps, H, device, batch, kept)
+    else:
+        passes_made = assembly_sides(channels, sizes, H, device, kept)
+    moved = assembly_bytes(channels, sizes, H, kept.itemsize)
+    for part, sides in zip(moved, passes_made, strict=True):
+        row = {"operator": operator, "network": network, "sizes": kind, "pass": part}
+        row |= {"dtype": dtype}
+        row |= {"batch": batch} if operator == "gru_unroll" else {"bytes": moved[part]}
+        cold = operator == "assemble_kernels"
+        yield row, compare(sides, device, options.rounds, options.seconds, cold=cold)
 
 
 def report(row: dict, times: dict[str, dict[str, float]]) -> None:
     """Print one comparison."""
     ours = times["ours"]["median"]
     batch = [f"batch {row['batch']}"] if "batch" in row else []
-    print(*(row[key] for key in ("operator", "network", "sizes", "pass")), *batch, sep=", ")
+    print(
+        *(row[key] for key in ("operator", "network", "sizes", "pass", "dtype")), *batch, sep=", "
+    )
     for side, found in times.items():
         low, high = 1e6 * found["p25"], 1e6 * found["p75"]
-        ratio = f"{found['median'] / ours:6.2f} times ours"
-        print(f"  {side:28} {1e6 * found['median']:10.0f} us ({low:.0f} to {high:.0f})  {ratio}")
-    if "of_copy_bandwidth" in row:
-        print(f"  {row['of_copy_bandwidth']:.0%} of the bandwidth of a copy")
+        line = f"  {side:28} {1e6 * found['median']:10.0f} us ({low:.0f} to {high:.0f})"
+        line += f"  {found['median'] / ours:6.2f} times ours"
+        if "of_copy_bandwidth" in found:
+            line += f", {found['of_copy_bandwidth']:.0%} of the bandwidth of a copy"
+        if "peak_bytes" in found:
+            line += f", {found['peak_bytes'] / 2**20:.0f} MiB"
+        print(line)
 
 
 if __name__ == "__main__":

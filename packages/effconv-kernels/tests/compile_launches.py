@@ -35,7 +35,11 @@ MAPS = {  # hidden sizes and dtypes of the kernels
     torch.bfloat16: ((64, torch.bfloat16),),
     torch.float16: ((64, torch.float64),),
 }
-HOW = (("paper", False, "ieee"), ("aligned", True, "ieee"), ("paper", False, "tf32x3"))
+HOW = (  # and the sizes of kernels, since the backward program depends on the number of taps
+    ("paper", False, "ieee", (3, 5, 7, 9)),
+    ("aligned", True, "ieee", (3, 9)),
+    ("paper", False, "tf32x3", (3, 5)),
+)
 SHORT = re.compile(r"\b((?:add|sub|mul|fma|mma|wgmma)\.\S*(?:bf16|\bf16|tf32)\S*)")
 
 
@@ -46,12 +50,13 @@ class Recorder:
         self.name, self.program, self.launches = name, program, launches
 
     def __getitem__(self, grid):
-        def launch(*arguments, num_warps, **constants):
+        def launch(*arguments, num_warps, num_stages=3, **constants):
             signature = {
                 name: f"*{DTYPES[value.dtype]}" if isinstance(value, torch.Tensor) else "i32"
                 for name, value in zip(self.program.arg_names, arguments)
             }
-            key = json.dumps([self.name, signature, constants, num_warps])
+            options = {"num_warps": num_warps, "num_stages": num_stages}
+            key = json.dumps([self.name, signature, constants, options])
             self.launches[key] = self.program
 
         return launch
@@ -81,10 +86,12 @@ def record() -> dict:
             )
     for dtype, sizes in MAPS.items():
         for H, kernel_dtype in sizes:
-            for centre, last, precision in HOW:
+            for centre, last, precision, size in (
+                (*how, size) for *how, kernels in HOW for size in kernels
+            ):
                 maps, soft = torch.zeros(6, H, dtype=dtype), torch.ones(1, dtype=dtype)
-                which = [1, 3, 3], [6], [3], [-1, 0, 0], centre, last
-                tensors = torch.zeros(9, H, dtype=dtype), maps, maps[:, 0], soft
+                which = [1, size, size], [6], [3], [-1, 0, 0], centre, last
+                tensors = torch.zeros(size * size, H, dtype=dtype), maps, maps[:, 0], soft
                 kernels = assemble.assemble_kernels(*tensors, *which, kernel_dtype, precision)
                 needs = [True] * 4, precision
                 assemble.assemble_kernels_backward(kernels, *tensors, *which, *needs)
@@ -98,7 +105,7 @@ def main() -> None:
     architecture, folder = int(sys.argv[1]), Path(sys.argv[2])
     reader = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     for key, program in record().items():
-        name, signature, constants, warps = json.loads(key)
+        name, signature, constants, options = json.loads(key)
         pointers = {
             (index,): [["tt.divisibility", 16]]
             for index, kind in enumerate(signature.values())
@@ -112,14 +119,14 @@ def main() -> None:
                 attrs=pointers,
             ),
             target=GPUTarget("cuda", architecture, 32),
-            options={"num_warps": warps},
+            options=options,
         )
         cubin = folder / "program.cubin"
         cubin.write_bytes(compiled.asm["cubin"])
         used = subprocess.run([reader, "-res-usage", cubin], capture_output=True, text=True)
         line = {
             "name": name,
-            "launch": [signature, constants, warps],
+            "launch": [signature, constants, options],
             "stack": int(re.search(r"STACK:(\d+)", used.stdout).group(1)),
             "shared": compiled.metadata.shared,
             "short": sorted(set(SHORT.findall(compiled.asm["ptx"]))),

@@ -60,7 +60,8 @@ def assemble_kernels(
             the taps whatever their number of axes.
         precision: how Triton's programs multiply: `"ieee"` in float32; `"tf32x3"` on tensor cores
             by three products of TF32, which keeps most digits of float32; `"tf32"` by one, with
-            the digits of TF32. PyTorch multiplies as it is set to.
+            the digits of TF32. The gradients of kernels with more than 32 taps are multiplied in
+            float32 always. PyTorch multiplies as it is set to.
         backend: `"triton"`, `"torch"`, or `"auto"`, which is what the environment variable
             EFFCONV_KERNELS_BACKEND says, or else Triton wherever its programs can run the call.
 

@@ -138,7 +138,7 @@ def test_launches(H, monkeypatch, triton_form, triton_device):
     launched.clear()
     output.sum().backward()
     assert launched == [
-        *("_grad_map", "_sum_chunk", "_grad_states", "_grad_soft"),
+        *("_backward", "_grad_states", "_grad_soft"),
         *("_slopes", f"_backward_{kind}", "_grad_parameters"),
     ]
 
@@ -146,7 +146,7 @@ def test_launches(H, monkeypatch, triton_form, triton_device):
 PROGRAMS = {
     *("_forward_on_chip", "_forward_streamed", "_slopes", "_backward_on_chip"),
     *("_backward_streamed", "_grad_parameters"),
-    *("_forward", "_grad_map", "_sum_chunk", "_grad_states", "_grad_soft"),
+    *("_forward", "_backward", "_grad_states", "_grad_soft"),
 }
 
 gpu = pytest.mark.gpu

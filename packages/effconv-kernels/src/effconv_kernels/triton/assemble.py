@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from effconv_kernels.triton.chunks import grad_map, grads_of_taps
 from effconv_kernels.triton.places import COLUMNS, layer_of, map_of, mask_of, places_of
 from effconv_kernels.triton.tables import ROWS, look_up, owners_of
 
@@ -91,102 +92,68 @@ def _forward(
 
 
 @triton.jit
-def _grad_map(
+def _backward(
     grad,
     hidden,
+    weight,
+    bias,
     soft_sizes,
     layers,
-    blocks,
+    chunks,
+    sums,
     grad_weight,
     grad_bias,
     H: tl.constexpr,
-    BM: tl.constexpr,
-    BT: tl.constexpr,
     BH: tl.constexpr,
+    MOST: tl.constexpr,
+    MAP: tl.constexpr,
+    STATES: tl.constexpr,
     MASKED: tl.constexpr,
     ALIGNED: tl.constexpr,
     LAST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    layer = tl.load(blocks + tl.program_id(0) * 2)
-    row = tl.load(blocks + tl.program_id(0) * 2 + 1).to(tl.int32) + tl.arange(0, BM)
-    unit = tl.program_id(1) * BH + tl.arange(0, BH)
-    taps, first_state, first_row, start = layer_of(layers, layer)
-    count, c_in = map_of(layers, layer)
-    total = tl.zeros((BM, BH), tl.float32)
-    sums = tl.zeros((BM,), tl.float32)
-    for first_tap in range(0, taps, BT):
-        tap = first_tap + tl.arange(0, BT)
-        mask, _, _, _ = mask_of(soft_sizes, layers, layer, tap, MASKED, ALIGNED)
-        masked = mask[None, :] * tl.load(
-            grad + start + places_of(row[:, None], tap[None, :], taps, c_in, LAST),
-            mask=(row < count)[:, None] & (tap < taps)[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        states = tl.load(
-            hidden + (first_state + tap)[:, None] * H + unit[None, :],
-            mask=(tap < taps)[:, None] & (unit < H)[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        total = tl.dot(masked, states, total, input_precision=PRECISION)
-        sums += tl.sum(masked, axis=1)
-    tl.store(
-        grad_weight + (first_row + row)[:, None] * H + unit[None, :],
-        total,
-        mask=(row < count)[:, None] & (unit < H)[None, :],
-    )
-    if tl.program_id(1) == 0:
-        tl.store(grad_bias + first_row + row, sums, mask=row < count)
-
-
-@triton.jit
-def _sum_chunk(
-    grad,
-    weight,
-    bias,
-    layers,
-    chunks,
-    sums,
-    H: tl.constexpr,
-    BM: tl.constexpr,
-    BT: tl.constexpr,
-    BH: tl.constexpr,
-    LAST: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Sum grad times weight, and in column H grad times bias, over one chunk of rows."""
-    entry = chunks + tl.program_id(0) * 3
-    layer, first, out = tl.load(entry), tl.load(entry + 1).to(tl.int32), tl.load(entry + 2)
-    unit = tl.program_id(1) * BH + tl.arange(0, BH)
-    taps, _, first_row, start = layer_of(layers, layer)
-    count, c_in = map_of(layers, layer)
-    length = tl.load(layers + layer * COLUMNS + 7).to(tl.int32)
-    for first_tap in range(0, taps, BT):
-        tap = first_tap + tl.arange(0, BT)
-        total = tl.zeros((BT, BH), tl.float32)
-        biased = tl.zeros((BT,), tl.float32)
-        for block in range(0, length, BM):
-            row = first + block + tl.arange(0, BM)
-            part = tl.load(
-                grad + start + places_of(row[None, :], tap[:, None], taps, c_in, LAST),
-                mask=(row < count)[None, :] & (tap < taps)[:, None],
-                other=0.0,
-            ).to(tl.float32)
-            rows = tl.load(
-                weight + (first_row + row)[:, None] * H + unit[None, :],
-                mask=(row < count)[:, None] & (unit < H)[None, :],
-                other=0.0,
-            ).to(tl.float32)
-            total = tl.dot(part, rows, total, input_precision=PRECISION)
-            values = tl.load(bias + first_row + row, mask=row < count, other=0.0).to(tl.float32)
-            biased += tl.sum(part * values[None, :], axis=1)
-        tl.store(
-            sums + (out + tap)[:, None] * (H + 1) + unit[None, :],
-            total,
-            mask=(tap < taps)[:, None] & (unit < H)[None, :],
+    """Read gradient and map once: the maps' gradients, and sums of each chunk for the states'."""
+    blocks: tl.constexpr = (H + BH - 1) // BH
+    # Programs of one chunk follow one another, so that they find the gradient in the cache.
+    unit = tl.program_id(0) % blocks * BH + tl.arange(0, BH)
+    entry = chunks + tl.program_id(0) // blocks * 3
+    layer, first, first_sum = tl.load(entry), tl.load(entry + 1).to(tl.int32), tl.load(entry + 2)
+    taps = tl.load(layers + layer * COLUMNS).to(tl.int32)
+    if taps <= 16:
+        grads_of_taps(
+            *(grad, hidden, weight, bias, soft_sizes, layers, sums, grad_weight, grad_bias),
+            *(layer, first, first_sum, 0, unit, H, 16 if MOST == 16 else 32, 16),
+            *(MAP, STATES, MASKED, ALIGNED, LAST, PRECISION),
         )
-        if tl.program_id(1) == 0:
-            tl.store(sums + (out + tap) * (H + 1) + H, biased, mask=tap < taps)
+    if MOST > 16:
+        if (taps > 16) & (taps <= 32):
+            grads_of_taps(
+                *(grad, hidden, weight, bias, soft_sizes, layers, sums, grad_weight, grad_bias),
+                *(layer, first, first_sum, 0, unit, H, 32, 32),
+                *(MAP, STATES, MASKED, ALIGNED, LAST, PRECISION),
+            )
+    if MOST > 32:
+        if (taps > 32) & (taps <= 64):
+            grads_of_taps(
+                *(grad, hidden, weight, bias, soft_sizes, layers, sums, grad_weight, grad_bias),
+                *(layer, first, first_sum, 0, unit, H, 16, 64),
+                *(MAP, STATES, MASKED, ALIGNED, LAST, PRECISION),
+            )
+    if MOST > 64:
+        if taps > 64:  # their sums would not fit in registers
+            if MAP:
+                grad_map(
+                    *(grad, hidden, soft_sizes, layers, grad_weight, grad_bias, layer, first),
+                    *(unit, H, 32, 32, MASKED, ALIGNED, LAST, PRECISION),
+                )
+            if STATES:
+                for first_tap in range(0, taps, 64):
+                    grads_of_taps(
+                        *(grad, hidden, weight, bias, soft_sizes, layers, sums, grad_weight),
+                        *(grad_bias, layer, first, first_sum, first_tap, unit, H, 16, 64),
+                        *(False, True, MASKED, ALIGNED, LAST, PRECISION),
+                    )
 
 
 @triton.jit
@@ -257,6 +224,12 @@ def _units(H: int) -> int:
 def _warps(H: int) -> int:
     """Return the warps of a program; rows that are not aligned need more registers."""
     return 8 if H % 4 and H > 16 else 4
+
+
+def _backward_shape(H: int, most: int) -> tuple[int, int]:
+    """Return hidden units and warps of the backward program; with others it spills registers."""
+    warps = {16: 2, 32: 4, 64: 8 if H % 4 else 4, 128: 4 if H % 4 else 8}[most]
+    return min(max(triton.next_power_of_2(H), 16), 64), warps
 
 
 def try_out(device: torch.device) -> None:
@@ -331,27 +304,28 @@ def assemble_kernels_backward(
     grad, hidden, weight, bias = (tensor.contiguous() for tensor in (grad, hidden, weight, bias))
     soft = hidden if soft_sizes is None else soft_sizes.contiguous()
     tables = look_up(shapes, counts, inner, rules, hidden.device)
-    grad_hidden, grad_weight, grad_bias = map(torch.empty_like, (hidden, weight, bias))
-    found = [grad_hidden, grad_weight, grad_bias]
-    BH, which = _units(H), {"MASKED": soft_sizes is not None, "ALIGNED": centre == "aligned"}
-    if needs[1] or needs[2]:
-        grid = len(tables.blocks), triton.cdiv(H, BH)
-        arguments = grad, hidden, soft, tables.layers, tables.blocks, grad_weight, grad_bias
-        constants = {"H": H, "BM": ROWS, "BT": 16, "BH": BH, "LAST": last, "PRECISION": precision}
-        _grad_map[grid](*arguments, **constants, **which, num_warps=_warps(H))
-    if needs[0] or needs[3]:
-        sums = hidden.new_empty(tables.sums, H + 1, dtype=torch.float32)
-        grid = len(tables.chunks), triton.cdiv(H, BH)
-        arguments = grad, weight, bias, tables.layers, tables.chunks, sums
-        constants = {"H": H, "BM": ROWS, "BT": 16, "BH": BH, "LAST": last, "PRECISION": precision}
-        _sum_chunk[grid](*arguments, **constants, num_warps=_warps(H))
+    by_states, by_map = needs[0] or needs[3], needs[1] or needs[2]
+    sums = hidden.new_empty(tables.sums if by_states else 0, H + 1, dtype=torch.float32)
+    grads = [torch.empty_like(tensor if by_map else tensor[:0]) for tensor in (weight, bias)]
+    which = {"MASKED": soft_sizes is not None, "ALIGNED": centre == "aligned"}
+    if by_states or by_map:
+        most = next((taps for taps in (16, 32, 64) if tables.most <= taps), 128)
+        BH, warps = _backward_shape(H, most)
+        grid = (len(tables.chunks) * triton.cdiv(H, BH),)
+        arguments = grad, hidden, weight, bias, soft, tables.layers, tables.chunks, sums, *grads
+        constants = {"H": H, "BH": BH, "MOST": most, "MAP": by_map, "STATES": by_states}
+        # The parts of TF32 factors of more taps would not fit in registers.
+        constants |= {"LAST": last, "PRECISION": precision if most <= 32 else "ieee"}
+        _backward[grid](*arguments, **constants, **which, num_warps=warps, num_stages=2)
+    found = [torch.empty_like(hidden if by_states else hidden[:0]), *grads]
+    if by_states:
         layers, blocks = len(counts), triton.cdiv(tables.most, 16)
         parts = hidden.new_empty(3 * layers, blocks, dtype=torch.float32)
-        arguments = sums, hidden, soft, tables.layers, grad_hidden, parts
-        constants = {"H": H, "BT": 16, "BH": BH}
+        arguments = sums, hidden, soft, tables.layers, found[0], parts
+        constants = {"H": H, "BT": 16, "BH": _units(H)}
         _grad_states[(layers, blocks)](*arguments, **constants, **which, num_warps=4)
-        if needs[3]:
-            found.append(torch.empty_like(soft))
-            owners = owners_of(rules, len(soft), hidden.device)
-            _grad_soft[(len(soft),)](parts, owners, found[-1], blocks, BLOCK=32, num_warps=1)
+    if needs[3]:
+        found.append(torch.empty_like(soft))
+        owners = owners_of(rules, len(soft), hidden.device)
+        _grad_soft[(len(soft),)](parts, owners, found[-1], blocks, BLOCK=32, num_warps=1)
     return [grad for grad, needed in zip(found, needs, strict=False) if needed]
