@@ -228,7 +228,8 @@ def _warps(H: int) -> int:
 
 def _backward_shape(H: int, most: int) -> tuple[int, int]:
     """Return hidden units and warps of the backward program; with others it spills registers."""
-    warps = {16: 2, 32: 4, 64: 8 if H % 4 else 4, 128: 4 if H % 4 else 8}[most]
+    unaligned = H % 4 and H > 16
+    warps = {16: 2, 32: 4, 64: 8 if unaligned else 4, 128: 4 if unaligned else 8}[most]
     return min(max(triton.next_power_of_2(H), 16), 64), warps
 
 
