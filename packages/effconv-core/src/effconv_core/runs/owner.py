@@ -176,9 +176,14 @@ def clear(folder: Path) -> None:
 
 
 def remove_leftovers_of_run(folder: Path) -> None:
-    """Delete the temporary files that killed processes left in a run's folder."""
+    """Delete the temporary files that killed processes left in a run's folder.
+
+    Links under a name that a run writes are deleted too where they lead nowhere; elsewhere a
+    checkpoint in the place of one is refused.
+    """
     for path in written(folder):
-        if not WRITTEN.fullmatch(path.name) and path.parent == folder and path.name != TENSORBOARD:
+        temporary = not WRITTEN.fullmatch(path.name) and path.parent == folder
+        if path.name != TENSORBOARD and (temporary or (path.is_symlink() and not path.exists())):
             remove_file(path)
 
 
