@@ -1,4 +1,4 @@
-"""Compile, for one architecture, every program as the operators launch it.
+"""Compile, for one architecture and some kernel sizes, every program as the operators launch it.
 
 Runs in a process of its own, where Triton does not interpret. Prints one JSON line a program: the
 bytes of a thread that did not fit its registers, the bytes that its threads share, and what it
@@ -62,7 +62,7 @@ class Recorder:
         return launch
 
 
-def record() -> dict:
+def record(wanted: set[int]) -> dict:
     """Call both operators at every kind of hidden size and dtype."""
     launches: dict = {}
     programs = [
@@ -87,7 +87,7 @@ def record() -> dict:
     for dtype, sizes in MAPS.items():
         for H, kernel_dtype in sizes:
             for centre, last, precision, size in (
-                (*how, size) for *how, kernels in HOW for size in kernels
+                (*how, size) for *how, kernels in HOW for size in wanted.intersection(kernels)
             ):
                 maps, soft = torch.zeros(6, H, dtype=dtype), torch.ones(1, dtype=dtype)
                 which = [1, size, size], [6], [3], [-1, 0, 0], centre, last
@@ -104,7 +104,7 @@ def main() -> None:
     """Compile all launches."""
     architecture, folder = int(sys.argv[1]), Path(sys.argv[2])
     reader = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    for key, program in record().items():
+    for key, program in record(set(map(int, sys.argv[3:]))).items():
         name, signature, constants, options = json.loads(key)
         pointers = {
             (index,): [["tt.divisibility", 16]]

@@ -30,12 +30,19 @@ SHARED = {80: 163 * 1024, 90: 227 * 1024}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", [80, 90])
-def test_every_launch_compiles_and_fits_the_chip(architecture, tmp_path):
+@pytest.mark.parametrize(
+    ("architecture", "sizes"),
+    [
+        (80, "3"),
+        (90, "5"),
+        *(pytest.param(card, "3 5 7 9", marks=pytest.mark.long) for card in SHARED),
+    ],
+)
+def test_every_launch_compiles_and_fits_the_chip(architecture, sizes, tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_DEFAULT_FP_FUSION": "1"}
     script = Path(__file__).parent / "compile_launches.py"
-    command = [sys.executable, script, str(architecture), tmp_path]
+    command = [sys.executable, script, str(architecture), tmp_path, *sizes.split()]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     launches = [json.loads(line) for line in result.stdout.splitlines()]
