@@ -25,6 +25,21 @@ def snapshot(folder: Path) -> dict[str, object]:
     return found
 
 
+def test_going_on_deletes_links_that_lead_nowhere_under_names_of_a_run_only(tmp_path):
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    elsewhere.write_text("precious")
+    assert not open_run(folder, SETTINGS, "drawn", overwrite=False)
+    for name, end in (
+        *(("search.safetensors", "gone"), ("plan.json", "gone")),
+        *(("notes.txt", "gone"), ("report.md", "elsewhere")),
+    ):
+        (folder / name).symlink_to(tmp_path / end)
+    assert open_run(folder, SETTINGS, "drawn", overwrite=False)
+    links = {path.name for path in folder.iterdir() if path.is_symlink()}
+    assert links == {"notes.txt", "report.md"}
+    assert elsewhere.read_text() == "precious"
+
+
 def fill(folder: Path, **files: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
