@@ -244,6 +244,22 @@ def test_saved_networks_come_back_with_plan_and_weights(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["cnn.safetensors"]
 
 
+def test_sizes_made_by_hand_are_saved_like_a_plan(tmp_path):
+    model, sizes = net(), {"3": 4, "4": 5}
+    cnn = apply_plan(model, sizes).eval()
+    save(cnn, sizes, tmp_path / "cnn.safetensors")
+    images = torch.randn(2, 3, 12, 12)
+    torch.testing.assert_close(
+        load(model, tmp_path / "cnn.safetensors").eval()(images), cnn(images)
+    )
+    for wrong in ([4, 5], None):
+        with pytest.raises(TypeError, match="pass a SizePlan"):
+            save(cnn, wrong, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="0"):
+        save(cnn, {"3": 0}, tmp_path / "other.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["cnn.safetensors"]
+
+
 def test_loading_draws_nothing_from_the_global_generator(tmp_path):
     plan, model = SizePlan({"3": 4}), net()
     save(apply_plan(model, plan), plan, tmp_path / "cnn.safetensors")

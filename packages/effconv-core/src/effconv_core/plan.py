@@ -289,20 +289,26 @@ def _kernel_shapes(model: nn.Module, sizes: Mapping[str, Size]) -> dict[str, tup
     return shapes
 
 
-def save(cnn: nn.Module, plan: SizePlan, path: str | os.PathLike[str]) -> None:
+def save(cnn: nn.Module, plan: Mapping[str, Size], path: str | os.PathLike[str]) -> None:
     """Write the weights of a plan's CNN, with the plan, as one safetensors file.
 
     Args:
         cnn: a CNN of `apply_plan`, trained or not.
-        plan: its plan.
+        plan: its plan, or the sizes of one made by hand.
         path: the file; it is written whole or not at all.
 
     Raises:
-        TypeError: if the network's state holds what is neither a tensor nor, as a module may give
-            by `get_extra_state`, a JSON value.
+        TypeError: if the plan is no mapping, or the network's state holds what is neither a tensor
+            nor, as a module may give by `get_extra_state`, a JSON value.
         ValueError: if these values are too long to be read again.
         OSError: if the file cannot be written.
     """
+    if not isinstance(plan, Mapping):
+        raise TypeError(
+            f"plan is of type {type(plan).__name__}; pass a SizePlan, or a mapping of layer names "
+            "to sizes"
+        )
+    plan = plan if isinstance(plan, SizePlan) else SizePlan(dict(plan))
     weights, extra = state_of(cnn)
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
