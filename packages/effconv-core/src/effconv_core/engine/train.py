@@ -41,6 +41,7 @@ from effconv_core.layers.batch_checks import (
     explained_pass,
 )
 from effconv_core.layers.inputs import on_device, run_on
+from effconv_core.layers.own_state import check_own_state
 from effconv_core.rng import seeded
 from effconv_core.scalars import plain
 
@@ -185,13 +186,15 @@ def train(
         OSError: if the checkpoint cannot be written, before anything is trained.
         ValueError: if the checkpoint belongs to another training, the images do not fit the
             network, a label is none of its classes, the last batch of an epoch has one sample,
-            over which a layer normalises, or gradients are off or autocast is on around it.
+            over which a layer normalises, gradients are off or autocast is on around it, or a
+            checkpoint is given and the network does not load its own state.
         RuntimeError: if a rank would begin at another epoch.
     """
     steps = batch_count(loader)
     checkpoint = None if checkpoint is None else Path(checkpoint)
     if checkpoint is not None and leads(group):
         check_writable(checkpoint, model)
+        check_own_state(model)
     if optimizer is None:
         optimizer = make_optimizer(model.parameters(), config)
     lower = config.precision != "float32"

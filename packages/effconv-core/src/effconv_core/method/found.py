@@ -11,6 +11,7 @@ from effconv_core.cost.base import Cost
 from effconv_core.layers.contract import Batch, check_same_network
 from effconv_core.layers.conv import PredictedConv
 from effconv_core.layers.copying import copy_network
+from effconv_core.layers.own_state import check_own_state
 from effconv_core.method.kernel_bank import window_of
 from effconv_core.space.search_space import SizeSpace
 
@@ -37,7 +38,7 @@ class Searched(Protocol):
 
 
 def check_found(searchable: Searched, batch: Batch, plans: list[list[int]] | None = None) -> None:
-    """Raise unless the CNNs of plans are the network that is searched.
+    """Raise unless the CNNs of plans are the network that is searched, and can be written.
 
     Args:
         searchable: the network; neither it nor a state of random numbers is changed.
@@ -46,8 +47,8 @@ def check_found(searchable: Searched, batch: Batch, plans: list[list[int]] | Non
             small one once.
 
     Raises:
-        ValueError: if a CNN is another network, or another size than its plan says; the message
-            names the layer.
+        ValueError: if a CNN is another network, or another size than its plan says, or does not
+            load its own state; the message names the layer.
     """
     for sizes in _two_plans(searchable.space) if plans is None else plans:
         with torch.no_grad():
@@ -62,6 +63,7 @@ def check_found(searchable: Searched, batch: Batch, plans: list[list[int]] | Non
                 f"the CNN of a plan has {count:,} parameters, and the plan says "
                 f"{searchable.cost(sizes):,}; let no layer that is searched share its tensors"
             )
+        check_own_state(found)
         padded = None
         if searchable.config.shapes == "padded":
             padded = dict(zip(searchable.layers, _padded(searchable.space, kernels), strict=True))
