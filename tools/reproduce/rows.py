@@ -84,7 +84,7 @@ SCALES = {
         "imagenet32": Scale(SHORT, 1, 2, 100_000),
     },
     "cpu-bfloat16": {
-        "mnist": Scale(replace(LOWER, epochs=5), 3, pictures=12_000),
+        "mnist": Scale(replace(LOWER, epochs=5), 3, pictures=6_000),
         "cifar10": Scale(
             LOWER,
             *(3, 4, 12_000),
