@@ -31,8 +31,9 @@ class ReproduceOptions(Launch):
     """Run the rows of a table or figure: finished ones are kept, an interrupted one is resumed."""
 
     name: tyro.conf.Positional[Literal[tuple(ALL)]]
-    scale: Literal["smoke", "cpu", "gpu", "paper"] = "cpu"
-    """smoke and cpu reduce images and epochs, and say so in each row."""
+    scale: Literal["smoke", "cpu", "cpu-bfloat16", "gpu", "paper"] = "cpu"
+    """smoke and both of cpu reduce images and epochs, and say so in each row; cpu-bfloat16 searches
+    and trains in that precision."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     runs: Path = Path("runs/reproduce")
     """Folder of the runs, one each."""

@@ -16,7 +16,7 @@ from tools.support.rows import read_rows
 PAGE = Path("docs/results.md")
 PICTURES = Path("docs/figures")
 RESULTS = Path("results/reproduce")
-MEASURED = ("paper", "gpu", "cpu")
+MEASURED = ("paper", "gpu", "cpu", "cpu-bfloat16")
 """The scales that are reported; smoke is for tests."""
 
 

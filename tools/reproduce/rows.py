@@ -60,6 +60,7 @@ def _of_the_paper(data: str, *amounts: int, **changes: int) -> Scale:
 
 
 SHORT = TrainConfig(10, 128, "sgd", 0.1, 5e-4, "cosine", 1.0)
+LOWER = replace(SHORT, precision="bfloat16")
 FAST = replace(TRAIN_RECIPES["resnet"], precision="bfloat16", compile=True)
 FIRST = (0.27e6,)
 SMOKE = Scale(
@@ -82,6 +83,18 @@ SCALES = {
         "stl10": Scale(SHORT, 1, 2, budgets=(0.66e6,)),
         "imagenet32": Scale(SHORT, 1, 2, 100_000),
     },
+    "cpu-bfloat16": {
+        "mnist": Scale(replace(LOWER, epochs=5), 3, pictures=6_000),
+        "cifar10": Scale(
+            LOWER,
+            *(3, 4, 12_000),
+            budgets=(0.66e6,),
+            depths=(20,),
+            figure_budgets=(0.27e6, 0.66e6),
+        ),
+        "stl10": Scale(LOWER, 1, 2, budgets=(0.66e6,)),
+        "imagenet32": Scale(LOWER, 1, 2, 100_000),
+    },
     "gpu": {
         "mnist": Scale(replace(FAST, epochs=30, schedule="cosine"), 3),
         "cifar10": Scale(FAST, 3, 10),
@@ -95,7 +108,9 @@ SCALES = {
         "imagenet32": _of_the_paper("imagenet32", 3, 10, search_epochs=5),
     },
 }
-"""By the data set's name. `paper` follows the commands that the FlexConv repository gives."""
+"""By the data set's name. `cpu-bfloat16` is for processors that multiply matrices of bfloat16,
+where it is two to three times as fast as `cpu`; `paper` follows the commands that the FlexConv
+repository gives."""
 
 EFFCONV_20 = "cifar_resnet20"
 LEARNED = {

@@ -219,10 +219,12 @@ def search_config(row: Row, settings: Scale, seed: int) -> SearchConfig | None:
     """Return the settings of a row's search, None if its sizes are not learned."""
     if row.sizes not in ("found", "paper"):
         return None
-    changes = {} if settings.search_epochs is None else {"epochs": settings.search_epochs}
+    changes = {"precision": settings.train.precision}
+    if settings.search_epochs is not None:
+        changes["epochs"] = settings.search_epochs
     if row.sizes == "paper":
         return recipe("paper", seed=seed, **changes)
-    if changes:
+    if settings.search_epochs is not None:
         changes["least_steps"] = 0
     if settings.finalists is not None:
         changes |= {"finalists": settings.finalists, "race_steps": FEW_STEPS}

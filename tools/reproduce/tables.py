@@ -95,7 +95,7 @@ def section(
         "",
         f"`hatch run reproduce:{name} --scale {scale}`, {provenance(made)}. "
         f"Data: {made['data']}. [Raw]({raw})."
-        + (" Other work ran beside it, which the seconds show." if scale == "cpu" else ""),
+        + (" Other work ran beside it, which the seconds show." if scale.startswith("cpu") else ""),
         "",
     ]
     return parts

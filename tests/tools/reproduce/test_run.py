@@ -60,3 +60,11 @@ def test_controls_of_equal_cost_cost_what_the_found_plan_does(found):
         assert made[kind] == list(given_plan(row, model, plan).values())
     assert len({tuple(sizes) for sizes in made.values()}) == len(EQUAL_COST)
     assert max(made["even paper"]) - min(made["even paper"]) <= 2
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("sizes", ["paper", "found"])
+def test_a_scale_searches_in_the_precision_in_which_it_trains(scale, sizes):
+    made = made_with(Row("mnist", "cifar_resnet20", 0.66e6, sizes), 0, scale)
+    assert made["search"]["precision"] == made["train"]["precision"]
+    assert (made["train"]["precision"] == "bfloat16") == (scale in ("gpu", "cpu-bfloat16"))
