@@ -219,7 +219,8 @@ def test_a_search_meets_a_budget_of_time(clock):
     wanted = cost([4, 4])
     budget = Budget(wanted, latency)
     loader = [(IMAGES, torch.tensor([0, 1]))]
-    plan = search(model, loader, budget=budget, config=recipe("bank", tolerance=0.2))
+    config = recipe("bank", epochs=20, least_steps=0, tolerance=0.2)
+    plan = search(model, loader, budget=budget, config=config)
     with FlopCounterMode(display=False) as counter:
         apply_plan(model, plan)(IMAGES)
     achieved = counter.get_total_flops() // 2 * 1000

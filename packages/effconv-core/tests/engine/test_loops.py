@@ -148,7 +148,8 @@ def test_search_takes_any_loss(task):
     make, targets, criterion, budget = TASKS[task]
     model, loader = make(), [(torch.randn(IMAGES), targets()) for _ in range(3)]
     steps = []
-    plan = search(model, loader, budget=budget, criterion=criterion, on_step=steps.append)
+    keywords = {"criterion": criterion, "config": recipe("bank", least_steps=0)}
+    plan = search(model, loader, budget=budget, on_step=steps.append, **keywords)
     first = steps[0]
     torch.testing.assert_close(first.task_loss, criterion(first.outputs, first.targets).detach())
     assert abs(plan.cost / budget - 1) <= 0.02

@@ -152,10 +152,12 @@ def test_one_finalist_is_no_tournament():
 
 
 def test_a_search_gives_the_tournaments_plan_and_keeps_it_in_its_checkpoint(tmp_path, monkeypatch):
-    loader, config = Counted(8), recipe("bank", finalists=12, race_steps=0)
-    model, keywords = net(), {"budget": BUDGET, "config": config}
+    config = recipe("bank", least_steps=0, finalists=12, race_steps=0)
+    loader, model, keywords = Counted(8), net(), {"budget": BUDGET, "config": config}
     network = SearchableCNN(model, config)
-    learned = search(model, Counted(8), budget=BUDGET, config=recipe("bank", finalists=1))
+    learned = search(
+        model, Counted(8), budget=BUDGET, config=dataclasses.replace(config, finalists=1)
+    )
     other = next(
         sizes
         for sizes in _candidates(network, network.plan(BUDGET), BUDGET)

@@ -242,7 +242,7 @@ FORGED_SEARCHES = {
 
 @pytest.mark.parametrize("how", FORGED_SEARCHES)
 def test_a_plan_that_a_search_cannot_have_found_is_refused(how, tmp_path):
-    path, config = tmp_path / "state.safetensors", recipe("bank", epochs=1, finalists=2)
+    path, config = tmp_path / "state.safetensors", recipe("bank", epochs=1, least_steps=0)
     keywords = {"budget": BUDGET, "config": config, "checkpoint": path}
     plan = search(net(), LOADER, **keywords)
     assert search(net(), LOADER, **keywords) == plan
@@ -255,7 +255,7 @@ def test_a_plan_that_a_search_cannot_have_found_is_refused(how, tmp_path):
     "count", [torch.tensor(-1), torch.tensor(2.5), torch.tensor([1, 2]), torch.tensor([])]
 )
 def test_a_count_of_draws_that_is_none_is_refused(count, tmp_path):
-    path, config = tmp_path / "state.safetensors", recipe("bank", epochs=2, finalists=2)
+    path, config = tmp_path / "state.safetensors", recipe("bank", epochs=2, least_steps=0)
     keywords = {"budget": BUDGET, "config": config, "checkpoint": path}
 
     def stop(step):

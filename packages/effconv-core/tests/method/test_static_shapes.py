@@ -272,12 +272,12 @@ def test_a_padded_step_never_needs_a_number_on_the_host(name, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "epochs"),
-    [("paper", 3), ("default", 3), pytest.param("default", 40, marks=pytest.mark.long)],
+    [("paper", 3), ("default", 3), pytest.param("default", 75, marks=pytest.mark.long)],
 )
 def test_a_padded_search_finds_the_plan_of_the_exact_one(name, epochs):
     def found(**changes):
         # In float64, because the rounding of float32 grows over a search.
-        config = recipe(name, epochs=epochs, size_lr=0.05, **changes)
+        config = recipe(name, epochs=epochs, least_steps=0, size_lr=0.05, **changes)
         model = varied().double()
         loader = batches(dtype=torch.float64)
         return search(model, loader, budget=1500, config=config, criterion=criterion)
@@ -301,15 +301,14 @@ def test_a_padded_search_that_was_interrupted_goes_on_to_the_same_plan(tmp_path)
                 raise KeyboardInterrupt
             return super().__iter__()
 
-    config = recipe(
-        "bank", shapes="padded", precision="bfloat16", size_lr=0.05, finalists=4, race_steps=0
-    )
+    short = {"epochs": 2, "least_steps": 0, "size_lr": 0.05, "finalists": 4}
+    config = recipe("bank", shapes="padded", precision="bfloat16", **short)
     keywords = {"budget": 1500, "config": config, "criterion": criterion}
     straight = search(varied(), batches(), **keywords)
     keywords["checkpoint"] = tmp_path / "s.safetensors"
     with pytest.raises(KeyboardInterrupt):
         search(varied(), Interrupted(batches()), **keywords)
-    exact = {**keywords, "config": recipe("bank", size_lr=0.05, finalists=4, race_steps=0)}
+    exact = {**keywords, "config": recipe("bank", **short)}
     with pytest.raises(ValueError, match=r"whose config was .* delete it to start again"):
         search(varied(), batches(), **exact)
     assert search(varied(), batches(), **keywords) == straight
@@ -376,7 +375,8 @@ def test_sizes_and_cost_of_a_step_are_made_when_they_are_read(monkeypatch):
     steps, reads = [], []
     usual = SearchableCNN.rounded
     monkeypatch.setattr(SearchableCNN, "rounded", lambda *a: reads.append(1) or usual(*a))
-    searchable = SearchableCNN(varied(), recipe("bank", shapes="padded", size_lr=0.1))
+    config = recipe("bank", shapes="padded", epochs=5, least_steps=0, size_lr=0.1)
+    searchable = SearchableCNN(varied(), config)
     plan = search(searchable, batches(), budget=1500, criterion=criterion, on_step=steps.append)
     assert not reads
     soft = [step.soft_sizes.tolist() for step in steps]

@@ -184,7 +184,7 @@ def loader():
 
 @pytest.mark.parametrize("name", ["default", "paper"])
 def test_search_trains_a_searchable_network_in_place(name, tmp_path):
-    model, config = line(), recipe(name, epochs=2)
+    model, config = line(), recipe(name, epochs=2, least_steps=0)
     expected = search(model, loader(), budget=400, config=config)
     searchable = SearchableCNN(model, config)
     path = tmp_path / "search.safetensors"
