@@ -1,6 +1,7 @@
 """`effconv frontier`, and `effconv plan at` for any cost of it."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -54,17 +55,23 @@ CONFIG = recipe("bank", least_steps=0, race_steps=2)
 WORDS = ["frontier", "own_front:network", "own_front:batches", "--device", "cpu", "--out", "f.json"]
 
 
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    """The state of a search of the network."""
+    path, names = tmp_path_factory.mktemp("search") / "search.safetensors", {}
+    exec(OWN, names)
+    search(names["network"](), names["batches"]()[0], config=CONFIG, checkpoint=path)
+    return path
+
+
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(state, tmp_path, monkeypatch):
     """Enter a folder with a network, its data and a search of it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "own_front", raising=False)
     (tmp_path / "own_front.py").write_text(OWN)
-    names = {}
-    exec(OWN, names)
-    loader = names["batches"]()[0]
-    search(names["network"](), loader, config=CONFIG, checkpoint="search.safetensors")
+    shutil.copy(state, tmp_path)
     return tmp_path
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,30 @@ ALLOWED, BATCHES, Signs, config, cost, net = (
 )
 
 
+@pytest.fixture(scope="module")
+def found():
+    """What a search with the settings of `config` finds."""
+    return search(net(), Signs(), budget=cost(net()), config=config(), **ALLOWED)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The state of that search where nothing is left but to look at the evidence."""
+    path = tmp_path_factory.mktemp("choice") / "s.safetensors"
+    keywords = {"budget": cost(net()), "config": config(), "checkpoint": path, **ALLOWED}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice, "evidence_of", lambda *a, **k: (_ for _ in ()).throw(KeyError()))
+        with pytest.raises(KeyError):
+            search(net(), Signs(), **keywords)
+    return path
+
+
+@pytest.fixture
+def undecided(made, tmp_path):
+    """A copy of that state."""
+    return shutil.copy(made, tmp_path / "s.safetensors")
+
+
 def test_the_found_sizes_are_taken_where_they_are_better():
     # Neighbours must be compared before the square, so the first size must be above 1.
     model = net(sizes=(1, 5))
@@ -40,7 +65,7 @@ def test_the_found_sizes_are_taken_where_they_are_better():
 
 
 def test_labels_of_chance_keep_the_original_sizes():
-    for seed in range(5):
+    for seed in range(3):
         loader = Signs()
         loader.labels = torch.randint(
             0, 2, loader.labels.shape, generator=torch.Generator().manual_seed(seed)
@@ -93,39 +118,29 @@ def test_a_single_plan_within_the_budget_is_the_plan():
     assert plan.evidence.pairs == 0
 
 
-def test_the_plan_and_its_evidence_are_read_back():
-    model = net()
-    plan = search(model, Signs(), budget=cost(model), config=config(), **ALLOWED)
-    assert SizePlan.from_json(plan.to_json()) == plan
-    content = json.loads(plan.to_json())
+def test_the_plan_and_its_evidence_are_read_back(found):
+    assert SizePlan.from_json(found.to_json()) == found
+    content = json.loads(found.to_json())
     content["evidence"]["verdict"] = "much better"
     with pytest.raises(ValueError, match="evidence"):
         SizePlan.from_json(json.dumps(content))
 
 
-def test_steps_are_counted():
-    model, loader = net(), Signs()
-    plan = search(model, loader, budget=cost(model), config=config(), **ALLOWED)
-    spent = plan.evidence.spent
+def test_steps_are_counted(found):
+    spent = found.evidence.spent
     assert spent["kernels"] == 20  # two epochs of ten batches
     # Two batches are held out, which cost one step; four pairs of 24 steps.
     assert spent["pairs"] == 4 * 2 * (24 + 1)
-    tried = plan.evidence.plans
+    tried = found.evidence.plans
     assert spent["trainings"] == tried * (6 + 1) + min(LAST, tried - 1) * (24 + 1)
 
 
-def stops() -> list[int]:
-    """Return batches, counted over the whole search, at which it is stopped: some in each stage."""
-    loader, model = Signs(), net()
-    search(model, loader, budget=cost(model), config=config(), **ALLOWED)
-    return [15, 21, *range(30, loader.taken, max(1, (loader.taken - 30) // 7))]
-
-
 def test_a_stopped_search_chooses_the_same_plan(tmp_path):
-    model = net()
-    keywords = {"budget": cost(model), "config": config(), **ALLOWED}
-    expected = search(net(), Signs(), **keywords)
-    for stop in stops():
+    whole = Signs()
+    keywords = {"budget": cost(net()), "config": config(race_steps=3), **ALLOWED}
+    expected = search(net(), whole, **keywords)
+    # Batches, counted over the whole search: some in each stage.
+    for stop in (15, 21, *range(30, whole.taken, max(1, (whole.taken - 30) // 7))):
         path = tmp_path / f"{stop}.safetensors"
         with pytest.raises(KeyboardInterrupt):
             search(net(), Signs(stop_at=stop), checkpoint=path, **keywords)
@@ -134,38 +149,25 @@ def test_a_stopped_search_chooses_the_same_plan(tmp_path):
         assert search(net(), Signs(stop_at=1), checkpoint=path, **keywords) == expected
 
 
-def test_a_stage_that_is_done_is_not_done_again(tmp_path, monkeypatch):
-    path, model = tmp_path / "s.safetensors", net()
-    keywords = {"budget": cost(model), "config": config(), "checkpoint": path, **ALLOWED}
-    monkeypatch.setattr(choice, "evidence_of", lambda *a, **k: (_ for _ in ()).throw(KeyError()))
-    with pytest.raises(KeyError):
-        search(net(), Signs(), **keywords)
-    monkeypatch.undo()
-    again = Signs()
-    search(net(), again, **keywords)
+def test_a_stage_that_is_done_is_not_done_again(undecided, found):
+    again, keywords = Signs(), {"budget": cost(net()), "config": config(), **ALLOWED}
+    assert search(net(), again, checkpoint=undecided, **keywords) == found
     assert again.taken == 0
-    stages = read_training_state(path).progress["choice"]
+    stages = read_training_state(undecided).progress["choice"]
     assert set(stages) >= {"proposals", "first", "longer", "pair 0", "pair 3"}
 
 
-def test_the_choice_of_an_earlier_version_begins_again(tmp_path, monkeypatch):
-    path, model = tmp_path / "s.safetensors", net()
-    keywords = {"budget": cost(model), "config": config(), **ALLOWED}
-    expected = search(net(), Signs(), **keywords)
-    monkeypatch.setattr(choice, "evidence_of", lambda *a, **k: (_ for _ in ()).throw(KeyError()))
-    with pytest.raises(KeyError):
-        search(net(), Signs(), checkpoint=path, **keywords)
-    monkeypatch.undo()
-
+def test_the_choice_of_an_earlier_version_begins_again(undecided, found):
+    keywords = {"budget": cost(net()), "config": config(), **ALLOWED}
     searchable = SearchableCNN(net(), config(), **ALLOWED)
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
-    progress = load_training_state(path, searchable, optimizer)
+    progress = load_training_state(undecided, searchable, optimizer)
     stages = progress["choice"]
     stages |= {"last": stages.pop("longer"), "children": [[[5, 1]], [0.5]], "second": [[0.5, 0.5]]}
     stages |= {f"pair {i}": [[9.0, 0.1], [0.1, 0.9]] for i in range(2)}  # of another plan
-    save_training_state(path, searchable, optimizer, progress)
-    assert search(net(), Signs(), checkpoint=path, **keywords) == expected
-    assert not {"last", "children"} & read_training_state(path).progress["choice"].keys()
+    save_training_state(undecided, searchable, optimizer, progress)
+    assert search(net(), Signs(), checkpoint=undecided, **keywords) == found
+    assert not {"last", "children"} & read_training_state(undecided).progress["choice"].keys()
 
 
 def test_evidence_of_a_loss_that_is_not_finite():
@@ -241,23 +243,17 @@ def test_shuffled_labels_teach_nothing():
         ("pair 2", "text"),
     ],
 )
-def test_stages_that_no_search_makes_are_refused(stage, content, tmp_path, monkeypatch):
-    path, model = tmp_path / "s.safetensors", net()
-    keywords = {"budget": cost(model), "config": config(), "checkpoint": path, **ALLOWED}
-    monkeypatch.setattr(choice, "evidence_of", lambda *a, **k: (_ for _ in ()).throw(KeyError()))
-    with pytest.raises(KeyError):
-        search(net(), Signs(), **keywords)
-    monkeypatch.undo()
-
+def test_stages_that_no_search_makes_are_refused(stage, content, undecided):
     searchable = SearchableCNN(net(), config(), **ALLOWED)
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
-    progress = load_training_state(path, searchable, optimizer)
+    progress = load_training_state(undecided, searchable, optimizer)
     progress["choice"][stage] = content
-    save_training_state(path, searchable, optimizer, progress)
-    before = path.read_bytes()
+    save_training_state(undecided, searchable, optimizer, progress)
+    before = undecided.read_bytes()
+    keywords = {"budget": cost(net()), "config": config(), **ALLOWED}
     with pytest.raises(ValueError, match=r"state|s\.safetensors"):
-        search(net(), Signs(), **keywords)
-    assert path.read_bytes() == before
+        search(net(), Signs(), checkpoint=undecided, **keywords)
+    assert undecided.read_bytes() == before
 
 
 def test_searches_of_neighbouring_seeds_share_no_training(monkeypatch):

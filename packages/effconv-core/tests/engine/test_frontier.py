@@ -1,6 +1,7 @@
 """`frontier`: plans of many costs after one search."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -46,6 +47,29 @@ def searched(tmp_path_factory):
     return searchable, path
 
 
+@pytest.fixture(scope="module")
+def three(searched):
+    """A frontier of three amounts."""
+    return frontier(searched[0], batches(), amounts=[200, 300, 500])
+
+
+SETTINGS = {"data": "own", "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def made(searched, tmp_path_factory):
+    """The checkpoint of a frontier of two amounts."""
+    path = tmp_path_factory.mktemp("frontier") / "f.progress.json"
+    frontier(searched[0], batches(), amounts=[200, 300], checkpoint=path, settings=SETTINGS)
+    return path
+
+
+@pytest.fixture
+def kept(made, tmp_path):
+    """A copy of it."""
+    return shutil.copy(made, tmp_path / "f.progress.json")
+
+
 def test_a_dearer_point_has_a_lower_loss_and_costs_are_those_of_the_sizes(searched):
     searchable, _ = searched
     found = frontier(searchable, batches())
@@ -61,11 +85,9 @@ def test_a_dearer_point_has_a_lower_loss_and_costs_are_those_of_the_sizes(search
 
 
 @pytest.mark.parametrize("times", [0.5, 0.8, 1.0, 1.7, 3.0])
-def test_a_plan_of_any_budget(searched, times):
-    searchable, _ = searched
-    found = frontier(searchable, batches(), amounts=[200, 300, 500])
-    budget = times * found.original.cost
-    plan = found.plan(searchable, Budget(budget, at_most=True))
+def test_a_plan_of_any_budget(searched, three, times):
+    budget = times * three.original.cost
+    plan = three.plan(searched[0], Budget(budget, at_most=True))
     assert 0.6 * budget <= plan.cost <= budget
 
 
@@ -140,7 +162,7 @@ def stop_at(number: int):
 
 
 @pytest.mark.parametrize("number", [1, 3])
-def test_a_stopped_frontier_goes_on_where_it_was(searched, number, tmp_path):
+def test_a_stopped_frontier_goes_on_where_it_was(searched, three, number, tmp_path):
     searchable, _ = searched
     amounts, path = [200, 300, 500], tmp_path / "f.progress.json"
     with pytest.raises(KeyboardInterrupt):
@@ -148,7 +170,7 @@ def test_a_stopped_frontier_goes_on_where_it_was(searched, number, tmp_path):
     begun = json.loads(path.read_text())["stages"]
     assert len(begun) == number  # the original, and the amounts before the one that was begun
     again = frontier(searchable, batches(), amounts=amounts, checkpoint=path)
-    assert again == frontier(searchable, batches(), amounts=amounts)
+    assert again == three
 
     done = json.loads(path.read_text())
     assert done["stages"].items() >= begun.items()
@@ -165,17 +187,13 @@ def test_a_stopped_frontier_goes_on_where_it_was(searched, number, tmp_path):
         {"settings": {"data": "other", "batch_size": 8}},
     ],
 )
-def test_the_checkpoint_of_another_frontier_is_refused(searched, change, tmp_path):
-    searchable, _ = searched
-    path = tmp_path / "f.progress.json"
-    settings = {"data": "own", "batch_size": 8}
-    frontier(searchable, batches(), amounts=[200, 300], checkpoint=path, settings=settings)
-    before = path.read_bytes()
-    keywords = {"amounts": [200, 300], "checkpoint": path, "settings": settings} | change
+def test_the_checkpoint_of_another_frontier_is_refused(searched, change, kept):
+    before = kept.read_bytes()
+    keywords = {"amounts": [200, 300], "checkpoint": kept, "settings": SETTINGS} | change
     loader = keywords.pop("loader", batches())
     with pytest.raises(ValueError, match=r"f\.progress\.json"):
-        frontier(searchable, loader, **keywords)
-    assert path.read_bytes() == before
+        frontier(searched[0], loader, **keywords)
+    assert kept.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -188,12 +206,10 @@ def test_the_checkpoint_of_another_frontier_is_refused(searched, change, tmp_pat
         "text",
     ],
 )
-def test_stages_that_no_frontier_makes_are_refused(searched, row, tmp_path):
-    path = tmp_path / "f.progress.json"
-    keywords = {"amounts": [200], "checkpoint": path}
-    frontier(searched[0], batches(), **keywords)
-    content = json.loads(path.read_text())
+def test_stages_that_no_frontier_makes_are_refused(searched, row, kept):
+    content = json.loads(kept.read_text())
     content["stages"]["amount 0"] = row
-    path.write_text(json.dumps(content))
+    kept.write_text(json.dumps(content))
+    keywords = {"amounts": [200, 300], "checkpoint": kept, "settings": SETTINGS}
     with pytest.raises(ValueError, match=r"f\.progress\.json"):
         frontier(searched[0], batches(), **keywords)
