@@ -1,6 +1,5 @@
 """`hatch run search:spoken-digits` and `search:smnist`: sequences from search to report."""
 
-import subprocess
 import sys
 import wave
 
@@ -10,7 +9,7 @@ from effconv_core import SizePlan
 from effconv_data import load
 
 from tools.presets import make_network, preset
-from tools.search import parse
+from tools.search import main, parse
 
 
 @pytest.fixture
@@ -33,13 +32,8 @@ def test_spoken_digits_from_search_to_report(recordings, tmp_path, monkeypatch):
     words += ["--search-least-steps", "0"]
     words += ["--batch-size", "8", "--train-batch-size", "8", "--runs", str(tmp_path / "runs")]
     monkeypatch.setenv("EFFCONV_DATA", str(recordings))
-    process = subprocess.run(
-        [sys.executable, "-m", "tools.search", "spoken-digits", *words, "--name", "digits"],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert process.returncode == 0, process.stderr
+    monkeypatch.setattr(sys, "argv", ["search", "spoken-digits", *words, "--name", "digits"])
+    assert main() == 0
     plan = SizePlan.load(tmp_path / "runs/digits/plan.json")
     assert len(plan) == 8
     assert max(plan.values()) <= 31

@@ -1,5 +1,6 @@
-"""A frontier in order, by torchrun too: `python frontier_program.py FILE CHECKPOINT`."""
+"""A frontier in order, by torchrun too: `python frontier_program.py FOLDER`."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -28,23 +29,39 @@ def batches(rank: int, ranks: int) -> list:
     return [(x[rank::ranks], y[rank::ranks]) for x, y in zip(images, labels, strict=True)]
 
 
-def main(path: str, checkpoint: str) -> None:
-    """Write the frontier of the rank's part of the batches."""
+def main(folder: Path) -> None:
+    """Write the frontier of the rank's part of the batches, and what becomes of it afterwards.
+
+    A second run, `again`, has the first one's checkpoint, and a third, `other`, that of another
+    frontier.
+    """
     ranks, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     if ranks > 1:
         dist.init_process_group("gloo")
     group = dist.group.WORLD if ranks > 1 else None
     searchable, loader = SearchableCNN(network(), CONFIG), batches(rank, ranks)
     search(searchable, loader, group=group)
-    try:
-        found = frontier(searchable, loader, amounts=[200, 300], checkpoint=checkpoint, group=group)
-        found.save(f"{path}.{rank}")
-    except ValueError as error:
-        Path(f"{path}.{rank}").write_text(f"refused: {error}")
-    if dist.is_initialized():
+    options = {"amounts": [200, 300], "checkpoint": folder / "progress.json", "group": group}
+    frontier(searchable, loader, **options).save(folder / f"found.{rank}")
+    if ranks > 1:
+        dist.barrier()  # rank 0 writes
+        before = options["checkpoint"].read_bytes()
+        frontier(searchable, loader, **options).save(folder / f"again.{rank}")
+        dist.barrier()
+        assert options["checkpoint"].read_bytes() == before
+        content = json.loads(before)
+        content["of"]["amounts"] = ["parameters", 250]
+        dist.barrier()  # both have read it
+        if rank == 0:
+            options["checkpoint"].write_text(json.dumps(content))
+        dist.barrier()
+        try:
+            frontier(searchable, loader, **options)
+        except ValueError as error:
+            (folder / f"other.{rank}").write_text(f"refused: {error}")
         dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(*sys.argv[1:])
+    main(Path(sys.argv[1]))

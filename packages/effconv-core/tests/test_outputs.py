@@ -39,8 +39,14 @@ def shell(line, folder):
     )
 
 
+# What the others have, too, or `tests/whole/test_effconv_command.py`.
+LESS = {"as it is", "ASCII, in a file", "closed", "a reader that goes"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize(
+    "output", [pytest.param(name, marks=[pytest.mark.long] * (name in LESS)) for name in OUTPUTS]
+)
 def test_no_output_ends_a_run(output, tmp_path):
     shutil.copy(PROGRAM, tmp_path)
     process = shell(OUTPUTS[output].format(shlex.join(WORDS)), tmp_path)
@@ -56,8 +62,15 @@ def test_no_output_ends_a_run(output, tmp_path):
         assert r"\u2192" in process.stdout  # the arrow of the table
 
 
-@pytest.mark.parametrize("words", ["plan show plan.json", "plan show plan.json --json", "--help"])
-@pytest.mark.parametrize("output", ["ASCII", "closed", "a reader that has gone"])
+@pytest.mark.parametrize(
+    ("words", "output"),
+    [
+        *(("plan show plan.json", name) for name in ("ASCII", "closed", "a reader that has gone")),
+        ("plan show plan.json --json", "ASCII"),
+        ("plan show plan.json --json", "a reader that has gone"),
+        ("--help", "closed"),
+    ],
+)
 def test_no_output_of_a_short_command_is_a_traceback(words, output, tmp_path):
     SizePlan({f"layer→{i}": 3 for i in range(500)}).save(tmp_path / "plan.json")
     command = f"{sys.executable} -m effconv_core.cli {words}"

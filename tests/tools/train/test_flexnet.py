@@ -19,7 +19,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from tools.presets import make_batches
-from tools.train import flexnet
+from tools.support.console import run_and_report
+from tools.train import flexnet, multi_resolution
 
 ROOT = Path(__file__).parents[3]
 SHORT = [
@@ -177,10 +178,15 @@ def test_another_network_is_trained_with_flexconv_in_it(tmp_path):
         (("--conv.threshold", "2"), "threshold is 2.0; the mask goes from 0 to 1"),
     ],
 )
-def test_a_refusal_leaves_no_trace(arguments, sentence, tmp_path):
-    refused = finished(tmp_path, "--data", "demo", *arguments)
-    assert refused.returncode == 2
-    assert sentence in refused.stderr
+def test_a_refusal_leaves_no_trace(arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys, "argv", command(tmp_path, "--data", "demo", *arguments)[2:])
+    try:
+        status = run_and_report("train:flexnet", flexnet.command)
+    except SystemExit as stop:  # of tyro
+        status = stop.code
+    assert status == 2
+    assert sentence in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -201,20 +207,17 @@ def test_the_papers_sets_have_its_training(data, training):
     assert flexnet.parse([f"--data={data}", "--train.epochs", "2"]).train.epochs == 2
 
 
-@pytest.mark.parametrize("module", ["flexnet", "multi_resolution"])
+@pytest.mark.parametrize("module", [flexnet, multi_resolution])
 @pytest.mark.parametrize("data", ["stl10", "imagenet32"])
-def test_a_set_that_is_missing_is_refused_with_the_command_that_makes_it(module, data, tmp_path):
-    process = subprocess.run(
-        [sys.executable, "-m", f"tools.train.{module}", f"--data={data}", f"--runs={tmp_path}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "EFFCONV_DATA": str(tmp_path)},
-    )
-    assert process.returncode == 2
-    assert f"`hatch run effconv-data prepare {data} --out {tmp_path}/{data}" in process.stderr
-    assert process.stderr.count("\n") == 1
+def test_a_set_that_is_missing_is_refused_with_the_command_that_makes_it(
+    module, data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("EFFCONV_DATA", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["train", f"--data={data}", f"--runs={tmp_path}"])
+    assert run_and_report("train", module.command) == 2
+    told = capsys.readouterr().err
+    assert f"`hatch run effconv-data prepare {data} --out {tmp_path}/{data}" in told
+    assert told.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
