@@ -17,7 +17,10 @@ def promised(folder: Path) -> set[str]:
 
 @pytest.fixture
 def killed_at(monkeypatch):
-    """Return what kills a command where it gives a file its name, by the number of that."""
+    """Return what kills a command where it gives a file its name, by the number of that.
+
+    It gives the command's status, None where it was killed, and how many files it has named.
+    """
 
     class KilledError(BaseException):
         pass
@@ -37,42 +40,49 @@ def killed_at(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(Path, "replace", stop)
             try:
-                return command(*words)
+                return command(*words), count
             except KilledError:
-                return None
+                return None, count
 
     return run
 
 
-@pytest.mark.slow
+STEPS = [pytest.param(4, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.long)]
+"""Every fourth file from the last one back, or each of them."""
+
+
+@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_run_killed_at_any_file_is_unfinished_and_ends_as_another(name, killed_at, tmp_path):
+def test_a_run_killed_at_any_file_is_unfinished_and_ends_as_another(
+    name, step, killed_at, tmp_path
+):
     command = COMMANDS[name]
-    assert command(tmp_path, "--name=whole") == 0
+    status, count = killed_at(0, command, tmp_path, "--name=whole")
     whole = promised(tmp_path / "whole")
+    assert status == 0
     assert "result.json" in whole
-    for number in range(1, 100):
+    assert count > 5
+    for number in range(count, 0, -step):
         place = f"killed-{number}"
-        if killed_at(number, command, tmp_path, f"--name={place}") == 0:
-            break
+        assert killed_at(number, command, tmp_path, f"--name={place}")[0] != 0
         found = promised(tmp_path / place)
         assert "result.json" not in found
+        # The last file of all is the one that says that it is finished.
+        assert number < count or found | {"result.json"} >= whole
         assert command(tmp_path, f"--name={place}") == 0, place
         assert promised(tmp_path / place) >= whole
-    assert number > 6
-    # The last file of all is the one that says that it is finished.
-    assert found | {"result.json"} >= whole
 
 
-@pytest.mark.slow
-def test_a_sweep_killed_at_any_file_ends_as_another(killed_at, tmp_path):
-    for number in range(1, 100):
+@pytest.mark.parametrize("step", STEPS)
+def test_a_sweep_killed_at_any_file_ends_as_another(step, killed_at, tmp_path):
+    status, count = killed_at(0, sweep_search, tmp_path / "whole")
+    assert status == 0
+    assert count > 5
+    for number in range(count, 0, -step):
         folder = tmp_path / str(number)
-        if killed_at(number, sweep_search, folder) == 0:
-            break
+        assert killed_at(number, sweep_search, folder)[0] != 0
         assert sweep_search(folder) == 0
         assert (folder / "results.jsonl").read_text().count("\n") == 1
-    assert number > 6
 
 
 def test_a_finished_run_without_its_report_gets_one_by_the_same_command(tmp_path, capsys):

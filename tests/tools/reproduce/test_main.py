@@ -3,11 +3,10 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,8 @@ from effconv_data.prepare import prepare
 from rich.console import Console
 
 from tests.tools.reproduce.made_up_result import measured
+from tests.tools.reproduce.small_table import BEGUN, SMALL
+from tools.faults.operations import start
 from tools.reproduce import __main__ as command
 from tools.reproduce import run, tables
 from tools.reproduce.rows import SCALES, TRAINED, Row, runs_of
@@ -148,9 +149,7 @@ def test_a_run_counts_its_earlier_starts_and_says_what_else_could_be_done(tmp_pa
 def fewer_pictures(monkeypatch):
     """Let the smallest scale be smaller still."""
     mnist()
-    small = replace(SCALES["smoke"]["mnist"], pictures=64, test_pictures=16)
-    small = replace(small, train=replace(small.train, batch_size=32))
-    monkeypatch.setitem(SCALES["smoke"], "mnist", small)
+    monkeypatch.setitem(SCALES["smoke"], "mnist", SMALL)
 
 
 @pytest.mark.slow
@@ -254,8 +253,9 @@ def test_a_table_runs_on_a_small_set_in_the_official_layout(table, data, write, 
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes fork on Linux alone")
 def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path):
-    data = mnist()
+    mnist()
 
     def outcome(name):
         lines = (tmp_path / name / "mnist-smoke.jsonl").read_text().splitlines()
@@ -268,25 +268,34 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path):
 
     def at_work(name):
         """Start it; give it, and the time, when it has imported all and begins."""
-        process = reproduce("table1", tmp_path / name, data)
-        process.stdout.readline()
+        begun = tmp_path / name / BEGUN
+        begun.unlink(missing_ok=True)
+        words = ["tests.tools.reproduce.small_table:main", str(tmp_path / name)]
+        process, _ = start(words, tmp_path / "output.txt")
+        while not begun.exists():
+            assert process.is_alive(), (tmp_path / "output.txt").read_text()
+            time.sleep(0.01)
         return process, time.monotonic()
 
+    def ended(process):
+        process.join()
+        return process.exitcode == 0
+
     whole, began = at_work("whole")
-    assert whole.wait() == 0, whole.communicate()
+    assert ended(whole), (tmp_path / "output.txt").read_text()
     seconds = time.monotonic() - began
+    assert len(outcome("whole")) == 3
     source, kills, attempt = random.Random(0), 0, 0
     while kills < 4:
         process, began = at_work(f"killed{attempt}")
         # Any moment of what there is to do, and not of the imports before it.
         until = began + source.uniform(0, seconds)
-        while process.poll() is None and time.monotonic() < until:
+        while process.is_alive() and time.monotonic() < until:
             time.sleep(0.01)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+        if process.is_alive():
+            process.kill()
             kills += 1
-        if process.wait() == 0 or kills == 4:
-            last = reproduce("table1", tmp_path / f"killed{attempt}", data)
-            assert last.wait() == 0
+        if ended(process) or kills == 4:
+            assert ended(at_work(f"killed{attempt}")[0])
             assert outcome(f"killed{attempt}") == outcome("whole")
             attempt += 1
