@@ -297,7 +297,7 @@ seeds = st.integers(0, 2**32 - 1)
 common = {"phases": [Phase.explicit, Phase.generate]}
 
 
-@settings(max_examples=20, **common)
+@settings(max_examples=10, **common)
 @given(seeds)
 def test_in_some_worlds(made, seed):
     draw = random.Random(seed)

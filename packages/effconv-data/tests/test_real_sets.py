@@ -92,7 +92,7 @@ def test_load_gives_normalised_batches_of_cifar10(real_data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", [pytest.param("train", marks=pytest.mark.long), "test"])
 def test_mnist_streams_as_it_lies_in_memory(real_data, split):
     folder(real_data, "mnist")
     options = {"split": split, "root": real_data, "batch_size": 500, "normalized": False}

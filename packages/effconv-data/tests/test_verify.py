@@ -101,11 +101,16 @@ def test_the_sheet_holds_each_class_in_its_row(small_set, shape):
             assert np.array_equal(drawn, np.broadcast_to(made.pixels["train"][sample], drawn.shape))
 
 
-@pytest.mark.slow
-def test_real_sets_are_whole(real_data):
-    for name, counts in {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}.items():
-        if not (real_data / name / "index.json").is_file():
-            pytest.skip(f"{real_data / name} has no index.json")
-        reports = verify(real_data / name)
-        assert (reports["train"].samples, reports["test"].samples) == counts
-        assert not any(report.problems for report in reports.values())
+@pytest.mark.parametrize(
+    ("name", "train"),
+    [
+        pytest.param("mnist", 60_000, marks=pytest.mark.slow),
+        pytest.param("cifar10", 50_000, marks=pytest.mark.long),
+    ],
+)
+def test_a_real_set_is_whole(real_data, name, train):
+    if not (real_data / name / "index.json").is_file():
+        pytest.skip(f"{real_data / name} has no index.json")
+    reports = verify(real_data / name)
+    assert (reports["train"].samples, reports["test"].samples) == (train, 10_000)
+    assert not any(report.problems for report in reports.values())

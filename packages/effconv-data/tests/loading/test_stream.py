@@ -29,7 +29,7 @@ def streamed(streamed):
     return functools.partial(streamed, augment=augment)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=30)
 @given(
     st.sampled_from(["one", "even", "uneven"]),
     st.sampled_from(["train", "test"]),
