@@ -198,7 +198,11 @@ def test_vmap_of_every_argument(name):
 
 
 @pytest.mark.slow
-def test_a_fullgraph_compile_of_all_arguments_whatever_the_sizes():
+@pytest.mark.parametrize(
+    "backend",  # that of every day takes long, and has a case in `test_assemble.py`
+    ["aot_eager", pytest.param("inductor", marks=pytest.mark.long)],
+)
+def test_a_fullgraph_compile_of_all_arguments_whatever_the_sizes(backend):
     def energy(hidden, weight, bias, v, s):
         kernels = assemble_kernels(
             *(hidden, weight, bias, v),
@@ -208,7 +212,7 @@ def test_a_fullgraph_compile_of_all_arguments_whatever_the_sizes():
         )
         return sum(kernel.square().sum() for kernel in kernels)
 
-    compiled = torch.compile(energy, fullgraph=True)
+    compiled = torch.compile(energy, fullgraph=True, backend=backend)
     for s in (3, 4, 6):
         leaves = inputs([(s, 3), (s,)], [(2, 3), (4, 1)], 2, 4)
         found, expected = compiled(*leaves, s), energy(*leaves, s)

@@ -107,9 +107,15 @@ def test_opcheck():
 
 
 @pytest.mark.slow
-def test_runs_inside_a_fullgraph_compile():
+@pytest.mark.parametrize(
+    "backend",  # that of every day takes long, and has a case in `test_assemble.py`
+    ["aot_eager", pytest.param("inductor", marks=pytest.mark.long)],
+)
+def test_runs_inside_a_fullgraph_compile(backend):
     tensors = inputs(2, 3)
-    compiled = torch.compile(lambda *t: gru_unroll(*t[:3], t[3:]).square().sum(), fullgraph=True)
+    compiled = torch.compile(
+        lambda *t: gru_unroll(*t[:3], t[3:]).square().sum(), fullgraph=True, backend=backend
+    )
     # Other counts than those of the first call are traced as unknown integers.
     for steps in ([4, 2], [9, 4], [2, 16], [25, 9]):
         eager = gru_unroll(*tensors, steps).square().sum()
