@@ -21,7 +21,7 @@ def nearest(cost, soft, budget, *, tolerance=0.02, largest=7):
     return nearest_plan(constraints, soft, square(len(cost.per_tap), largest))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(
     per_tap=st.lists(st.integers(1, 40), min_size=1, max_size=4),
     constant=st.integers(0, 50),
@@ -100,7 +100,7 @@ def problems(draw):
     return space, soft_sizes, constraints
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(problems())
 def test_nearest_plan_of_any_space_and_several_budgets_equals_trying_every_plan(problem):
     space, soft_sizes, constraints = problem

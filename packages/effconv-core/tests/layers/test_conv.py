@@ -33,7 +33,7 @@ def convs(draw):
     )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(conv=convs(), size=st.integers(1, 6), space=st.tuples(*[st.integers(14, 19)] * 3))
 def test_no_kernel_size_changes_the_output_size(conv, size, space):
     images = torch.randn(1, 4, *space[: len(conv.kernel_size)])
@@ -50,7 +50,7 @@ def test_no_kernel_size_changes_the_output_size(conv, size, space):
     assert all(type(module).__module__.startswith("torch.nn") for module in rebuilt.modules())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(conv=convs())
 def test_the_original_kernel_gives_the_original_output(conv):
     images = torch.randn(2, 4, *[18, 17, 16][: len(conv.kernel_size)])

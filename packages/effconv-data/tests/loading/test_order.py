@@ -16,7 +16,7 @@ def epoch_of(order, epoch=0, rank=0, world_size=1, first=0):
     return [b.tolist() for b in order.batch_indices(epoch, first, rank, world_size)]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(
     COUNTS,
     st.integers(1, 12),

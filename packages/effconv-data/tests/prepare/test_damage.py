@@ -142,7 +142,7 @@ def test_damage_is_named(name, good, bad, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(length=st.integers(0, len(IDX_IMAGES) - 1))
 def test_an_idx_file_cut_anywhere_is_refused(tmp_path_factory, length):
     source = tmp_path_factory.mktemp("cut")

@@ -204,7 +204,7 @@ def test_a_list_in_itself_is_refused():
         read(pickle.dumps(loop))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_a_damaged_pickle_is_read_or_refused(data):
     """Anything but ValueError escapes and fails the test."""

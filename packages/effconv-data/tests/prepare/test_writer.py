@@ -79,7 +79,7 @@ def test_index_counts_and_sums(whole):
     assert index["std"] == pytest.approx(train.std((0, 1, 2)).tolist(), rel=1e-13)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(
     blocks=st.lists(st.integers(1, 3000), min_size=1, max_size=12),
     shard_samples=st.none() | st.integers(1, 4000),

@@ -35,7 +35,7 @@ def read(data):
     return list(tar_members(io.BytesIO(data)))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(
     st.lists(st.tuples(NAMES, st.binary(max_size=1500)), max_size=6),
     st.sampled_from(FORMATS),

@@ -227,7 +227,7 @@ def test_cropping_is_off_by_no_more_than_the_threshold_allows(threshold):
     assert error.max() <= 40 * threshold * whole(images).abs().max()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(
     half=st.integers(1, 20),
     mean=st.floats(-1.5, 1.5),

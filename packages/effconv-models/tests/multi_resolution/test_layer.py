@@ -111,7 +111,7 @@ def test_gradients_of_images_filters_and_mixing(block):
     assert torch.autograd.gradcheck(forward, [value.requires_grad_() for value in inputs])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     resolution=st.integers(0, 4),
     height=st.integers(1, 40),
