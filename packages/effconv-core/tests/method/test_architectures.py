@@ -68,6 +68,16 @@ TIMM = [
 ]
 NAMES = [*TORCHVISION, *(f"timm/{name}" for name in TIMM)]
 PER_AXIS = ["inception_v3", "resnext50_32x4d", "timm/mobilenetv3_small_050"]
+# Of each kind of layer and of forward the others have one, or these are there per axis.
+LESS = {
+    *("wide_resnet", "mobilenet_v2", "efficientnet_b0", "vgg11_bn", "squeezenet1_1", "mnasnet0_5"),
+    *("regnet_y_400mf", "googlenet", "inception_v3", "timm/resnet10t", "timm/efficientnet_lite0"),
+    *("timm/mobilenetv3_small_050", "timm/convnext_atto", "timm/regnetx_002"),
+}
+CASES = [
+    *(pytest.param(name, False, marks=[pytest.mark.long] * (name in LESS)) for name in NAMES),
+    *((name, True) for name in PER_AXIS),
+]
 
 
 def make(name_of_model: str) -> nn.Module:
@@ -115,9 +125,7 @@ def middle(cost, space) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "per_axis"),
-    [*((name, False) for name in NAMES), *((name, True) for name in PER_AXIS)],
-    ids=[*NAMES, *(f"{name} per axis" for name in PER_AXIS)],
+    ("name", "per_axis"), CASES, ids=[*NAMES, *(f"{name} per axis" for name in PER_AXIS)]
 )
 def test_from_the_first_step_to_the_found_cnn(name, per_axis):
     model, images = make(name), images_for(name)
