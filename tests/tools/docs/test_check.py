@@ -25,8 +25,13 @@ def test_every_document_is_what_the_results_give(monkeypatch, capsys):
     assert run(monkeypatch, "--check") == 0, capsys.readouterr().out
 
 
-@pytest.mark.parametrize("place", [*HAND, *(str(path) for path, _ in check.MADE.values())])
-def test_a_made_up_figure_fails_the_check(place, monkeypatch, capsys):
+@pytest.fixture
+def written_by_hand(monkeypatch):
+    """Let no page be made of results, which takes seconds."""
+    monkeypatch.setattr(check, "MADE", {})
+
+
+def add_a_figure(monkeypatch, place):
     read = Path.read_text
 
     def with_a_figure(path, *arguments, **options):
@@ -34,10 +39,25 @@ def test_a_made_up_figure_fails_the_check(place, monkeypatch, capsys):
         return f"{text}\n# Another\n\nIt reaches 99.99 %.\n" if str(path) == place else text
 
     monkeypatch.setattr(Path, "read_text", with_a_figure)
+
+
+@pytest.mark.usefixtures("written_by_hand")
+@pytest.mark.parametrize("place", HAND)
+def test_a_made_up_figure_fails_the_check(place, monkeypatch, capsys):
+    add_a_figure(monkeypatch, place)
     assert run(monkeypatch, "--check") == 1
     assert place in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", check.MADE)
+def test_so_it_does_in_a_page_that_is_made(name, monkeypatch, capsys):
+    place = str(check.MADE[name][0])
+    add_a_figure(monkeypatch, place)
+    assert run(monkeypatch, name, "--check") == 1
+    assert place in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("written_by_hand")
 def test_a_command_that_is_gone_fails_the_check(monkeypatch, capsys):
     read = Path.read_text
 
@@ -67,6 +87,7 @@ def test_a_picture_that_is_missing_fails_the_check(monkeypatch, tmp_path, capsys
     assert "figures/kernels-cpu-found" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("written_by_hand")
 def test_a_front_picture_of_older_rows_fails_the_check(monkeypatch, tmp_path, capsys):
     rows = check.picture.ROWS.read_text().replace('"c2": 9', '"c2": 11')
     (tmp_path / "rows.jsonl").write_text(rows)
