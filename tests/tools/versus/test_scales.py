@@ -19,7 +19,7 @@ def test_a_space_has_the_data_and_training_of_its_scale(scale):
     space = SCALES[scale].space("cpu")
     assert space.train == SCALES[scale].train
     assert space.samples == SCALES[scale].pictures
-    assert replace(space, samples=64).budget > 0  # of the network alone
+    assert replace(space, samples=space.train.batch_size).budget > 0  # of the network alone
 
 
 def test_small_scales_are_smaller():
