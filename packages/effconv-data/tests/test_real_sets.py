@@ -35,7 +35,7 @@ def test_cifar10_test_split(real_data):
     assert classes[9] == "truck"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cifar10_train_split(real_data):
     images, labels, _ = read_split(folder(real_data, "cifar10"), "train")
     assert images.shape == (50000, 3, 32, 32)
@@ -53,7 +53,7 @@ def test_mnist_test_split(mnist_test):
     assert classes == tuple("0123456789")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mnist_train_split(real_data):
     images, labels, _ = read_split(folder(real_data, "mnist"), "train")
     assert images.shape == (60000, 1, 28, 28)
