@@ -40,6 +40,18 @@ def finished(runs: Path, *arguments: str, **environment: str) -> subprocess.Comp
     )
 
 
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Run the command in this process; give what it says in refusing."""
+
+    def run(runs: Path, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", command(runs, *arguments)[2:])
+        assert main() == 2
+        return capsys.readouterr().err
+
+    return run
+
+
 def rows(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -127,18 +139,17 @@ def test_the_terminal_shows_progress_and_the_table_of_layers(demo):
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_not_overwritten_unasked(demo):
+def test_a_finished_run_is_not_overwritten_unasked(demo, refused):
     _, folder = demo
     before = (folder / "report.md").read_bytes()
-    process = finished(folder.parent, "demo", *SHORT, "--baseline", "--seed", "3")
-    assert process.returncode == 2
-    assert "is finished" in process.stderr
-    assert "--overwrite" in process.stderr
+    told = refused(folder.parent, "demo", *SHORT, "--baseline", "--seed", "3")
+    assert "is finished" in told
+    assert "--overwrite" in told
     assert (folder / "report.md").read_bytes() == before
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_like_one_that_was_not_killed(demo, tmp_path):
+def test_a_killed_run_goes_on_and_ends_like_one_that_was_not_killed(demo, tmp_path, refused):
     _, folder = demo
     arguments = ["demo", *SHORT, "--baseline", "--seed", "3"]
     process = subprocess.Popen(command(tmp_path, *arguments), cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -151,9 +162,8 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_not_killed(demo, tmp_pa
     assert checkpoint.exists()
     assert not (tmp_path / "run" / "report.md").exists()
 
-    other = finished(tmp_path, "demo", *SHORT, "--baseline", "--seed", "4")
-    assert other.returncode == 2
-    assert "seed was 3, now 4" in other.stderr
+    other = refused(tmp_path, "demo", *SHORT, "--baseline", "--seed", "4")
+    assert "seed was 3, now 4" in other
 
     resumed = finished(tmp_path, *arguments)
     assert resumed.returncode == 0, resumed.stderr
@@ -178,12 +188,10 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_not_killed(demo, tmp_pa
     ],
 )
 def test_a_refusal_is_one_line_and_leaves_no_trace(
-    arguments, sentence, tmp_path, monkeypatch, capsys
+    arguments, sentence, tmp_path, monkeypatch, refused
 ):
     monkeypatch.setenv("EFFCONV_DATA", "")
-    monkeypatch.setattr(sys, "argv", command(tmp_path, *arguments)[2:])
-    assert main() == 2
-    told = capsys.readouterr().err
+    told = refused(tmp_path, *arguments)
     assert sentence in told
     assert told.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
@@ -263,8 +271,9 @@ def test_real_mnist_from_search_to_report(tmp_path):
         "--budget=10684",
         "--search-epochs=1",
         "--search-least-steps=0",
-        "--limit=10000",
-        "--train-epochs=6",
+        "--limit=5000",
+        "--train-epochs=3",
+        "--train-lr=0.01",
         "--name=run",
     )
     assert process.returncode == 0, process.stderr
