@@ -34,7 +34,7 @@ def larger_at_the_larger_scale(seeds: int, **changes: int) -> int:
 
 
 def test_the_kernels_learned_are_larger_at_a_larger_planted_scale():
-    assert larger_at_the_larger_scale(1, race_steps=0) == 1
+    assert larger_at_the_larger_scale(1, least_steps=126, race_steps=0) == 1
 
 
 @pytest.mark.long
