@@ -170,13 +170,14 @@ def scale_in_words(name: str, scale: str, result: dict[str, Any]) -> str:
         if result["pictures"] is None
         else f"the first {result['pictures']:,} training pictures"
     )
+    lower = ", in bfloat16" if train.get("precision") == "bfloat16" else ""
     theirs = SCALES["paper"][result["row"]["data"]].train.epochs
     whole, own = rows_of(name, "paper"), rows_of(name, scale)
     missing = len(whole) - len(set(whole) & set(own))
     return (
         f"Trained on {pictures} for {train['epochs']} epochs ({train['optimizer']}, batch "
-        f"{train['batch_size']}, rate {train['lr']}, {train['schedule']}); the paper trains for "
-        f"{theirs}. Searches see the same pictures."
+        f"{train['batch_size']}, rate {train['lr']}, {train['schedule']}{lower}); the paper trains "
+        f"for {theirs}. Searches see the same pictures."
         + (
             f" {missing} of scale paper's {len(whole)} rows are not in this scale."
             if missing

@@ -33,3 +33,16 @@ def test_what_only_a_figure_holds_is_on_the_page_with_its_sizes(tmp_path, monkey
     assert "Not drawn yet" in section
     assert "cifar_resnet26 0.66 M  learned, the paper's recipe  seed 0  3 5" in section
     assert "`hatch run reproduce:figure3 --scale gpu`, commit c0, cpu" in section
+
+
+def test_what_was_run_in_bfloat16_for_a_claim_is_not_in_the_tables_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    scale = "cpu-bfloat16"
+    rows = rows_of("claim-cifar10", scale)
+    text = "".join(json.dumps(measured(row, scale=scale)) + "\n" for row in rows)
+    (tmp_path / f"cifar10-{scale}.jsonl").write_text(text)
+    text, _ = page.results_page()
+    told = [s.split("\n")[0] for s in text.split("\n## ") if s.split("\n")[0].endswith(scale)]
+    assert told == [f"Equal cost: CIFAR-10, scale {scale}"]
+    assert f"cifar10, scale {scale}, the paper's recipe: " in text.split("\n## ")[0]
+    assert "for 10 epochs (sgd, batch 128, rate 0.1, cosine, in bfloat16)" in text
