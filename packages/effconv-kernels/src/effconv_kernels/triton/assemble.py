@@ -81,14 +81,14 @@ def _forward(
     # The map is read again for every 32 taps; more at a time would not fit in registers.
     if tl.load(layers + layer * COLUMNS) <= 16:
         _write(
-            *(hidden, weight, bias, soft_sizes, layers, kernels, layer, row),
-            *(H, BM, 16, BH, MASKED, ALIGNED, LAST, PRECISION),
-        )
+            hidden, weight, bias, soft_sizes, layers, kernels, layer, row,
+            H, BM, 16, BH, MASKED, ALIGNED, LAST, PRECISION,
+        )  # fmt: skip
     else:
         _write(
-            *(hidden, weight, bias, soft_sizes, layers, kernels, layer, row),
-            *(H, BM, 32, BH, MASKED, ALIGNED, LAST, PRECISION),
-        )
+            hidden, weight, bias, soft_sizes, layers, kernels, layer, row,
+            H, BM, 32, BH, MASKED, ALIGNED, LAST, PRECISION,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -122,38 +122,38 @@ def _backward(
     taps = tl.load(layers + layer * COLUMNS).to(tl.int32)
     if taps <= 16:
         grads_of_taps(
-            *(grad, hidden, weight, bias, soft_sizes, layers, sums, grad_weight, grad_bias),
-            *(layer, first, first_sum, 0, unit, H, 16 if MOST == 16 else 32, 16),
-            *(MAP, STATES, MASKED, ALIGNED, LAST, PRECISION),
-        )
+            grad, hidden, weight, bias, soft_sizes, layers, sums, grad_weight, grad_bias,
+            layer, first, first_sum, 0, unit, H, 16 if MOST == 16 else 32, 16,
+            MAP, STATES, MASKED, ALIGNED, LAST, PRECISION,
+        )  # fmt: skip
     if MOST > 16:
         if (taps > 16) & (taps <= 32):
             grads_of_taps(
-                *(grad, hidden, weight, bias, soft_sizes, layers, sums, grad_weight, grad_bias),
-                *(layer, first, first_sum, 0, unit, H, 32, 32),
-                *(MAP, STATES, MASKED, ALIGNED, LAST, PRECISION),
-            )
+                grad, hidden, weight, bias, soft_sizes, layers, sums, grad_weight, grad_bias,
+                layer, first, first_sum, 0, unit, H, 32, 32,
+                MAP, STATES, MASKED, ALIGNED, LAST, PRECISION,
+            )  # fmt: skip
     if MOST > 32:
         if (taps > 32) & (taps <= 64):
             grads_of_taps(
-                *(grad, hidden, weight, bias, soft_sizes, layers, sums, grad_weight, grad_bias),
-                *(layer, first, first_sum, 0, unit, H, 16, 64),
-                *(MAP, STATES, MASKED, ALIGNED, LAST, PRECISION),
-            )
+                grad, hidden, weight, bias, soft_sizes, layers, sums, grad_weight, grad_bias,
+                layer, first, first_sum, 0, unit, H, 16, 64,
+                MAP, STATES, MASKED, ALIGNED, LAST, PRECISION,
+            )  # fmt: skip
     if MOST > 64:
         if taps > 64:  # their sums would not fit in registers
             if MAP:
                 grad_map(
-                    *(grad, hidden, soft_sizes, layers, grad_weight, grad_bias, layer, first),
-                    *(unit, H, 32, 32, MASKED, ALIGNED, LAST, PRECISION),
-                )
+                    grad, hidden, soft_sizes, layers, grad_weight, grad_bias, layer, first,
+                    unit, H, 32, 32, MASKED, ALIGNED, LAST, PRECISION,
+                )  # fmt: skip
             if STATES:
                 for first_tap in range(0, taps, 64):
                     grads_of_taps(
-                        *(grad, hidden, weight, bias, soft_sizes, layers, sums, grad_weight),
-                        *(grad_bias, layer, first, first_sum, first_tap, unit, H, 16, 64),
-                        *(False, True, MASKED, ALIGNED, LAST, PRECISION),
-                    )
+                        grad, hidden, weight, bias, soft_sizes, layers, sums, grad_weight,
+                        grad_bias, layer, first, first_sum, first_tap, unit, H, 16, 64,
+                        False, True, MASKED, ALIGNED, LAST, PRECISION,
+                    )  # fmt: skip
 
 
 @triton.jit
