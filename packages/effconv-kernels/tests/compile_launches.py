@@ -1,8 +1,9 @@
-"""Compile, for one architecture and some kernel sizes, every program as the operators launch it.
+"""Compile every program for one card as the operators launch it: `compile_launches.py CARD [SIZE]`.
 
-Runs in a process of its own, where Triton does not interpret. Prints one JSON line a program: the
-bytes of a thread that did not fit its registers, the bytes that its threads share, and what it
-computes in less than float32.
+A card is its compute capability, such as 90. With a kernel size, only that one and the first hidden
+sizes of each dtype. Runs in a process of its own, where Triton does not interpret. Prints one JSON
+line a program: its registers, the bytes of a thread that did not fit them, the bytes that its
+threads share, and what it computes in less than float32.
 """
 
 import json
@@ -10,11 +11,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import triton
 from effconv_kernels.triton import assemble, gru
-from triton.backends.compiler import GPUTarget
+from triton.backends import compiler as backends
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
@@ -26,12 +28,12 @@ DTYPES = {
     torch.int64: "i64",
 }
 STATES = {  # one hidden size of each block, and the ends of each form
-    torch.float32: (1, 24, 48, 64, 65, 128, 129, 300, 512),
-    torch.bfloat16: (64, 128, 300),
+    torch.float32: (128, 300, 1, 24, 48, 64, 65, 129, 512),
+    torch.bfloat16: (128, 300, 64),
     torch.float16: (64,),
 }
 MAPS = {  # hidden sizes and dtypes of the kernels
-    torch.float32: ((1, torch.float32), (64, torch.bfloat16), (65, torch.float32)),
+    torch.float32: ((65, torch.float32), (1, torch.float32), (64, torch.bfloat16)),
     torch.bfloat16: ((64, torch.bfloat16),),
     torch.float16: ((64, torch.float64),),
 }
@@ -40,7 +42,10 @@ HOW = (  # and the sizes of kernels, since the backward program depends on the n
     ("aligned", True, "ieee", (3, 9)),
     ("paper", False, "tf32x3", (3, 5)),
 )
-SHORT = re.compile(r"\b((?:add|sub|mul|fma|mma|wgmma)\.\S*(?:bf16|\bf16|tf32)\S*)")
+# Sums of a short number and a float32 one, which newer cards have, are float32.
+SHORT = re.compile(
+    r"\b((?!(?:add|sub|fma)\.rn\.f32\.)(?:add|sub|mul|fma|mma|wgmma)\.\S*(?:bf16|\bf16|tf32)\S*)"
+)
 
 
 class Recorder:
@@ -50,21 +55,22 @@ class Recorder:
         self.name, self.program, self.launches = name, program, launches
 
     def __getitem__(self, grid):
-        def launch(*arguments, num_warps, num_stages=3, **constants):
+        def launch(*arguments, num_warps, num_stages=3, maxnreg=None, **constants):
             signature = {
                 name: f"*{DTYPES[value.dtype]}" if isinstance(value, torch.Tensor) else "i32"
                 for name, value in zip(self.program.arg_names, arguments)
             }
-            options = {"num_warps": num_warps, "num_stages": num_stages}
+            options = {"num_warps": num_warps, "num_stages": num_stages, "maxnreg": maxnreg}
             key = json.dumps([self.name, signature, constants, options])
             self.launches[key] = self.program
 
         return launch
 
 
-def record(wanted: set[int]) -> dict:
-    """Call both operators at every kind of hidden size and dtype."""
+def record(card: int, wanted: int | None) -> dict:
+    """Call both operators at every kind of hidden size and dtype, as on a card."""
     launches: dict = {}
+    gru.card_of = assemble.card_of = lambda device: card
     programs = [
         (module, name, value)
         for module in (gru, assemble)
@@ -75,7 +81,7 @@ def record(wanted: set[int]) -> dict:
         short = module.__name__.rsplit(".", 1)[1]
         setattr(module, name, Recorder(f"{short}.{name}", value, launches))
     for dtype, sizes in STATES.items():
-        for H in sizes:
+        for H in sizes[: 2 if wanted else None]:
             gates, weight = (
                 torch.zeros(1, 3 * H, dtype=dtype),
                 torch.zeros(1, 3 * H, H, dtype=dtype),
@@ -85,9 +91,9 @@ def record(wanted: set[int]) -> dict:
                 states, states, gates, weight, gates, [9], None, False, [True] * 3
             )
     for dtype, sizes in MAPS.items():
-        for H, kernel_dtype in sizes:
+        for H, kernel_dtype in sizes[: 1 if wanted else None]:
             for centre, last, precision, size in (
-                (*how, size) for *how, kernels in HOW for size in wanted.intersection(kernels)
+                (*how, size) for *how, kernels in HOW for size in kernels if wanted in (size, None)
             ):
                 maps, soft = torch.zeros(6, H, dtype=dtype), torch.ones(1, dtype=dtype)
                 which = [1, size, size], [6], [3], [-1, 0, 0], centre, last
@@ -100,34 +106,38 @@ def record(wanted: set[int]) -> dict:
     return launches
 
 
+def source_of(program: JITFunction, signature: dict, constants: dict) -> ASTSource:
+    """Return a program with its arguments, all pointers aligned, as each version of Triton says."""
+    pointers = [index for index, kind in enumerate(signature.values()) if kind.startswith("*")]
+    signature = {**signature, **dict.fromkeys(constants, "constexpr")}
+    if hasattr(backends, "AttrsDescriptor"):  # Triton 3.2
+        attributes = backends.AttrsDescriptor.from_hints(dict.fromkeys(pointers, 16))
+    else:
+        attributes = {(index,): [["tt.divisibility", 16]] for index in pointers}
+    return ASTSource(program, signature, constants, attributes)
+
+
 def main() -> None:
     """Compile all launches."""
-    architecture, folder = int(sys.argv[1]), Path(sys.argv[2])
+    card, *wanted = map(int, sys.argv[1:])
     reader = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    for key, program in record(set(map(int, sys.argv[3:]))).items():
+    for key, program in record(card, *(wanted or [None])).items():
         name, signature, constants, options = json.loads(key)
-        pointers = {
-            (index,): [["tt.divisibility", 16]]
-            for index, kind in enumerate(signature.values())
-            if kind.startswith("*")
-        }
         compiled = triton.compile(
-            ASTSource(
-                fn=program,
-                signature={**signature, **dict.fromkeys(constants, "constexpr")},
-                constexprs=constants,
-                attrs=pointers,
-            ),
-            target=GPUTarget("cuda", architecture, 32),
+            source_of(program, signature, constants),
+            target=backends.GPUTarget("cuda", card, 32),
             options=options,
         )
-        cubin = folder / "program.cubin"
-        cubin.write_bytes(compiled.asm["cubin"])
-        used = subprocess.run([reader, "-res-usage", cubin], capture_output=True, text=True)
+        with TemporaryDirectory() as folder:
+            cubin = Path(folder, "program.cubin")
+            cubin.write_bytes(compiled.asm["cubin"])
+            command = [reader, "-res-usage", cubin]
+            used = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         line = {
             "name": name,
             "launch": [signature, constants, options],
-            "stack": int(re.search(r"STACK:(\d+)", used.stdout).group(1)),
+            "registers": int(re.search(r"REG:(\d+)", used).group(1)),
+            "stack": int(re.search(r"STACK:(\d+)", used).group(1)),
             "shared": compiled.metadata.shared,
             "short": sorted(set(SHORT.findall(compiled.asm["ptx"]))),
         }

@@ -27,6 +27,29 @@ rules_, shapes_ = inputs.rules_, inputs.shapes_
 upstream_of, with_gradients = inputs.upstream_of, inputs.with_gradients
 
 
+@pytest.mark.parametrize("taps", [7, 9])
+def test_gradients_are_the_same_where_programs_take_fewer_units(taps, monkeypatch, triton_device):
+    from effconv_kernels.triton import assemble
+
+    (*tensors, soft), channels = map_inputs(65, [taps], [(5, 3)]), [(5, 3)]
+    upstream = upstream_of(15 * taps * taps)
+
+    def run(*t):
+        (kernel,) = assemble_kernels_reference(*t, sizes=[taps], channels=channels)
+        return kernel.flatten()
+
+    _, expected = with_gradients(run, (*tensors, soft), upstream)
+    ours = [fenced(tensor.float(), triton_device) for tensor in (upstream, *tensors, soft)]
+    if triton_device == "cpu":
+        monkeypatch.setattr(assemble, "card_of", lambda device: 120)
+        assert assemble._backward_shape(65, 64, 120) == (32, 8)
+    which = shapes_([taps]), [15], [3], rules_([taps]), "paper", False, [True] * 4, "ieee"
+    for mine, theirs in zip(
+        assemble.assemble_kernels_backward(*ours, *which), expected, strict=True
+    ):
+        assert_near(mine, theirs, tolerance=1e-5)
+
+
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("centre", ["paper", "aligned"])
 @pytest.mark.parametrize(("H", "sizes", "channels"), MAPS)

@@ -28,10 +28,32 @@ assert_near, fenced, gru_inputs = inputs.assert_near, inputs.fenced, inputs.gru_
 upstream_of, with_gradients = inputs.upstream_of, inputs.with_gradients
 
 
-@pytest.mark.parametrize(("H", "steps"), GRUS)
-def test_gru_unroll_equals_the_reference(H, steps, triton_device):
+@pytest.fixture
+def launched_for(monkeypatch, triton_device):
+    """Let the programs be launched as for a card and a version of Triton, where there is no GPU."""
+    from effconv_kernels.triton import cards, gru
+
+    def launched_for(card, old):
+        if triton_device == "cpu":
+            monkeypatch.setattr(gru, "card_of", lambda device: card)
+            for module in (cards, gru):
+                monkeypatch.setattr(module, "OLD", old)
+
+    return launched_for
+
+
+@pytest.mark.parametrize(
+    ("H", "steps", "card", "old"),
+    [
+        *((*case, 90, False) for case in GRUS),
+        *((128, [3, 1], card, False) for card in (75, 100)),
+        *((H, [4, 2], 90, True) for H in (1, 48, 65)),
+    ],
+)
+def test_gru_unroll_equals_the_reference(H, steps, card, old, launched_for, triton_device):
     from effconv_kernels.triton import gru
 
+    launched_for(card, old)
     tensors = gru_inputs(H, len(steps))
     upstream = upstream_of(sum(steps), H)
     expected, expected_grads = with_gradients(
@@ -45,6 +67,30 @@ def test_gru_unroll_equals_the_reference(H, steps, triton_device):
     for name, mine, theirs in zip(("gates", "weight", "bias"), grads, expected_grads, strict=True):
         assert mine.dtype == torch.float32, name
         assert_near(mine, theirs)
+
+
+@pytest.mark.parametrize("card", [70, 90, 120])
+def test_gradients_of_short_weights_are_as_near_and_as_short_on_every_card(
+    card, launched_for, triton_device
+):
+    from effconv_kernels.triton import gru
+
+    launched_for(card, False)
+    steps, dtype = [2, 3], torch.bfloat16
+    tensors = [tensor.to(dtype) for tensor in gru_inputs(128, 2)]
+    upstream = upstream_of(5, 128).to(dtype)
+    expected, expected_grads = with_gradients(
+        lambda *t: gru_unroll_reference(*t, steps),
+        [tensor.double() for tensor in tensors],
+        upstream,
+    )
+    *ours, grad = (fenced(tensor, triton_device) for tensor in (*tensors, upstream))
+    states = fenced(gru.gru_unroll(*ours, steps, None, False), triton_device)
+    assert_near(states, expected.detach(), 2**-7)
+    grads = gru.gru_unroll_backward(grad, states, *ours, steps, None, False, [True] * 3)
+    for mine, theirs in zip(grads, expected_grads, strict=True):
+        assert mine.dtype == dtype
+        assert_near(mine, theirs, 2**-6)
 
 
 def test_small_states_keep_their_digits(triton_device):

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from effconv_kernels.triton.cards import ALL, OLD, card_of, is_narrow
 from effconv_kernels.triton.chunks import grad_map, grads_of_taps
 from effconv_kernels.triton.places import COLUMNS, layer_of, map_of, mask_of, places_of
 from effconv_kernels.triton.tables import ROWS, look_up, owners_of
@@ -223,14 +224,19 @@ def _units(H: int) -> int:
 
 def _warps(H: int) -> int:
     """Return the warps of a program; rows that are not aligned need more registers."""
-    return 8 if H % 4 and H > 16 else 4
+    return 8 if (H % 4 or OLD) and H > 16 else 4
 
 
-def _backward_shape(H: int, most: int) -> tuple[int, int]:
+def _backward_shape(H: int, most: int, card: int) -> tuple[int, int]:
     """Return hidden units and warps of the backward program; with others it spills registers."""
     unaligned = H % 4 and H > 16
     warps = {16: 2, 32: 4, 64: 8 if unaligned else 4, 128: 4 if unaligned else 8}[most]
-    return min(max(triton.next_power_of_2(H), 16), 64), warps
+    if (most == 64 and H % 4 and 80 < card < 90) or (most == 128 and 100 <= card < 120):
+        warps = 8
+    if is_narrow(card) and most > 16:
+        warps = 8
+    units = 32 if is_narrow(card) and most > 16 else 64
+    return min(max(triton.next_power_of_2(H), 16), units), warps
 
 
 def try_out(device: torch.device) -> None:
@@ -309,9 +315,11 @@ def assemble_kernels_backward(
     sums = hidden.new_empty(tables.sums if by_states else 0, H + 1, dtype=torch.float32)
     grads = [torch.empty_like(tensor if by_map else tensor[:0]) for tensor in (weight, bias)]
     which = {"MASKED": soft_sizes is not None, "ALIGNED": centre == "aligned"}
+    card = card_of(hidden.device)
+    which |= {"maxnreg": ALL if is_narrow(card) else None}
     if by_states or by_map:
         most = next((taps for taps in (16, 32, 64) if tables.most <= taps), 128)
-        BH, warps = _backward_shape(H, most)
+        BH, warps = _backward_shape(H, most, card)
         grid = (len(tables.chunks) * triton.cdiv(H, BH),)
         arguments = grad, hidden, weight, bias, soft, tables.layers, tables.chunks, sums, *grads
         constants = {"H": H, "BH": BH, "MOST": most, "MAP": by_map, "STATES": by_states}

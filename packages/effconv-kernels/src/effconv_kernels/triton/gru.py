@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from effconv_kernels.device_tables import Table, on_device, ready
+from effconv_kernels.triton.cards import ALL, OLD, card_of, is_tight
 from effconv_kernels.triton.gates import constants, products, sigmoid, tanh, weights
 
 ON_CHIP = 128
@@ -18,7 +19,9 @@ are read again at each timestep."""
 
 
 @triton.jit
-def _forward_on_chip(gates, weight, bias, starts, states, H: tl.constexpr, B: tl.constexpr):
+def _forward_on_chip(
+    gates, weight, bias, starts, states, H: tl.constexpr, B: tl.constexpr, TURNED: tl.constexpr
+):
     layer = tl.program_id(0).to(tl.int64)
     first = tl.load(starts + layer)
     T = (tl.load(starts + layer + 1) - first).to(tl.int32)
@@ -26,13 +29,18 @@ def _forward_on_chip(gates, weight, bias, starts, states, H: tl.constexpr, B: tl
     real = unit < H
     # The sums run along the first dimension, and in this order, so that the compiler gives them to
     # few threads: it lays out a tile by what is contiguous in memory, along which all threads of a
-    # warp would have to exchange their sums and each repeat every nonlinearity.
+    # warp would have to exchange their sums and each repeat every nonlinearity. A tile in which
+    # nothing is contiguous goes by its last dimension, before Triton 3.7 by its first.
     column = (unit % 4) * (B // 4) + unit // 4
-    tile = weight + layer * 3 * H * H + column[:, None] + unit[None, :] * H
-    inside = (column < H)[:, None] & real[None, :]
-    weight_r = tl.load(tile, mask=inside, other=0.0).to(tl.float32)
-    weight_z = tl.load(tile + H * H, mask=inside, other=0.0).to(tl.float32)
-    weight_n = tl.load(tile + 2 * H * H, mask=inside, other=0.0).to(tl.float32)
+    if TURNED:
+        weight_r, weight_z, weight_n = weights(weight + layer * 3 * H * H, unit, column, H)
+        weight_r, weight_z, weight_n = tl.trans(weight_r), tl.trans(weight_z), tl.trans(weight_n)
+    else:
+        tile = weight + layer * 3 * H * H + column[:, None] + unit[None, :] * H
+        inside = (column < H)[:, None] & real[None, :]
+        weight_r = tl.load(tile, mask=inside, other=0.0).to(tl.float32)
+        weight_z = tl.load(tile + H * H, mask=inside, other=0.0).to(tl.float32)
+        weight_n = tl.load(tile + 2 * H * H, mask=inside, other=0.0).to(tl.float32)
     constant_r, constant_z, in_n, bias_n = constants(
         gates + layer * 3 * H, bias + layer * 3 * H, unit, real, H
     )
@@ -287,6 +295,11 @@ def _block(H: int) -> tuple[int, int]:
     return padded, {16: 1, 32: 1, 64: 4, 128: 8}[padded]
 
 
+def _streamed(tight: bool) -> dict[str, int | None]:
+    """Return sides of a tile, warps and most registers of a streamed program."""
+    return {"BO": 64, "BK": 64, "num_warps": 8, "maxnreg": ALL if tight else None}
+
+
 def try_out(device: torch.device) -> None:
     """Compile and launch the programs once, to find out whether they run at all."""
     if torch.cuda.is_current_stream_capturing():
@@ -312,11 +325,13 @@ def gru_unroll(
     if H <= ON_CHIP:
         states = weight_hh.new_empty(sum(steps), H)
         B, warps = _block(H)
-        _forward_on_chip[(layers,)](*arguments, states, H=H, B=B, num_warps=warps)
+        how = {"TURNED": OLD, "num_warps": warps}
+        _forward_on_chip[(layers,)](*arguments, states, H=H, B=B, **how)
         return states
     # A timestep reads the one before it from here, so it must not be rounded.
     states = weight_hh.new_empty(sum(steps), H, dtype=torch.float32)
-    _forward_streamed[(layers,)](*arguments, states, H=H, BO=64, BK=64, num_warps=8)
+    how = _streamed(is_tight(card_of(states.device)))
+    _forward_streamed[(layers,)](*arguments, states, H=H, **how)
     return states.to(weight_hh.dtype)
 
 
@@ -346,14 +361,18 @@ def gru_unroll_backward(
     arguments = hidden, input_gates, weight_hh, bias_hh, starts, slopes
     _slopes[grid](*arguments, H=H, BT=16, BO=32, BK=32, num_warps=4)
     totals = weight_hh.new_empty(sum(steps), H, dtype=torch.float32)
-    arguments = grad, slopes, weight_hh, starts, totals
+    tight = is_tight(card_of(weight_hh.device))
     if H <= ON_CHIP:
         B, warps = _block(H)
         # Three sums take fewer registers, which rows that are not aligned, or short, need.
-        one_sum = B < 128 or (H % 4 == 0 and weight_hh.dtype == torch.float32)
+        one_sum = B < 128 or (H % 4 == 0 and weight_hh.dtype == torch.float32 and not tight)
+        # Short rows are read eight numbers at a time, which takes a few more.
+        weight = weight_hh.float() if B == 128 and tight else weight_hh
+        arguments = grad, slopes, weight, starts, totals
         _backward_on_chip[(layers,)](*arguments, H=H, B=B, ONE_SUM=one_sum, num_warps=warps)
     else:
-        _backward_streamed[(layers,)](*arguments, H=H, BO=64, BK=64, num_warps=8)
+        arguments = grad, slopes, weight_hh, starts, totals
+        _backward_streamed[(layers,)](*arguments, H=H, **_streamed(tight))
     grads = tuple(torch.empty_like(tensor) for tensor in (input_gates, weight_hh, bias_hh))
     grid = layers, triton.cdiv(4 * H, 32), triton.cdiv(H, 32)
     arguments = slopes, totals, hidden, starts, *grads
