@@ -58,6 +58,13 @@ def test_gradcheck_of_each_argument(batch, stepped, reverse):
     )
 
 
+def test_gradcheck_without_a_bias():
+    gates, weight, _, start = tensors(9, 2)
+    assert torch.autograd.gradcheck(
+        lambda g, w, s: gru_unroll(g, w, None, STEPS, initial_state=s), (gates, weight, start)
+    )
+
+
 def test_the_two_directions_are_those_of_torch():
     torch.manual_seed(0)
     both = nn.GRU(3, 4, bidirectional=True, dtype=torch.float64)
