@@ -284,6 +284,7 @@ def assemble_kernels(
         LAST=last,
         PRECISION=precision,
         num_warps=_warps(H),
+        maxnreg=ALL if OLD and H % 4 == 0 else None,
     )
     return kernels
 
