@@ -200,6 +200,14 @@ def test_a_loss_that_is_not_finite_is_infinite():
     assert result.loss == math.inf
 
 
+def test_a_loss_of_one_number_in_a_vector_is_taken():
+    (plain,) = trials().run([SIZES], steps=2, seed=0, epoch=0, constants=True)
+    (vector,) = trials(criterion=lambda o, y: F.cross_entropy(o, y)[None]).run(
+        [SIZES], steps=2, seed=0, epoch=0, constants=True
+    )
+    assert vector == plain
+
+
 def test_frozen_normalisation_stays_frozen():
     class Frozen(nn.Sequential):
         def train(self, mode=True):

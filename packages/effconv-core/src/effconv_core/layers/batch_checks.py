@@ -144,7 +144,7 @@ def checked_loss(
         first: whether this is the first batch of an epoch, whose targets are looked at beforehand.
 
     Returns:
-        What the criterion gives.
+        What the criterion gives, a scalar.
 
     Raises:
         TypeError: if the targets are of a kind that cross entropy does not take.
@@ -177,7 +177,7 @@ def _scalar(loss: Any) -> Tensor:
             f"the criterion gave {loss.dtype}, and a loss is a real number with a gradient; let it "
             "compute with what the network gives, and take the absolute value of complex numbers"
         )
-    return loss
+    return loss.reshape(())
 
 
 def check_targets(outputs: Any, targets: Any, ignored: int = IGNORED) -> None:
