@@ -19,6 +19,7 @@ from torch import nn
 from effconv_core.cli.announce import say_search, say_training, say_where
 from effconv_core.cli.errors import check_device
 from effconv_core.cli.resolve import Data
+from effconv_core.config import check_seed
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.process_group import Ranks
 from effconv_core.engine.by_class import evaluate_by_class
@@ -57,6 +58,7 @@ LockFactory = Callable[[Path], AbstractContextManager[Any]]
 def check_options(options: RunOptions) -> None:
     """Raise for a device or logger that is missing, what it cannot do, and a name that is none."""
     check_logger(options.logger)
+    check_seed(options.seed)
     if options.name:
         check_name(options.name)
     check_device(options.device)
