@@ -29,6 +29,8 @@ def test_an_unknown_recipe_names_the_known_ones():
         ({"race_steps": -1}, "race_steps is -1; it must be 0 or more"),
         ({"least_steps": -5}, "least_steps is -5; it must be 0 or more"),
         ({"keep": "both"}, "keep is 'both'; pass 'original' or 'best'"),
+        ({"seed": -1}, "seed is -1; pass one from 0"),
+        ({"seed": 2**32}, "seed is 4294967296; pass one from 0 to 4294967295"),
     ],
 )
 def test_settings_that_do_not_go_together_say_why(change, sentence):
@@ -36,7 +38,7 @@ def test_settings_that_do_not_go_together_say_why(change, sentence):
         recipe("bank", **change)
 
 
-@pytest.mark.parametrize("name", ["finalists", "race_steps", "least_steps"])
+@pytest.mark.parametrize("name", ["finalists", "race_steps", "least_steps", "seed"])
 @pytest.mark.parametrize("number", [2.5, True])
 def test_what_is_counted_is_a_whole_number(name, number):
     with pytest.raises(TypeError, match=f"{name} is {number}; it must be an integer"):

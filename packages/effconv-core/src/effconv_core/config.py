@@ -7,6 +7,16 @@ from typing import Any, Literal
 
 from effconv_core.scalars import plain
 
+LARGEST_SEED = 2**32 - 1  # that SciPy takes
+
+
+def check_seed(seed: Any) -> None:
+    """Raise a TypeError or ValueError unless a seed is an integer from 0 to 2**32 - 1."""
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed is {seed!r}; it must be an integer, so pass one")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"seed is {seed}; pass one from 0 to {LARGEST_SEED}")
+
 
 @dataclass(frozen=True)
 class SearchConfig:
@@ -72,7 +82,7 @@ class SearchConfig:
     """Relative tolerance of the plan's cost around the budget (0.02 is 2 %)."""
     seed: int = 0
     """Seed of the predictors' initial values and fixed inputs, of the draws in training steps, and
-    of the finalists."""
+    of the finalists; from 0 to 2**32 - 1."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the CNN in training steps. bfloat16 is autocast: predictors, masks, kernels,
     losses and updates stay in float32, and so does the comparison of the finalists."""
@@ -93,6 +103,7 @@ class SearchConfig:
                 raise TypeError(f"{name} is {value!r}; it must be an integer, so pass one")
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1, so raise it")
+        check_seed(self.seed)
         for name in ("race_steps", "least_steps"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):

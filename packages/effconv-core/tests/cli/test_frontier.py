@@ -142,7 +142,7 @@ def test_latency_is_measured_once_and_read_by_plan_at(here, capsys):
     assert (here / "t.json").read_bytes() == times
 
 
-@pytest.mark.parametrize("case", ["exists", "folder", "picture", "state", "unfinished"])
+@pytest.mark.parametrize("case", ["exists", "folder", "picture", "state", "unfinished", "twice"])
 def test_a_mistake_is_noticed_before_the_work(here, capsys, case):
     words = [*WORDS, "--state", "search.safetensors"]
     if case == "exists":
@@ -153,6 +153,9 @@ def test_a_mistake_is_noticed_before_the_work(here, capsys, case):
         words += ["--draw", "f.gif"]
     elif case == "state":
         words[-1] = "own_front.py"
+    elif case == "twice":
+        words[words.index("f.json")] = "f.png"
+        words += ["--draw", "./f.png"]
     else:
         names = {}
         exec(OWN, names)

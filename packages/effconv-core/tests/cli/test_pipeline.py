@@ -127,6 +127,24 @@ def test_a_training_alone_is_of_a_plan_or_of_the_networks_own_sizes(sizes, tmp_p
     assert kept.cost == result["parameters"]
 
 
+def test_a_run_that_lost_its_metrics_after_its_training_goes_on_to_its_end(tmp_path):
+    made, folder = data(), tmp_path / "run"
+    options, held_out = of(RunOptions), dataclasses.replace(made, val=lambda _: made.test())
+    results = []
+    for _ in range(2):
+        console = PlainConsole(quiet=True)
+        results.append(
+            train_alone(
+                folder, SETTINGS, options, network(), None, held_out, console=console, ranks=ALONE
+            )
+        )
+        for name in ("metrics.jsonl", "result.json", "report.html"):
+            (folder / name).unlink(missing_ok=True)
+    first, again = (result["networks"]["original"] for result in results)
+    assert first["val_accuracy"] == first["test_accuracy"] == again["test_accuracy"]
+    assert "val_accuracy" not in again
+
+
 def test_the_sizes_of_layers_are_numbers_where_all_axes_are_equal():
     assert original_sizes(network(), ["1", "2"]) == {"1": 3, "2": (1, 3)}
 

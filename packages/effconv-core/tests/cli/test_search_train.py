@@ -134,10 +134,45 @@ def test_a_network_by_name_needs_a_number_of_classes(own):
         ["own_networks:network", "nowhere", "--device=gpu"],
         ["own_networks:network", "nowhere", "--device=cpu", "--sync-batchnorm"],
         ["own_networks:network", "nowhere", "--device=cpu", "--name=../out"],
+        ["own_networks:network", "nowhere", "--device=cpu", "--seed=-1"],
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing(command, words, own, capsys, tmp_path):
     assert command(words) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+DATA = """
+import torch
+
+
+def loaders(batch_size, seed):
+    return [(torch.ones(8, 3, 8, 8), torch.arange(8) % 5)] * 2
+
+
+def without_test(batch_size, seed):
+    return loaders(batch_size, seed), None
+
+
+def more_classes(batch_size, seed):
+    return loaders(batch_size, seed), [(torch.zeros(2, 3, 8, 8), torch.tensor([0, 5]))]
+
+
+def one_batch_size(batch_size, seed):
+    if batch_size != 16:
+        raise ValueError(f"batch_size {batch_size}")
+    return loaders(batch_size, seed), loaders(batch_size, seed)
+"""
+
+
+@pytest.mark.parametrize("loaders", ["without_test", "more_classes", "one_batch_size"])
+def test_loaders_that_would_end_a_run_after_its_search_are_refused_before(
+    loaders, own, capsys, tmp_path
+):
+    (tmp_path / "own_networks.py").write_text(OWN + DATA)
+    words = ["own_networks:network", f"own_networks:{loaders}", "--device=cpu"]
+    assert search_command([*words, "--batch-size=16", "--train.batch-size=8"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "runs").exists()
 

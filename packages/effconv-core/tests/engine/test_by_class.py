@@ -3,7 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from effconv_core.engine.by_class import MOST_CONFUSED, evaluate_by_class, interval
+from effconv_core.engine.by_class import (
+    MOST_CONFUSED,
+    check_loaders,
+    evaluate_by_class,
+    interval,
+)
 from torch import nn
 
 
@@ -96,6 +101,30 @@ def test_a_label_that_is_no_class_is_refused_wherever_it_comes(label):
 def test_nothing_cannot_be_tested():
     with pytest.raises(ValueError, match="loader"):
         evaluate_by_class(Says(), [])
+
+
+@pytest.mark.parametrize(
+    ("test", "error"),
+    [
+        ([], "no sample"),
+        (batches(((1, 0, 0), 3)), "0 to 2"),
+        ([(torch.ones(2, 1, 2, 2), torch.zeros(2))], "class indices"),
+        (iter(batches(*FIVE)), "gives its batches once"),
+    ],
+)
+def test_loaders_that_would_end_a_test_are_refused_before(test, error):
+    model = Says()
+    check_loaders(model, batches(*FIVE), batches(*FIVE))
+    assert model.training
+    with pytest.raises((TypeError, ValueError), match=error):
+        check_loaders(model, batches(*FIVE), test)
+
+
+def test_a_last_batch_of_one_sample_is_refused_before():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.BatchNorm1d(3))
+    check_loaders(model, batches(*FIVE[:4]), batches(*FIVE))
+    with pytest.raises(ValueError, match="one sample"):
+        check_loaders(model, batches(*FIVE), batches(*FIVE))
 
 
 def test_an_interval_by_hand():

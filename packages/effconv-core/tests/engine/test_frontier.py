@@ -1,8 +1,10 @@
 """`frontier`: plans of many costs after one search."""
 
 import json
+import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from effconv_core import (
@@ -151,6 +153,38 @@ def test_too_few_batches_are_refused(searched):
         frontier(searched[0], batches(4))
     with pytest.raises(ValueError, match="amounts"):
         frontier(searched[0], batches(), amounts=[])
+
+
+@pytest.mark.parametrize("last", [5, -1.0, math.nan, "900"])
+def test_an_amount_that_no_plan_meets_is_refused_before_any_training(searched, last):
+    run = []
+    with pytest.raises((ValueError, TypeError), match=f"budget is|budget {last}"):
+        frontier(searched[0], batches(), amounts=[300, last], criterion=lambda *_: run.append(1))
+    assert not run
+
+
+@pytest.mark.parametrize("allowed", [range(1, 3), range(3, 4), range(5, 8)])
+def test_amounts_by_default_are_costs_of_plans_where_the_own_sizes_are_not_allowed(allowed):
+    searchable = SearchableCNN(network(), CONFIG, allowed=allowed)
+    found = frontier(searchable, batches())
+    least, most = searchable.space.smallest(), searchable.space.largest()
+    assert found.points
+    assert all(size in allowed for point in found.points for size in point.sizes.values())
+    assert searchable.cost(least) <= found.points[0].cost <= searchable.cost(most)
+
+
+def test_amounts_may_be_numpys_and_equal_ones_count_once(searched, three):
+    told = []
+    amounts = np.array([200, 300, 300, 500], dtype=np.float32)
+    found = frontier(searched[0], batches(), amounts=amounts, on_amount=lambda *n: told.append(n))
+    assert found == three
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, lambda: torch.autocast("cpu")])
+def test_where_nothing_is_learned_is_refused(searched, context):
+    with context(), pytest.raises(ValueError, match=r"gradients are off|torch\.autocast is on"):
+        frontier(searched[0], batches(), amounts=[300])
 
 
 def stop_at(number: int):

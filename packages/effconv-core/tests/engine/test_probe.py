@@ -65,6 +65,17 @@ def test_what_shows_no_spread_is_refused(changes, sentence):
         probe(net(), Signs(), **{"config": config(), **ALLOWED, **changes})
 
 
+@pytest.mark.parametrize("context", [torch.inference_mode, lambda: torch.autocast("cpu")])
+def test_where_nothing_is_learned_is_refused(context):
+    with context(), pytest.raises(ValueError, match=r"gradients are off|torch\.autocast is on"):
+        probe(net(), Signs(), config=config(), **ALLOWED)
+
+
+def test_a_network_in_float16_is_refused_by_its_parameter():
+    with pytest.raises(TypeError, match=r"weight' is torch\.float16"):
+        probe(net().half(), Signs(), config=config(), **ALLOWED)
+
+
 def test_a_long_epoch_is_not_read_to_its_end():
     loader = Signs(batches=400)
     probe(net(), loader, config=config(race_steps=4), plans=4, repeats=2, **ALLOWED)

@@ -1,6 +1,7 @@
 """Which plans are proposed."""
 
 import copy
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -67,6 +68,17 @@ def test_a_plan_whose_loss_is_not_finite_comes_last():
     with torch.no_grad():
         searchable.model[-1].bias.fill_(torch.inf)
     assert KernelLosses(searchable, trials)((3, 3)) == 1e30
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, RuntimeError])
+def test_an_error_of_a_loss_is_the_one_that_is_raised(error):
+    def broken(outputs, targets):
+        raise error("of the criterion")
+
+    searchable, trials = searched()
+    proposals = Proposals(searchable, dataclasses.replace(trials, criterion=broken), cost(net()))
+    with pytest.raises(error, match="of the criterion"):
+        proposals.draw()
 
 
 def test_where_all_sizes_are_fixed_there_is_one_plan():

@@ -96,11 +96,12 @@ def test_a_result_is_that_of_a_loop_written_out():
     assert result.constant == pytest.approx(torch.stack(losses).mean().item(), abs=1e-6)
 
 
-def test_constant_outputs_are_tried_where_asked_and_where_the_criterion_takes_them():
+@pytest.mark.parametrize("error", [ValueError, AssertionError, LookupError, TypeError])
+def test_constant_outputs_are_tried_where_asked_and_where_the_criterion_takes_them(error):
     def centred(outputs, labels):
         spread = outputs.detach().var(0).min()
         if spread == 0:
-            raise ValueError("no variance")
+            raise error("no variance")
         return F.cross_entropy(outputs, labels) + 0 * spread
 
     (plain,) = trials().run([SIZES], steps=2, seed=2, epoch=0)
@@ -191,6 +192,42 @@ def test_outputs_without_classes_have_a_loss_alone():
         [SIZES], steps=2, seed=0, epoch=0
     )
     assert result.accuracy is None
+    assert math.isfinite(result.loss)
+
+
+def test_what_is_no_score_of_each_sample_has_no_accuracy():
+    class Halves(Recorded):
+        def __iter__(self):
+            return ((images, labels[:4]) for images, labels in super().__iter__())
+
+    class Complex(nn.Sequential):
+        def forward(self, x):
+            return torch.complex(super().forward(x), torch.ones(8, 3))
+
+    halved = trials(Halves(), criterion=lambda o, y: F.cross_entropy(o.view(4, 2, 3).mean(1), y))
+    turned = trials(model=Complex(*net()), criterion=lambda o, y: F.cross_entropy(o.abs(), y))
+    for given in (halved, turned):
+        (result,) = given.run([SIZES], steps=2, seed=0, epoch=0, constants=True)
+        assert math.isfinite(result.loss)
+        assert result.accuracy is None
+
+
+@pytest.mark.parametrize("kind", [tuple, dict])
+def test_outputs_of_autocast_are_float32_wherever_they_are(kind):
+    class Several(nn.Sequential):
+        def forward(self, x):
+            scores = super().forward(x)
+            assert scores.dtype == torch.bfloat16
+            return (scores, [scores]) if kind is tuple else {0: scores, 1: [scores]}
+
+    def strict(outputs, labels):
+        assert outputs[0].dtype == outputs[1][0].dtype == torch.float32
+        return F.cross_entropy(outputs[0], labels)
+
+    config = recipe("bank", precision="bfloat16")
+    (result,) = trials(model=Several(*net()), criterion=strict, config=config).run(
+        [SIZES], steps=2, seed=0, epoch=0
+    )
     assert math.isfinite(result.loss)
 
 

@@ -1,5 +1,7 @@
 """The training of the found CNN."""
 
+import math
+
 import pytest
 import torch
 from effconv_core.engine.train import (
@@ -217,6 +219,74 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
         train(network(), batches(), TrainConfig(epochs=2), checkpoint=checkpoint)
 
 
+class Keeps(nn.Module):
+    """Changes what its state holds in each pass in training."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.how, self.inner = how, network()
+        if how != "made":
+            self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        if how == "grows":
+            self.seen = torch.zeros(0)
+
+    def forward(self, images):
+        mean = images.mean().reshape(1)
+        if self.how == "made" and not hasattr(self, "seen"):
+            self.register_buffer("seen", mean)
+        elif self.how == "grows":
+            self.seen = torch.cat([self.seen, mean])
+        elif self.how == "turns":
+            self.seen = self.seen + mean[0]
+        return self.inner(images)
+
+
+@pytest.mark.parametrize("how", ["made", "grows", "turns"])
+def test_a_state_that_no_file_gives_back_is_refused_in_the_first_step(how, tmp_path):
+    path, steps = tmp_path / "t.safetensors", []
+    config = TrainConfig(epochs=1, lr=0.01)
+    with pytest.raises(ValueError, match="'seen' of the network's state"):
+        train(Keeps(how), batches(), config, checkpoint=path, on_step=steps.append)
+    assert not steps
+    assert not path.exists()
+    train(Keeps(how), batches(), config, on_step=steps.append)
+    assert len(steps) == len(batches())
+
+
+class Noting(torch.optim.SGD):
+    """Keeps a list of each parameter."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter]["norms"] = [torch.zeros(2), "text"]
+
+
+@pytest.mark.parametrize("odd", ["slot", "setting"])
+def test_an_optimizer_that_no_file_holds_is_refused_in_the_first_step(odd, tmp_path):
+    model, steps = network(), []
+    kind = Noting if odd == "slot" else torch.optim.SGD
+    optimizer = kind([{"params": list(model.parameters()), "names": {"a"}}], lr=0.1)
+    if odd == "slot":
+        del optimizer.param_groups[0]["names"]
+    options = {"optimizer": optimizer, "checkpoint": tmp_path / "t.safetensors"}
+    with pytest.raises(TypeError, match=f"the {kind.__name__} keeps what no file"):
+        train(model, batches(), TrainConfig(epochs=1), on_step=steps.append, **options)
+    assert not steps
+
+
+def test_a_network_whose_shapes_its_first_pass_makes_goes_on(tmp_path):
+    def lazy():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(4))
+
+    path, config, models = tmp_path / "t.safetensors", TrainConfig(epochs=1, lr=0.01), []
+    for model in (lazy(), lazy()):
+        train(model, batches(), config, checkpoint=path)
+        models.append(model)
+    assert torch.equal(models[0][1].weight, models[1][1].weight)
+
+
 def test_a_loss_that_is_not_finite_stops_the_training():
     with pytest.raises(FloatingPointError, match=r"nan.* step \d of epoch 1.*layer '\w+'"):
         train(network(), batches(), TrainConfig(epochs=1, lr=1e30))
@@ -241,10 +311,15 @@ def test_accuracy_counts_the_samples_of_a_short_last_batch():
         ({"weight_decay": -1.0}, r"weight_decay .* -1\.0"),
         ({"warmup_epochs": -1.0}, r"warmup_epochs .* -1\.0"),
         ({"precision": "float16"}, "precision .* 'float16'"),
+        ({"schedule": "linear"}, "schedule .* 'linear'"),
+        ({"optimizer": "lion"}, "optimizer .* 'lion'"),
+        ({"weight_decay": math.inf}, "weight_decay .* inf"),
+        ({"epochs": 2.5}, r"epochs .* 2\.5"),
+        ({"batch_size": True}, "batch_size .* True"),
     ],
 )
 def test_a_bad_setting_is_refused_by_name(change, named):
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises((ValueError, TypeError), match=named):
         TrainConfig(**change)
 
 

@@ -119,3 +119,8 @@ def test_what_could_not_be_read_again_is_not_written(value, place, tmp_path):
     other = nn.Linear(1, 1)
     kept = load_training_state(tmp_path / "state", other, torch.optim.SGD(other.parameters()))
     assert kept == {"steps": 3}
+
+
+def test_an_entry_whose_name_is_no_text_is_refused():
+    with pytest.raises(ValueError, match="half of a character"):
+        state_of(nn.ModuleDict({"a\udce4": nn.Linear(1, 1)}))

@@ -20,6 +20,7 @@ def test_sizes_at_their_limits_are_taken(sizes):
         ({}, ValueError, "layer"),
         (dict.fromkeys(map(str, range(MOST_LAYERS + 1)), 3), ValueError, "10,001"),
         ({3: 3}, TypeError, "3"),
+        ({"a\udce4": 3}, ValueError, "half of a character"),
         ({"x" * (LONGEST_NAME + 1): 3}, ValueError, "501"),
         ({"a": 0}, ValueError, "'a' is 0"),
         ({"a": LARGEST_SIZE + 1}, ValueError, "1001"),

@@ -95,9 +95,11 @@ def test_a_report_holds_results_times_layers_and_settings(folder):
     assert "sizes.png" not in text
 
 
-def test_a_figure_that_there_is_is_shown(folder):
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_figure_that_there_is_is_shown(folder, rows):
     metrics = Metrics(folder)
-    metrics.log("search", 0, 1, soft_sizes=[5.0, 1.0, 7.0])
+    for number in range(rows):
+        metrics.log("search", 0, number, soft_sizes=[5.0, 1.0, 7.0])
     metrics.log("search", 0, 2, loss=1.0)
     draw_sizes(folder / "sizes.png", PLAN, metrics)
     assert (folder / "sizes.png").read_bytes().startswith(b"\x89PNG")

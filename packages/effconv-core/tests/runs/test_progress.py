@@ -32,6 +32,17 @@ def test_a_line_shows_means_over_the_epoch_and_a_row_holds_them_with_the_rate(tm
     assert "loss 2.000  accuracy 75.0%" in file.getvalue()
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_likeliest_of_class_probabilities_counts(classes, tmp_path):
+    metrics = Metrics(tmp_path)
+    outputs, targets = torch.eye(classes)[[0, 1]], torch.eye(classes)[[0, 0]]
+    with progress_bar(Console(file=io.StringIO())) as progress:
+        on_step = step_meter(progress, metrics, "train", epochs=1, steps_per_epoch=1)
+        on_step(TrainStep(0, 0, torch.tensor(1.0), outputs, 0.9 * targets + 0.01, 0.1))
+    metrics.close()
+    assert [row["accuracy"] for row in metrics.rows()] == [0.5]
+
+
 def test_a_step_is_shown_in_one_line_without_the_outputs_of_its_batch():
     outputs, sizes = torch.zeros(128, 10), torch.zeros(90)
     loss, labels = torch.tensor(1.5), torch.zeros(128, dtype=torch.long)

@@ -67,6 +67,13 @@ def _run(options: FrontierOptions) -> None:
     for path in (options.out, options.draw):
         if path is not None:
             check_output(path, options.overwrite)
+    files = [options.out, options.draw, options.state, options.latency_table]
+    files = [path.resolve() for path in files if path is not None]
+    if len(set(files)) < len(files):
+        raise ValueError(
+            "--out, --draw, --state and --latency-table name one file twice, and what is written "
+            "last would be all that is left; pass a name for each"
+        )
     if (options.counts == "latency") != (options.latency_table is not None):
         raise ValueError(
             f"--counts is {options.counts}, and --latency-table goes with latency; pass both"

@@ -19,6 +19,7 @@ from torch import nn
 from effconv_core.cli.announce import say_search, say_training, say_where
 from effconv_core.cli.errors import check_device
 from effconv_core.cli.resolve import Data
+from effconv_core.config import check_seed
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.process_group import Ranks
 from effconv_core.engine.by_class import evaluate_by_class
@@ -57,6 +58,7 @@ LockFactory = Callable[[Path], AbstractContextManager[Any]]
 def check_options(options: RunOptions) -> None:
     """Raise for a device or logger that is missing, what it cannot do, and a name that is none."""
     check_logger(options.logger)
+    check_seed(options.seed)
     if options.name:
         check_name(options.name)
     check_device(options.device)
@@ -330,8 +332,7 @@ class _RunStages:
             accuracy = outcome.accuracy
         else:  # each rank has a part of the test, and no more than the accuracy is collected
             accuracy = evaluate(cnn, test, group)
-        parameters = sum(parameter.numel() for parameter in cnn.parameters())
-        result = {"parameters": parameters, "test_accuracy": accuracy}
+        result = {"parameters": sum(p.numel() for p in cnn.parameters()), "test_accuracy": accuracy}
         if held_out is not None and self.metrics is not None:
             result |= self.say_validation(phase)
         return result
@@ -339,6 +340,8 @@ class _RunStages:
     def say_validation(self, phase: str) -> dict[str, float]:
         """Print and return the validation accuracy at the end, and the best with its epoch."""
         rows = [r for r in self.metrics.rows() if r["phase"] == phase and "val_accuracy" in r]
+        if not rows:  # somebody deleted them, between the end of the training and that of the run
+            return {}
         best, last = max(rows, key=lambda row: row["val_accuracy"]), rows[-1]
         self.console.print(
             f"{phase}: validation accuracy {last['val_accuracy']:.2%} at the end, the best "

@@ -28,6 +28,7 @@ from effconv_core.config import RECIPES, SearchConfig, recipe_name
 from effconv_core.cost.budget import Budget
 from effconv_core.cost.macs import Macs
 from effconv_core.distributed.process_group import OtherRankError, Ranks, joined
+from effconv_core.engine.by_class import check_loaders
 from effconv_core.engine.train import TrainConfig, training_of
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import write_output
@@ -219,6 +220,8 @@ def _search(
     data = _images(options, options.batch_size, ranks, words)
     options = _with_fitting_batches(options, data, words)
     model = network_of(options, data, options.seed)
+    if not options.search_only:
+        _check_loaders(model, options, data)
     if options.budget is None:
         options = replace(options, budget=_own_cost(model, options, data))
     budget, counter = None, None
@@ -259,6 +262,7 @@ def _train(
     data = _images(options, options.train.batch_size, ranks, words)
     options = _with_fitting_batches(options, data, words)
     model = network_of(options, data, options.seed)
+    _check_loaders(model, options, data)
     source = "original" if options.plan is None else options.plan.stem
     folder = options.runs / _folder_name(options, source)
     # The sizes affect the outcome, not the file that they are in.
@@ -352,6 +356,13 @@ def _check_fit(model: nn.Module, options: Subject, data: Data) -> None:
     if data.first is not None:
         batch, labels = data.first
         check_targets(scores.expand(len(batch), -1), labels)
+
+
+def _check_loaders(model: nn.Module, options: RunOptions, data: Data) -> None:
+    """Raise before a run for what a function's loaders would end it with after its search."""
+    if data.first is not None:  # those of sets are known
+        test = data.test()
+        check_loaders(model, data.train(options.train.batch_size), test)
 
 
 def _folder_name(options: Search | Train, *more: str) -> str:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from effconv_core.engine.loader import check_last_batch, check_read_again
 from effconv_core.engine.train import check_test, labelled
 from effconv_core.layers.batch_checks import IGNORED, explained_pass
 from effconv_core.layers.inputs import run_on
@@ -140,6 +141,26 @@ def evaluate_by_class(
     return ByClass(
         losses / samples, samples, counts, confusion, [mistake for _, _, mistake in ordered]
     )
+
+
+def check_loaders(
+    model: nn.Module, loader: Iterable[tuple[Any, Any]], test: Iterable[tuple[Any, Any]]
+) -> None:
+    """Raise, before a network is trained, for what would end its training or the test after it.
+
+    Args:
+        model: the network, in training mode afterwards.
+        loader: of the training; its first batch is read.
+        test: of the test; its first batch is tested.
+
+    Raises:
+        TypeError: as `evaluate_by_class` does, or if the loader of the test cannot be read again.
+        ValueError: as `evaluate_by_class` and `check_last_batch` do.
+    """
+    check_last_batch(model, loader, next(iter(loader))[0])
+    check_read_again(test)
+    evaluate_by_class(model, test, limit=1)
+    model.train()
 
 
 def interval(accuracy: float, samples: int) -> tuple[float, float]:

@@ -28,8 +28,10 @@ from effconv_core.io.plan_checks import check_allowed, check_sizes
 from effconv_core.io.progress_bar import shown
 from effconv_core.io.read_json import LIMIT, conform, decode_json, read_limited
 from effconv_core.io.schemas import Count
+from effconv_core.layers.batch_checks import check_ambient, check_learnable
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan
+from effconv_core.scalars import plain
 from effconv_core.space.search_space import flat
 
 SCHEMA = 1
@@ -198,8 +200,8 @@ def frontier(
         searchable: after a search: pass a `SearchableCNN` to `search`, or load its state.
         loader: as for `search`, with at least five batches an epoch.
         counter: what is counted, such as `Macs(example)`; None counts parameters.
-        amounts: costs; None takes nine, from half to twice what the network's own sizes cost, as
-            far as there are plans.
+        amounts: costs; equal ones count once. None takes nine, from half to twice what the
+            network's own sizes cost, as far as there are plans.
         criterion: the task's loss of `(outputs, targets)`, a scalar.
         on_amount: called before each amount with its number, from 1, and how many there are.
         checkpoint: a JSON file that keeps the amounts that are done; if it exists, they are not
@@ -210,22 +212,28 @@ def frontier(
         group: as for `search`.
 
     Raises:
-        ValueError: if there are too few batches, no amounts, or one that no plan meets, or the
-            checkpoint is of another network, search, amounts, settings or number of batches (those
-            beyond 120 make no difference).
+        ValueError: if there are too few batches, no amounts, or one that no plan meets, gradients
+            are off or autocast is on around it, or the checkpoint is of another network, search,
+            amounts, settings or number of batches (those beyond 120 make no difference).
         FloatingPointError: if the loss of the original sizes, or of all plans, is not finite.
     """
     check_read_again(loader)
+    check_learnable(searchable.model, criterion)
+    check_ambient(searchable.model)
     config, space = searchable.config, searchable.space
     original = flat(searchable.original_sizes.values())
     cost_of = searchable.constraints(Budget(1.0, counter, at_most=True))[0].cost
     own = cost_of(original)
     if amounts is None:
-        low = max(own / 2, cost_of(space.smallest()))
-        high = min(own * 2, cost_of(space.largest()))
-        amounts = np.geomspace(low, high, AMOUNTS).tolist()
+        least, most = cost_of(space.smallest()), cost_of(space.largest())
+        near = min(max(own, least), most)  # its own sizes need not be allowed
+        low, high = max(near / 2, least), min(near * 2, most)
+        amounts = np.geomspace(low, high, AMOUNTS).clip(low, high).tolist()
+    amounts = list(dict.fromkeys(map(plain, amounts)))
     if not amounts:
         raise ValueError("amounts is empty; pass at least one cost")
+    for amount in amounts:  # raises before any training if there is no such plan
+        searchable.plan(Budget(amount, counter, at_most=True))
     device = next(searchable.kernel_predictor.parameters()).device
     steps = sum(1 for _ in islice(epoch_batches(loader, 0, device), MOST_NEEDED))
     if steps < PARTS:

@@ -16,6 +16,7 @@ from effconv_core.cost.budget import Budgets
 from effconv_core.engine.loader import check_read_again, epoch_batches
 from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials
 from effconv_core.engine.within import PlansWithin
+from effconv_core.layers.batch_checks import check_ambient, check_learnable
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size
 from effconv_core.space.search_space import flat
@@ -102,6 +103,8 @@ def probe(
     if not config.race_steps:
         raise ValueError("race_steps of the config is 0; pass how many steps a plan is trained")
     searchable = SearchableCNN(model, config, searched=searched, allowed=allowed)
+    check_learnable(searchable.model, criterion)
+    check_ambient(searchable.model)
     if budget is None:
         budget = searchable.cost(flat(searchable.original_sizes.values()))
     device = next(searchable.parameters()).device

@@ -77,11 +77,15 @@ class Proposals:
 
     def _evolved(self, plans: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
         """Return the plans of the least loss that differential evolution saw."""
-        within, seen = self.within, {}
+        within, seen, failures = self.within, {}, []
 
         def fitness(logs: np.ndarray) -> float:
             plan = within.nearest(np.exp(logs))
-            seen[plan] = self.losses(plan)
+            try:
+                seen[plan] = self.losses(plan)
+            except (TypeError, ValueError) as error:
+                failures.append(error)  # in whose place SciPy raises one of its own
+                raise
             return seen[plan]
 
         known = [np.log(within.free(plan)) for plan in plans]
@@ -90,15 +94,18 @@ class Proposals:
         ends = list(zip(np.log(within.lows), np.log(within.highs), strict=True))
         if all(low == high for low, high in ends):
             return []
-        scipy.optimize.differential_evolution(
-            fitness,
-            [(low, high + 1e-9) for low, high in ends],
-            init=np.array([*known, *drawn])[:POPULATION],
-            maxiter=GENERATIONS,
-            polish=False,
-            tol=0,
-            seed=self.config.seed,
-        )
+        try:
+            scipy.optimize.differential_evolution(
+                fitness,
+                [(low, high + 1e-9) for low, high in ends],
+                init=np.array([*known, *drawn])[:POPULATION],
+                maxiter=GENERATIONS,
+                polish=False,
+                tol=0,
+                seed=self.config.seed,
+            )
+        except RuntimeError as error:
+            raise (failures[0] if failures else error) from None
         return sorted(seen, key=seen.__getitem__)[:EVOLVED]
 
 

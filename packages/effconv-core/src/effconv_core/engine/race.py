@@ -21,7 +21,7 @@ from effconv_core.distributed.consistency import average
 from effconv_core.engine.loader import epoch_batches
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.contract import for_comparison
-from effconv_core.layers.inputs import copied, run_on
+from effconv_core.layers.inputs import copied, in_float32, run_on
 from effconv_core.plan import Size, apply_plan
 from effconv_core.rng import seeded
 
@@ -144,7 +144,7 @@ class Trials:
             torch.autocast(self.device.type, torch.bfloat16, lower),
         ):
             outputs = run_on(network, copied(inputs))
-        outputs = outputs.float() if lower and isinstance(outputs, Tensor) else outputs
+        outputs = in_float32(outputs) if lower else outputs
         return checked_loss(self.criterion, outputs, targets, first=first), outputs
 
     def _measured(self, network: nn.Module, batch: Any, constants: bool) -> Tensor:
@@ -154,7 +154,7 @@ class Trials:
         if constants and _are_samples(outputs, batch[1]):
             mean = outputs.mean(0, keepdim=True).expand_as(outputs).contiguous()
             # A criterion need not take what no network gives; then it is not known.
-            with suppress(ArithmeticError, RuntimeError, ValueError):
+            with suppress(Exception):
                 constant = checked_loss(self.criterion, mean, batch[1], first=False)
         return torch.stack([loss, _hits(outputs, batch[1], loss), constant]).float()
 
@@ -245,7 +245,8 @@ def _are_samples(outputs: Any, targets: Any) -> bool:
 def _hits(outputs: Any, targets: Any, loss: Tensor) -> Tensor:
     scores = isinstance(outputs, Tensor) and outputs.dim() == 2 and outputs.shape[1] > 1
     classes = isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point()
-    if not (scores and classes):
+    # A criterion of its own may take complex outputs, or one target for several of them.
+    if not (scores and classes) or outputs.is_complex() or len(outputs) != len(targets):
         return torch.full_like(loss.detach(), math.nan)
     return (outputs.detach().argmax(1) == targets).to(loss.dtype).mean()
 

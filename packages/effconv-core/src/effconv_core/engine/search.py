@@ -25,6 +25,7 @@ from effconv_core.io.checkpoint import (
     check_epoch,
     check_progress,
     check_writable,
+    kept_by,
     last_state,
     put_training_state,
     read_training_state,
@@ -222,6 +223,7 @@ def _learned(
     if epoch < epochs or config.finalists > 1:
         check_ambient(searchable.model)
         check_read_again(loader, once=config.epochs_of(1) == config.finalists == 1)
+        on_step = kept_by(checkpoint, searchable, optimizer, on_step)
     while epoch < epochs:
         try:
             state["epoch_steps"] = _run_epoch(
@@ -385,16 +387,7 @@ def _run_epoch(
             raise no_finite_loss(searchable, (inputs, targets), loss=loss, epoch=epoch, step=step)
         optimizer.step()
         if on_step is not None:
-            on_step(
-                SearchStep(
-                    epoch,
-                    step,
-                    task_loss.detach(),
-                    budget_loss.detach(),
-                    outputs,
-                    targets,
-                    searchable.soft_sizes.detach(),
-                    searchable,
-                )
-            )
+            losses, soft_sizes = (task_loss.detach(), budget_loss.detach()), searchable.soft_sizes
+            given = *losses, outputs, targets, soft_sizes.detach(), searchable
+            on_step(SearchStep(epoch, step, *given))
     return step + 1

@@ -27,6 +27,7 @@ from effconv_core.io.checkpoint import (
     check_epoch,
     check_progress,
     check_writable,
+    kept_by,
     last_state,
     put_training_state,
     read_training_state,
@@ -40,7 +41,7 @@ from effconv_core.layers.batch_checks import (
     checked_loss,
     explained_pass,
 )
-from effconv_core.layers.inputs import on_device, run_on
+from effconv_core.layers.inputs import in_float32, on_device, run_on
 from effconv_core.layers.own_state import check_own_state
 from effconv_core.rng import seeded
 from effconv_core.scalars import plain
@@ -69,15 +70,26 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for entry in fields(self):
             object.__setattr__(self, entry.name, plain(getattr(self, entry.name)))
+        for name in ("epochs", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} of the training is {value!r}; pass an integer")
         for name, least in (("epochs", 1), ("batch_size", 1), ("weight_decay", 0)):
-            if not getattr(self, name) >= least:
+            if not least <= getattr(self, name) < math.inf:
                 raise ValueError(
-                    f"{name} of the training is {getattr(self, name)}; it must be at least {least}"
+                    f"{name} of the training is {getattr(self, name)}; it must be at least {least} "
+                    "and finite"
                 )
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr of the training is {self.lr}; it must be above 0, so raise it")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision is {self.precision!r}; pass 'float32' or 'bfloat16'")
+        for name, allowed in {
+            "optimizer": ("sgd", "adam"),
+            "schedule": ("steps", "cosine"),
+            "precision": ("float32", "bfloat16"),
+        }.items():
+            if getattr(self, name) not in allowed:
+                told = " or ".join(map(repr, allowed))
+                raise ValueError(f"{name} is {getattr(self, name)!r}; pass {told}")
         if not self.warmup_epochs >= 0:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs}; it must be 0 or more")
 
@@ -182,7 +194,8 @@ def train(
         FloatingPointError: if a loss is not finite; the message names the step, the layer and the
             last good checkpoint.
         TypeError: if images or labels have a dtype that the network or cross entropy does not take,
-            the loader has no length, or the checkpoint cannot hold the network's state.
+            the loader has no length, or the checkpoint cannot hold the network's or the optimizer's
+            state.
         OSError: if the checkpoint cannot be written, before anything is trained.
         ValueError: if the checkpoint belongs to another training, the images do not fit the
             network, a label is none of its classes, the last batch of an epoch has one sample,
@@ -214,6 +227,7 @@ def train(
     if first_epoch < config.epochs:
         check_ambient(model)
         check_read_again(loader, once=config.epochs - first_epoch == 1)
+        on_step = kept_by(checkpoint, model, optimizer, on_step)
     device = next(model.parameters()).device
     check_same({"epoch": first_epoch}, device, group)
     model.train()
@@ -232,7 +246,7 @@ def train(
             with explained_pass(model, images), autocast:
                 outputs = run_on(forward, images)
             if lower:
-                outputs = outputs.float()
+                outputs = in_float32(outputs)
             loss = checked_loss(F.cross_entropy, outputs, labels, first=step == 0)
             is_finite = finite_soon(loss)
             optimizer.zero_grad()

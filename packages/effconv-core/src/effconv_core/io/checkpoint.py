@@ -6,19 +6,20 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from effconv_core.io import schemas
 from effconv_core.io.atomic import check_place, rename_file, write_tensors
 from effconv_core.io.extra_state import LARGEST_INT, state_of
 from effconv_core.io.read_json import conform, decode_json
 from effconv_core.io.read_tensors import opened_tensors
-from effconv_core.io.state_checks import check_slots, check_weights
+from effconv_core.io.state_checks import check_slots, check_weights, kind_of
 from effconv_core.io.terminal import printable
 
 T = TypeVar("T")
@@ -26,6 +27,7 @@ T = TypeVar("T")
 SCHEMA = 2
 READ = (1, SCHEMA)
 REMEDY = "name another file, or, where a stopped run left it, delete it to start again"
+LAZY = "of a shape that its first pass makes"
 SLOT = re.compile(r"optimizer\.(\d{1,9})\.(.+)")
 
 logger = logging.getLogger("effconv_core")
@@ -68,6 +70,77 @@ def check_writable(path: str | os.PathLike[str], model: nn.Module) -> None:
     state_of(model)
 
 
+def kept_by(
+    path: str | os.PathLike[str] | None,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    on_step: Callable[[Any], None] | None,
+) -> Callable[[Any], None] | None:
+    """Return an `on_step` that raises in the first step for a state that no file would give back.
+
+    Args:
+        path: of the file; None, where there is none, returns `on_step` as it is.
+        model: before its first step.
+        optimizer: its optimizer.
+        on_step: called in each step.
+
+    Raises:
+        TypeError: in the first step, if the optimizer keeps what is neither a tensor nor a number.
+        ValueError: in the first step, if the network's state has other entries than before, or one
+            of another shape or kind.
+    """
+    if path is None:
+        return on_step
+    before: dict[str, str] | None = _forms(model)
+
+    def stepped(step: Any) -> None:
+        nonlocal before
+        if before is not None:
+            _check_forms(Path(path), before, _forms(model))
+            _slots_and_groups(optimizer)
+            before = None
+        if on_step is not None:
+            on_step(step)
+
+    return stepped
+
+
+def _forms(model: nn.Module) -> dict[str, str]:
+    """Return for each tensor of a network's state in words what a file has to agree in."""
+    tensors = state_of(model)[0]
+    return {
+        n: LAZY if is_lazy(t) else f"{kind_of(t.dtype)} of shape {tuple(t.shape)}"
+        for n, t in tensors.items()
+    }
+
+
+def _check_forms(path: Path, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+    for name in before.keys() | after.keys():
+        was, now = before.get(name, "missing"), after.get(name, "missing")
+        if was not in (now, LAZY):
+            raise ValueError(
+                f"{name!r} of the network's state is {now} after a step, and was {was} before, so "
+                f"{path} could not be read again; register it as it stays, or with "
+                "persistent=False, or pass no checkpoint"
+            )
+
+
+def _slots_and_groups(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], str]:
+    """Return what an optimizer keeps of each parameter, and its settings as JSON."""
+    state, slots = optimizer.state_dict(), {}
+    try:
+        for index, values in state["state"].items():
+            for slot, value in values.items():
+                slots[f"optimizer.{int(index)}.{slot}"] = torch.as_tensor(value)
+        return slots, json.dumps(state["param_groups"])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"the {type(optimizer).__name__} keeps what no file of states can hold ({error}); let "
+            "it keep tensors and numbers of each parameter, and JSON values as the settings of its "
+            "groups, or pass no checkpoint"
+        ) from None
+
+
 def save_training_state(
     path: str | os.PathLike[str],
     model: nn.Module,
@@ -91,19 +164,16 @@ def save_training_state(
         ValueError: if the progress, or what modules give beside tensors, could not be read again.
     """
     path = Path(path)
-    state = optimizer.state_dict()
     weights, extra = state_of(model)
-    tensors = {f"model.{name}": tensor for name, tensor in weights.items()}
-    for index, slots in state["state"].items():
-        for slot, value in slots.items():
-            tensors[f"optimizer.{index}.{slot}"] = torch.as_tensor(value)
+    slots, groups = _slots_and_groups(optimizer)
+    tensors = {f"model.{name}": tensor for name, tensor in weights.items()} | slots
     contiguous = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
     metadata = {
         "schema": str(SCHEMA),
-        "param_groups": json.dumps(state["param_groups"]),
+        "param_groups": groups,
         "progress": json.dumps(progress),
         **({"extra": json.dumps(extra)} if extra else {}),
     }

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effconv_core.io.read_json import LIMIT, decode_json
+from effconv_core.io.read_json import LIMIT, decode_json, is_text
 
 LARGEST_INT = 2**128
 """Largest absolute value of integers, which may be states of NumPy's generators."""
@@ -22,11 +22,17 @@ def state_of(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         TypeError: if an entry is neither, or a tensor that safetensors cannot hold.
-        ValueError: if the extra states are too long together to be read again.
+        ValueError: if the extra states are too long together to be read again, or a name is not
+            text.
     """
     tensors: dict[str, Tensor] = {}
     extra: dict[str, Any] = {}
     for name, value in model.state_dict().items():
+        if not is_text(name):
+            raise ValueError(
+                f"entry {name!r} of the network's state has half of a character in its name, which "
+                "no file can hold; rename its module, or leave the file out"
+            )
         if isinstance(value, Tensor):
             if value.is_meta or value.layout != torch.strided or value.is_quantized:
                 kind = "meta" if value.is_meta else "quantized" if value.is_quantized else "sparse"

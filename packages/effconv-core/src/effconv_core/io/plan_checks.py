@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from effconv_core.io.read_json import in_brief
+from effconv_core.io.read_json import in_brief, is_text
 from effconv_core.io.schemas import (
     LARGEST_NUMBER,
     LARGEST_SIZE,
@@ -24,6 +24,10 @@ def check_sizes(sizes: Mapping[str, Any]) -> None:
     for name, size in sizes.items():
         if not isinstance(name, str):
             raise TypeError(f"{in_brief(name)} names a layer of the plan; names are text")
+        if not is_text(name):
+            raise ValueError(
+                f"the name of layer {name!r} has half of a character; rename the layer"
+            )
         if len(name) > LONGEST_NAME:
             raise ValueError(
                 f"the name of layer {in_brief(name)} has {len(name):,} characters; the most is "

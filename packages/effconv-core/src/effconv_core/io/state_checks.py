@@ -53,7 +53,7 @@ def check_weights(
                 f"{path} holds {name!r} of shape {tuple(value.shape)}, which does not fit the "
                 f"model, where it has shape {tuple(own.shape)}; {remedy}"
             )
-        if _kind(value.dtype) != _kind(own.dtype):
+        if kind_of(value.dtype) != kind_of(own.dtype):
             raise ValueError(
                 f"{path} holds {name!r} as {value.dtype}, and the network has it as {own.dtype}; "
                 f"{remedy}"
@@ -124,12 +124,13 @@ def _check_slots_of(
         raise ValueError(f"{path} lacks {missing[0]!r} of parameter {number}; {remedy}")
     for name, value in slots.items():
         what = f"{path} has 'optimizer.{number}.{name}'"
-        if name in LIKE_PARAMETER and value.shape != parameter.shape:
+        formed = not is_lazy(parameter)
+        if name in LIKE_PARAMETER and formed and value.shape != parameter.shape:
             raise ValueError(
                 f"{what} of shape {tuple(value.shape)}, and its parameter has "
                 f"{tuple(parameter.shape)}; {remedy}"
             )
-        if name in LIKE_PARAMETER and _kind(value.dtype) != _kind(parameter.dtype):
+        if name in LIKE_PARAMETER and kind_of(value.dtype) != kind_of(parameter.dtype):
             raise ValueError(
                 f"{what} as {value.dtype}, and its parameter is {parameter.dtype}; {remedy}"
             )
@@ -139,7 +140,8 @@ def _check_slots_of(
             raise ValueError(f"{what} with values that are not numbers; {remedy}")
 
 
-def _kind(dtype: torch.dtype) -> str:
+def kind_of(dtype: torch.dtype) -> str:
+    """Return `float`, `complex`, `bool` or `integer`, in which a file and a network agree."""
     if dtype.is_complex or dtype.is_floating_point or dtype == torch.bool:
         return "complex" if dtype.is_complex else "bool" if dtype == torch.bool else "float"
     return "integer"

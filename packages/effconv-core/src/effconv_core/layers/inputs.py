@@ -33,6 +33,11 @@ def copied(value: Any) -> Any:
     return tree_map_only(Tensor, torch.clone, value)
 
 
+def in_float32(outputs: Any) -> Any:
+    """Return outputs of autocast with their tensors of bfloat16 in float32; others as they are."""
+    return tree_map_only(Tensor, lambda t: t.float() if t.dtype == torch.bfloat16 else t, outputs)
+
+
 def on_device(value: Any, device: torch.device) -> Any:
     """Return a value with its tensors on a device, also those within tuples, lists and mappings.
 

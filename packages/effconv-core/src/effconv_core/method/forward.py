@@ -134,8 +134,3 @@ class StaticForward:
         else:
             sizes = padding.nearest(soft_sizes)
         return self.kernel_predictor.padded(soft_sizes, sizes, padding, rings), learned
-
-
-def in_float32(output: Tensor) -> Tensor:
-    """Return an output of autocast in float32; others as they are."""
-    return output.float() if output.dtype == torch.bfloat16 else output

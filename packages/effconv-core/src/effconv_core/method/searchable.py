@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from effconv_core.config import SearchConfig
 from effconv_core.cost.accounting import Accounting
@@ -17,7 +16,8 @@ from effconv_core.evidence import Evidence
 from effconv_core.layers.contract import Batch
 from effconv_core.layers.conv import conv_of, kernels_like, predicted, take_places
 from effconv_core.layers.copying import copy_network
-from effconv_core.method.forward import DrawnSizes, StaticForward, draw_sizes, in_float32
+from effconv_core.layers.inputs import in_float32
+from effconv_core.method.forward import DrawnSizes, StaticForward, draw_sizes
 from effconv_core.method.found import check_found
 from effconv_core.method.kernel_predictor import kernel_predictor
 from effconv_core.method.size_predictor import SizePredictor
@@ -194,7 +194,7 @@ class SearchableCNN(nn.Module):
         # of their gradients, are not rounded.
         with torch.autocast(self.size_predictor.head_bias.device.type, torch.bfloat16):
             outputs = self.model(*args, **kwargs)
-        return tree_map_only(Tensor, in_float32, outputs)
+        return in_float32(outputs)
 
     def forward_at(self, sizes: Sequence[int | Sequence[int]], *args: Any, **kwargs: Any) -> Any:
         """Run the network on the kernels learned so far, at given sizes.

@@ -61,16 +61,18 @@ def _soft(soft: float | tuple[float, ...] | None) -> str:
 
 def draw_sizes(path: Path, plan: SizePlan, metrics: Metrics) -> None:
     """Draw the learned size of each layer, and the soft sizes over the search."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    figures.draw_sizes({"size": plan}, left)
     courses = [
         row["soft_sizes"]
         for row in metrics.rows()
         if row["phase"] == "search"
         if "soft_sizes" in row
     ]
-    figures.draw_course(courses, plan, right)
+    # Without a row, as of an epoch of fewer steps than its loader said, there is no course.
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, *right = figure.subplots(1, 2 if courses else 1, squeeze=False)[0]
+    figures.draw_sizes({"size": plan}, left)
+    for axes in right:
+        figures.draw_course(courses, plan, axes)
     figures.save_figure(figure, path)
 
 

@@ -20,10 +20,14 @@ class Metrics:
     Args:
         folder: the run's folder.
         logger: as for `make_logger`.
+
+    Raises:
+        ValueError: as `rows` does.
     """
 
     def __init__(self, folder: Path, logger: LoggerName | None = None) -> None:
         self.path = folder / "metrics.jsonl"
+        self.rows()  # raises before anything is trained
         self.begun: set[str] = set()
         self.logger = make_logger(logger, folder)
 
@@ -49,7 +53,7 @@ class Metrics:
         with suppress(FileNotFoundError):
             for row in read_rows(self.path, limit=ROWS_LIMIT):
                 if isinstance(row, ValueError):
-                    raise row
+                    raise ValueError(f"{row}; or delete {self.path}, and the run goes on")
                 rows.append(row)
         return rows
 

@@ -59,7 +59,9 @@ def step_meter(
         global_step = step.epoch * steps_per_epoch + step.step + 1
         ends_epoch = step.step + 1 == steps_per_epoch
         samples = len(step.targets)
-        hits = (step.outputs.argmax(1) == step.targets).float().sum()
+        labels, soft = step.targets, step.targets.is_floating_point()
+        labels = labels.argmax(1) if soft else labels  # of probabilities the likeliest class
+        hits = (step.outputs.argmax(1) == labels).float().sum()
         batch = torch.stack([step.task_loss.float() * samples, hits, hits.new_tensor(samples)])
         sums = batch if step.step == 0 else sums.to(batch.device) + batch
         first = first or (global_step, time.perf_counter())
