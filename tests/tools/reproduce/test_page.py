@@ -43,6 +43,7 @@ def test_what_was_run_in_bfloat16_for_a_claim_is_not_in_the_tables_too(tmp_path,
     (tmp_path / f"cifar10-{scale}.jsonl").write_text(text)
     text, _ = page.results_page()
     told = [s.split("\n")[0] for s in text.split("\n## ") if s.split("\n")[0].endswith(scale)]
-    assert told == [f"Equal cost: CIFAR-10, scale {scale}"]
+    titles = ["Figure 3: depth and budget", "Equal cost: CIFAR-10"]
+    assert told == [f"{title}, scale {scale}" for title in titles]
     assert f"cifar10, scale {scale}, the paper's recipe: " in text.split("\n## ")[0]
     assert "for 10 epochs (sgd, batch 128, rate 0.1, cosine, in bfloat16)" in text

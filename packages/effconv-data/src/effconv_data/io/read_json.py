@@ -206,6 +206,11 @@ def conform(content: Any, kind: type[Kind], *, what: str) -> Kind:
         raise ValueError(f"{what} does not hold what it should: {problem}; mend it there") from None
 
 
+def is_text(value: str) -> bool:
+    """Return whether text has no half of a character (a lone surrogate), which no file can hold."""
+    return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
+
+
 def _check_values(content: Any, what: str, finite: bool, largest: int) -> None:
     """Check what a schema cannot: depth, size of integers, surrogates, numbers not finite."""
     level, depth = [content], 0
@@ -220,7 +225,7 @@ def _check_values(content: Any, what: str, finite: bool, largest: int) -> None:
             elif isinstance(value, list):
                 below += value
             elif isinstance(value, str):
-                if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+                if not is_text(value):
                     raise ValueError(
                         f"{what} holds {ascii(value)[:80]}, half of a character; write it as text"
                     )
