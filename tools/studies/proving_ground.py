@@ -6,6 +6,7 @@ random plans of the same cost; all from the same seeds, on the same batches. One
 training is appended to `results/proving-ground/TASK.jsonl`; existing rows are not repeated.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +23,8 @@ from effconv_core.engine.train import TrainConfig, evaluate, train
 from effconv_core.engine.within import PlansWithin
 from effconv_core.io.console import PlainConsole
 from effconv_core.runs.environment import environment
-from effconv_data import Batches, load, synthetic
+from effconv_data import Batches, ResidentBatches, load, synthetic
+from effconv_data.sequences import read_spoken_digits
 from effconv_models import create_model
 from torch import nn
 
@@ -51,10 +53,19 @@ class Task:
     train: TrainConfig = ADAM
     samples: int = 8000
     """Number of samples of each split, at most."""
+    divide: Callable[[int, int], tuple[Batches, Batches]] | None = None
+    """Returns for a seed and a number of samples what a search trains on, and its validation data;
+    None trains on the training split, and holds out a part of its batches."""
 
     def batches(self, split: str, seed: int) -> Batches:
         """Return the batches of a split for a seed."""
         return self.make_batches(split, seed, self.samples)
+
+    def parts(self, seed: int) -> tuple[Batches, Batches | None]:
+        """Return the batches that a search trains on for a seed, and its validation data."""
+        if self.divide is None:
+            return self.batches("train", seed), None
+        return self.divide(seed, self.samples)
 
     def network(self, seed: int) -> nn.Module:
         """Build the network with its own sizes and initial values from the seed."""
@@ -91,6 +102,19 @@ class Task:
 def loaded(name: str, split: str, seed: int, samples: int) -> Batches:
     """Return the first samples of a set."""
     return load(name, split=split, batch_size=64, seed=seed, limit=samples)
+
+
+def by_speaker(seed: int, samples: int) -> tuple[Batches, Batches]:
+    """Return the training split of the spoken digits: of all speakers but the last, and of him."""
+    whole = loaded("spoken-digits", "train", seed, samples)
+    recordings = read_spoken_digits(os.environ["EFFCONV_DATA"], "train")
+    audio, labels = recordings.audio[:samples], recordings.labels[:samples]
+    last = recordings.by[:samples] == len(recordings.speakers) - 1
+    options = {"classes": whole.classes, "batch_size": 64, "mean": whole.mean, "std": whole.std}
+    return (
+        ResidentBatches(audio[~last], labels[~last], seed=seed, **options),
+        ResidentBatches(audio[last], labels[last], training=False, **options),
+    )
 
 
 @lru_cache(maxsize=4)
@@ -130,6 +154,7 @@ TASKS = {
         made("resnet1d10", in_channels=1),
         15,
         replace(ADAM, epochs=20),
+        divide=by_speaker,
     ),
     "planted": Task(planted, made("cifar_resnet20", in_channels=1, num_classes=4), 3, samples=4000),
     "cifar10-depthwise": Task(partial(loaded, "cifar10"), depthwise, 3),
@@ -160,8 +185,9 @@ def search_once(task: str, seed: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     settings, started = TASKS[task], time.process_time()
     config = replace(settings.config, seed=seed)
-    batches = settings.batches("train", seed)
-    plan: SizePlan = search(settings.network(seed), batches, budget=settings.budget, config=config)
+    batches, validation = settings.parts(seed)
+    options = {"budget": settings.budget, "config": config, "validation": validation}
+    plan: SizePlan = search(settings.network(seed), batches, **options)
     return {
         "work": "search",
         "method": "bank",
@@ -170,6 +196,7 @@ def search_once(task: str, seed: int) -> dict[str, Any]:
         "evidence": asdict(plan.evidence),
         "steps": sum(plan.evidence.spent.values()),
         "config": asdict(config),
+        "validation": None if validation is None else len(validation),
         "cpu_seconds": round(time.process_time() - started, 1),
         "environment": environment("cpu"),
     }

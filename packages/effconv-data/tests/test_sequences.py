@@ -82,6 +82,7 @@ def test_speakers_of_recordings_are_apart(recorded):
         assert split.audio.shape == (20, 1, 4096)
         assert {int(value) // 100 for value in middle} == set(people)
         assert torch.equal((middle % 100 - 1).long(), split.labels)
+        assert torch.equal(middle.long() // 100 - people[0], split.by)
     # A long recording is cut on both sides, a short one padded on both.
     short = train.audio[train.labels == 3][0, 0]
     assert short.ne(0).nonzero().flatten()[[0, -1]].tolist() == [1547, 2547]

@@ -1,9 +1,12 @@
 """`hatch run bench:proving-ground` and its page."""
 
+import os
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
+import torch
 from effconv_core import RECIPES
 from effconv_core.engine.train import TrainConfig
 from effconv_data import synthetic
@@ -40,6 +43,31 @@ def test_a_search_its_peers_and_a_training_of_each(small):
         **train_once("small", "original", small.original, 100),
         "cpu_seconds": row["cpu_seconds"],
     }
+
+
+def test_a_search_has_the_validation_data_of_its_task(small, monkeypatch):
+    plain = search_once("small", 100)
+    assert plain["validation"] is None
+
+    def divide(seed, samples):
+        return drawn("train", seed, samples), drawn("test", seed, samples)
+
+    monkeypatch.setitem(TASKS, "small", replace(small, divide=divide))
+    row = search_once("small", 100)
+    assert row["validation"] == 6
+    assert row["evidence"]["original_loss"] != plain["evidence"]["original_loss"]
+
+
+def test_the_digits_of_one_speaker_are_validation_data():
+    if not (Path(os.environ.get("EFFCONV_DATA", "")) / "fsdd").is_dir():
+        pytest.skip("needs EFFCONV_DATA with the folder fsdd")
+    train, validation = TASKS["spoken-digits"].parts(0)
+    whole = TASKS["spoken-digits"].batches("train", 0)
+    assert train.samples + validation.samples == whole.samples
+    assert len(validation) >= 5
+    heard = {bytes(audio.numpy()) for audio in validation._images}
+    assert not heard & {bytes(audio.numpy()) for audio in train._images}
+    assert torch.equal(next(iter(validation))[1].unique(), torch.arange(10))
 
 
 def test_random_plans_are_the_same_for_all_seeds_and_cost_the_budget(small):

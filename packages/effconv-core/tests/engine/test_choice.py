@@ -64,6 +64,28 @@ def test_the_found_sizes_are_taken_where_they_are_better():
     assert plan.evidence.loss_interval[1] < 0 < plan.evidence.accuracy
 
 
+def test_plans_are_compared_on_the_validation_data(found):
+    options = {"budget": cost(net()), "config": config(), **ALLOWED}
+    validation, turned = Signs(), Signs()
+    turned.labels = 1 - turned.labels
+    plan = search(net(), Signs(), validation=validation, **options)
+    blind = search(net(), Signs(), validation=turned, **options)
+    assert plan.evidence.pairs == blind.evidence.pairs == 4
+    assert plan.evidence.original_loss < 0.1 < 2 < blind.evidence.original_loss
+    assert plan.evidence.original_loss != found.evidence.original_loss  # trained on all batches
+    assert (plan.evidence.learned, blind.evidence.learned) == (True, False)
+    few = [batch for batch, _ in zip(Signs(), range(2), strict=False)]
+    assert search(net(), few, **options).evidence.pairs == 0
+    assert search(net(), few, validation=validation, **options).evidence.pairs == 4
+
+
+@pytest.mark.parametrize("changes", [{"finalists": 1}, {"race_steps": 0}])
+def test_validation_data_that_nothing_is_compared_on_are_refused(changes):
+    options = {"budget": cost(net()), "config": config(**changes), **ALLOWED}
+    with pytest.raises(ValueError, match="validation"):
+        search(net(), Signs(), validation=Signs(), **options)
+
+
 def test_labels_of_chance_keep_the_original_sizes():
     for seed in range(3):
         loader = Signs()

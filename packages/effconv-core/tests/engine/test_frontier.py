@@ -17,7 +17,6 @@ from effconv_core import (
     recipe,
     search,
 )
-from effconv_core.engine.search import restored
 from torch import nn
 
 CONFIG = recipe("bank", least_steps=0, race_steps=3)
@@ -101,14 +100,15 @@ def test_multiply_accumulates_are_counted_where_asked(searched):
     assert max(point.cost for point in found.points) <= 40_000
 
 
-def test_the_network_of_a_state_gives_the_same_frontier(searched):
-    searchable, path = searched
-    again = restored(network(), path)
-    assert frontier(again, batches(), amounts=[300]) == frontier(
-        searchable, batches(), amounts=[300]
-    )
-    with pytest.raises(ValueError, match="allowed|layers"):
-        restored(nn.Sequential(*network()[:4], nn.Flatten(), nn.LazyLinear(2)), path)
+def test_validation_data_are_what_a_frontier_tests_on(searched, tmp_path):
+    path, validation = tmp_path / "f.progress.json", batches()
+    turned = [(images, 1 - labels) for images, labels in validation]
+    options = {"amounts": [300], "checkpoint": path}
+    found = frontier(searched[0], batches(3), validation=validation, **options)
+    other = frontier(searched[0], batches(3), validation=turned, amounts=[300])
+    assert found.original.loss != other.original.loss
+    with pytest.raises(ValueError, match="validation"):
+        frontier(searched[0], batches(3), validation=validation[:8], **options)
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path):

@@ -85,3 +85,11 @@ def test_a_long_epoch_is_not_read_to_its_end():
 def test_too_few_batches_are_refused():
     with pytest.raises(ValueError, match="4 batches"):
         probe(net(), Signs(batches=4), config=config(), budget=cost(net()), **ALLOWED)
+
+
+def test_validation_data_are_what_a_probe_tests_on():
+    few, validation = list(Signs())[:2], Signs()
+    found = probe(net(), few, validation=validation, config=config(), **ALLOWED)
+    validation.labels = 1 - validation.labels
+    turned = probe(net(), few, validation=validation, config=config(), **ALLOWED)
+    assert found.original_loss < turned.original_loss

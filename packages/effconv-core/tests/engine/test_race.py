@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from effconv_core import apply_plan, recipe
-from effconv_core.engine.race import PARTS, Trials
+from effconv_core.engine.race import PARTS, Trials, checked_validation
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -72,7 +72,7 @@ def test_an_epoch_that_is_too_short_all_of_a_sudden_is_told(given):
 
 def test_a_result_is_that_of_a_loop_written_out():
     loader, given = Recorded(), trials()
-    (result,) = given.run([SIZES], steps=6, seed=2, epoch=0, constants=True)
+    (result,) = given.run([SIZES], steps=6, seed=2, epoch=0, paired=True)
     network = apply_plan(given.model, SIZES, generator=torch.Generator().manual_seed(2)).train()
     optimizer = torch.optim.AdamW(network.parameters(), 0.01, weight_decay=1e-3)
     # Parts of five: batches 2 and 7 are held out by seed 2.
@@ -105,8 +105,8 @@ def test_constant_outputs_are_tried_where_asked_and_where_the_criterion_takes_th
         return F.cross_entropy(outputs, labels) + 0 * spread
 
     (plain,) = trials().run([SIZES], steps=2, seed=2, epoch=0)
-    (odd,) = trials(criterion=centred).run([SIZES], steps=2, seed=2, epoch=0, constants=True)
-    (asked,) = trials().run([SIZES], steps=2, seed=2, epoch=0, constants=True)
+    (odd,) = trials(criterion=centred).run([SIZES], steps=2, seed=2, epoch=0, paired=True)
+    (asked,) = trials().run([SIZES], steps=2, seed=2, epoch=0, paired=True)
     assert plain.constant is odd.constant is None
     assert asked.constant is not None
     assert plain.loss == asked.loss == pytest.approx(odd.loss)
@@ -128,7 +128,7 @@ def test_outputs_without_a_mean_have_no_constant_loss(outputs):
     else:
         model = InDict(*net())
         given = trials(model=model, criterion=lambda o, y: F.cross_entropy(o["scores"], y))
-    (result,) = given.run([SIZES], steps=2, seed=2, epoch=0, constants=True)
+    (result,) = given.run([SIZES], steps=2, seed=2, epoch=0, paired=True)
     assert math.isfinite(result.loss)
     assert result.constant is None
 
@@ -186,13 +186,11 @@ def test_a_shuffling_loader_gives_the_same_order_each_time(own):
 
 
 def test_outputs_without_classes_have_a_loss_alone():
-    (result,) = trials(criterion=lambda o, y: (o**2).mean()).run([SIZES], steps=2, seed=0, epoch=0)
-    assert result.accuracy is not None  # these outputs are scores
-    (result,) = trials(model=net()[:5], criterion=lambda o, y: (o**2).mean()).run(
-        [SIZES], steps=2, seed=0, epoch=0
-    )
-    assert result.accuracy is None
-    assert math.isfinite(result.loss)
+    for model in (net(), net()[:5]):
+        given = trials(model=model, criterion=lambda o, y: (o**2).mean())
+        (result,) = given.run([SIZES], steps=2, seed=0, epoch=0)
+        assert result.accuracy is None
+        assert math.isfinite(result.loss)
 
 
 def test_what_is_no_score_of_each_sample_has_no_accuracy():
@@ -207,7 +205,7 @@ def test_what_is_no_score_of_each_sample_has_no_accuracy():
     halved = trials(Halves(), criterion=lambda o, y: F.cross_entropy(o.view(4, 2, 3).mean(1), y))
     turned = trials(model=Complex(*net()), criterion=lambda o, y: F.cross_entropy(o.abs(), y))
     for given in (halved, turned):
-        (result,) = given.run([SIZES], steps=2, seed=0, epoch=0, constants=True)
+        (result,) = given.run([SIZES], steps=2, seed=0, epoch=0, paired=True)
         assert math.isfinite(result.loss)
         assert result.accuracy is None
 
@@ -238,9 +236,9 @@ def test_a_loss_that_is_not_finite_is_infinite():
 
 
 def test_a_loss_of_one_number_in_a_vector_is_taken():
-    (plain,) = trials().run([SIZES], steps=2, seed=0, epoch=0, constants=True)
+    (plain,) = trials().run([SIZES], steps=2, seed=0, epoch=0, paired=True)
     (vector,) = trials(criterion=lambda o, y: F.cross_entropy(o, y)[None]).run(
-        [SIZES], steps=2, seed=0, epoch=0, constants=True
+        [SIZES], steps=2, seed=0, epoch=0, paired=True
     )
     assert vector == plain
 
@@ -260,6 +258,98 @@ def test_frozen_normalisation_stays_frozen():
     (result,) = given.run([SIZES], steps=1, seed=0, epoch=0)
     (live,) = trials().run([SIZES], steps=1, seed=0, epoch=0)
     assert result != live
+
+
+def held_out_of(validation) -> dict:
+    return {"validation": validation, "validation_steps": len(validation)}
+
+
+def test_with_a_validation_loader_all_batches_train_and_only_its_own_are_tested():
+    loader, validation = Recorded(), Recorded()
+    validation.images = validation.images.flip(0) + 0.5
+    given = trials(loader, **held_out_of(validation))
+    (result,) = given.run([SIZES], steps=3, seed=2, epoch=0)
+    (part,) = given.run([SIZES], steps=3, seed=2, epoch=0, paired=True)
+    assert [number for _, number in loader.given][:3] == [0, 1, 2]
+    network = apply_plan(given.model, SIZES, generator=torch.Generator().manual_seed(2)).train()
+    optimizer = torch.optim.AdamW(network.parameters(), 0.01, weight_decay=1e-3)
+    for step in range(3):
+        optimizer.param_groups[0]["lr"] = 0.01 * (1 - step / 3)
+        loss = F.cross_entropy(network(loader.images[step]), loader.labels[step])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    network.eval()
+    network[1].train()
+    with torch.no_grad():
+        losses = [
+            F.cross_entropy(network(validation.images[n]), validation.labels[n]).item()
+            for n in range(10)
+        ]
+    assert result.loss == pytest.approx(sum(losses) / 10, abs=1e-6)
+    assert part.loss == pytest.approx((losses[2] + losses[7]) / 2, abs=1e-6)
+
+
+def test_three_batches_an_epoch_suffice_beside_a_validation_loader():
+    loader = Recorded()
+    batches = list(zip(loader.images[:3], loader.labels[:3], strict=True))
+    given = trials(batches, **held_out_of(Recorded()), epoch_steps=3)
+    (result,) = given.run([SIZES], steps=7, seed=0, epoch=0)
+    assert math.isfinite(result.loss)
+    assert given.cost(3, 7) == 3 * (7 + 4)  # ten batches are tested
+    assert given.cost(3, 7, paired=True) == 3 * (7 + 1)  # two of ten
+
+
+def test_a_validation_loader_has_its_generator_again_and_the_same_order_each_time():
+    data = TensorDataset(torch.randn(40, 1, 6, 6), torch.arange(40) % 3)
+    own, model = torch.Generator().manual_seed(5), net(dropout=0.5)
+    validation = DataLoader(data, batch_size=4, shuffle=True, generator=own)
+    before, everywhere = own.get_state(), torch.get_rng_state()
+    assert checked_validation(model, validation, F.cross_entropy) == 10
+    given = trials(model=model, **held_out_of(validation))
+    first, second = (given.run([SIZES], steps=2, seed=0, epoch=0) for _ in range(2))
+    assert first == second
+    assert torch.equal(own.get_state(), before)
+    assert torch.equal(torch.get_rng_state(), everywhere)
+
+
+def test_of_a_long_validation_loader_batches_from_all_of_it_are_tested():
+    assert checked_validation(net(), None, F.cross_entropy) is None
+    many = [(torch.zeros(2, 1, 6, 6), torch.zeros(2, dtype=torch.int64))] * 480
+    assert checked_validation(net(), many, F.cross_entropy) == 480
+    given = trials(**held_out_of(many))
+    assert given.held_out(0, paired=False) == list(range(0, 480, 20))
+    parts = [given.held_out(part, paired=True) for part in range(PARTS)]
+    assert sorted(number for part in parts for number in part) == list(range(0, 480, 4))
+    assert {len(part) for part in parts} == {24}
+
+
+def test_validation_batches_of_one_label_each_are_refused():
+    loader = Recorded()
+    alone = [(images, torch.full((8,), n % 3)) for n, images in enumerate(loader.images)]
+    with pytest.raises(ValueError, match="shuffle"):
+        checked_validation(net(), alone, F.cross_entropy)
+    same = [(images, torch.zeros(8, dtype=torch.int64)) for images in loader.images]
+    assert checked_validation(net(), same, F.cross_entropy) == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "what"),
+    [
+        (lambda batches: batches[:4], ValueError, "4 batch"),
+        (lambda batches: iter(batches), TypeError, "iterator"),
+        (lambda batches: [*batches[:-1], (batches[-1][0], torch.full((8,), 3))], ValueError, "3"),
+        (lambda batches: [*batches[:-1], (batches[-1][0][:, :0], batches[-1][1])], ValueError, "0"),
+        (lambda batches: [(x.double(), y) for x, y in batches], TypeError, "float64"),
+    ],
+)
+def test_a_validation_loader_that_does_not_fit_is_told_beforehand(change, kind, what):
+    loader, model = Recorded(), net(dropout=0.5)
+    before = copy.deepcopy(model.state_dict())
+    batches = change(list(zip(loader.images, loader.labels, strict=True)))
+    with pytest.raises(kind, match=f"validation.*{what}|{what}"):
+        checked_validation(model, batches, F.cross_entropy)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_the_cost_counts_a_pass_as_a_third():

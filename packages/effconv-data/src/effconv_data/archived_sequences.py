@@ -240,8 +240,8 @@ def _shuffled(items: object, number: int) -> list:
 
 
 def _spoken_digits(root: str | Path, split: str) -> Sequences:
-    audio, labels, _ = read_spoken_digits(root, split)
-    return Sequences(audio, labels, tuple("0123456789"))
+    recordings = read_spoken_digits(root, split)
+    return Sequences(recordings.audio, recordings.labels, tuple("0123456789"))
 
 
 ARCHIVED: dict[str, Callable[[str | Path, str], Sequences]] = {

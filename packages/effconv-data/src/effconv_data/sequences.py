@@ -44,6 +44,8 @@ class Recordings(NamedTuple):
     """`(N,)` int64."""
     speakers: tuple[str, ...]
     """Names of the speakers of this split."""
+    by: Tensor
+    """`(N,)` int64, the index in `speakers` of who speaks."""
 
 
 def flat(images: Tensor, *, pool: int = 1) -> Tensor:
@@ -134,7 +136,10 @@ def read_spoken_digits(root: str | Path, split: str) -> Recordings:
     order = torch.randperm(len(speakers), generator=seeded_generator(0, VIEW, 2)).numpy()
     order = order[np.isin(speakers[order], chosen)]
     return Recordings(
-        torch.from_numpy(audio[order])[:, None], torch.from_numpy(digits[order]), tuple(chosen)
+        torch.from_numpy(audio[order])[:, None],
+        torch.from_numpy(digits[order]),
+        tuple(chosen),
+        torch.from_numpy(np.searchsorted(chosen, speakers[order])),
     )
 
 

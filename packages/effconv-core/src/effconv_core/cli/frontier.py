@@ -15,7 +15,7 @@ from effconv_core.cli.resolve import Data, counter_of, fitting_data, make_data
 from effconv_core.cli.search_train import Subject, network_of
 from effconv_core.config import recipe
 from effconv_core.engine.frontier import Frontier, FrontierPoint, frontier
-from effconv_core.engine.search import restored
+from effconv_core.engine.resume import restored
 from effconv_core.io.atomic import remove_file
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import write_output

@@ -21,10 +21,10 @@ import scipy
 from effconv_core.cost.budget import Budgets
 from effconv_core.engine.proposals import Plan, Proposals
 from effconv_core.engine.race import PARTS, Result, Trials
-from effconv_core.engine.stages import Remember
 from effconv_core.engine.tournament import tournament
 from effconv_core.evidence import LEVEL, Evidence, interval, verdict_of
 from effconv_core.io.checkpoint import REMEDY
+from effconv_core.io.stages import Remember
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan
 from effconv_core.space.search_space import SizeSpace, flat
@@ -68,7 +68,7 @@ def choose_plan(
     on_round = on_round or (lambda number, plans: None)
     proposals, steps = Proposals(searchable, trials, budget), config.race_steps
     keeps = config.keep == "original" and proposals.own is not None
-    if trials.epoch_steps < PARTS:
+    if trials.tested_steps < PARTS:
         loader, criterion, group = trials.loader, trials.criterion, trials.group
         options = {"criterion": criterion, "on_round": on_round, "group": group}
         plan = tournament(searchable, loader, budget=budget, **options)
@@ -113,14 +113,14 @@ def choose_plan(
     on_round(3, 2)
     pair = [space.by_layer(found), proposals.original]
     rows = [
-        remember(f"pair {i}", lambda i=i: train(pair, LONGER * steps, 2 + i, constants=True))
+        remember(f"pair {i}", lambda i=i: train(pair, LONGER * steps, 2 + i, paired=True))
         for i in range(PAIRS)
     ]
     spent = {
         "kernels": trials.epochs * trials.epoch_steps,
         "proposals": -(-passes // 3),
         "trainings": trials.cost(len(tried), steps) + trials.cost(len(last), LONGER * steps),
-        "pairs": PAIRS * trials.cost(2, LONGER * steps),
+        "pairs": PAIRS * trials.cost(2, LONGER * steps, paired=True),
     }
     evidence = evidence_of(
         [

@@ -19,8 +19,7 @@ from effconv_core.cost.budget import Budget, Budgets, as_budgets
 from effconv_core.distributed.consistency import leads
 from effconv_core.engine.loader import check_read_again, epoch_batches
 from effconv_core.engine.proposals import SLOPES, KernelLosses
-from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials
-from effconv_core.engine.stages import remembering
+from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials, checked_validation
 from effconv_core.engine.within import PlansWithin
 from effconv_core.io.atomic import write_text
 from effconv_core.io.kinds import check_kind
@@ -28,6 +27,7 @@ from effconv_core.io.plan_checks import check_allowed, check_sizes
 from effconv_core.io.progress_bar import shown
 from effconv_core.io.read_json import LIMIT, conform, decode_json, read_limited
 from effconv_core.io.schemas import Count
+from effconv_core.io.stages import remembering
 from effconv_core.layers.batch_checks import check_ambient, check_learnable
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan
@@ -187,6 +187,7 @@ def frontier(
     settings: Mapping[str, Any] | None = None,
     progress: bool = False,
     group: dist.ProcessGroup | None = None,
+    validation: Iterable[tuple[Any, Any]] | None = None,
 ) -> Frontier:
     """Return good plans of many costs, from the kernels of one search and short trainings.
 
@@ -210,6 +211,7 @@ def frontier(
             data and the batch size, which cannot be told from the loader.
         progress: as for `search`.
         group: as for `search`.
+        validation: as for `search`.
 
     Raises:
         ValueError: if there are too few batches, no amounts, or one that no plan meets, gradients
@@ -236,14 +238,16 @@ def frontier(
         searchable.plan(Budget(amount, counter, at_most=True))
     device = next(searchable.kernel_predictor.parameters()).device
     steps = sum(1 for _ in islice(epoch_batches(loader, 0, device), MOST_NEEDED))
-    if steps < PARTS:
+    tested = checked_validation(searchable.source[0], validation, criterion)
+    if steps < PARTS and tested is None:
         raise ValueError(
             f"the loader gives {steps} batches an epoch; at least {PARTS} are needed to hold one "
             "out, so pass a smaller batch size or more data"
         )
     length = config.race_steps or STEPS
     epochs = config.epochs_of(steps)
-    trials = Trials(searchable.source[0], config, loader, criterion, steps, epochs, device, group)
+    given = loader, criterion, steps, epochs, device, group, validation, tested
+    trials = Trials(searchable.source[0], config, *given)
     losses = KernelLosses(searchable, trials)
 
     def trained(plans: Sequence[Sequence[int]]) -> list[float]:
@@ -256,6 +260,7 @@ def frontier(
         "search": [asdict(config), learned],
         "amounts": [cost_of.counts, *amounts],
         "number of batches": steps,
+        **({} if tested is None else {"number of validation batches": tested}),
         "settings": dict(settings or {}),
     }
     remember = remembering(checkpoint, of, group=group)

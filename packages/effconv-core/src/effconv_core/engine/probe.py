@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from effconv_core.config import SearchConfig, recipe
 from effconv_core.cost.budget import Budgets
 from effconv_core.engine.loader import check_read_again, epoch_batches
-from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials
+from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials, checked_validation
 from effconv_core.engine.within import PlansWithin
 from effconv_core.layers.batch_checks import check_ambient, check_learnable
 from effconv_core.method.searchable import SearchableCNN
@@ -71,6 +71,7 @@ def probe(
     plans: int = 16,
     repeats: int = 6,
     group: dist.ProcessGroup | None = None,
+    validation: Iterable[tuple[Any, Any]] | None = None,
 ) -> Probe:
     """Train random plans of one cost for a short while, to see whether kernel sizes matter.
 
@@ -88,6 +89,7 @@ def probe(
         plans: number of random plans, at least 4.
         repeats: trainings of the original sizes from other initial kernels, at least 2.
         group: as for `search`.
+        validation: as for `search`.
 
     Raises:
         ValueError: if there are too few batches, plans or repeats, or as `search` does.
@@ -109,12 +111,14 @@ def probe(
         budget = searchable.cost(flat(searchable.original_sizes.values()))
     device = next(searchable.parameters()).device
     steps = sum(1 for _ in islice(epoch_batches(loader, 0, device), MOST_NEEDED))
-    if steps < PARTS:
+    tested = checked_validation(model, validation, criterion)
+    if steps < PARTS and tested is None:
         raise ValueError(
             f"the loader gives {steps} batches an epoch; at least {PARTS} are needed to hold one "
             "out, so pass a smaller batch size or more data"
         )
-    trials = Trials(model, config, loader, criterion, steps, 0, device, group)
+    given = loader, criterion, steps, 0, device, group, validation, tested
+    trials = Trials(model, config, *given)
     drawn = PlansWithin(searchable, budget).random(plans, config.seed)
     if len(drawn) < 4:
         raise ValueError(

@@ -1,8 +1,9 @@
 """Short trainings of plans side by side: what a plan is worth, measured by training it.
 
-The batches of a loader's epoch are divided: one in five is held out, and the others train. All
-networks of a comparison are trained on the same batches in the same order, and what counts is their
-loss on those held out.
+The batches of a loader's epoch are divided: one in five is held out, and the others train. Where
+there is a validation loader all of them train, and its batches are tested on. All networks of a
+comparison are trained on the same batches in the same order, and what counts is their loss on what
+is held out.
 """
 
 import math
@@ -14,16 +15,18 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effconv_core.config import SearchConfig
 from effconv_core.distributed.consistency import average
-from effconv_core.engine.loader import epoch_batches
+from effconv_core.engine.loader import MOST_READ, check_read_again, epoch_batches
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.contract import for_comparison
+from effconv_core.layers.copying import copy_network
 from effconv_core.layers.inputs import copied, in_float32, run_on
 from effconv_core.plan import Size, apply_plan
-from effconv_core.rng import seeded
+from effconv_core.rng import kept_generators, seeded
 
 PARTS = 5  # one of this many parts is held out
 HELD_OUT = 24  # batches that are held out, at most
@@ -39,7 +42,7 @@ class Result(NamedTuple):
     loss: float
     """Mean loss, infinite where it was not finite."""
     accuracy: float | None
-    """From 0 to 1; None if the outputs are not scores `(B, classes)`."""
+    """From 0 to 1; None if the outputs are not scores `(B, classes)` to the criterion."""
     constant: float | None = None
     """Mean loss where each sample's output is the mean output of its batch, which is what a network
     that learned nothing about single samples can reach; None if it was not asked for, or outputs
@@ -59,6 +62,8 @@ class Trials:
         epochs: number of epochs that the search has read.
         device: where the networks are trained.
         group: the ranks that train together, each on its part of each batch.
+        validation: batches to test on; None holds out a part of the training batches.
+        validation_steps: number of its batches.
     """
 
     model: nn.Module
@@ -69,11 +74,35 @@ class Trials:
     epochs: int
     device: torch.device
     group: dist.ProcessGroup | None = None
+    validation: Iterable[tuple[Any, Any]] | None = None
+    validation_steps: int | None = None
 
-    def cost(self, plans: int, steps: int) -> int:
+    @property
+    def tested(self) -> Iterable[tuple[Any, Any]]:
+        """The loader of which some batches are held out."""
+        return self.loader if self.validation is None else self.validation
+
+    @property
+    def tested_steps(self) -> int:
+        """Number of batches of an epoch of `tested`, or at least `MOST_NEEDED`."""
+        return self.epoch_steps if self.validation_steps is None else self.validation_steps
+
+    def held_out(self, part: int, *, paired: bool) -> Sequence[int]:
+        """Return the numbers of the batches of `tested` that are tested on, `HELD_OUT` at most.
+
+        Args:
+            part: 0 to `PARTS` - 1.
+            paired: whether only this part of the validation batches is.
+        """
+        if self.validation_steps is None:
+            return range(part, MOST_NEEDED, PARTS)
+        known = spread(range(self.validation_steps), MOST_NEEDED)
+        return known[part::PARTS] if paired else spread(known, HELD_OUT)
+
+    def cost(self, plans: int, steps: int, *, paired: bool = False) -> int:
         """Return the training steps that `run` takes, a forward pass counted as a third of one."""
-        held_out = min(HELD_OUT, -(-self.epoch_steps // PARTS))
-        return plans * (steps + -(-held_out // 3))
+        passes = sum(n < self.tested_steps for n in self.held_out(0, paired=paired))
+        return plans * (steps + -(-passes // 3))
 
     def run(
         self,
@@ -82,7 +111,7 @@ class Trials:
         steps: int,
         seed: int,
         epoch: int,
-        constants: bool = False,
+        paired: bool = False,
     ) -> list[Result]:
         """Train the networks of some plans side by side, and test them on what is held out.
 
@@ -94,12 +123,14 @@ class Trials:
             seed: of the initial kernels, and of the part that is held out.
             epoch: of the loader, counted from the search's last; the same one gives the same
                 batches.
-            constants: whether results have the loss of constant outputs.
+            paired: whether plans are compared several times, from other seeds. Each comparison then
+                has another part of the validation batches, so that differences vary as they do
+                from one set of data to another, and results have the loss of constant outputs.
         """
         networks = [self._network(sizes, seed) for sizes in plans]
-        with _kept(getattr(self.loader, "generator", None)):
+        with _kept(self.loader), _kept(self.validation):
             self._train(networks, steps, seed, self.epochs + epoch)
-            return self._tested(networks, self.epochs + epoch, seed % PARTS, constants)
+            return self._tested(networks, self.epochs + epoch, seed % PARTS, paired)
 
     def _train(self, networks: Sequence[nn.Module], steps: int, seed: int, epoch: int) -> None:
         optimizers = [
@@ -147,16 +178,17 @@ class Trials:
         outputs = in_float32(outputs) if lower else outputs
         return checked_loss(self.criterion, outputs, targets, first=first), outputs
 
-    def _measured(self, network: nn.Module, batch: Any, constants: bool) -> Tensor:
+    def _measured(self, network: nn.Module, batch: Any, paired: bool) -> Tensor:
         """Return the values of a `Result` on one batch, NaN where unknown."""
         loss, outputs = self._pass(network, batch, first=False)
         constant = torch.full_like(loss, math.nan)
-        if constants and _are_samples(outputs, batch[1]):
+        if paired and _are_samples(outputs, batch[1]):
             mean = outputs.mean(0, keepdim=True).expand_as(outputs).contiguous()
             # A criterion need not take what no network gives; then it is not known.
             with suppress(Exception):
                 constant = checked_loss(self.criterion, mean, batch[1], first=False)
-        return torch.stack([loss, _hits(outputs, batch[1], loss), constant]).float()
+        hits = _hits(self.criterion, outputs, batch[1], loss)
+        return torch.stack([loss, hits, constant]).float()
 
     def _average_gradients(self, network: nn.Module) -> None:
         if self.group is None:
@@ -173,24 +205,24 @@ class Trials:
     def _training(self, epoch: int, part: int) -> Iterator[Any]:
         """Yield batches to train on, without an end: the same ones in the same order each time."""
         for _ in count():
-            for number, batch in enumerate(self._epoch(epoch)):
-                if number % PARTS != part:
+            for number, batch in enumerate(self._epoch(self.loader, epoch)):
+                if self.validation is not None or number % PARTS != part:
                     yield batch
 
     @torch.no_grad()
     def _tested(
-        self, networks: Sequence[nn.Module], epoch: int, part: int, constants: bool
+        self, networks: Sequence[nn.Module], epoch: int, part: int, paired: bool
     ) -> list[Result]:
         for network in networks:
             for_comparison(network)
-        batches = enumerate(self._epoch(epoch))
-        held_out = (batch for number, batch in batches if number % PARTS == part)
-        rows = []
-        for batch in islice(held_out, HELD_OUT):
+        held_out, rows = self.held_out(part, paired=paired), []
+        for number, batch in enumerate(islice(self._epoch(self.tested, epoch), held_out[-1] + 1)):
+            if number not in held_out:
+                continue
             passes = []
             for network in networks:
                 with seeded(part, self.device):  # what runs by chance is the same for all
-                    passes.append(self._measured(network, batch, constants))
+                    passes.append(self._measured(network, batch, paired))
             rows.append(torch.stack(passes))
         means = average(torch.stack(rows).mean(0), self.group).tolist()
         return [
@@ -202,28 +234,30 @@ class Trials:
             for loss, hits, constant in means
         ]
 
-    def _epoch(self, epoch: int) -> Iterator[Any]:
+    def _epoch(self, loader: Iterable[tuple[Any, Any]], epoch: int) -> Iterator[Any]:
         """Yield the batches of an epoch, the same ones whenever it is asked for."""
-        seed, own = 100_000 * self.config.seed + epoch, getattr(self.loader, "generator", None)
+        seed, own = 100_000 * self.config.seed + epoch, getattr(loader, "generator", None)
         if isinstance(own, torch.Generator):
             own.manual_seed(seed)
         with seeded(seed, self.device):
-            batches = epoch_batches(self.loader, epoch, self.device)
+            batches = epoch_batches(loader, epoch, self.device)
             first = next(batches)  # by now the loader has drawn its order
         number = 0
         for batch in chain([first], batches):
             number += 1
             yield batch
-        if number < PARTS:
+        least = PARTS if loader is self.loader else self.validation_steps
+        if self.tested is loader and number < least:
             raise ValueError(
-                f"the loader gave {number} batch(es) in an epoch, and {self.epoch_steps} in one "
-                f"before; let it give at least {PARTS} in each, of which one is held out"
+                f"the loader gave {number} batch(es) in an epoch, and {self.tested_steps} in one "
+                f"before; let it give at least {least} in each, on which plans are compared"
             )
 
 
 @contextmanager
-def _kept(generator: Any) -> Iterator[None]:
+def _kept(loader: Any) -> Iterator[None]:
     """Put a loader's generator, if it has one, back into its state at the end of the context."""
+    generator = getattr(loader, "generator", None)
     if not isinstance(generator, torch.Generator):
         yield
         return
@@ -242,13 +276,35 @@ def _are_samples(outputs: Any, targets: Any) -> bool:
     return len(outputs) == len(targets) > 1
 
 
-def _hits(outputs: Any, targets: Any, loss: Tensor) -> Tensor:
-    scores = isinstance(outputs, Tensor) and outputs.dim() == 2 and outputs.shape[1] > 1
-    classes = isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point()
-    # A criterion of its own may take complex outputs, or one target for several of them.
-    if not (scores and classes) or outputs.is_complex() or len(outputs) != len(targets):
+def _hits(criterion: Any, outputs: Any, targets: Any, loss: Tensor) -> Tensor:
+    """Return the share of samples with the highest score at the target, NaN without scores."""
+    if not _are_classes(criterion, outputs, targets):
         return torch.full_like(loss.detach(), math.nan)
     return (outputs.detach().argmax(1) == targets).to(loss.dtype).mean()
+
+
+def _are_classes(criterion: Any, outputs: Any, targets: Any) -> bool:
+    """Return whether outputs are scores of classes, `(B, classes)`, and targets are indices `(B,)`.
+
+    To a criterion other than cross entropy they are if, where all outputs are nearly equal, the
+    loss falls fastest with that output of a sample which is at its target. In an embedding, or the
+    similarities of the samples of a batch, no output belongs to a label.
+    """
+    tensors = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
+    if not tensors or outputs.dim() != 2 or outputs.shape[1] < 2 or outputs.is_complex():
+        return False
+    # A criterion of its own may take one target for several outputs.
+    if targets.is_floating_point() or targets.shape != outputs.shape[:1]:
+        return False
+    if criterion is F.cross_entropy:
+        return True
+    with torch.enable_grad(), suppress(Exception):  # a criterion need not take them
+        noise = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
+        near = (outputs.detach().mean() + 0.01 * noise).requires_grad_()
+        (slope,) = torch.autograd.grad(criterion(near, targets).sum(), near)
+        counted = (slope != 0).any(1)  # others are left out, as by ignore_index
+        return bool(counted.any() and (slope.argmin(1) == targets)[counted].all())
+    return False
 
 
 def _is_channels_last(parameter: Tensor) -> bool:
@@ -257,3 +313,71 @@ def _is_channels_last(parameter: Tensor) -> bool:
         and parameter.is_contiguous(memory_format=torch.channels_last)
         and not parameter.is_contiguous()
     )
+
+
+def spread(numbers: Sequence[int], most: int) -> Sequence[int]:
+    """Return at most `most` of some numbers, evenly spaced."""
+    count = min(len(numbers), most)
+    return [numbers[i * len(numbers) // count] for i in range(count)]
+
+
+def checked_validation(
+    model: nn.Module,
+    validation: Iterable[tuple[Any, Any]] | None,
+    criterion: Callable[[Any, Any], Tensor],
+) -> int | None:
+    """Return the number of batches of a validation loader; None if there is none.
+
+    A copy of the network is run on those that plans are compared on, so that what is wrong with
+    them is known before a search.
+
+    Args:
+        model: the network; not changed.
+        validation: its loader; of one without a length at most a thousand batches are read.
+        criterion: the task's loss of `(outputs, targets)`.
+
+    Raises:
+        TypeError: if it is no loader that can be read again, or as `search` does.
+        ValueError: if it gives fewer than five batches, each of its batches has a single label and
+            not all the same, or as `search` does.
+    """
+    if validation is None:
+        return None
+    device = next(model.parameters()).device
+    network, labels = copy_network(model).train(), []
+    for_comparison(network)
+    try:
+        check_read_again(validation)
+        with _kept(validation), kept_generators(device), torch.no_grad():
+            steps = sum(1 for _ in islice(epoch_batches(validation, 0, device), MOST_READ))
+            known = spread(range(steps), MOST_NEEDED)
+            for number, (inputs, targets) in enumerate(epoch_batches(validation, 0, device)):
+                if number in known:
+                    with explained_pass(network, inputs):
+                        outputs = run_on(network, copied(inputs))
+                    checked_loss(criterion, outputs, targets, first=True)
+                    labels.append(_label_of(targets))
+                if number == known[-1]:
+                    break
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError):
+            raise
+        raise type(error)(f"the validation data cannot be used: {error}") from None
+    if steps < PARTS:
+        raise ValueError(
+            f"the validation loader gives {steps} batch(es), and each comparison holds out one of "
+            f"{PARTS}; pass a smaller batch size, or no validation loader"
+        )
+    if None not in labels and len(set(labels)) > 1:
+        raise ValueError(
+            f"each batch of the validation loader has a single label, the first {labels[0]}, and "
+            "batch normalisation compares plans by the statistics of a batch; shuffle the loader"
+        )
+    return steps
+
+
+def _label_of(targets: Any) -> int | None:
+    """Return the label of all samples of a batch, None if they have several or one sample only."""
+    classes = isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point()
+    values = targets.unique().tolist() if classes and len(targets) > 1 else []
+    return values[0] if len(values) == 1 else None

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,23 +12,19 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effconv_core.config import SearchConfig, recipe, with_present_b
+from effconv_core.config import SearchConfig, recipe
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import check_same, data_parallel, in_step, leads
-from effconv_core.engine.choice import STAGES, check_stages, choose_plan, kept_stages, plan_found
+from effconv_core.engine.choice import STAGES, choose_plan, kept_stages, plan_found
 from effconv_core.engine.loader import check_last_batch, check_read_again, epoch_batches
 from effconv_core.engine.nonfinite import check_parameters, finite_soon, no_finite_loss
-from effconv_core.engine.race import Trials
+from effconv_core.engine.race import Trials, checked_validation
+from effconv_core.engine.resume import costs_of_some, identity_of, resume
 from effconv_core.engine.tournament import ROUNDS, tournament
 from effconv_core.io.checkpoint import (
-    REMEDY,
-    check_epoch,
-    check_progress,
     check_writable,
     kept_by,
     last_state,
-    put_training_state,
-    read_training_state,
     save_training_state,
 )
 from effconv_core.io.progress_bar import shown
@@ -105,6 +101,7 @@ def search(
     progress: bool = False,
     group: dist.ProcessGroup | None = None,
     skips: bool | None = None,
+    validation: Iterable[tuple[Any, Any]] | None = None,
 ) -> SizePlan:
     """Learn the kernel sizes of a network under a budget (EffConv Algorithm 1, lines 1 to 8).
 
@@ -138,6 +135,9 @@ def search(
         skips: for a group, whether a pass may leave out some of the network's layers, by chance or
             by its inputs; None finds out on the first batch, and takes a network that draws random
             numbers outside of dropout layers for one that may.
+        validation: batches, at least five an epoch, on which plans are compared; nothing is trained
+            on them. Pass them where new data differ from those of training, such as recordings of
+            other speakers; not those of the test. None holds out one in five training batches.
 
     Returns:
         The plan, whose cost is within the config's tolerance of the budget. With `race_steps` it
@@ -174,31 +174,42 @@ def search(
         )
     if budget is None:
         budget = searchable.cost(flat(searchable.original_sizes.values()))
+    if checkpoint is not None:
+        # Also after an os.chdir of the loader or a callback.
+        checkpoint = Path(checkpoint).absolute()
     if checkpoint is not None and leads(group):
         check_writable(checkpoint, searchable)
     check_learnable(searchable.model, criterion)
     searchable.plan(budget)  # raises before any training if the budget cannot be met
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
-    identity = _identity(searchable, budget)
+    if validation is not None and (config.finalists == 1 or not config.race_steps):
+        raise ValueError(
+            f"a validation loader is given, and with finalists {config.finalists} and race_steps "
+            f"{config.race_steps} no plans are trained and compared on it; leave it out, or take "
+            "recipe('bank')"
+        )
+    tested = checked_validation(searchable.source[0], validation, criterion)
+    identity = identity_of(searchable, budget, tested)
     state = {**identity, "epoch": 0}
     if checkpoint is not None and Path(checkpoint).exists():
-        state = _resume(checkpoint, searchable, optimizer, identity)
+        state = resume(checkpoint, searchable, optimizer, identity)
     beginning = {n: state.get(n) for n in ("epoch", "plan")}
-    beginning["cost of plans"] = _costs_of_some(searchable, budget)
+    beginning["cost of plans"] = costs_of_some(searchable, budget)
     check_same(identity | beginning, next(searchable.parameters()).device, group)
     if "plan" in state:
         return plan_found(checkpoint, state["plan"], searchable, budget)
     options = {"show": progress and leads(group), "epochs_of": config.epochs_of, "budget": budget}
     options["rounds"] = STAGES if config.race_steps else ROUNDS
+    data = {"loader": loader, "validation": validation, "validation_steps": tested}
     with shown("search", loader, on_step, on_round, **options) as calls:
         return _learned(
-            searchable, loader, optimizer, state, budget, criterion, checkpoint, calls, group, skips
+            searchable, data, optimizer, state, budget, criterion, checkpoint, calls, group, skips
         )
 
 
 def _learned(
     searchable: SearchableCNN,
-    loader: Iterable[tuple[Any, Any]],
+    data: dict[str, Any],
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     budget: Budgets,
@@ -209,7 +220,7 @@ def _learned(
     skips: bool | None,
 ) -> SizePlan:
     """Train the searchable network from where its state is, and choose the plan."""
-    config, (on_step, on_round) = searchable.config, calls
+    config, (on_step, on_round), loader = searchable.config, calls, data["loader"]
     device = next(searchable.parameters()).device
 
     def keep_progress() -> None:
@@ -246,8 +257,9 @@ def _learned(
                 keep_progress()
             return done[name]
 
-        model, steps = searchable.source[0], state["epoch_steps"]
-        trials = Trials(model, config, loader, criterion, steps, epochs, device, group)
+        counts = {"epoch_steps": state["epoch_steps"], "epochs": epochs}
+        with_ = {"config": config, "criterion": criterion, "device": device, "group": group}
+        trials = Trials(searchable.source[0], **data, **counts, **with_)
         plan = choose_plan(searchable, trials, budget, remember=remember, on_round=on_round)
     else:
         options = {"criterion": criterion, "on_round": on_round, "group": group}
@@ -255,104 +267,6 @@ def _learned(
     state["plan"] = plan.to_json()
     keep_progress()
     return plan
-
-
-def restored(model: nn.Module, checkpoint: str | os.PathLike[str]) -> SearchableCNN:
-    """Return the searchable network of a search's checkpoint, with its trained kernels.
-
-    Args:
-        model: the network that was searched, on the device to use.
-        checkpoint: what `search` wrote, of a search of all layers and sizes that its config allows.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a checkpoint of such a search, the search has not trained its
-            kernels to the end, or the network is another.
-    """
-    state = read_training_state(checkpoint)
-    check_progress(state.path, state.progress)
-    config = state.progress.get("config", {})
-    names = {field.name for field in fields(SearchConfig)}
-    if not isinstance(config, dict) or not {"k", "kernel_form"} <= config.keys() <= names:
-        raise ValueError(
-            f"{state.path} is not a checkpoint of a search; pass its search.safetensors"
-        )
-    searchable = SearchableCNN(model, SearchConfig(**config))
-    identity = _identity(searchable, None)
-    for name in ("layers", "allowed", "tie"):
-        if state.progress.get(name) != identity[name]:
-            raise ValueError(
-                f"{state.path} is of a search whose {name} was {state.progress.get(name)}, and of "
-                f"this network it is {identity[name]}; pass the network that was searched"
-            )
-    epochs = searchable.config.epochs_of(state.progress.get("epoch_steps", 1))
-    if state.progress["epoch"] < epochs:
-        raise ValueError(
-            f"{state.path} is of {state.progress['epoch']} of {epochs} epochs; give the command of "
-            "the search again, which ends it"
-        )
-    put_training_state(state, searchable, torch.optim.AdamW(searchable.parameter_groups()))
-    return searchable
-
-
-def _identity(searchable: SearchableCNN, budget: Budgets | None) -> dict[str, Any]:
-    return {
-        "config": asdict(searchable.config),
-        "budget": None if budget is None else _as_json(searchable, budget),
-        "layers": searchable.layers,
-        "allowed": [[r[0], r[-1], r.step] for r in searchable.space.ranges],
-        "tie": searchable.space.variables,
-    }
-
-
-def _as_json(searchable: SearchableCNN, budget: Budgets) -> Any:
-    if isinstance(budget, int | float):
-        return budget
-    return [c.record() for c in searchable.constraints(budget)]
-
-
-def _costs_of_some(searchable: SearchableCNN, budget: Budgets) -> list[list[int]]:
-    """Return the costs in each budget of plans from the smallest to the largest."""
-    ranges = searchable.space.ranges
-    plans = [[r[min(i, len(r) - 1)] for r in ranges] for i in range(max(map(len, ranges)))]
-    return [[c.cost(sizes) for sizes in plans] for c in searchable.constraints(budget)]
-
-
-def _resume(
-    checkpoint: str | os.PathLike[str],
-    searchable: SearchableCNN,
-    optimizer: torch.optim.Optimizer,
-    identity: dict[str, Any],
-) -> dict[str, Any]:
-    state = read_training_state(checkpoint)
-    check_progress(state.path, state.progress)
-    progress = _of_this_version(state.progress, identity)
-    for name, value in identity.items():
-        if progress.get(name) != value:
-            raise ValueError(
-                f"{state.path} was written by a search whose {name} was {progress.get(name)}, not "
-                f"{value}; search with the same {name}, or delete it to start again"
-            )
-    config = SearchConfig(**identity["config"])
-    epochs = config.epochs_of(progress.get("epoch_steps", config.least_steps or 1))
-    check_epoch(state.path, progress, epochs)
-    if config.race_steps and progress["epoch"] and "epoch_steps" not in progress:
-        raise ValueError(f"{state.path} has no epoch_steps, the number of steps an epoch; {REMEDY}")
-    check_stages(state.path, progress.get("choice", {}), searchable.space)
-    counts = {f"model.{n}": v for n, v in searchable.state_dict().items() if n.endswith("_state")}
-    # Before 0.2.0 nothing was drawn, so files have no counts.
-    put_training_state(state._replace(tensors={**counts, **state.tensors}), searchable, optimizer)
-    return progress
-
-
-def _of_this_version(progress: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
-    """Return the progress of another version with its implicit settings filled in."""
-    config = {**asdict(SearchConfig()), **progress["config"]}
-    if identity["config"]["b"] is None:  # the state itself has each layer's
-        config = with_present_b(config)
-    L = len(progress.get("layers", ()))
-    granted = {"allowed": [[1, 2 * identity["config"]["k"] + 1, 1]] * L, "tie": list(range(L))}
-    return {**granted, **progress, "config": config}
 
 
 def _run_epoch(

@@ -204,7 +204,8 @@ def train(
         RuntimeError: if a rank would begin at another epoch.
     """
     steps = batch_count(loader)
-    checkpoint = None if checkpoint is None else Path(checkpoint)
+    # Also after an os.chdir of the loader or a callback.
+    checkpoint = None if checkpoint is None else Path(checkpoint).absolute()
     if checkpoint is not None and leads(group):
         check_writable(checkpoint, model)
         check_own_state(model)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from effconv_core.engine.stages import remembering
+from effconv_core.io.stages import remembering
 
 
 def test_a_stage_is_computed_once(tmp_path):

@@ -44,11 +44,12 @@ def remembering(
         ValueError: on all ranks, if the file is not of such stages, is of something else, or cannot
             be written.
     """
+    path = None if path is None else Path(path).absolute()  # also after an os.chdir of a stage
     first = group is None or dist.get_rank(group) == 0
     read: list[Any] = [{}]
     if first and path is not None:
         try:
-            read = [_read(Path(path), json.loads(json.dumps(of)))]
+            read = [_read(path, json.loads(json.dumps(of)))]
         except (OSError, ValueError) as error:
             read = [error]
     if group is not None:

@@ -1,0 +1,105 @@
+"""Checkpoints of a search: whose they are, and what goes on from them."""
+
+import os
+
+import pytest
+import torch
+from effconv_core import SearchableCNN, recipe, search
+from effconv_core.engine.resume import costs_of_some, identity_of, restored
+from torch import nn
+
+
+def network(channels: int = 4) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, channels, 1),
+        *(nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()),
+        nn.Conv2d(channels, channels, 3, padding=1),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 2)),
+    )
+
+
+def batches(seed: int = 0, count: int = 10) -> list:
+    generator = torch.Generator().manual_seed(seed)
+    labels = [torch.randint(2, (8,), generator=generator) for _ in range(count)]
+    return [
+        (torch.randn(8, 1, 8, 8, generator=generator) + y[:, None, None, None], y) for y in labels
+    ]
+
+
+def config(**changes):
+    return recipe("bank", **{"least_steps": 0, "race_steps": 3, **changes})
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A search with validation data, and its checkpoint."""
+    searchable = SearchableCNN(network(), config())
+    path = tmp_path_factory.mktemp("search") / "search.safetensors"
+    plan = search(searchable, batches(), checkpoint=path, validation=batches(1))
+    return searchable, path, plan
+
+
+def test_the_network_of_a_checkpoint_has_its_trained_kernels(searched):
+    searchable, path, _ = searched
+    again = restored(network(), path)
+    assert again.state_dict().keys() == searchable.state_dict().keys()
+    for name, value in searchable.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: nn.Sequential(*network()[:4], nn.Flatten(), nn.LazyLinear(2)),
+        lambda: nn.Sequential(nn.Identity(), *network()),
+        lambda: network(6),
+    ],
+)
+def test_the_checkpoint_of_another_network_is_refused(searched, other):
+    with pytest.raises(ValueError, match=r"layers|shape"):
+        restored(other(), searched[1])
+
+
+def test_an_identity_differs_where_the_search_does():
+    searchable = SearchableCNN(network(), config())
+    same = identity_of(SearchableCNN(network(6), config()), 300)
+    assert identity_of(searchable, 300) == same
+    others = [
+        identity_of(searchable, 301),
+        identity_of(searchable, 300, 20),
+        identity_of(SearchableCNN(network(), config(seed=1)), 300),
+        identity_of(SearchableCNN(network(), config(), allowed=range(1, 8, 2)), 300),
+    ]
+    assert all(other != same for other in others)
+
+
+def test_the_costs_of_some_plans_are_those_of_the_networks():
+    searchable = SearchableCNN(network(), config(k=2))
+    (costs,) = costs_of_some(searchable, 300)
+    assert costs == [searchable.cost([size, size]) for size in range(1, 6)]
+
+
+@pytest.mark.parametrize("validation", [None, batches(1, 8)])
+def test_other_validation_data_do_not_go_on_with_it(searched, validation):
+    _, path, plan = searched
+    given = {"config": config(), "checkpoint": path}
+    before = path.read_bytes()
+    assert search(network(), batches(), validation=batches(1), **given) == plan
+    with pytest.raises(ValueError, match="validation"):
+        search(network(), batches(), validation=validation, **given)
+    assert path.read_bytes() == before
+
+
+def test_a_relative_checkpoint_stays_where_it_was_when_the_search_began(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    search(
+        network(),
+        batches(),
+        config=config(finalists=1, race_steps=0),
+        checkpoint="search.safetensors",
+        on_step=lambda step: os.chdir(tmp_path / "elsewhere"),
+    )
+    assert (tmp_path / "search.safetensors").is_file()
+    assert not any((tmp_path / "elsewhere").iterdir())
