@@ -333,7 +333,7 @@ def checked_validation(
 
     Args:
         model: the network; not changed.
-        validation: its loader; of one without a length at most a thousand batches are read.
+        validation: its loader, of which at most the first thousand batches are used.
         criterion: the task's loss of `(outputs, targets)`.
 
     Raises:
@@ -344,7 +344,8 @@ def checked_validation(
     if validation is None:
         return None
     device = next(model.parameters()).device
-    network, labels = copy_network(model).train(), []
+    network, labels = copy_network(model), []
+    network.train()  # which may return anything
     for_comparison(network)
     try:
         check_read_again(validation)
