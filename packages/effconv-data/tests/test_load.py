@@ -52,6 +52,19 @@ def test_from_shards_without_an_index(streamed, same, sets, source):
     same(shards, indexed)
 
 
+@pytest.mark.parametrize("source", ["sets/even", "sets/even/train-*.tar.gz"])
+@pytest.mark.parametrize("resident", [True, False])
+def test_relative_places_stay_where_they_were(
+    streamed, same, sets, source, resident, tmp_path, monkeypatch
+):
+    (tmp_path / "sets").symlink_to(sets)
+    monkeypatch.chdir(tmp_path)
+    root = None if "*" in source else "."
+    given = load(source, root=root, batch_size=4, resident=resident, workers=0)
+    monkeypatch.chdir("/")
+    same(given, streamed(sets, "even"))
+
+
 def test_from_a_pipe(streamed, same, sets):
     files = [f"pipe:cat {sets}/even/train-0000{number}.tar.gz" for number in range(4)]
     given = load(files, batch_size=4, resident=False, allow_commands=True)

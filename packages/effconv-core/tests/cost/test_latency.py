@@ -125,6 +125,14 @@ def test_the_table_is_kept_and_read_again(clock, tmp_path):
     assert clock
 
 
+def test_a_relative_table_stays_where_it_was(clock, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    counter = quick(table="table.json")
+    monkeypatch.chdir("/")
+    counter(SearchableCNN(Net()))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["table.json"]
+
+
 def changed(table, name, value):
     return {**table, name: value}
 

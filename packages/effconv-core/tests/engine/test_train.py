@@ -1,6 +1,7 @@
 """The training of the found CNN."""
 
 import math
+import os
 
 import pytest
 import torch
@@ -210,6 +211,18 @@ def test_a_seed_makes_an_interrupted_training_draw_what_it_would_have_drawn(tmp_
     torch.testing.assert_close(go(3, checkpoint), straight, rtol=0, atol=0)
     assert set(drawn[1]) == {1}
     assert not torch.equal(go(0, seed=8), straight)
+
+
+def test_a_relative_checkpoint_stays_where_it_was(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def leave(step):
+        os.chdir(tmp_path / "elsewhere")
+
+    train(network(), batches(), TrainConfig(epochs=2), checkpoint="t.safetensors", on_step=leave)
+    assert (tmp_path / "t.safetensors").is_file()
+    assert not any((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Stages that are kept: what is done is not repeated, and files of others are left as they are."""
 
 import json
+import os
 
 import pytest
 from effconv_core.io.stages import remembering
@@ -19,6 +20,16 @@ def test_a_stage_is_computed_once(tmp_path):
     remember = remembering(None, {})
     assert remember("a", compute) == remember("a", compute)
     assert len(calls) == 2
+
+
+def test_a_relative_file_stays_where_it_was(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    remember = remembering("s.json", {})
+    remember("a", lambda: os.chdir("elsewhere"))
+    remember("b", lambda: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "s.json"]
+    assert not any((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_stage_that_fails_leaves_those_before(tmp_path):

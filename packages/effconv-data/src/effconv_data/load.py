@@ -271,7 +271,7 @@ def _find(
     place = str(name)
     if not is_remote(place) and not Path(place).is_absolute():
         place = f"{_root(place, root).rstrip('/')}/{place}"
-    return read_index(place)
+    return read_index(place if is_remote(place) else str(Path(place).absolute()))
 
 
 def _names_shards(place: str) -> bool:
@@ -293,7 +293,8 @@ def _expanded(source: str) -> list[str]:
             found = sorted(glob.glob(url))  # noqa: PTH207, Path.glob takes no absolute pattern
         if not found:
             raise FileNotFoundError(f"no file matches {url!r}; correct the pattern")
-        urls += found
+        # Shards are read in each epoch, also after an os.chdir.
+        urls += [url if is_remote(url) else str(Path(url).absolute()) for url in found]
     return urls
 
 

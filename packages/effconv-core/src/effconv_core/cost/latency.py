@@ -68,6 +68,10 @@ class Latency:
     repetitions: int = 30
     warmups: int = 5
 
+    def __post_init__(self) -> None:
+        if self.table is not None:  # also after an os.chdir
+            object.__setattr__(self, "table", Path(self.table).absolute())
+
     def __call__(self, searchable: Searchable) -> MeasuredCost:
         """Measure a searchable network, or read the table; the network is not changed.
 
@@ -81,7 +85,7 @@ class Latency:
         network = copy_network(searchable).eval()
         watch = stopwatch(next(network.parameters()).device)
         identity = _identity(network, self.example)
-        path = None if self.table is None else Path(self.table)
+        path = self.table
         if path is not None and path.exists() and not self.anew:
             table = _read(path, identity, network)
         else:
