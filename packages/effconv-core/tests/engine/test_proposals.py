@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from effconv_core import SearchableCNN
 from effconv_core.engine.proposals import KernelLosses, Proposals
 from effconv_core.engine.race import Trials
+from torch.utils.data import DataLoader, TensorDataset
 
 spec = importlib.util.spec_from_file_location("signs", Path(__file__).with_name("signs.py"))
 signs = importlib.util.module_from_spec(spec)
@@ -61,6 +62,22 @@ def test_a_plans_loss_is_that_of_its_kernels_and_is_computed_once():
         [*expected, expected[0]], rel=1e-5
     )
     assert losses.passes == 8
+
+
+@pytest.mark.parametrize("own", [None, torch.Generator()])
+def test_a_plans_loss_is_on_the_same_validation_batches_whatever_the_global_seed(own):
+    searchable, trials = searched()
+    data = TensorDataset(*(part.flatten(0, 1) for part in (Signs().inputs, Signs().labels)))
+    validation = DataLoader(data, batch_size=16, shuffle=True, generator=own)
+    trials = dataclasses.replace(trials, validation=validation, validation_steps=BATCHES)
+    losses = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        before = [torch.get_rng_state(), *([] if own is None else [own.get_state()])]
+        losses.append(KernelLosses(searchable, trials)((1, 5)))
+        after = [torch.get_rng_state(), *([] if own is None else [own.get_state()])]
+        assert all(map(torch.equal, before, after))
+    assert losses[0] == losses[1]
 
 
 def test_a_plan_whose_loss_is_not_finite_comes_last():

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from effconv_core import apply_plan, recipe
 from effconv_core.engine.race import PARTS, Trials, checked_validation
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 SIZES = {"2": 3}
+ALL_IGNORED = torch.full((8,), -100)
 
 
 def net(*, dropout: float = 0.0) -> nn.Sequential:
@@ -300,10 +301,12 @@ def test_three_batches_an_epoch_suffice_beside_a_validation_loader():
     assert given.cost(3, 7, paired=True) == 3 * (7 + 1)  # two of ten
 
 
-def test_a_validation_loader_has_its_generator_again_and_the_same_order_each_time():
+@pytest.mark.parametrize("of_sampler", [False, True])
+def test_a_validation_loader_has_its_generator_again_and_the_same_order_each_time(of_sampler):
     data = TensorDataset(torch.randn(40, 1, 6, 6), torch.arange(40) % 3)
     own, model = torch.Generator().manual_seed(5), net(dropout=0.5)
-    validation = DataLoader(data, batch_size=4, shuffle=True, generator=own)
+    orders = {"shuffle": True, "generator": own}, {"sampler": RandomSampler(data, generator=own)}
+    validation = DataLoader(data, batch_size=4, **orders[of_sampler])
     before, everywhere = own.get_state(), torch.get_rng_state()
     assert checked_validation(model, validation, F.cross_entropy) == 10
     given = trials(model=model, **held_out_of(validation))
@@ -311,6 +314,29 @@ def test_a_validation_loader_has_its_generator_again_and_the_same_order_each_tim
     assert first == second
     assert torch.equal(own.get_state(), before)
     assert torch.equal(torch.get_rng_state(), everywhere)
+
+
+def test_each_pair_has_samples_of_its_own_of_a_shuffling_validation_loader():
+    data = TensorDataset(torch.randn(40, 1, 6, 6), torch.arange(40.0))
+    loader = DataLoader(data, batch_size=4, shuffle=True)
+    tested = []
+
+    def criterion(outputs, targets):
+        tested.extend([] if outputs.requires_grad else targets.tolist())
+        return outputs.square().mean()
+
+    given = trials(**held_out_of(loader), criterion=criterion)
+    for part in range(PARTS):
+        given.run([SIZES], steps=1, seed=part, epoch=part, paired=True)
+    assert sorted(tested) == sorted([*range(40)] * 2)  # with constant outputs too
+
+
+def test_a_validation_loader_that_is_that_of_the_training_too_must_stay_as_long():
+    loader = Recorded()
+    batches = list(zip(loader.images, loader.labels, strict=True))[:7]
+    given = trials(batches, validation=batches, validation_steps=10)
+    with pytest.raises(ValueError, match=r"validation loader gave 7 batch.* at least 10"):
+        given.run([SIZES], steps=2, seed=4, epoch=0, paired=True)
 
 
 def test_of_a_long_validation_loader_batches_from_all_of_it_are_tested():
@@ -327,10 +353,22 @@ def test_of_a_long_validation_loader_batches_from_all_of_it_are_tested():
 def test_validation_batches_of_one_label_each_are_refused():
     loader = Recorded()
     alone = [(images, torch.full((8,), n % 3)) for n, images in enumerate(loader.images)]
-    with pytest.raises(ValueError, match="shuffle"):
-        checked_validation(net(), alone, F.cross_entropy)
+    ordered = loader.labels.flatten().sort().values.view(10, 8)  # some batches have two labels
+    for given in (alone, list(zip(loader.images, ordered, strict=True))):
+        with pytest.raises(ValueError, match="shuffle"):
+            checked_validation(net(), given, F.cross_entropy)
     same = [(images, torch.zeros(8, dtype=torch.int64)) for images in loader.images]
     assert checked_validation(net(), same, F.cross_entropy) == 10
+
+
+class Fewer(list):
+    """Gives seven batches from the third time on that it is read."""
+
+    times = 0
+
+    def __iter__(self):
+        self.times += 1
+        return iter(self[: 10 if self.times < 3 else 7])
 
 
 @pytest.mark.parametrize(
@@ -341,13 +379,17 @@ def test_validation_batches_of_one_label_each_are_refused():
         (lambda batches: [*batches[:-1], (batches[-1][0], torch.full((8,), 3))], ValueError, "3"),
         (lambda batches: [*batches[:-1], (batches[-1][0][:, :0], batches[-1][1])], ValueError, "0"),
         (lambda batches: [(x.double(), y) for x, y in batches], TypeError, "float64"),
+        (lambda batches: [(x[:, 0], y) for x, y in batches], RuntimeError, "channels"),
+        (lambda batches: [*batches, (batches[0][0] / 0, batches[0][1])], ArithmeticError, "nan"),
+        (lambda batches: [*batches, (batches[0][0], ALL_IGNORED)], ArithmeticError, "nan"),
+        (Fewer, ValueError, "10 batch.* 7 when"),
     ],
 )
 def test_a_validation_loader_that_does_not_fit_is_told_beforehand(change, kind, what):
     loader, model = Recorded(), net(dropout=0.5)
     before = copy.deepcopy(model.state_dict())
     batches = change(list(zip(loader.images, loader.labels, strict=True)))
-    with pytest.raises(kind, match=f"validation.*{what}|{what}"):
+    with pytest.raises(kind, match=f"validation.*{what}"):
         checked_validation(model, batches, F.cross_entropy)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 

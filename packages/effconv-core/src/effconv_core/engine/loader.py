@@ -195,14 +195,20 @@ def set_epoch(loader: Any, epoch: int) -> None:
         loader: any object; what has no `set_epoch` is left as it is.
         epoch: counted from 0.
     """
+    for part in parts_of(loader):
+        if callable(call := getattr(part, "set_epoch", None)):
+            call(epoch)
+
+
+def parts_of(loader: Any) -> Iterator[Any]:
+    """Yield a loader and each sampler, data set and loader below it, once each; nothing of None."""
     waiting, seen = [loader], []
     while waiting:
         part = waiting.pop(0)
         if part is None or any(part is other for other in seen):
             continue
         seen.append(part)
-        if callable(call := getattr(part, "set_epoch", None)):
-            call(epoch)
+        yield part
         waiting += [getattr(part, name, None) for name in HOLDERS]
         for held in getattr(part, "__dict__", {}).values():
             several = held if isinstance(held, list | tuple) else [held]  # as of a ConcatDataset

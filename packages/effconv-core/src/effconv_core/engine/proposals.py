@@ -13,7 +13,7 @@ import torch
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import average
 from effconv_core.engine.loader import epoch_batches
-from effconv_core.engine.race import Trials, spread
+from effconv_core.engine.race import Trials
 from effconv_core.engine.within import PlansWithin
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.contract import for_comparison
@@ -126,13 +126,11 @@ class KernelLosses:
     @torch.no_grad()
     def __call__(self, plan: tuple[int, ...]) -> float:
         """Return the mean loss of a plan, 1e30 if it is not finite."""
-        if not self.batches:
-            epoch = epoch_batches(self.trials.tested, self.trials.epochs, self.device)
-            chosen = range(BATCHES)
-            if self.trials.validation_steps is not None:
-                chosen = spread(range(self.trials.validation_steps), BATCHES)
-            numbered = enumerate(islice(epoch, chosen[-1] + 1))
-            self.batches = [batch for number, batch in numbered if number in chosen]
+        if not self.batches and self.trials.validation is None:
+            epoch = epoch_batches(self.trials.loader, self.trials.epochs, self.device)
+            self.batches = list(islice(epoch, BATCHES))
+        elif not self.batches:
+            self.batches = self.trials.of_validation(BATCHES)
         if plan not in self.known:
             total = torch.zeros((), device=self.device)
             for number, (inputs, targets) in enumerate(self.batches):

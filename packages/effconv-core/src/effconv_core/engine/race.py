@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from effconv_core.config import SearchConfig
 from effconv_core.distributed.consistency import average
-from effconv_core.engine.loader import MOST_READ, check_read_again, epoch_batches
+from effconv_core.engine.loader import MOST_READ, check_read_again, epoch_batches, parts_of
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.contract import for_comparison
 from effconv_core.layers.copying import copy_network
@@ -122,15 +122,24 @@ class Trials:
             steps: of each training.
             seed: of the initial kernels, and of the part that is held out.
             epoch: of the loader, counted from the search's last; the same one gives the same
-                batches.
+                batches. Of the validation loader it is always the first after the search.
             paired: whether plans are compared several times, from other seeds. Each comparison then
                 has another part of the validation batches, so that differences vary as they do
                 from one set of data to another, and results have the loss of constant outputs.
         """
         networks = [self._network(sizes, seed) for sizes in plans]
-        with _kept(self.loader), _kept(self.validation):
+        with _kept(self.loader, *parts_of(self.validation)):
             self._train(networks, steps, seed, self.epochs + epoch)
-            return self._tested(networks, self.epochs + epoch, seed % PARTS, paired)
+            # In one order of the validation loader no two parts have a sample in common.
+            tested = self.epochs + (epoch if self.validation is None else 0)
+            return self._tested(networks, tested, seed % PARTS, paired)
+
+    def of_validation(self, most: int) -> list[Any]:
+        """Return at most `most` of the validation batches, the same ones each time."""
+        chosen = spread(range(self.validation_steps), most)
+        with _kept(*parts_of(self.validation)):
+            epoch = islice(self._epoch(self.validation, self.epochs), chosen[-1] + 1)
+            return [batch for number, batch in enumerate(epoch) if number in chosen]
 
     def _train(self, networks: Sequence[nn.Module], steps: int, seed: int, epoch: int) -> None:
         optimizers = [
@@ -246,26 +255,25 @@ class Trials:
         for batch in chain([first], batches):
             number += 1
             yield batch
-        least = PARTS if loader is self.loader else self.validation_steps
+        least = self.validation_steps or PARTS
         if self.tested is loader and number < least:
             raise ValueError(
-                f"the loader gave {number} batch(es) in an epoch, and {self.tested_steps} in one "
-                f"before; let it give at least {least} in each, on which plans are compared"
+                f"the {'' if self.validation is None else 'validation '}loader gave {number} "
+                f"batch(es) in an epoch, and {self.tested_steps} in one before; let it give at "
+                f"least {least} in each, on which plans are compared"
             )
 
 
 @contextmanager
-def _kept(loader: Any) -> Iterator[None]:
-    """Put a loader's generator, if it has one, back into its state at the end of the context."""
-    generator = getattr(loader, "generator", None)
-    if not isinstance(generator, torch.Generator):
-        yield
-        return
-    state = generator.get_state()
+def _kept(*holders: Any) -> Iterator[None]:
+    """Put the generators of loaders and their parts back into their states at the end."""
+    held = [getattr(holder, "generator", None) for holder in holders]
+    states = [(g, g.get_state()) for g in held if isinstance(g, torch.Generator)]
     try:
         yield
     finally:
-        generator.set_state(state)
+        for generator, state in states:
+            generator.set_state(state)
 
 
 def _are_samples(outputs: Any, targets: Any) -> bool:
@@ -338,8 +346,9 @@ def checked_validation(
 
     Raises:
         TypeError: if it is no loader that can be read again, or as `search` does.
-        ValueError: if it gives fewer than five batches, each of its batches has a single label and
-            not all the same, or as `search` does.
+        ValueError: if it gives fewer than five batches, or fewer when it is read again, most of its
+            batches have a single label and not all the same, or as `search` does.
+        FloatingPointError: if a loss is not finite.
     """
     if validation is None:
         return None
@@ -347,38 +356,45 @@ def checked_validation(
     network, labels = copy_network(model), []
     network.train()  # which may return anything
     for_comparison(network)
+    kinds = (IndexError, RuntimeError, TypeError, ValueError)
     try:
         check_read_again(validation)
-        with _kept(validation), kept_generators(device), torch.no_grad():
+        with _kept(*parts_of(validation)), kept_generators(device), torch.no_grad():
             steps = sum(1 for _ in islice(epoch_batches(validation, 0, device), MOST_READ))
             known = spread(range(steps), MOST_NEEDED)
-            for number, (inputs, targets) in enumerate(epoch_batches(validation, 0, device)):
-                if number in known:
+            again = islice(epoch_batches(validation, 0, device), known[-1] + 1)
+            for number, (inputs, targets) in enumerate(again, 1):
+                if number - 1 in known:
                     with explained_pass(network, inputs):
                         outputs = run_on(network, copied(inputs))
-                    checked_loss(criterion, outputs, targets, first=True)
+                    loss = checked_loss(criterion, outputs, targets, first=True).item()
+                    if not math.isfinite(loss):
+                        raise FloatingPointError(
+                            f"the loss on batch {number} of the validation loader is {loss}, and "
+                            "so no plan can be compared; check its inputs and targets"
+                        )
                     labels.append(_label_of(targets))
-                if number == known[-1]:
-                    break
-    except (TypeError, ValueError) as error:
-        if type(error) not in (TypeError, ValueError):
+    except kinds as error:
+        if type(error) not in kinds:
             raise
-        raise type(error)(f"the validation data cannot be used: {error}") from None
-    if steps < PARTS:
+        raise type(error)(f"the validation data cannot be used: {error}") from error
+    if steps < PARTS or number <= known[-1]:
         raise ValueError(
-            f"the validation loader gives {steps} batch(es), and each comparison holds out one of "
-            f"{PARTS}; pass a smaller batch size, or no validation loader"
+            f"the validation loader gives {steps} batch(es), and {number} when it is read again; "
+            f"let it give as many each time, at least {PARTS}, in smaller batches, or pass none"
         )
-    if None not in labels and len(set(labels)) > 1:
+    alone = [label for label in labels if label is not None]
+    if 2 * len(alone) > len(labels) and len(set(alone)) > 1:
         raise ValueError(
-            f"each batch of the validation loader has a single label, the first {labels[0]}, and "
+            f"most batches of the validation loader have a single label, the first {alone[0]}, and "
             "batch normalisation compares plans by the statistics of a batch; shuffle the loader"
         )
     return steps
 
 
 def _label_of(targets: Any) -> int | None:
-    """Return the label of all samples of a batch, None if they have several or one sample only."""
+    """Return the label of all samples of a batch, None if they have several or are few."""
     classes = isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point()
-    values = targets.unique().tolist() if classes and len(targets) > 1 else []
+    # Three of one label are often found in data that are shuffled.
+    values = targets.unique().tolist() if classes and len(targets) > 3 else []
     return values[0] if len(values) == 1 else None
