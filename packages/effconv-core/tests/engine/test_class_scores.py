@@ -81,3 +81,11 @@ def test_outputs_of_which_each_sample_has_its_own_are_scores():
 )
 def test_other_shapes_and_kinds_are_none(outputs, targets):
     assert not _are_classes(lambda o, y: o.sum(), outputs, targets)
+
+
+@pytest.mark.parametrize("classes", [2, 100, 1000])
+def test_probabilities_of_many_classes_are_scores(classes):
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(16, classes, generator=generator).softmax(1)
+    labels = torch.randint(classes, (16,), generator=generator)
+    assert _are_classes(lambda given, targets: F.nll_loss(given.log(), targets), outputs, labels)

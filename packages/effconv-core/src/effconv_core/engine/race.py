@@ -308,7 +308,8 @@ def _are_classes(criterion: Any, outputs: Any, targets: Any) -> bool:
         return True
     with torch.enable_grad(), suppress(Exception):  # a criterion need not take them
         noise = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
-        near = (outputs.detach().mean() + 0.01 * noise).requires_grad_()
+        mean = outputs.detach().mean()  # of probabilities a small one, and all of them positive
+        near = (mean + 0.01 * mean.abs().clamp(1e-4, 1) * noise).requires_grad_()
         (slope,) = torch.autograd.grad(criterion(near, targets).sum(), near)
         counted = (slope != 0).any(1)  # others are left out, as by ignore_index
         return bool(counted.any() and (slope.argmin(1) == targets)[counted].all())
@@ -395,6 +396,5 @@ def checked_validation(
 def _label_of(targets: Any) -> int | None:
     """Return the label of all samples of a batch, None if they have several or are few."""
     classes = isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point()
-    # Three of one label are often found in data that are shuffled.
-    values = targets.unique().tolist() if classes and len(targets) > 3 else []
+    values = targets.unique().tolist() if classes and len(targets) > 3 else []  # few may be alike
     return values[0] if len(values) == 1 else None
