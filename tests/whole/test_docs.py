@@ -36,7 +36,19 @@ def blocks(page, *languages):
     return [text for language, text in found if language in languages]
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=str)
+# `test_walks.py` does these line by line, with the commands between their blocks.
+WALKED = {Path("docs/tutorials/two-packages.md"), Path("docs/tutorials/research.md")}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.long] * (page in WALKED))
+        for page in PAGES
+        if blocks(page, "python")
+    ],
+    ids=str,
+)
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     short = replace(RECIPES["bank"], least_steps=8, race_steps=1)

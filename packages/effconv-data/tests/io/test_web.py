@@ -65,6 +65,12 @@ def forgotten():
         web._failed[place], web._asking[place] = -float("inf"), 0.0
 
 
+@pytest.fixture
+def hurried(monkeypatch):
+    """Let the pauses before a request is made again be short."""
+    monkeypatch.setattr(web.RETRY, "backoff_factor", 0.01)
+
+
 def test_what_a_server_gives_is_read():
     with serving(sends(head(Content_Length=5) + b"hello")) as (url, asked):
         assert web.get(url, 5) == b"hello"
@@ -118,6 +124,7 @@ MOODS = {
 }
 
 
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("mood", MOODS)
 def test_every_bad_server_ends_in_a_sentence_after_four_requests_at_most(mood):
     began = time.monotonic()
@@ -156,6 +163,7 @@ def test_from_https_nothing_leads_to_http(monkeypatch):
         web.get("https://127.0.0.1/", 10)
 
 
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("part", ["content", "headers", "silence"])
 def test_a_server_that_is_too_slow_is_given_up(part, monkeypatch):
     monkeypatch.setattr(web, "HEADERS", 0.5)
@@ -195,6 +203,7 @@ def test_the_proxy_of_the_environment_is_asked(monkeypatch):
             web.get("http://other.invalid/x", 10)
 
 
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_a_shard_that_fails_is_asked_for_four_times(workers, on_error):
