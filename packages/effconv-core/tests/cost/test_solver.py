@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 import torch
+from effconv_core.cost import solver
 from effconv_core.cost.base import TapCost
 from effconv_core.cost.budget import Budget, Constraint
 from effconv_core.cost.solver import nearest_plan
@@ -10,6 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 COST = TapCost((6, 20), constant=100)
+
+
+@pytest.fixture(autouse=True, scope="module", params=[solver.LOOKED_AT, 0])
+def most_looked_at(request):
+    """Let few plans be looked at one by one, and then none, so that SciPy's solver finds all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solver, "LOOKED_AT", request.param)
+        yield
 
 
 def square(layers, largest=7):

@@ -13,6 +13,9 @@ from effconv_core.cost.budget import Constraint
 from effconv_core.scalars import in_figures
 from effconv_core.space.search_space import SizeSpace, TiedSizes
 
+LOOKED_AT = 1 << 16
+"""So many plans are looked at, each of them, in less time than SciPy's solver takes to begin."""
+
 
 class Table(NamedTuple):
     """The C choices of sizes that are chosen together, and what each costs in each budget."""
@@ -88,6 +91,8 @@ def _least(
         values: for each table the number of each of its choices that is added up.
     """
     counts = [len(table.choices) for table in tables]
+    if math.prod(counts) <= LOOKED_AT:
+        return _least_of_all(costs, tables, ends, values)
     firsts = np.cumsum([0, *counts])
     one_each = scipy.sparse.csr_array(np.repeat(np.eye(len(tables)), counts, axis=1))
     rows, lows, highs = [], [], []
@@ -139,6 +144,35 @@ def _least(
         limits.append(
             scipy.optimize.LinearConstraint(scipy.sparse.csr_array(cut), -np.inf, len(tables) - 1)
         )
+
+
+def _least_of_all(
+    costs: Sequence[Cost],
+    tables: Sequence[Table],
+    ends: Sequence[tuple[float, float]],
+    values: Sequence[np.ndarray],
+) -> list[int] | None:
+    """Return what `_least` does, by the sums of every plan."""
+    sums = _sums(values)
+    within = np.ones(sums.shape, bool)
+    for column, (low, high) in enumerate(ends):
+        total = costs[column].constant + _sums([table.costs[:, column] for table in tables])
+        within &= (low <= total) & (total <= high)
+    if not within.any():
+        return None
+    place, chosen = int(np.where(within, sums, np.inf).argmin()), []
+    for table in reversed(tables):
+        place, choice = divmod(place, len(table.choices))
+        chosen.append(choice)
+    return chosen[::-1]
+
+
+def _sums(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the sum of one number of each part for every way to choose them, the last fastest."""
+    sums = parts[0]
+    for part in parts[1:]:
+        sums = np.add.outer(sums, part).ravel()
+    return sums
 
 
 def _refusal(constraints: Sequence[Constraint], tables: Sequence[Table]) -> str:
