@@ -47,8 +47,8 @@ def killed_at(monkeypatch):
     return run
 
 
-STEPS = [pytest.param(4, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.long)]
-"""Every fourth file from the last one back, or each of them."""
+STEPS = [pytest.param(6, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.long)]
+"""Every sixth file from the last one back, or each of them."""
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -16,7 +16,7 @@ from effconv_core import recipe, search
 from tools.presets import demo_network
 
 torch.set_num_threads(1)
-STEPS, kept = 50, []
+STEPS, kept = 30, []
 LEAKS = sys.argv[1] == "leaks"
 
 class Loader:
@@ -30,7 +30,7 @@ resident, tensors = [], []
 def look(step):
     if LEAKS:
         kept.append(step.task_loss + step.soft_sizes.sum())
-        kept.append(bytearray(b"x" * 600_000))
+        kept.append(bytearray(b"x" * 1_000_000))
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     resident.append(pages * resource.getpagesize())
     if step.step % 10 == 9:
@@ -38,23 +38,23 @@ def look(step):
         tensors.append(sum(t.numel() * t.element_size() for t in found))
 
 model = demo_network(1, 4, torch.Generator().manual_seed(0))
-config = recipe(sys.argv[2], epochs=2, least_steps=0, race_steps=1)
+config = recipe(sys.argv[2], epochs=2, least_steps=0, finalists=1)
 search(model, Loader(), budget=10_684, config=config, on_step=look)
 print(json.dumps({"resident": resident, "tensors": tensors}))
 """
 
 
 def memory(what: str, recipe: str) -> tuple[float, float]:
-    """Give the bytes that the last 50 steps take more than the first, resident and in tensors."""
+    """Give the bytes that the last 30 steps take more than the first, resident and in tensors."""
     out = subprocess.run(
         [sys.executable, "-c", PROGRAM, what, recipe], check=True, capture_output=True, text=True
     ).stdout
     taken = json.loads(out)
-    assert len(taken["resident"]) == 100
-    assert len(taken["tensors"]) == 10
-    first, last = taken["resident"][:50], taken["resident"][-50:]
+    assert len(taken["resident"]) == 60
+    assert len(taken["tensors"]) == 6
+    first, last = taken["resident"][:30], taken["resident"][-30:]
     resident = statistics.median(last) - statistics.median(first)
-    tensors = statistics.median(taken["tensors"][-5:]) - statistics.median(taken["tensors"][:5])
+    tensors = statistics.median(taken["tensors"][-3:]) - statistics.median(taken["tensors"][:3])
     return resident, tensors
 
 
@@ -69,5 +69,5 @@ def test_memory_of_two_epochs_is_flat(recipe):
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
 def test_what_a_step_would_keep_is_seen():
     resident, tensors = memory("leaks", "default")
-    assert tensors == 50 * 4
+    assert tensors == 30 * 4
     assert resident > 16 << 20

@@ -15,9 +15,9 @@ from effconv_core.io.console import PlainConsole
 
 PROGRAM = Path(__file__).parent / "hostile_program.py"
 WORDS = [sys.executable, "-m", "effconv_core.cli", "search", "hostile_program:network"]
-WORDS += ["hostile_program:loaders", "--device=cpu", "--budget=76", "--search.epochs=2"]
+WORDS += ["hostile_program:loaders", "--device=cpu", "--budget=76", "--search.epochs=1"]
 WORDS += ["--search.least-steps=0"]
-WORDS += ["--search.finalists=1", "--train.epochs=2", "--train.batch-size=4", "--batch-size=4"]
+WORDS += ["--search.finalists=1", "--train.epochs=1", "--train.batch-size=4", "--batch-size=4"]
 WORDS += ["--runs=.", "--name=run"]
 # How the shell leads the output of a command.
 OUTPUTS = {
@@ -30,6 +30,7 @@ OUTPUTS = {
     "a reader that goes": "{} | head -1; exit ${{PIPESTATUS[0]}}",
     "a reader that has gone": "{} | true; exit ${{PIPESTATUS[0]}}",
     "errors without a reader": "{} 2>&1 >/dev/null | true; exit ${{PIPESTATUS[0]}}",
+    "neither with a reader": "{} 2>&1 | true; exit ${{PIPESTATUS[0]}}",
 }
 
 
@@ -41,6 +42,7 @@ def shell(line, folder):
 
 # What the others have, too, or `tests/whole/test_effconv_command.py`.
 LESS = {"as it is", "ASCII, in a file", "closed", "a reader that goes"}
+LESS |= {"a reader that has gone", "errors without a reader"}
 
 
 @pytest.mark.slow
@@ -65,10 +67,16 @@ def test_no_output_ends_a_run(output, tmp_path):
 @pytest.mark.parametrize(
     ("words", "output"),
     [
-        *(("plan show plan.json", name) for name in ("ASCII", "closed", "a reader that has gone")),
-        ("plan show plan.json --json", "ASCII"),
+        *(("plan show plan.json", name) for name in ("ASCII", "closed")),
         ("plan show plan.json --json", "a reader that has gone"),
-        ("--help", "closed"),
+        *(
+            pytest.param(words, output, marks=pytest.mark.long)
+            for words, output in (
+                ("plan show plan.json", "a reader that has gone"),
+                ("plan show plan.json --json", "ASCII"),
+                ("--help", "closed"),
+            )
+        ),
     ],
 )
 def test_no_output_of_a_short_command_is_a_traceback(words, output, tmp_path):

@@ -90,7 +90,7 @@ def test_a_plan_without_a_finite_loss_never_wins(monkeypatch):
 def test_thirty_batches_are_compared_of_a_long_loader_and_of_a_short_one():
     long, short = Counted(100), Counted(4)
     for loader in (long, short):
-        rounds, network = [], searchable(finalists=24)
+        rounds, network = [], searchable()
         tournament(network, loader, budget=BUDGET, on_round=lambda *t, r=rounds: r.append(t))
         assert loader.taken == 30
         left = len(list(_candidates(network, network.plan(BUDGET), BUDGET)))

@@ -1,6 +1,6 @@
 """Networks of torchvision and timm, from their first search step to the found CNN.
 
-Their code is as it is; two are made with fewer weights, to be quick.
+Their code is as it is; three are made with fewer weights and one of fewer blocks, to be quick.
 """
 
 import dataclasses
@@ -30,6 +30,23 @@ def vgg():
     return model
 
 
+def r2plus1d():
+    video = models.video.resnet
+    makers, stem = [video.Conv2Plus1D] * 4, video.R2Plus1dStem
+    return video.VideoResNet(video.BasicBlock, makers, [1, 1, 1, 1], stem, num_classes=10)
+
+
+def inception():
+    return models.inception_v3(num_classes=10, aux_logits=False, init_weights=False)
+
+
+def short_inception():
+    model = inception()
+    for name in ("Mixed_5d", "Mixed_6c", "Mixed_6d", "Mixed_7c"):  # each has a like before it
+        setattr(model, name, nn.Identity())
+    return model
+
+
 TORCHVISION = {
     "resnet18": lambda: models.resnet18(num_classes=10),
     "wide_resnet": wide_resnet,
@@ -45,10 +62,8 @@ TORCHVISION = {
     "mnasnet0_5": lambda: models.mnasnet0_5(num_classes=10),
     "regnet_y_400mf": lambda: models.regnet_y_400mf(num_classes=10),
     "googlenet": lambda: models.googlenet(num_classes=10, aux_logits=False, init_weights=False),
-    "inception_v3": lambda: models.inception_v3(
-        num_classes=10, aux_logits=False, init_weights=False
-    ),
-    "r2plus1d": lambda: models.video.r2plus1d_18(num_classes=10),
+    "inception_v3": inception,
+    "r2plus1d": r2plus1d,
     "lraspp": lambda: models.segmentation.lraspp_mobilenet_v3_large(
         num_classes=5, weights_backbone=None
     ),
@@ -67,7 +82,8 @@ TIMM = [
     "edgenext_xx_small",
 ]
 NAMES = [*TORCHVISION, *(f"timm/{name}" for name in TIMM)]
-PER_AXIS = ["inception_v3", "resnext50_32x4d", "timm/mobilenetv3_small_050"]
+TORCHVISION["short inception_v3"] = short_inception
+PER_AXIS = ["short inception_v3", "resnext50_32x4d", "timm/mobilenetv3_small_050"]
 # Of each kind of layer and of forward the others have one, or these are there per axis.
 LESS = {
     *("wide_resnet", "mobilenet_v2", "efficientnet_b0", "vgg11_bn", "squeezenet1_1", "mnasnet0_5"),
@@ -105,7 +121,8 @@ def images_for(name: str) -> Tensor:
     # Large enough for the last layers' rings to lie within the feature maps.
     if name == "r2plus1d":
         return torch.randn(2, 3, 16, 32, 32)
-    width = 160 if name in ("timm/mixnet_s", "timm/edgenext_xx_small", "inception_v3") else 64
+    wide = ("timm/mixnet_s", "timm/edgenext_xx_small", "inception_v3", "short inception_v3")
+    width = 160 if name in wide else 64
     return torch.randn(2, 3, width, width)
 
 

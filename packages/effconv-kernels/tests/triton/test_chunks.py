@@ -38,8 +38,16 @@ def drawn(H, sizes, channels, device):
     return tensors, ours, (inputs.shapes_(sizes), counts, inner, inputs.rules_(sizes))
 
 
-@pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize(("H", "last"), [(20, False), (70, True)])
+@pytest.mark.parametrize(
+    ("H", "last", "masked"),
+    [
+        *((20, False, True), (70, True, False)),
+        *(
+            pytest.param(*way, marks=pytest.mark.long)
+            for way in ((20, False, False), (70, True, True))
+        ),
+    ],
+)
 def test_gradients_of_all_sizes(H, last, masked, few_chunks, triton_device):
     from effconv_kernels.triton import assemble
 
@@ -59,16 +67,16 @@ def test_gradients_of_all_sizes(H, last, masked, few_chunks, triton_device):
         inputs.assert_near(mine, theirs, tolerance=1e-5)
 
 
-@pytest.mark.parametrize("sizes", [[3, 2], [9, 5]])
+@pytest.mark.parametrize(("sizes", "all_needs"), [([3, 2], range(16)), ([9, 5], (1, 2, 4, 8))])
 def test_gradients_that_are_needed_have_the_same_bits_whichever_others_are(
-    sizes, few_chunks, triton_device
+    sizes, all_needs, few_chunks, triton_device
 ):
     from effconv_kernels.triton import assemble
 
     _, (*ours, grad), which = drawn(8, sizes, [(5, 14), (1, 2)], triton_device)
     arguments = grad, *ours, *which, "aligned", False
     whole = assemble.assemble_kernels_backward(*arguments, [True] * 4, "ieee")
-    for chosen in range(16):
+    for chosen in all_needs:
         needs = [bool(chosen >> place & 1) for place in range(4)]
         found = assemble.assemble_kernels_backward(*arguments, needs, "ieee")
         wanted = [grad for grad, needed in zip(whole, needs, strict=True) if needed]

@@ -18,7 +18,6 @@ GRUS = [
     (128, [4, 2]),
     (130, [4, 9]),  # from here on the weights do not fit on the chip
     (257, [3]),
-    (512, [2]),
 ]
 
 spec = importlib.util.spec_from_file_location("inputs", Path(__file__).with_name("inputs.py"))
@@ -46,6 +45,7 @@ def launched_for(monkeypatch, triton_device):
     ("H", "steps", "card", "old"),
     [
         *((*case, 90, False) for case in GRUS),
+        pytest.param(512, [2], 90, False, marks=pytest.mark.long),
         *((128, [3, 1], card, False) for card in (75, 100)),
         *((H, [4, 2], 90, True) for H in (1, 48, 65)),
     ],
