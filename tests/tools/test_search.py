@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -16,13 +15,14 @@ from effconv_core.engine.train import evaluate
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tools.faults.operations import start
 from tools.presets import demo_network, is_augmented, make_batches
 from tools.search import introduction, main, parse
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["--search-epochs", "2", "--train-epochs", "2", "--name", "run"]
 SHORT += ["--search-least-steps", "0", "--search-race-steps", "4", "--search-finalists", "4"]
-SHORT += ["--samples", "640"]
+SHORT += ["--samples", "320"]
 
 
 def command(runs: Path, *arguments: str) -> list[str]:
@@ -101,7 +101,7 @@ def test_the_report_states_the_accuracy_of_the_saved_cnn_and_of_the_baseline(dem
     report = (folder / "report.md").read_text()
     assert "Not searched: `stem` is the model's first convolution." in report
     cnn = load(demo_network(1, 4, torch.Generator()), folder / "cnn.safetensors")
-    given = {"batch_size": 100, "device": "cpu", "seed": 3, "scale": 8.0, "limit": 640}
+    given = {"batch_size": 100, "device": "cpu", "seed": 3, "scale": 8.0, "limit": 320}
     test = make_batches("demo", "test", **given)
     learned = re.search(r"\| learned sizes \| [\d,]+ \| ([\d.]+)% \|", report)
     assert float(learned[1]) / 100 == pytest.approx(evaluate(cnn, test), abs=1e-4)
@@ -152,22 +152,23 @@ def test_a_finished_run_is_not_overwritten_unasked(demo, refused):
 def test_a_killed_run_goes_on_and_ends_like_one_that_was_not_killed(demo, tmp_path, refused):
     _, folder = demo
     arguments = ["demo", *SHORT, "--baseline", "--seed", "3"]
-    process = subprocess.Popen(command(tmp_path, *arguments), cwd=ROOT, stdout=subprocess.DEVNULL)
+    words, output = command(tmp_path, *arguments)[2:], tmp_path / "output.txt"
+    process, _ = start(words, output)
     checkpoint = tmp_path / "run" / "train.safetensors"
-    deadline = time.monotonic() + 600
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not checkpoint.exists() and process.is_alive():
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert checkpoint.exists()
     assert not (tmp_path / "run" / "report.md").exists()
 
     other = refused(tmp_path, "demo", *SHORT, "--baseline", "--seed", "4")
     assert "seed was 3, now 4" in other
 
-    resumed = finished(tmp_path, *arguments)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "going on with the interrupted run" in resumed.stdout
+    resumed, _ = start(words, output)
+    resumed.join()
+    assert resumed.exitcode == 0, output.read_text()
+    assert "going on with the interrupted run" in output.read_text()
 
     def lasting(path: Path) -> list[dict]:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(path)]
@@ -271,7 +272,7 @@ def test_real_mnist_from_search_to_report(tmp_path):
         "--budget=10684",
         "--search-epochs=1",
         "--search-least-steps=0",
-        "--limit=5000",
+        "--limit=2500",
         "--train-epochs=3",
         "--train-lr=0.01",
         "--name=run",

@@ -26,7 +26,7 @@ def test_docstring_examples(name):
 def test_readme_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipes = effconv_core.RECIPES
-    monkeypatch.setitem(recipes, "bank", replace(recipes["bank"], least_steps=0))
+    monkeypatch.setitem(recipes, "bank", replace(recipes["bank"], least_steps=0, race_steps=8))
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert len(blocks) == 9

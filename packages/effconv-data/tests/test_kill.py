@@ -6,8 +6,6 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -16,27 +14,23 @@ from effconv_data import load
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL is of POSIX")
 
-# Takes two epochs from where its state says, and after each batch writes what it has seen.
-CONSUMER = """
-import hashlib, json, os, sys, time
-from pathlib import Path
-from effconv_data import load
 
-root, state_file, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-batches = load("uneven", root=root, batch_size=3, resident=False, workers=workers, seed=4)
-seen = []
-if state_file.exists():
-    content = json.loads(state_file.read_text())
-    batches.load_state_dict(content["state"])
-    seen = content["seen"]
-while batches.epoch < 2:
-    for images, labels in batches:
-        seen.append(hashlib.sha256(images.numpy().tobytes() + bytes(labels.tolist())).hexdigest())
-        partial = state_file.with_suffix(".partial")
-        partial.write_text(json.dumps({"state": batches.state_dict(), "seen": seen}))
-        os.replace(partial, state_file)
-        time.sleep(0.02)
-"""
+def consume(root, state_file, workers):
+    """Take two epochs from where a state says, and after each batch write what was seen."""
+    torch.set_num_threads(1)
+    batches = load("uneven", root=root, batch_size=3, resident=False, workers=workers, seed=4)
+    seen = []
+    if state_file.exists():
+        content = json.loads(state_file.read_text())
+        batches.load_state_dict(content["state"])
+        seen = content["seen"]
+    while batches.epoch < 2:
+        for batch in batches:
+            seen.append(digest(*batch))
+            partial = state_file.with_suffix(".partial")
+            partial.write_text(json.dumps({"state": batches.state_dict(), "seen": seen}))
+            partial.replace(state_file)
+            time.sleep(0.02)
 
 
 def digest(images, labels):
@@ -49,18 +43,20 @@ def test_a_killed_process_goes_on_at_the_next_batch(sets, tmp_path):
     whole = [digest(*batch) for _ in range(2) for batch in batches]
     state_file, kills, random_source = tmp_path / "state.json", 0, random.Random(0)
     for attempt in range(30):
-        command = [sys.executable, "-c", CONSUMER, sets, state_file, str(attempt % 3)]
-        process = subprocess.Popen(list(map(str, command)))
+        arguments = sets, state_file, attempt % 3
+        process = multiprocessing.get_context("fork").Process(target=consume, args=arguments)
+        process.start()
         have = len(json.loads(state_file.read_text())["seen"]) if state_file.exists() else 0
         want = have + random_source.randint(1, 5)
-        while process.poll() is None:
+        while process.is_alive():
             if state_file.exists() and len(json.loads(state_file.read_text())["seen"]) >= want:
                 time.sleep(random_source.random() * 0.02)
-                process.send_signal(signal.SIGKILL)
+                process.kill()
                 break
             time.sleep(0.002)
-        kills += process.wait() == -signal.SIGKILL
-        if process.returncode == 0:
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        if process.exitcode == 0:
             break
     assert kills >= 3
     assert json.loads(state_file.read_text())["seen"] == whole

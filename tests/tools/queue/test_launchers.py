@@ -181,7 +181,7 @@ def test_workers_have_a_gpu_and_a_log_of_their_own(tmp_path, monkeypatch):
 @pytest.mark.slow
 @linux
 def test_local_workers_one_of_which_is_killed(tmp_path):
-    path, runs, console = tmp_path / "list.json", counting(4, seconds=0.2), quiet()
+    path, runs, console = tmp_path / "list.json", counting(4, seconds=0.1), quiet()
     killed, others = [], set(children(os.getpid()))
 
     def kill_one():
@@ -218,7 +218,7 @@ def test_a_run_that_kills_its_workers_is_given_up_after_some_and_the_rest_is_don
     assert "2 of 6 runs are left: bad, after" in console.file.getvalue()
     assert console.file.getvalue().count("SIGKILL") == TRIES
     good.touch()
-    assert launch(path, runs, Launch(workers=2), quiet()) == 0
+    assert launch(path, runs, Launch(), quiet()) == 0
     assert read_result(tmp_path / "after") == {"sum": 0}
 
 
@@ -250,7 +250,7 @@ def test_signals_end_all_in_order_with_nothing_left_running(number, workers, tmp
 @pytest.mark.slow
 @linux
 def test_workers_end_with_a_command_that_is_killed_and_the_same_command_goes_on(tmp_path):
-    path, runs = tmp_path / "toys" / "list.json", counting(4, seconds=0.3)
+    path, runs = tmp_path / "toys" / "list.json", counting(4, seconds=0.15)
     with command(path, runs, Launch(workers=2)) as (process, _):
         wait_until(lambda: len(at_work(path.parent)) == 2)
         workers = at_work(path.parent)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from effconv_models import FlexConvConfig, effective_sizes, flexnet3, mask_param
 from rich.console import Console
 from safetensors.torch import load_file
 
+from tools.faults.operations import start
 from tools.presets import make_batches
 from tools.support.console import run_and_report
 from tools.train import flexnet, multi_resolution
@@ -140,19 +140,20 @@ def test_sizes_are_drawn_next_to_those_of_effconv(demo, tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_like_one_that_was_not_killed(demo, tmp_path, refused):
     _, folder = demo
-    process = subprocess.Popen(command(tmp_path, *SHORT), cwd=ROOT, stdout=subprocess.DEVNULL)
+    words, output = command(tmp_path, *SHORT)[2:], tmp_path / "output.txt"
+    process, _ = start(words, output)
     checkpoint = tmp_path / "run" / "train.safetensors"
-    deadline = time.monotonic() + 600
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not checkpoint.exists() and process.is_alive():
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert checkpoint.exists()
     assert not (tmp_path / "run" / "report.md").exists()
 
-    resumed = finished(tmp_path, *SHORT)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "going on with the interrupted run" in resumed.stdout
+    resumed, _ = start(words, output)
+    resumed.join()
+    assert resumed.exitcode == 0, output.read_text()
+    assert "going on with the interrupted run" in output.read_text()
 
     def lasting(path: Path) -> list[dict]:
         return sorted(

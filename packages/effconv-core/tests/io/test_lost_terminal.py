@@ -70,7 +70,7 @@ def test_a_hangup_ends_in_order_however_often_it_comes(program, tmp_path, times)
     assert (tmp_path / "tidied").exists()
 
 
-@pytest.mark.parametrize("times", [1, 5])
+@pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.long), 5])
 def test_where_the_outputs_are_gone_too_it_ends_in_order(program, tmp_path, times):
     process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for(tmp_path / "begun", process)
@@ -117,7 +117,7 @@ def test_a_terminal_that_is_closed_ends_the_run_in_order(program, tmp_path):
     assert not (tmp_path / "finished").exists()
 
 
-@pytest.mark.parametrize("how", ["trap '' HUP;", "nohup"])
+@pytest.mark.parametrize("how", [pytest.param("trap '' HUP;", marks=pytest.mark.long), "nohup"])
 def test_a_run_that_ignores_hangups_outlives_its_terminal(program, tmp_path, how, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["nohup", *program] if how == "nohup" else program

@@ -29,7 +29,7 @@ def streamed(streamed):
     return functools.partial(streamed, augment=augment)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(
     st.sampled_from(["one", "even", "uneven"]),
     st.sampled_from(["train", "test"]),
@@ -280,7 +280,7 @@ def test_many_epochs_leave_no_file_open_and_no_process(streamed, sets):
     batches = streamed(sets, workers=2)
     list(batches)
     most = opened() + 2
-    for _ in range(10):
+    for _ in range(5):
         list(batches)
         next(iter(batches))
     # The threads that feed a DataLoader's queues close their pipes some time after it has gone.
