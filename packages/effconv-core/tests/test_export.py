@@ -32,7 +32,11 @@ MODELS = {
 }
 
 
-@pytest.fixture(params=MODELS)
+# `convnext` has its depthwise layers, and `resnet18` its normalisation; the rest is of PyTorch.
+LESS = {"mobilenet_v3_small"}
+
+
+@pytest.fixture(params=[pytest.param(n, marks=[pytest.mark.long] * (n in LESS)) for n in MODELS])
 def found(request):
     """A CNN with all sizes from 1 to 7, and what it takes."""
     torch.manual_seed(0)

@@ -218,9 +218,9 @@ def wait_for(process, out, shards):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("shards", [1, 60])
+@pytest.mark.parametrize("shards", [1, 40])
 def test_a_killed_process_takes_its_workers_along_and_is_taken_up(shards, run, tmp_path):
-    source, out = write_mnist(tmp_path / "large", train=2000), tmp_path / "out"
+    source, out = write_mnist(tmp_path / "large", train=1200), tmp_path / "out"
     process = start(source, out)
     wait_for(process, out, shards)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -245,7 +245,7 @@ def test_a_killed_process_takes_its_workers_along_and_is_taken_up(shards, run, t
     [("SIGINT", 130, "interrupted"), ("SIGHUP", 129, "stopped by SIGHUP")],
 )
 def test_what_a_terminal_sends_ends_quietly_and_is_taken_up(number, status, word, run, tmp_path):
-    source, out = write_mnist(tmp_path / "large", train=4000), tmp_path / "out"
+    source, out = write_mnist(tmp_path / "large", train=2500), tmp_path / "out"
     process = start(source, out)
     wait_for(process, out, 20)
     os.killpg(process.pid, signal.Signals[number])

@@ -13,7 +13,7 @@ MEGABYTES = 500
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
 @pytest.mark.parametrize(
-    ("seed", "cases"), [(0, 300), pytest.param(1, 2000, marks=pytest.mark.long)]
+    ("seed", "cases"), [(0, 150), pytest.param(1, 2000, marks=pytest.mark.long)]
 )
 def test_every_mutation_ends_in_a_result_or_a_sentence(seed, cases, tmp_path):
     command = [sys.executable, str(PROGRAM), str(seed), str(cases), str(tmp_path)]

@@ -178,7 +178,9 @@ def test_show_replaces_only_its_own_sheets(small_set, tmp_path, monkeypatch, cap
     assert sheet.read_bytes() != before
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(e, marks=pytest.mark.long) for e in ("latin-1", "utf-8"))]
+)
 def test_no_encoding_of_the_output_ends_a_command(encoding, small_set, tmp_path):
     folder = small_set(classes=("größe → 漢", "dog", "eel")).write()
     environment = {**os.environ, "PYTHONIOENCODING": encoding}

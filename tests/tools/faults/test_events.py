@@ -83,10 +83,10 @@ def test_every_event_in_the_folder_is_seen_in_order(tmp_path):
         (1, None),
         pytest.param(2, {}, marks=pytest.mark.long),
         (6, {"a.json (part)": "01234"}),
-        (7, {"a.json (part)": "0123456789"}),
+        pytest.param(7, {"a.json (part)": "0123456789"}, marks=pytest.mark.long),
         pytest.param(8, {"a.json (part)": "0123456789"}, marks=pytest.mark.long),
         pytest.param(9, {"a.json": "0123456789"}, marks=pytest.mark.long),
-        (11, {"a.json": "0123456789", "rows": "one row"}),
+        pytest.param(11, {"a.json": "0123456789", "rows": "one row"}, marks=pytest.mark.long),
         (13, {"b.json": "0123456789", "rows": "one row of text"}),
     ],
 )

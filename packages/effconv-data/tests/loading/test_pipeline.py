@@ -58,9 +58,7 @@ def joined(batches):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize(
-    ("first", "cases"), [(0, 15), pytest.param(15, 341, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("first", "cases"), [(0, 8), pytest.param(8, 348, marks=pytest.mark.long)])
 def test_each_sample_comes_exactly_once(numbered, first, cases):
     for case in range(first, first + cases):
         source = random.Random(case)

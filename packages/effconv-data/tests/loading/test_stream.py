@@ -308,6 +308,8 @@ def test_a_reader_that_hangs_is_an_error_and_the_rest_can_be_had(
         # As behind a disk that no longer answers; the forked reader has this too.
         patched.setattr("effconv_data.shards.stages._local_copy", lambda shard: time.sleep(600))
         patched.setattr("effconv_data.loading.stream.STALL", 1)
+        # Seconds until torch ends a reader that does not heed its order to end.
+        patched.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
         with pytest.raises(RuntimeError, match="shards of small gave nothing for 1 s; start"):
             next(iter(batches))
     resumed = read(1)
