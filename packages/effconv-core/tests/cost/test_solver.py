@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 COST = TapCost((6, 20), constant=100)
 
 
-@pytest.fixture(autouse=True, scope="module", params=[solver.LOOKED_AT, 0])
-def most_looked_at(request):
-    """Let few plans be looked at one by one, and then none, so that SciPy's solver finds all."""
+@pytest.fixture(autouse=True, scope="module", params=[solver.ALL_TRIED, 0])
+def most_tried(request):
+    """Let few plans all be tried, and then none, so that SciPy's solver finds all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(solver, "LOOKED_AT", request.param)
+        patch.setattr(solver, "ALL_TRIED", request.param)
         yield
 
 

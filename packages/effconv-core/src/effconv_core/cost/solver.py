@@ -13,8 +13,8 @@ from effconv_core.cost.budget import Constraint
 from effconv_core.scalars import in_figures
 from effconv_core.space.search_space import SizeSpace, TiedSizes
 
-LOOKED_AT = 1 << 16
-"""So many plans are looked at, each of them, in less time than SciPy's solver takes to begin."""
+ALL_TRIED = 1 << 16
+"""Number of plans up to which each is tried: SciPy's solver takes longer to begin."""
 
 
 class Table(NamedTuple):
@@ -91,7 +91,7 @@ def _least(
         values: for each table the number of each of its choices that is added up.
     """
     counts = [len(table.choices) for table in tables]
-    if math.prod(counts) <= LOOKED_AT:
+    if math.prod(counts) <= ALL_TRIED:
         return _least_of_all(costs, tables, ends, values)
     firsts = np.cumsum([0, *counts])
     one_each = scipy.sparse.csr_array(np.repeat(np.eye(len(tables)), counts, axis=1))
