@@ -286,7 +286,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path):
     seconds = time.monotonic() - began
     assert len(outcome("whole")) == 3
     source, kills, attempt = random.Random(0), 0, 0
-    while kills < 2:
+    while kills < 4:
         process, began = at_work(f"killed{attempt}")
         # Any moment of what there is to do, and not of the imports before it.
         until = began + source.uniform(0, seconds)
@@ -295,7 +295,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path):
         if process.is_alive():
             process.kill()
             kills += 1
-        if ended(process) or kills == 2:
+        if ended(process) or kills == 4:
             assert ended(at_work(f"killed{attempt}")[0])
             assert outcome(f"killed{attempt}") == outcome("whole")
             attempt += 1
