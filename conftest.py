@@ -48,3 +48,10 @@ import tools.support.compat  # noqa: E402, F401
 def _seeded() -> None:
     """Let whatever a test draws without its own generator be the same in every run."""
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one worker more than there are cores: many tests wait for processes of their own."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
+    return len(cores) + 1
