@@ -71,20 +71,26 @@ def test_an_epoch_that_is_too_short_all_of_a_sudden_is_told(given):
             trials(batches).run([SIZES], steps=2, seed=seed, epoch=0)
 
 
-def test_a_result_is_that_of_a_loop_written_out():
-    loader, given = Recorded(), trials()
-    (result,) = given.run([SIZES], steps=6, seed=2, epoch=0, paired=True)
-    network = apply_plan(given.model, SIZES, generator=torch.Generator().manual_seed(2)).train()
+def trained_by_a_loop(model, loader, numbers, seed) -> nn.Sequential:
+    """Train on batches of these numbers with AdamW at a rate that falls to zero."""
+    network = apply_plan(model, SIZES, generator=torch.Generator().manual_seed(seed)).train()
     optimizer = torch.optim.AdamW(network.parameters(), 0.01, weight_decay=1e-3)
-    # Parts of five: batches 2 and 7 are held out by seed 2.
-    for step, number in enumerate([0, 1, 3, 4, 5, 6]):
-        optimizer.param_groups[0]["lr"] = 0.01 * (1 - step / 6)
+    for step, number in enumerate(numbers):
+        optimizer.param_groups[0]["lr"] = 0.01 * (1 - step / len(numbers))
         loss = F.cross_entropy(network(loader.images[number]), loader.labels[number])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     network.eval()
     network[1].train()
+    return network
+
+
+def test_a_result_is_that_of_a_loop_written_out():
+    loader, given = Recorded(), trials()
+    (result,) = given.run([SIZES], steps=6, seed=2, epoch=0, paired=True)
+    # Parts of five: batches 2 and 7 are held out by seed 2.
+    network = trained_by_a_loop(given.model, loader, [0, 1, 3, 4, 5, 6], seed=2)
     with torch.no_grad():
         outputs = [network(loader.images[number]) for number in (2, 7)]
     labels = [loader.labels[number] for number in (2, 7)]
@@ -272,16 +278,7 @@ def test_with_a_validation_loader_all_batches_train_and_only_its_own_are_tested(
     (result,) = given.run([SIZES], steps=3, seed=2, epoch=0)
     (part,) = given.run([SIZES], steps=3, seed=2, epoch=0, paired=True)
     assert [number for _, number in loader.given][:3] == [0, 1, 2]
-    network = apply_plan(given.model, SIZES, generator=torch.Generator().manual_seed(2)).train()
-    optimizer = torch.optim.AdamW(network.parameters(), 0.01, weight_decay=1e-3)
-    for step in range(3):
-        optimizer.param_groups[0]["lr"] = 0.01 * (1 - step / 3)
-        loss = F.cross_entropy(network(loader.images[step]), loader.labels[step])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    network.eval()
-    network[1].train()
+    network = trained_by_a_loop(given.model, loader, [0, 1, 2], seed=2)
     with torch.no_grad():
         losses = [
             F.cross_entropy(network(validation.images[n]), validation.labels[n]).item()
