@@ -73,6 +73,7 @@ class Trial:
         criterion: Criterion = F.cross_entropy,
     ) -> None:
         self.plan, self.criterion = plan, criterion
+        self.lower = space.train.precision == "bfloat16"
         generator = torch.Generator().manual_seed(seed)
         self.cnn: nn.Module = apply_plan(space.network(seed), plan, generator=generator)
         self.cnn = self.cnn.to(memory_format=torch.channels_last).train()
@@ -90,7 +91,9 @@ class Trial:
         """Continue training; return the mean loss of the last steps."""
         losses = []
         for images, labels in itertools.islice(self.batches, steps):
-            loss = self.criterion(self.cnn(images), labels)
+            with torch.autocast(images.device.type, torch.bfloat16, self.lower):
+                outputs = self.cnn(images)
+            loss = self.criterion(outputs.float(), labels)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()

@@ -37,6 +37,7 @@ FIRST = 100
 RANDOM = 999
 """Seed of the random plans, which are the same for all seeds."""
 ADAM = TrainConfig(12, 64, "adam", 3e-3, 0.0, "cosine", 1.0)
+LOWER = replace(ADAM, precision="bfloat16")
 PEERS = {"TPE": tpe, "halving": halving}
 
 
@@ -79,7 +80,7 @@ class Task:
     @property
     def config(self) -> SearchConfig:
         """The settings of the search."""
-        return recipe("bank", k=self.k)
+        return recipe("bank", k=self.k, precision=self.train.precision)
 
     @property
     def original(self) -> dict[str, int]:
@@ -156,9 +157,11 @@ TASKS = {
         replace(ADAM, epochs=20),
         divide=by_speaker,
     ),
-    "planted": Task(planted, made("cifar_resnet20", in_channels=1, num_classes=4), 3, samples=4000),
+    "planted": Task(
+        planted, made("cifar_resnet20", in_channels=1, num_classes=4), 3, LOWER, samples=4000
+    ),
     "cifar10-depthwise": Task(partial(loaded, "cifar10"), depthwise, 3),
-    "cifar10": Task(partial(loaded, "cifar10"), made("cifar_resnet20"), 3),
+    "cifar10": Task(partial(loaded, "cifar10"), made("cifar_resnet20"), 3, LOWER),
 }
 
 
