@@ -12,8 +12,8 @@ from typing import Any
 
 import tyro
 from effconv_core.cli.pipeline import check_options, search_and_train
-from effconv_core.cli.resolve import Data, one_at_a_time
 from effconv_core.cli.search_train import take_recipe
+from effconv_core.cli.specifiers.data import Data, one_at_a_time
 from effconv_core.distributed.process_group import OtherRankError, Ranks, joined
 from effconv_core.runs.lock import claim
 from effconv_core.runs.names import check_name, folder_of, name_of

@@ -15,7 +15,8 @@ import pytest
 import torch
 from effconv_core import SizePlan, load
 from effconv_core.cli import main
-from effconv_core.cli.resolve import make_data, make_model
+from effconv_core.cli.specifiers.data import make_data
+from effconv_core.cli.specifiers.model import make_model
 from effconv_core.engine.train import evaluate
 from effconv_core.report.comparison import outcome, warnings
 from effconv_core.runs.reader import read_run

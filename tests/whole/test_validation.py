@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from effconv_core import SizePlan, load
 from effconv_core.cli import main
-from effconv_core.cli.resolve import make_data, make_model
+from effconv_core.cli.specifiers.data import make_data
+from effconv_core.cli.specifiers.model import make_model
 from effconv_core.engine.train import evaluate
 from PIL import Image
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 from effconv_core import Budget, Latency, SearchableCNN, apply_plan
-from effconv_core.cli.resolve import make_model
+from effconv_core.cli.specifiers.model import make_model
 from rich.console import Console
 
 import tools.support.compat  # noqa: F401

@@ -160,6 +160,11 @@ class SearchConfig:
         return max(self.epochs, -(-self.least_steps // steps))
 
     @property
+    def trains_plans(self) -> bool:
+        """Whether plans are trained from scratch and compared at the end of a search."""
+        return self.finalists > 1 and self.race_steps > 0
+
+    @property
     def largest(self) -> int:
         """The largest size, 2k + 1."""
         return 2 * self.k + 1

@@ -84,7 +84,7 @@ def write_config(folder, **changes):
 
 def cnn_of(folder):
     from effconv_core import load
-    from effconv_core.cli.resolve import make_model
+    from effconv_core.cli.specifiers.model import make_model
 
     return load(make_model("found_net:network"), folder / CNN).eval()
 
@@ -296,7 +296,7 @@ def test_list_says_how_far_each_run_is(run, capsys):
 
 def test_models_prints_names_that_make_a_network(capsys):
     pytest.importorskip("effconv_models")
-    from effconv_core.cli.resolve import make_model
+    from effconv_core.cli.specifiers.model import make_model
 
     assert main(["models", "cifar_resnet2*"]) == 0
     names = capsys.readouterr().out.split()

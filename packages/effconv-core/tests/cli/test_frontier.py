@@ -39,6 +39,11 @@ def batches(batch_size=8, seed=0):
         noise = torch.randn(8, 1, 8, 8, generator=generator)
         made.append((noise + labels[:, None, None, None], labels))
     return made, made
+
+
+def validated(batch_size=8, seed=0):
+    made, test = batches(batch_size, seed)
+    return made, [(images + 100, labels) for images, labels in made], test
 """
 SMALL = """
 from torch.utils.data import DataLoader, TensorDataset
@@ -73,6 +78,17 @@ def here(state, tmp_path, monkeypatch):
     (tmp_path / "own_front.py").write_text(OWN)
     shutil.copy(state, tmp_path)
     return tmp_path
+
+
+def test_plans_are_compared_on_the_validation_of_a_function(here):
+    words = [*WORDS, "--state", "search.safetensors"]
+    assert main(words) == 0
+    words[2], words[-3] = "own_front:validated", "v.json"
+    assert main(words) == 0
+    held_out, validated = Frontier.load("f.json"), Frontier.load("v.json")
+    # Images of 100 more than those of the training, of which nothing is learned.
+    assert validated.original.loss != held_out.original.loss
+    assert validated.original.loss > 0.6
 
 
 @pytest.mark.parametrize("counts", ["parameters", "macs"])

@@ -17,7 +17,7 @@ from effconv_core.cli.pipeline import (
     search_and_train,
     train_alone,
 )
-from effconv_core.cli.resolve import Data
+from effconv_core.cli.specifiers.data import Data
 from effconv_core.distributed.process_group import Ranks
 from effconv_core.engine.train import TrainConfig, evaluate
 from effconv_core.io.console import PlainConsole

@@ -8,7 +8,7 @@ import sys
 import pytest
 from effconv_core import SearchableCNN, SearchConfig, SizePlan, load
 from effconv_core.cli import main
-from effconv_core.cli.resolve import make_model
+from effconv_core.cli.specifiers.model import make_model
 
 NET = """
 from torch import nn

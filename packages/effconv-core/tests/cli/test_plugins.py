@@ -7,7 +7,8 @@ import torch
 from effconv_core.cli.app import run
 from effconv_core.cli.completion import words
 from effconv_core.cli.plugins import brought, loaded
-from effconv_core.cli.resolve import make_data, make_model
+from effconv_core.cli.specifiers.data import make_data
+from effconv_core.cli.specifiers.model import make_model
 
 PACKAGE = """
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def test_a_model_whose_package_is_gone(package, monkeypatch, word):
     (package / "brought_along.py").unlink()
     entry = brought("effconv.models")["mine"]
     assert loaded(entry) is None
-    monkeypatch.setattr("effconv_core.cli.resolve.brought", lambda group: {"mine": entry})
+    monkeypatch.setattr("effconv_core.cli.specifiers.model.brought", lambda group: {"mine": entry})
     with pytest.raises(ValueError, match=word):
         make_model(word)
 
@@ -92,7 +93,7 @@ def test_a_model_whose_package_is_gone(package, monkeypatch, word):
 def test_data_and_the_command_data_where_no_package_brings_them(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("effconv_core.cli.app.brought", lambda group: {})
-    monkeypatch.setattr("effconv_core.cli.resolve.brought", lambda group: {})
+    monkeypatch.setattr("effconv_core.cli.specifiers.data.brought", lambda group: {})
     with pytest.raises(ValueError, match="pip install --upgrade effconv-data"):
         make_data("photos", batch_size=3, device="cpu")
     assert run(["data", "show"]) == 2

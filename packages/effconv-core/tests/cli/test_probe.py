@@ -31,6 +31,11 @@ def batches(batch_size=8, seed=0):
     images = torch.randn(10, 8, 1, 8, 8, generator=generator)
     made = Batches((batch, torch.arange(8) % 2) for batch in images)
     return made, made
+
+
+def validated(batch_size=8, seed=0):
+    made, test = batches(batch_size, seed)
+    return made, [(images, 1 - labels) for images, labels in made], test
 """
 WORDS = ["own_probe:network", "own_probe:batches", "--device=cpu", "--plans=4", "--steps=2"]
 WORDS += ["--batch-size=8"]
@@ -44,6 +49,15 @@ def here(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "own_probe", raising=False)
     (tmp_path / "own_probe.py").write_text(OWN)
     return tmp_path
+
+
+def test_plans_are_compared_on_the_validation_of_a_function(here, capsys):
+    losses = {}
+    for loaders in ("batches", "validated"):
+        words = [WORDS[0], f"own_probe:{loaders}", *WORDS[2:], "--steps=40", "--json"]
+        assert probe_command(words) == 0
+        losses[loaders] = json.loads(capsys.readouterr().out)["original_loss"]
+    assert losses["validated"] > losses["batches"]  # its labels are inverted
 
 
 def test_it_prints_what_a_probe_finds_and_writes_nothing(here, capsys):

@@ -1,11 +1,13 @@
 """The commands `effconv search` and `effconv train`: their options and their networks."""
 
 import dataclasses
+import json
+import re
+import sys
 
 import pytest
 import torch
 from effconv_core import RECIPES
-from effconv_core.cli.resolve import Data
 from effconv_core.cli.search_train import (
     Subject,
     network_of,
@@ -15,6 +17,7 @@ from effconv_core.cli.search_train import (
     train_command,
     train_defaults,
 )
+from effconv_core.cli.specifiers.data import Data
 from effconv_core.config import recipe_name
 from effconv_core.engine.train import TRAIN_RECIPES
 
@@ -188,3 +191,86 @@ def test_the_short_help_leaves_settings_out_that_the_long_one_has(command, capsy
     assert "--train.weight-decay" not in said["--help"]
     assert "--train.weight-decay" in said["--help-all"]
     assert "--recipe" in said["--help"]
+
+
+VALIDATED = """
+import torch
+
+
+def part(batches, *, inverted=False):
+    generator = torch.Generator().manual_seed(batches)
+    labels = torch.arange(8) % 2
+    noise = torch.randn(batches, 8, 1, 6, 6, generator=generator)
+    images = noise + 3 * labels.view(8, 1, 1, 1)
+    return [(batch, 1 - labels if inverted else labels) for batch in images]
+
+
+def loaders(batch_size, seed):
+    return part(12), part(7, inverted=True), part(2)
+
+
+def few(batch_size, seed):
+    return part(12), part(4), part(2)
+
+
+def targets(batch_size, seed):
+    return part(12), [(images, labels + 2) for images, labels in part(7)], part(2)
+
+
+def network():
+    from torch import nn
+
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.Conv2d(4, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2),
+    )
+"""
+
+
+@pytest.fixture
+def validated(tmp_path, monkeypatch):
+    """Enter a folder with a network and its loaders of training, validation and test."""
+    (tmp_path / "own_validated.py").write_text(VALIDATED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own_validated", raising=False)
+    return ["own_validated:network", "own_validated:{}", "--device=cpu", "--seed=1"]
+
+
+def test_plans_are_compared_and_trainings_followed_on_the_validation_of_a_function(
+    validated, capsys
+):
+    words = [word.format("loaders") for word in validated]
+    words += ["--name=one", "--json", "--batch-size=8", "--train.batch-size=8", "--train.epochs=2"]
+    words += ["--search.epochs=2", "--search.least-steps=0", "--search.race-steps=32"]
+    words += ["--budget=762"]  # which the original sizes do not meet, so that others are compared
+    assert search_command([*words, "--train.lr=0.1"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    # What is learned is of the training split, so the inverted labels of validation are missed.
+    assert said["accuracy"] == 1
+    assert said["networks"]["learned"]["val_accuracy"] == 0
+    assert said["evidence"]["original_loss"] > 1.5
+
+
+@pytest.mark.parametrize("command", [search_command, train_command])
+def test_a_recipe_that_compares_nothing_still_follows_the_validation(command, validated, capsys):
+    words = [word.format("loaders") for word in validated]
+    words += ["--name=one", "--json", "--recipe=paper", "--train.epochs=1", "--train.batch-size=8"]
+    search = ["--batch-size=8", "--search.epochs=1"] if command is search_command else []
+    assert command([*words, *search]) == 0
+    (outcome,) = json.loads(capsys.readouterr().out)["networks"].values()
+    assert outcome["val_accuracy"] == outcome["best_val_accuracy"]
+    assert outcome["best_epoch"] == 1
+
+
+@pytest.mark.parametrize(("loaders", "named"), [("few", "4 batch"), ("targets", "2|3")])
+def test_validation_data_that_cannot_be_used_are_refused_before_a_run(
+    loaders, named, validated, capsys, tmp_path
+):
+    words = [word.format(loaders) for word in validated]
+    assert search_command([*words, "--batch-size=8", "--train.batch-size=8"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(named, line)
+    assert not (tmp_path / "runs").exists()

@@ -10,7 +10,7 @@ import tyro
 from rich.table import Table
 
 from effconv_core.cli.errors import run_command
-from effconv_core.cli.resolve import make_model, own_module
+from effconv_core.cli.specifiers.model import make_model, own_module
 from effconv_core.config import recipe
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.layers.batch_checks import explained_pass

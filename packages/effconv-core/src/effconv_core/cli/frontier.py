@@ -11,8 +11,9 @@ from rich.table import Table
 
 from effconv_core.cli.announce import batches_of
 from effconv_core.cli.errors import check_device, check_output, run_command
-from effconv_core.cli.resolve import Data, counter_of, fitting_data, make_data
 from effconv_core.cli.search_train import Subject, network_of
+from effconv_core.cli.specifiers.counter import counter_of
+from effconv_core.cli.specifiers.data import Data, fitting_data, make_data
 from effconv_core.config import recipe
 from effconv_core.engine.frontier import Frontier, FrontierPoint, frontier
 from effconv_core.engine.resume import restored
@@ -104,6 +105,7 @@ def _run(options: FrontierOptions) -> None:
         found = frontier(
             searchable,
             data.train(batch_size),
+            validation=data.comparison(batch_size),
             counter=counter,
             on_amount=lambda number, of: console.print(f"cost {number} of {of}"),
             checkpoint=progress,

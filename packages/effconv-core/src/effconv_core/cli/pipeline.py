@@ -12,20 +12,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+import torch.nn.functional as F
 from rich.console import Console
 from torch import nn
 
 from effconv_core.cli.announce import say_search, say_training, say_where
 from effconv_core.cli.errors import check_device
-from effconv_core.cli.resolve import Data
+from effconv_core.cli.networks import fresh_cnn, original_sizes, placed
+from effconv_core.cli.specifiers.data import Data
 from effconv_core.config import check_seed
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.process_group import Ranks
 from effconv_core.engine.by_class import evaluate_by_class
 from effconv_core.engine.choice import STAGES
 from effconv_core.engine.loader import RepeatableLoader
-from effconv_core.engine.race import PARTS
+from effconv_core.engine.race import PARTS, checked_validation
 from effconv_core.engine.search import SearchStep, search
 from effconv_core.engine.tournament import ROUNDS
 from effconv_core.engine.train import evaluate, train
@@ -33,7 +34,7 @@ from effconv_core.evidence import sentences
 from effconv_core.filling import filling_sentence
 from effconv_core.io.progress_bar import progress_bar
 from effconv_core.method.searchable import SearchableCNN
-from effconv_core.plan import Size, SizePlan, apply_plan, save
+from effconv_core.plan import SizePlan, save
 from effconv_core.report import finish_run, reported
 from effconv_core.report.markdown import adjustment_sentence, draw_sizes, layer_table, write_report
 from effconv_core.rng import seeded
@@ -111,6 +112,8 @@ def search_and_train(
     # Raises for what cannot be searched, trained or tested before the run writes anything.
     searchable = SearchableCNN(model, options.search)
     searchable.plan(budget)
+    validation = data.comparison(search_batch) if options.search.trains_plans else None
+    checked_validation(model, validation, F.cross_entropy)
     if training and data.samples is not None and options.train.batch_size > data.samples:
         raise ValueError(
             f"--train.batch-size is {options.train.batch_size}, and the set has {data.samples} "
@@ -123,8 +126,8 @@ def search_and_train(
         say_search(console, searchable, budget, len(loader), options.batch_size, samples)
         del searchable
         work = _RunStages(folder, options, data, console, ranks)
-        plan = work.learn_sizes(model, loader, options, budget)
-        del loader
+        plan = work.learn_sizes(model, loader, validation, options, budget)
+        del loader, validation
         networks = {}
         if training:
             loaders = data.train(train_batch), test, data.val and data.val(train_batch)
@@ -237,12 +240,18 @@ class _RunStages:
         self.metrics = Metrics(folder, options.logger) if ranks.rank == 0 else None
 
     def learn_sizes(
-        self, model: nn.Module, loader: Any, options: SearchOptions, budget: Budgets
+        self,
+        model: nn.Module,
+        loader: Any,
+        validation: Iterable[tuple[Any, Any]] | None,
+        options: SearchOptions,
+        budget: Budgets,
     ) -> SizePlan:
         device = next(model.parameters()).device
 
         def say(number: int, plans: int) -> None:
-            trained = options.search.race_steps and len(loader) >= PARTS
+            enough = validation is not None or len(loader) >= PARTS
+            trained = options.search.race_steps and enough
             how, rounds = ("training", STAGES) if trained else ("comparing", ROUNDS)
             self.console.print(f"{how} {plans} plan(s) side by side, round {number} of {rounds}")
 
@@ -268,6 +277,7 @@ class _RunStages:
                 RepeatableLoader(loader, options.seed, device),
                 budget=budget,
                 config=options.search,
+                validation=validation,
                 checkpoint=self.folder / "search.safetensors",
                 on_step=timed,
                 on_round=say,
@@ -373,28 +383,3 @@ class _RunStages:
         for sizes, outcome in networks.items():
             self.console.print(f"{sizes} sizes: test accuracy {outcome['test_accuracy']:.2%}")
         return dict(result)
-
-
-def placed(model: nn.Module, options: RunOptions, ranks: Ranks) -> nn.Module:
-    """Move a network to its device, in channels-last format where possible."""
-    model = _channels_last(model.to(ranks.device))
-    if options.sync_batchnorm:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model, ranks.group)
-    return model
-
-
-def fresh_cnn(model: nn.Module, sizes: Mapping[str, Size], options: RunOptions) -> nn.Module:
-    """Build the plain CNN of given sizes, with initial values drawn from the seed."""
-    generator = torch.Generator().manual_seed(options.seed)
-    return _channels_last(apply_plan(model, sizes, generator=generator))
-
-
-def _channels_last(model: nn.Module) -> nn.Module:
-    flat = all(parameter.dim() < 5 for parameter in model.parameters())
-    return model.to(memory_format=torch.channels_last) if flat else model
-
-
-def original_sizes(model: nn.Module, layers: Iterable[str]) -> dict[str, Size]:
-    """Return the sizes that layers have in the original network."""
-    kernels = {name: model.get_submodule(name).kernel_size for name in layers}
-    return {n: k[0] if len(set(k)) == 1 else tuple(k) for n, k in kernels.items()}

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from effconv_core import evidence
 from effconv_core.cli.errors import check_device, check_output, run_command
-from effconv_core.cli.resolve import check_by_name, counter_of, make_model
+from effconv_core.cli.specifiers.counter import counter_of
+from effconv_core.cli.specifiers.model import check_by_name, make_model
 from effconv_core.config import recipe
 from effconv_core.cost.budget import Budget
 from effconv_core.engine.frontier import Frontier

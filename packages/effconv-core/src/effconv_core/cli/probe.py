@@ -10,8 +10,8 @@ from rich.table import Table
 
 from effconv_core.cli.announce import batches_of
 from effconv_core.cli.errors import check_device, run_command
-from effconv_core.cli.resolve import Data, fitting_data, make_data
 from effconv_core.cli.search_train import Subject, network_of
+from effconv_core.cli.specifiers.data import Data, fitting_data, make_data
 from effconv_core.config import recipe
 from effconv_core.engine.probe import Probe, probe
 from effconv_core.io.console import PlainConsole, parsed
@@ -71,6 +71,7 @@ def _run(options: ProbeOptions) -> None:
         found = probe(
             model,
             data.train(batch_size),
+            validation=data.comparison(batch_size),
             budget=options.budget,
             config=config,
             plans=options.plans,

@@ -16,14 +16,8 @@ from torch import nn
 from effconv_core.cli.announce import SMALLEST_BATCH, fitting_batch
 from effconv_core.cli.errors import REFUSED, run_command
 from effconv_core.cli.pipeline import check_options, search_and_train, train_alone
-from effconv_core.cli.resolve import (
-    OWN,
-    Data,
-    check_by_name,
-    make_data,
-    make_model,
-    small_where_needed,
-)
+from effconv_core.cli.specifiers.data import OWN, Data, make_data, small_where_needed
+from effconv_core.cli.specifiers.model import check_by_name, make_model
 from effconv_core.config import RECIPES, SearchConfig, recipe_name
 from effconv_core.cost.budget import Budget
 from effconv_core.cost.macs import Macs
@@ -56,7 +50,7 @@ class Subject:
     data: tyro.conf.Positional[option(str, metavar="DATA")]
     """Set of `effconv data prepare`: folder or http(s); or
     package.module:function of batch_size and seed, which
-    returns the training and test loaders."""
+    returns loaders: train, (validation,) test."""
     num_classes: option(int | None, metavar="INT") = None
     """Classes of a MODEL by name; by default the set's."""
     limit: option(int | None, metavar="INT") = None
@@ -361,8 +355,9 @@ def _check_fit(model: nn.Module, options: Subject, data: Data) -> None:
 def _check_loaders(model: nn.Module, options: RunOptions, data: Data) -> None:
     """Raise before a run for what a function's loaders would end it with after its search."""
     if data.first is not None:  # those of sets are known
-        test = data.test()
-        check_loaders(model, data.train(options.train.batch_size), test)
+        size, test = options.train.batch_size, data.test()
+        loader, tests = data.train(size), [test] if data.val is None else [data.val(size), test]
+        check_loaders(model, loader, *tests)
 
 
 def _folder_name(options: Search | Train, *more: str) -> str:

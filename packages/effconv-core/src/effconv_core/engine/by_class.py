@@ -144,22 +144,23 @@ def evaluate_by_class(
 
 
 def check_loaders(
-    model: nn.Module, loader: Iterable[tuple[Any, Any]], test: Iterable[tuple[Any, Any]]
+    model: nn.Module, loader: Iterable[tuple[Any, Any]], *tests: Iterable[tuple[Any, Any]]
 ) -> None:
-    """Raise, before a network is trained, for what would end its training or the test after it.
+    """Raise, before a network is trained, for what would end its training or a test of it.
 
     Args:
         model: the network, in training mode afterwards.
         loader: of the training; its first batch is read.
-        test: of the test; its first batch is tested.
+        tests: of the test, and of validation if there is one; the first batch of each is tested.
 
     Raises:
-        TypeError: as `evaluate_by_class` does, or if the loader of the test cannot be read again.
+        TypeError: as `evaluate_by_class` does, or if a loader of a test cannot be read again.
         ValueError: as `evaluate_by_class` and `check_last_batch` do.
     """
     check_last_batch(model, loader, next(iter(loader))[0])
-    check_read_again(test)
-    evaluate_by_class(model, test, limit=1)
+    for test in tests:
+        check_read_again(test)
+        evaluate_by_class(model, test, limit=1)
     model.train()
 
 

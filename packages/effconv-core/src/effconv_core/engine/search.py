@@ -182,7 +182,7 @@ def search(
     check_learnable(searchable.model, criterion)
     searchable.plan(budget)  # raises before any training if the budget cannot be met
     optimizer = torch.optim.AdamW(searchable.parameter_groups())
-    if validation is not None and (config.finalists == 1 or not config.race_steps):
+    if validation is not None and not config.trains_plans:
         raise ValueError(
             f"a validation loader is given, and with finalists {config.finalists} and race_steps "
             f"{config.race_steps} no plans are trained and compared on it; leave it out, or take "

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from effconv_core.cli.errors import check_device, run_command
 from effconv_core.cli.found.network import Found, found_in
-from effconv_core.cli.resolve import make_test
+from effconv_core.cli.specifiers.data import make_test
 from effconv_core.engine.by_class import ByClass, evaluate_by_class, interval
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.terminal import write_output

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from effconv_core.cli.resolve import make_data, make_model
+from effconv_core.cli.specifiers.data import make_data
+from effconv_core.cli.specifiers.model import make_model
 from effconv_core.io.read_json import conform
 from effconv_core.io.schemas import Inputs
 from effconv_core.plan import load

@@ -1,43 +1,11 @@
-"""The networks that the command `effconv` makes by their names, and as they came."""
+"""The images that a DATA specifier names."""
 
 import os
 import sys
 from pathlib import Path
 
 import pytest
-import torch
-from effconv_core.cli.pipeline import fresh_cnn, original_sizes, placed
-from effconv_core.cli.resolve import make_data, make_model, make_test
-from effconv_core.distributed.process_group import Ranks
-from effconv_core.engine.train import TrainConfig
-from effconv_core.runs.options import RunOptions
-from torch import nn
-
-
-@pytest.mark.parametrize(
-    ("name", "package"),
-    [("torchvision:resnet18", "torchvision"), ("timm:resnet10t", "timm"), ("effconv:resnet18", "")],
-)
-def test_networks_by_name_take_the_classes_and_the_channels_of_the_set(name, package):
-    pytest.importorskip(package or "effconv_models")
-    channels = 3 if package == "torchvision" else 1
-    model = make_model(name, num_classes=7, channels=channels, seed=5)
-    with torch.no_grad():
-        assert model.eval()(torch.zeros(1, channels, 64, 64)).shape == (1, 7)
-    same, other = (make_model(name, num_classes=7, channels=channels, seed=s) for s in (5, 6))
-    first = next(model.parameters())
-    assert torch.equal(next(same.parameters()), first)
-    assert not torch.equal(next(other.parameters()), first)
-
-
-def test_the_original_sizes_of_kernels_of_any_kind():
-    convs = nn.Conv2d(1, 1, (1, 7)), nn.Conv2d(1, 1, 3), nn.Conv3d(1, 2, 3), nn.Conv1d(1, 1, 5)
-    model = nn.Sequential(*convs)
-    sizes = original_sizes(model, ["0", "1", "2", "3"])
-    assert sizes == {"0": (1, 7), "1": 3, "2": 3, "3": 5}
-    options = RunOptions(train=TrainConfig())
-    fresh = fresh_cnn(placed(model, options, Ranks(0, 1, None, "cpu")), sizes, options)
-    assert [m.weight.shape for m in fresh] == [m.weight.shape for m in model]
+from effconv_core.cli.specifiers.data import make_data, make_test
 
 
 @pytest.mark.parametrize(
@@ -83,3 +51,34 @@ def test_the_test_of_a_small_set_of_a_function_needs_no_full_batch_of_training(
     monkeypatch.setattr(sys, "path", list(sys.path))
     labels = [labels for _, labels in make_test("own_small:few", batch_size=500)]
     assert sum(map(len, labels)) == 20
+
+
+@pytest.mark.parametrize("loaders", [2, 3])
+def test_a_function_gives_training_and_test_and_may_give_validation_between(
+    loaders, tmp_path, monkeypatch
+):
+    (tmp_path / "own_parts.py").write_text(
+        "import torch\n\n\n"
+        "def parts(batch_size, seed):\n"
+        "    def part(value):\n"
+        "        return [(torch.full((batch_size, 1, 4, 4), value), torch.zeros(batch_size))]\n\n"
+        f"    return [part(float(number)) for number in range({loaders})]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own_parts", raising=False)
+    data = make_data("own_parts:parts", batch_size=2, device="cpu")
+
+    def first(loader):
+        ((images, _),) = loader
+        return images.shape[0], images.unique().item()
+
+    assert first(data.train(2)) == (2, 0)
+    assert first(data.train(3)) == (3, 0)
+    assert first(data.test()) == (2, loaders - 1)
+    if loaders == 2:
+        assert data.val is None
+        assert data.comparison(2) is None
+    else:
+        assert first(data.val(3)) == first(data.comparison(3)) == (3, 1)
+    assert first(make_test("own_parts:parts", batch_size=5)) == (5, loaders - 1)

@@ -1,27 +1,20 @@
-"""Resolve the MODEL and DATA specifiers of the command line."""
+"""Find the images that a DATA specifier names."""
 
-import importlib
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
 
 from effconv_core.cli.announce import LARGEST_BATCH, SMALLEST_BATCH, fitting_batch
 from effconv_core.cli.plugins import brought, loaded
-from effconv_core.cost.base import Counter
-from effconv_core.cost.latency import Latency
-from effconv_core.cost.macs import Macs
+from effconv_core.cli.specifiers.model import own_module
 from effconv_core.engine.loader import batch_count
 from effconv_core.io.schemas import MOST_CLASSES
-from effconv_core.rng import seeded
 
 OFFICIAL = ("mnist", "cifar10", "stl10", "imagenet32")
 """Sets that `effconv data prepare` knows by name."""
@@ -41,8 +34,9 @@ class Data:
         num_classes: number of classes; None if unknown.
         samples: number of training samples; None if unknown.
         first: the first training batch of a user's own loader; None of a set.
-        val: returns for a batch size the part of the training split that `train` leaves out; None
-            if there is none.
+        val: returns for a batch size the loader of validation: the part of a set's training split
+            that `train` leaves out, or the second of three loaders of a user's own; None if there
+            is none.
         classes: class names in label order; empty if unknown.
         mean: `(C,)`, of the normalisation on the scale 0..1; None if unknown.
         std: as `mean`.
@@ -60,6 +54,14 @@ class Data:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
+    def comparison(self, batch_size: int) -> Iterable[tuple[Any, Any]] | None:
+        """Return the loader on which a search compares plans; None holds out training batches.
+
+        It is the validation of a user's own loaders. A part drawn from a set's training split says
+        no more than batches held out do.
+        """
+        return None if self.val is None or self.first is None else self.val(batch_size)
+
     @property
     def inputs(self) -> dict[str, Any]:
         """What a network takes of these data, as `schemas.Inputs` has it."""
@@ -70,86 +72,6 @@ class Data:
             "mean": self.mean,
             "std": self.std,
         }
-
-
-def make_model(
-    name: str,
-    *,
-    num_classes: int | None = None,
-    channels: int | None = None,
-    seed: int | None = None,
-) -> nn.Module:
-    """Build the network that a name stands for, on the CPU.
-
-    Args:
-        name: `torchvision:NAME`, `timm:NAME`, `effconv:NAME`, another word that a package brings
-            (see `cli/plugins.py`), or `package.module:function`, a function that is called with
-            nothing.
-        num_classes: of a network by name; its own default when None.
-        channels: of the images, for networks of timm and effconv-models; their default when None.
-        seed: of the initial values; None leaves them to chance.
-
-    Raises:
-        ValueError: if there is none, or it cannot be made.
-    """
-    source, colon, rest = name.partition(":")
-    if not (source and colon and rest):
-        raise ValueError(
-            f"model {name!r} names no network; pass torchvision:NAME, timm:NAME, effconv:NAME or "
-            "package.module:function"
-        )
-    classes = {} if num_classes is None else {"num_classes": num_classes}
-    makers = brought("effconv.models")
-
-    def make() -> Any:
-        if source == "torchvision":
-            package = importlib.import_module("torchvision.models")
-            return package.get_model(rest, weights=None, **classes)
-        if source == "timm":
-            images = {} if channels is None else {"in_chans": channels}
-            package = importlib.import_module("timm")
-            return package.create_model(rest, pretrained=False, **classes, **images)
-        if source in makers or source == "effconv":
-            create = loaded(makers[source]) if source in makers else None
-            if create is None:
-                raise ImportError(f"models of {source!r} come with a package that is not there")
-            images = {} if channels is None else {"in_channels": channels}
-            return create(rest, **classes, **images)
-        return getattr(own_module(source), rest)()
-
-    try:
-        with seeded(seed, torch.device("cpu")):
-            model = make()
-    except (ImportError, AttributeError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"model {name!r} cannot be made ({error}); check its name, and that its package is "
-            "installed"
-        ) from None
-    if not isinstance(model, nn.Module):
-        raise ValueError(
-            f"model {name!r} gave a {type(model).__name__}; name one that gives a torch.nn.Module"
-        )
-    return model
-
-
-def check_by_name(model: str, **options: int | None) -> None:
-    """Check that options that shape a network by name are not passed for a function's network.
-
-    Args:
-        model: what names the network.
-        options: `num_classes` and the like; None where it was not passed.
-
-    Raises:
-        ValueError: if one was passed, and the model is a function, which takes no arguments.
-    """
-    source = model.partition(":")[0]
-    given = [name for name, value in options.items() if value is not None]
-    if given and source not in ("torchvision", "timm", "effconv", *brought("effconv.models")):
-        option = f"--{given[0].replace('_', '-')}"
-        raise ValueError(
-            f"{option} is {options[given[0]]}, and model {model!r} is a function, which is called "
-            f"without arguments; leave {option} out, or name a function that returns such a network"
-        )
 
 
 def make_data(
@@ -169,9 +91,10 @@ def make_data(
         name: a set that effconv-data has prepared: its folder, its name below EFFCONV_DATA, or an
             http(s) address; no other address is read, and no command run. `WORD:NAME` where an
             installed package brings the word (see `cli/plugins.py`). Or `package.module:function`:
-            that is called with `batch_size` and `seed` by keyword, and gives two loaders of batches
-            `(images, labels)`, of training and of the test; both can be passed over again, and the
-            first has a length. In several processes it is called in each, and gives each its part.
+            that is called with `batch_size` and `seed` by keyword, and gives loaders of batches
+            `(images, labels)`: of training, of validation if it gives three, and of the test. All
+            can be passed over again, and the first has a length. In several processes it is called
+            in each, and gives each its part.
         batch_size: of the first training batches, and of the test of a function.
         device: where batches of sets are given.
         seed: of order and augmentation.
@@ -265,7 +188,7 @@ def make_test(name: str, *, split: str = "test", batch_size: int, **options: Any
 
     Args:
         name: as for `make_data`.
-        split: of a set; a function gives its second loader, of the test.
+        split: of a set; a function gives its last loader, of the test.
         batch_size: of the loader.
         options: of the function that loads a set, such as `device`.
 
@@ -321,7 +244,8 @@ def _place_of_a_set(name: str) -> str | Path:
 def _of_a_function(name: str, batch_size: int, seed: int) -> Data:
     module, _, function = name.partition(":")
     contract = (
-        "it is to take batch_size and seed, and give a loader of training and one of the test"
+        "it is to take batch_size and seed, and give a loader of training, one of validation if "
+        "there is one, and one of the test"
     )
     try:
         give = getattr(own_module(module), function)
@@ -331,18 +255,19 @@ def _of_a_function(name: str, batch_size: int, seed: int) -> Data:
             "installed"
         ) from None
 
-    def loaders(size: int) -> tuple[Any, Any]:
-        pair = give(batch_size=size, seed=seed)
-        if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise ValueError(f"data {name!r} gave a {type(pair).__name__}; {contract}")
+    def loaders(size: int) -> tuple[Any, ...]:
+        made = give(batch_size=size, seed=seed)
+        if not isinstance(made, list | tuple) or len(made) not in (2, 3):
+            count = f" of {len(made)}" if isinstance(made, list | tuple) else ""
+            raise ValueError(f"data {name!r} gave a {type(made).__name__}{count}; {contract}")
         try:
-            batch_count(pair[0])
+            batch_count(made[0])
         except (TypeError, ValueError) as error:
             raise ValueError(f"data {name!r}, training: {error}") from None
-        return tuple(pair)
+        return tuple(made)
 
-    pairs = one_at_a_time(loaders)
-    first = next(iter(pairs(batch_size)[0]), None)
+    of = one_at_a_time(loaders)
+    first = next(iter(of(batch_size)[0]), None)
     pair = isinstance(first, list | tuple) and len(first) == 2
     if not pair or not isinstance(first[0], torch.Tensor) or not len(first[0]):
         raise ValueError(
@@ -350,12 +275,13 @@ def _of_a_function(name: str, batch_size: int, seed: int) -> Data:
             "batches (images, labels)"
         )
     return Data(
-        lambda size: pairs(size)[0],
-        lambda: pairs(batch_size)[1],
+        lambda size: of(size)[0],
+        lambda: of(batch_size)[-1],
         f"what {name} gives",
         tuple(first[0].shape[1:]),
-        samples=_samples_of(pairs(batch_size)[0]),
+        samples=_samples_of(of(batch_size)[0]),
         first=tuple(first),
+        val=(lambda size: of(size)[1]) if len(of(batch_size)) == 3 else None,
     )
 
 
@@ -376,23 +302,3 @@ def one_at_a_time(load: Callable[[int], Any]) -> Callable[[int], Any]:
         return held[size]
 
     return give
-
-
-def own_module(name: str) -> ModuleType:
-    """Import a module of the user, also from the current folder."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as python -m does
-    return importlib.import_module(name)
-
-
-def counter_of(counts: str, example: torch.Tensor, table: Path | None) -> Counter | None:
-    """Return what a cost counts, for `Budget`; None counts parameters.
-
-    Args:
-        counts: `parameters`, `macs` or `latency`.
-        example: an input of one sample.
-        table: of `latency`.
-    """
-    if counts == "latency":
-        return Latency(example, table)
-    return Macs(example) if counts == "macs" else None

@@ -1,0 +1,1 @@
+"""What the words MODEL, DATA and --counts of a command line stand for."""
