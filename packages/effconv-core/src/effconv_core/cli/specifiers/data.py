@@ -200,7 +200,10 @@ def make_test(name: str, *, split: str = "test", batch_size: int, **options: Any
     if load is not None:
         return load(place, split=split, batch_size=batch_size, **options)
     if split != "test":
-        raise ValueError(f"split is {split!r}, and data {name!r} gives only train and test")
+        raise ValueError(
+            f"split is {split!r}, and of what the function {name!r} gives only the test is read; "
+            "leave it out"
+        )
     made = partial(_of_a_function, name, seed=0)
     return small_where_needed(made, batch_size, SMALLEST_BATCH).test()
 
