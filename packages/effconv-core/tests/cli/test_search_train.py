@@ -213,6 +213,15 @@ def few(batch_size, seed):
     return part(12), part(4), part(2)
 
 
+class Unsized(torch.utils.data.IterableDataset):  # of no length
+    def __iter__(self):
+        return iter(part(7))
+
+
+def unsized(batch_size, seed):
+    return part(12), torch.utils.data.DataLoader(Unsized(), batch_size=None), part(2)
+
+
 def targets(batch_size, seed):
     return part(12), [(images, labels + 2) for images, labels in part(7)], part(2)
 
@@ -252,6 +261,14 @@ def test_plans_are_compared_and_trainings_followed_on_the_validation_of_a_functi
     assert said["accuracy"] == 1
     assert said["networks"]["learned"]["val_accuracy"] == 0
     assert said["evidence"]["original_loss"] > 1.5
+
+
+def test_validation_data_without_a_length_are_read_to_their_end(validated, capsys, tmp_path):
+    words = [word.format("unsized") for word in validated]
+    words += ["--name=one", "--json", "--batch-size=8", "--search-only", "--budget=762"]
+    words += ["--search.epochs=1", "--search.least-steps=0", "--search.race-steps=1"]
+    assert search_command(words) == 0
+    assert json.loads(capsys.readouterr().out)["evidence"]["pairs"] == 4
 
 
 @pytest.mark.parametrize("command", [search_command, train_command])
