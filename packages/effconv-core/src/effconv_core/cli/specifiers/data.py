@@ -110,11 +110,12 @@ def make_data(
     """
     load, place = _loader_of(name)
     if load is None:
-        for option, value in (("limit", limit), ("val_fraction", val_fraction)):
+        fewer, loader = "give fewer images", "return a validation loader between the other two"
+        for option, value, do in (("limit", limit, fewer), ("val_fraction", val_fraction, loader)):
             if value is not None:
                 raise ValueError(
                     f"{option} is {value}, which is for sets, and data {name!r} is a function; "
-                    "leave it out, and let that function give fewer images"
+                    f"leave it out, and let that function {do}"
                 )
         return _of_a_function(name, batch_size, seed)
     options = {"device": device, "seed": seed, "rank": rank, "world_size": world_size}
