@@ -1,4 +1,4 @@
-"""A frontier in order, by torchrun too: `python frontier_program.py FOLDER`."""
+"""A frontier in order, by two ranks too: `python frontier_program.py FOLDER`."""
 
 import json
 import os

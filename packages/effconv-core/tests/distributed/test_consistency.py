@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -40,16 +39,12 @@ def program(name: str) -> ModuleType:
 alone = program("rank_program")
 
 
-def environment(**changes: str) -> dict[str, str]:
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **changes}
-
-
 def by_torchrun(name: str, *arguments: object, cwd: Path = ROOT) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     process = subprocess.run(
         [sys.executable, *torchrun, str(TESTS / f"{name}.py"), *map(str, arguments)],
-        env=environment(),
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -60,37 +55,14 @@ def by_torchrun(name: str, *arguments: object, cwd: Path = ROOT) -> None:
     assert "find_unused_parameters" not in process.stderr
 
 
-def side_by_side(*arguments: object) -> list[subprocess.Popen]:
-    """Start two ranks without torchrun, which would end one where the other has ended."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [
-        subprocess.Popen(
-            [sys.executable, str(TESTS / "rank_program.py"), *map(str, arguments)],
-            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **common),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-
-
-def errors_of(processes: list[subprocess.Popen]) -> list[str]:
-    try:
-        return [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-
-
 @pytest.fixture(scope="module", params=DEVICES)
-def one_and_two(request, tmp_path_factory):
+def one_and_two(request, two_ranks, tmp_path_factory):
     """What one process makes, what two ranks make of the same, and the folder of both."""
     folder = tmp_path_factory.mktemp("ranks")
     from_one = alone.everything(None, request.param, folder)
-    by_torchrun("rank_program", "everything", request.param, folder)
+    statuses, said = two_ranks("rank_program", "everything", request.param, folder)
+    assert statuses == [0, 0], said
+    assert "find_unused_parameters" not in "".join(said)
     return from_one, load_file(folder / "2.tensors"), folder
 
 
@@ -133,10 +105,9 @@ def test_what_two_ranks_have_finished_is_finished_in_one_process(one_and_two):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_ranks_that_differ_all_say_which_does(device, tmp_path):
-    processes = side_by_side("differences", device, tmp_path)
-    errors = errors_of(processes)
-    assert [process.returncode for process in processes] == [0, 0], errors
+def test_ranks_that_differ_all_say_which_does(device, two_ranks, tmp_path):
+    statuses, errors = two_ranks("rank_program", "differences", device, tmp_path)
+    assert statuses == [0, 0], errors
     for rank in range(2):
         said = json.loads((tmp_path / f"{rank}.json").read_text())
         assert "RuntimeError: rank 1 has soft size 4." in said["soft sizes"]
@@ -148,10 +119,9 @@ def test_ranks_that_differ_all_say_which_does(device, tmp_path):
         assert "ValueError: rank 1 has 9 batches in epoch 1 and rank 0 has more" in said["batches"]
 
 
-def test_where_one_rank_is_killed_the_other_ends_with_an_error(tmp_path):
-    processes = side_by_side("killed", "cpu", tmp_path)
-    survivor, _ = errors_of(processes)
-    assert [process.returncode for process in processes] == [1, -9]
+def test_where_one_rank_is_killed_the_other_ends_with_an_error(two_ranks, tmp_path):
+    statuses, (survivor, _) = two_ranks("rank_program", "killed", "cpu", tmp_path)
+    assert statuses == [1, -9]
     assert "Connection" in survivor
 
 
@@ -185,12 +155,13 @@ def test_nothing_is_compared_in_one_process():
     check_ranks(SearchableCNN(model), torch.distributed.group.WORLD)
 
 
-def test_two_ranks_find_the_frontier_of_one(tmp_path):
+def test_two_ranks_find_the_frontier_of_one(two_ranks, tmp_path):
     alone, both = tmp_path / "alone", tmp_path / "both"
     alone.mkdir()
     both.mkdir()
     program("frontier_program").main(alone)
-    by_torchrun("frontier_program", both)
+    statuses, said = two_ranks("frontier_program", both)
+    assert statuses == [0, 0], said
     one, two = Frontier.load(alone / "found.0"), Frontier.load(both / "found.0")
     assert Frontier.load(both / "found.1") == two
     assert [point.sizes for point in two.points] == [point.sizes for point in one.points]
