@@ -13,6 +13,7 @@ SMOKE = SCALES["smoke"]["mnist"]
 SMALL = replace(
     SMOKE, pictures=64, test_pictures=16, train=replace(SMOKE.train, batch_size=32, epochs=2)
 )
+ROWS = [Row("mnist", "cifar_resnet20", 0.66e6, sizes) for sizes in ("found", "reversed")]
 BEGUN = "begun"
 
 
@@ -21,8 +22,7 @@ def main(words: list[str]) -> int:
     (folder,) = map(Path, words)
     torch.set_num_threads(1)
     SCALES["smoke"]["mnist"] = SMALL
-    rows = [Row("mnist", "cifar_resnet20", 0.66e6, sizes) for sizes in ("found", "reversed")]
-    command.runs_of = lambda name, scale: [(row, 0) for row in rows]
+    command.runs_of = lambda name, scale: [(row, 0) for row in ROWS]
     sys.argv = ["reproduce", "table1", "--scale", "smoke", "--device", "cpu"]
     sys.argv += ["--runs", str(folder / "runs"), "--out", str(folder)]
     folder.mkdir(exist_ok=True)

@@ -16,7 +16,7 @@ from effconv_data.prepare import prepare
 from rich.console import Console
 
 from tests.tools.reproduce.made_up_result import measured
-from tests.tools.reproduce.small_table import BEGUN, SMALL
+from tests.tools.reproduce.small_table import BEGUN, ROWS, SMALL
 from tools.faults.operations import start
 from tools.reproduce import __main__ as command
 from tools.reproduce import run, tables
@@ -126,9 +126,15 @@ def mnist():
     return data
 
 
+def fewer_pictures(monkeypatch):
+    """Let the smallest scale be smaller still."""
+    mnist()
+    monkeypatch.setitem(SCALES["smoke"], "mnist", SMALL)
+
+
 @pytest.mark.slow
 def test_a_run_counts_its_earlier_starts_and_says_what_else_could_be_done(tmp_path, monkeypatch):
-    mnist()
+    fewer_pictures(monkeypatch)
     row, seed = runs_of("table1", "smoke")[-1]
     given = {"row": asdict(row), "seed": seed, "scale": "smoke", "device": "cpu"}
 
@@ -144,12 +150,6 @@ def test_a_run_counts_its_earlier_starts_and_says_what_else_could_be_done(tmp_pa
     run.run_row(tmp_path, Console(quiet=True), **given)
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["seconds_before"] > 0
-
-
-def fewer_pictures(monkeypatch):
-    """Let the smallest scale be smaller still."""
-    mnist()
-    monkeypatch.setitem(SCALES["smoke"], "mnist", SMALL)
 
 
 @pytest.mark.slow
@@ -272,10 +272,13 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path):
         begun.unlink(missing_ok=True)
         words = ["tests.tools.reproduce.small_table:main", str(tmp_path / name)]
         process, _ = start(words, tmp_path / "output.txt")
-        while not begun.exists():
+        wait_for(process, begun)
+        return process, time.monotonic()
+
+    def wait_for(process, path):
+        while not path.exists():
             assert process.is_alive(), (tmp_path / "output.txt").read_text()
             time.sleep(0.01)
-        return process, time.monotonic()
 
     def ended(process):
         process.join()
@@ -285,17 +288,22 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path):
     assert ended(whole), (tmp_path / "output.txt").read_text()
     seconds = time.monotonic() - began
     assert len(outcome("whole")) == 3
-    source, kills, attempt = random.Random(0), 0, 0
-    while kills < 4:
-        process, began = at_work(f"killed{attempt}")
-        # Any moment of what there is to do, and not of the imports before it.
-        until = began + source.uniform(0, seconds)
-        while process.is_alive() and time.monotonic() < until:
-            time.sleep(0.01)
-        if process.is_alive():
-            process.kill()
-            kills += 1
-        if ended(process) or kills == 4:
-            assert ended(at_work(f"killed{attempt}")[0])
-            assert outcome(f"killed{attempt}") == outcome("whole")
-            attempt += 1
+    found, control = (f"killed/runs/smoke/{run_name(row, 0)}" for row in ROWS)
+    # The second epoch of a training is at work where the first one's state is there.
+    source, searched = random.Random(0), f"{found}/search.safetensors"
+    for after in (
+        f"killed/{BEGUN}",
+        searched,
+        f"{found}/train.safetensors",
+        f"{control}/train.safetensors",
+    ):
+        process, _ = at_work("killed")
+        wait_for(process, tmp_path / after)
+        if not after.endswith("train.safetensors"):
+            time.sleep(source.uniform(0, seconds / 5))
+        assert process.is_alive()
+        process.kill()
+        process.join()
+    assert not (tmp_path / control / "result.json").exists()
+    assert ended(at_work("killed")[0])
+    assert outcome("killed") == outcome("whole")
