@@ -265,19 +265,12 @@ def test_the_first_line_names_recipe_budget_and_the_other_recipe(arguments, reci
 def test_real_mnist_from_search_to_report(tmp_path):
     if not os.environ.get("EFFCONV_DATA"):
         pytest.skip("EFFCONV_DATA is not set, so there are no real pictures")
-    process = finished(
-        tmp_path,
-        "mnist",
-        "--model=demo",
-        "--budget=10684",
-        "--search-epochs=1",
-        "--search-least-steps=0",
-        "--limit=2500",
-        "--train-epochs=3",
-        "--train-lr=0.01",
-        "--name=run",
-    )
-    assert process.returncode == 0, process.stderr
+    options = ["--model=demo", "--budget=10684", "--search-epochs=1", "--search-least-steps=0"]
+    options += ["--limit=2500", "--train-epochs=3", "--train-lr=0.01", "--name=run"]
+    output = tmp_path / "output.txt"
+    process, _ = start(command(tmp_path, "mnist", *options)[2:], output)
+    process.join()
+    assert process.exitcode == 0, output.read_text()
     report = (tmp_path / "run" / "report.md").read_text()
     assert "pictures lossless" in report
     assert float(re.search(r"learned sizes \| [\d,]+ \| ([\d.]+)%", report)[1]) > 80

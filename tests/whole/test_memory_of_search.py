@@ -7,17 +7,29 @@ import sys
 
 import pytest
 
-# Bytes after each step of two epochs: of the process, and of the tensors that Python has.
+linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
+
+# Bytes after each step of two epochs: of the process, and of the tensors that Python has. Each
+# search has a process of its own, forked where torch is imported.
 PROGRAM = """
-import gc, json, resource, sys
+import gc, json, os, resource, sys
 from pathlib import Path
 import torch
+import torch._dynamo  # which optimizers import at their first step
 from effconv_core import recipe, search
 from tools.presets import demo_network
 
 torch.set_num_threads(1)
 STEPS, kept = 30, []
-LEAKS = sys.argv[1] == "leaks"
+for words in sys.argv[1:]:
+    process = os.fork()
+    if not process:
+        break
+    assert os.waitpid(process, 0)[1] == 0
+else:
+    sys.exit()
+what, name = words.split()
+LEAKS = what == "leaks"
 
 class Loader:
     def __iter__(self):
@@ -38,36 +50,42 @@ def look(step):
         tensors.append(sum(t.numel() * t.element_size() for t in found))
 
 model = demo_network(1, 4, torch.Generator().manual_seed(0))
-config = recipe(sys.argv[2], epochs=2, least_steps=0, finalists=1)
+config = recipe(name, epochs=2, least_steps=0, finalists=1)
 search(model, Loader(), budget=10_684, config=config, on_step=look)
 print(json.dumps({"resident": resident, "tensors": tensors}))
 """
 
 
-def memory(what: str, recipe: str) -> tuple[float, float]:
+SEARCHES = ("flat default", "flat paper", "leaks default")
+
+
+@pytest.fixture(scope="module")
+def taken():
     """Give the bytes that the last 30 steps take more than the first, resident and in tensors."""
-    out = subprocess.run(
-        [sys.executable, "-c", PROGRAM, what, recipe], check=True, capture_output=True, text=True
-    ).stdout
-    taken = json.loads(out)
-    assert len(taken["resident"]) == 60
-    assert len(taken["tensors"]) == 6
-    first, last = taken["resident"][:30], taken["resident"][-30:]
-    resident = statistics.median(last) - statistics.median(first)
-    tensors = statistics.median(taken["tensors"][-3:]) - statistics.median(taken["tensors"][:3])
-    return resident, tensors
+    command = [sys.executable, "-c", PROGRAM, *SEARCHES]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    more = {}
+    for search, line in zip(SEARCHES, out.splitlines(), strict=True):
+        taken = json.loads(line)
+        assert len(taken["resident"]) == 60
+        assert len(taken["tensors"]) == 6
+        first, last = taken["resident"][:30], taken["resident"][-30:]
+        resident = statistics.median(last) - statistics.median(first)
+        tensors = statistics.median(taken["tensors"][-3:]) - statistics.median(taken["tensors"][:3])
+        more[search] = resident, tensors
+    return more
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
-@pytest.mark.parametrize("recipe", ["default", "paper"])
-def test_memory_of_two_epochs_is_flat(recipe):
-    resident, tensors = memory("keeps nothing", recipe)
+@linux
+@pytest.mark.parametrize("search", SEARCHES[:2])
+def test_memory_of_two_epochs_is_flat(search, taken):
+    resident, tensors = taken[search]
     assert tensors == 0
     assert resident < 8 << 20  # graphs kept would take far more
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
-def test_what_a_step_would_keep_is_seen():
-    resident, tensors = memory("leaks", "default")
+@linux
+def test_what_a_step_would_keep_is_seen(taken):
+    resident, tensors = taken["leaks default"]
     assert tensors == 30 * 4
     assert resident > 16 << 20

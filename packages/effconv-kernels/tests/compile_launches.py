@@ -1,9 +1,9 @@
 """Compile every program for one card as the operators launch it: `compile_launches.py CARD [SIZE]`.
 
-A card is its compute capability, such as 90. With a kernel size, only that one and the first hidden
-sizes of each dtype. Runs in a process of its own, where Triton does not interpret. Prints one JSON
-line a program: its registers, the bytes of a thread that did not fit them, the bytes that its
-threads share, and what it computes in less than float32.
+A card is its compute capability, such as 90. With a kernel size, only that one, and of dtypes less
+than float32 one hidden size of each operator. Runs in a process of its own, where Triton does not
+interpret. Prints one JSON line a program: its registers, the bytes of a thread that did not fit
+them, the bytes that its threads share, and what it computes in less than float32.
 """
 
 import json
@@ -29,7 +29,7 @@ DTYPES = {
 }
 STATES = {  # one hidden size of each block, and the ends of each form
     torch.float32: (128, 300, 1, 24, 48, 64, 65, 129, 512),
-    torch.bfloat16: (128, 300, 64),
+    torch.bfloat16: (300, 128, 64),
     torch.float16: (64,),
 }
 MAPS = {  # hidden sizes and dtypes of the kernels
@@ -81,7 +81,7 @@ def record(card: int, wanted: int | None) -> dict:
         short = module.__name__.rsplit(".", 1)[1]
         setattr(module, name, Recorder(f"{short}.{name}", value, launches))
     for dtype, sizes in STATES.items():
-        for H in sizes[: 2 if wanted else None]:
+        for H in sizes[: (2 if dtype == torch.float32 else 1) if wanted else None]:
             gates, weight = (
                 torch.zeros(1, 3 * H, dtype=dtype),
                 torch.zeros(1, 3 * H, H, dtype=dtype),
@@ -90,10 +90,14 @@ def record(card: int, wanted: int | None) -> dict:
             gru.gru_unroll_backward(
                 states, states, gates, weight, gates, [9], None, False, [True] * 3
             )
-    for dtype, sizes in MAPS.items():
+    for place, (dtype, sizes) in enumerate(MAPS.items()):
+        forms = HOW[place - 1 : place] if wanted and place else HOW
         for H, kernel_dtype in sizes[: 1 if wanted else None]:
             for centre, last, precision, size in (
-                (*how, size) for *how, kernels in HOW for size in kernels if wanted in (size, None)
+                (*how, size)
+                for *how, kernels in forms
+                for size in kernels
+                if wanted in (size, None)
             ):
                 maps, soft = torch.zeros(6, H, dtype=dtype), torch.ones(1, dtype=dtype)
                 which = [1, size, size], [6], [3], [-1, 0, 0], centre, last

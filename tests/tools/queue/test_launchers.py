@@ -109,11 +109,11 @@ def test_a_failed_run_is_told_and_does_not_stop_the_rest(tmp_path):
     assert trace(tmp_path / "run0") == before
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_run_comes_after_those_that_it_needs(workers, tmp_path):
-    runs = [Run("sum", "tests.toy_runs:sums", {"names": ["run0", "run1"]}, ("run0", "run1"))]
-    runs += counting(2, seconds=0)
-    assert launch(tmp_path / "list.json", runs, Launch(workers=workers), quiet()) == 0
+SUM = Run("sum", "tests.toy_runs:sums", {"names": ["run0", "run1"]}, ("run0", "run1"))
+
+
+def test_a_run_comes_after_those_that_it_needs(tmp_path):
+    assert launch(tmp_path / "list.json", [SUM, *counting(2, seconds=0)], Launch(), quiet()) == 0
     assert read_result(tmp_path / "sum") == {"sum": sum(range(12)) + sum(range(13))}
 
 
@@ -191,10 +191,11 @@ def test_local_workers_one_of_which_is_killed(tmp_path):
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    assert launch(path, runs, Launch(workers=2), console) == 0
+    assert launch(path, [SUM, *runs], Launch(workers=2), console) == 0
     killer.join()
     assert "SIGKILL" in console.file.getvalue()
     check(tmp_path, runs)
+    assert read_result(tmp_path / "sum") == {"sum": sum(range(12)) + sum(range(13))}
     done_by = {pid for run in runs for pid, _ in trace(tmp_path / run.name)}
     # The other worker was left alone, so there was need of one more at most.
     assert len(done_by | {killed[0]}) <= 3
@@ -249,7 +250,7 @@ def test_signals_end_all_in_order_with_nothing_left_running(number, workers, tmp
 
 @pytest.mark.slow
 @linux
-def test_workers_end_with_a_command_that_is_killed_and_the_same_command_goes_on(tmp_path):
+def test_workers_end_with_a_command_that_is_killed_and_another_goes_on(tmp_path):
     path, runs = tmp_path / "toys" / "list.json", counting(4, seconds=0.15)
     with command(path, runs, Launch(workers=2)) as (process, _):
         wait_until(lambda: len(at_work(path.parent)) == 2)
@@ -258,7 +259,7 @@ def test_workers_end_with_a_command_that_is_killed_and_the_same_command_goes_on(
         process.kill()
         process.join()
         wait_until(lambda: not any(alive(pid) for pid in workers))
-    assert launch(path, runs, Launch(workers=2), quiet()) == 0
+    assert launch(path, runs, Launch(), quiet()) == 0
     check(path.parent, runs)
 
 
@@ -293,8 +294,8 @@ def test_kills_at_random_lose_nothing_and_do_nothing_twice(tmp_path):
 @linux
 def test_two_commands_on_one_list_do_nothing_twice(tmp_path):
     path, runs = tmp_path / "toys" / "list.json", counting(6, seconds=0.05)
-    options = Launch(workers=2)
-    with command(path, runs, options) as (first, _), command(path, runs, options) as (second, _):
+    two, one = Launch(workers=2), Launch()
+    with command(path, runs, two) as (first, _), command(path, runs, one) as (second, _):
         first.join()
         second.join()
         assert first.exitcode == second.exitcode == 0

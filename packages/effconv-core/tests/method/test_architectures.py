@@ -42,7 +42,8 @@ def inception():
 
 def short_inception():
     model = inception()
-    for name in ("Mixed_5d", "Mixed_6c", "Mixed_6d", "Mixed_7c"):  # each has a like before it
+    # Each has a like before it.
+    for name in ("Mixed_5d", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7c"):
         setattr(model, name, nn.Identity())
     return model
 
