@@ -25,8 +25,8 @@ def test_docstring_examples(name):
 
 def test_readme_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    recipes = effconv_core.RECIPES
-    monkeypatch.setitem(recipes, "bank", replace(recipes["bank"], least_steps=0, race_steps=8))
+    recipes, short = effconv_core.RECIPES, {"least_steps": 0, "race_steps": 8, "finalists": 4}
+    monkeypatch.setitem(recipes, "bank", replace(recipes["bank"], **short))
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert len(blocks) == 9

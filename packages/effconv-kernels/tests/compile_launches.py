@@ -1,9 +1,9 @@
 """Compile every program for one card as the operators launch it: `compile_launches.py CARD [SIZE]`.
 
-A card is its compute capability, such as 90. With a kernel size, only that one, and of dtypes less
-than float32 one hidden size of each operator. Runs in a process of its own, where Triton does not
-interpret. Prints one JSON line a program: its registers, the bytes of a thread that did not fit
-them, the bytes that its threads share, and what it computes in less than float32.
+A card is its compute capability, such as 90. With a kernel size, only that one, the first hidden
+size of each dtype, and one kind of kernels of each short dtype. Runs in a process of its own, where
+Triton does not interpret. Prints one JSON line a program: its registers, the bytes of a thread that
+did not fit them, the bytes that its threads share, and what it computes in less than float32.
 """
 
 import json
@@ -27,7 +27,7 @@ DTYPES = {
     torch.float16: "fp16",
     torch.int64: "i64",
 }
-STATES = {  # one hidden size of each block, and the ends of each form
+STATES = {  # one hidden size of each block, and the ends of each form, of which 300 is streamed
     torch.float32: (128, 300, 1, 24, 48, 64, 65, 129, 512),
     torch.bfloat16: (300, 128, 64),
     torch.float16: (64,),
@@ -81,7 +81,7 @@ def record(card: int, wanted: int | None) -> dict:
         short = module.__name__.rsplit(".", 1)[1]
         setattr(module, name, Recorder(f"{short}.{name}", value, launches))
     for dtype, sizes in STATES.items():
-        for H in sizes[: (2 if dtype == torch.float32 else 1) if wanted else None]:
+        for H in sizes[: 1 if wanted else None]:
             gates, weight = (
                 torch.zeros(1, 3 * H, dtype=dtype),
                 torch.zeros(1, 3 * H, H, dtype=dtype),

@@ -37,7 +37,7 @@ def test_rows_made_with_other_settings_are_refused(tmp_path):
 
 def test_a_failing_job_is_raised_and_loses_no_row(tmp_path):
     path = tmp_path / "rows.jsonl"
-    run_jobs(Console(quiet=True), "squares", square, [(path, (4,))], 1)
+    path.write_text('{"number": 4, "square": 16}\n')
     with pytest.raises(ValueError, match="-1 is negative"):
         run_jobs(Console(quiet=True), "squares", square, [(path, (-1,)), (path, (5,))], 1)
     assert {"number": 4, "square": 16} in read_rows(path)
@@ -55,7 +55,7 @@ def test_a_grid_runs_what_its_files_lack(tmp_path):
             (other, 1, {}),  # in another file
         )
     ]
-    run_grid(Console(quiet=True), "squares", square, grid, 2)
+    run_grid(Console(quiet=True), "squares", square, grid, 1)
     assert sorted((r["number"], str(r["square"])) for r in read_rows(path)) == [
         *[(1, "1"), (1, "kept"), (2, "4")],
     ]

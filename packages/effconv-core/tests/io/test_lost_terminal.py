@@ -56,7 +56,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
     assert path.exists()
 
 
-@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.long), 3])
 def test_a_hangup_ends_in_order_however_often_it_comes(program, tmp_path, times):
     process = subprocess.Popen(
         program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
