@@ -1,8 +1,10 @@
+import random
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
-from effconv_core.rng import Draws, seed_generators, seeded
+from effconv_core.rng import Draws, kept_generators, seed_generators, seeded
 
 
 def test_numbers_are_uniform_and_differ_from_call_to_call():
@@ -54,6 +56,25 @@ def test_a_seed_of_the_global_generator_holds_within_its_block_alone():
         assert torch.equal(torch.rand(2), first)
     with seeded(None, cpu):
         assert not torch.equal(torch.rand(2), first)
+
+
+def test_a_seed_holds_for_pythons_and_numpys_generators_too_and_they_go_on_as_before():
+    def drawn():
+        return random.random(), np.random.rand()  # noqa: NPY002
+
+    with kept_generators(torch.device("cpu")):
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        expected = drawn(), drawn()
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        before = drawn()
+        with seeded(2**32 + 5, torch.device("cpu")):
+            first = drawn()
+        assert (before, drawn()) == expected
+        with seeded(2**32 + 5, torch.device("cpu")):
+            assert drawn() == first
+    assert len({*first, *sum(expected, ())}) == 6
 
 
 def test_only_the_gpu_in_use_is_seeded(monkeypatch):

@@ -52,16 +52,16 @@ class Draws(nn.Module):
 
 @contextmanager
 def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators within the context; their states are restored afterwards.
+    """Seed all global generators within the context; their states are restored afterwards.
 
     Args:
         seed: seed of the numbers; None changes nothing.
-        device: its generator is seeded in addition to that of the CPU.
+        device: its generator is seeded in addition to those of the CPU.
     """
     if seed is None:
         yield
         return
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with kept_generators(device):
         seed_generators(seed, device)
         yield
 
@@ -93,10 +93,12 @@ def kept_generators(device: torch.device) -> Iterator[None]:
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Seed torch's global generator of the CPU, and that of the device if it is not the CPU.
+    """Seed the global generators of Python, NumPy and torch, of the CPU and the device.
 
     `torch.manual_seed` would seed those of all GPUs, which `seeded` does not restore.
     """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):

@@ -3,10 +3,12 @@
 import errno
 import re
 import signal
+from contextlib import nullcontext
 
 import pytest
 import torch
 from effconv_core.cli.errors import StoppedError, check_device, os_sentence, run_command
+from effconv_core.engine.loader import read_before
 
 
 def test_a_sentence_of_a_command_is_one_line_of_bounded_length(capsys):
@@ -62,12 +64,18 @@ def test_a_command_that_ends_has_its_own_status(given, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_the_line_of_the_users_own_code_is_named(capsys, tmp_path):
+@pytest.mark.parametrize("told_by", [False, True])
+def test_the_line_of_the_users_own_code_is_named(told_by, capsys, tmp_path):
     path = tmp_path / "model.py"
     path.write_text("def build():\n    raise ValueError('no such width')\n")
     space = {"__name__": "model"}
     exec(compile(path.read_text(), str(path), "exec"), space)
-    assert run_command("it", space["build"]) == 2
+
+    def build():
+        with read_before("the model") if told_by else nullcontext():
+            space["build"]()
+
+    assert run_command("it", build) == 2
     error = capsys.readouterr().err
     assert f"{path}, line 2" in error.replace("\n", " ")
 

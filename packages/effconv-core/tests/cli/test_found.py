@@ -69,7 +69,7 @@ def run(tmp_path, monkeypatch):
 CNN = "cnn.safetensors"
 
 
-def write_config(folder, **changes):
+def write_config(folder, seed=0, **changes):
     inputs = {
         "shape": SHAPE,
         "num_classes": 3,
@@ -78,6 +78,7 @@ def write_config(folder, **changes):
         "std": STD,
     }
     settings = {"model": "found_net:network", "data": "found_net:loaders", "device": "cpu"}
+    settings["seed"] = seed
     content = {"settings": settings, "environment": {"data": "x"}, "inputs": inputs | changes}
     (folder / "config.json").write_text(json.dumps(content))
 
@@ -89,13 +90,15 @@ def cnn_of(folder):
     return load(make_model("found_net:network"), folder / CNN).eval()
 
 
-def test_evaluate_counts_each_class(run, capsys):
+@pytest.mark.parametrize("seed", [0, 4])
+def test_evaluate_counts_each_class(seed, run, capsys):
+    write_config(run, seed)
     assert main(["evaluate", "--run", str(run), "--json", "--device=cpu"]) == 0
     told = json.loads(capsys.readouterr().out)
     sys.modules.pop("found_net", None)
     names = {}
     exec(NET, names)
-    batches, cnn = names["loaders"](2, 0)[1], cnn_of(run)
+    batches, cnn = names["loaders"](2, seed)[1], cnn_of(run)
     images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     scores = cnn(images)
     guesses = scores.argmax(1)

@@ -22,6 +22,7 @@ from effconv_core.distributed.process_group import Ranks
 from effconv_core.engine.train import TrainConfig, evaluate
 from effconv_core.io.console import PlainConsole
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 ALONE = Ranks(0, 1, None, "cpu")
 SETTINGS = {"model": "own", "data": "noise", "device": "cpu"}
@@ -143,6 +144,40 @@ def test_a_run_that_lost_its_metrics_after_its_training_goes_on_to_its_end(tmp_p
     first, again = (result["networks"]["original"] for result in results)
     assert first["val_accuracy"] == first["test_accuracy"] == again["test_accuracy"]
     assert "val_accuracy" not in again
+
+
+class Stops(list):
+    """Stops the training in the validation after its second epoch, as Ctrl-C does."""
+
+    times = 0
+
+    def __iter__(self):
+        self.times += 1
+        if self.times == 2:
+            raise KeyboardInterrupt
+        return super().__iter__()
+
+
+def test_a_training_whose_loader_has_a_generator_of_its_own_goes_on_to_the_same_result(tmp_path):
+    (images, labels), *_ = data().train(8)
+    samples = TensorDataset(images + labels.view(8, 1, 1, 1), labels)
+
+    def trained(name, validation):
+        own = torch.Generator().manual_seed(7)  # as a function makes it anew in each process
+        loader = DataLoader(samples, 2, shuffle=True, generator=own)
+        known = {"train": lambda _: loader, "val": lambda _: validation, "samples": 8}
+        options = of(RunOptions, train=TrainConfig(epochs=3, batch_size=2, lr=0.1))
+        made, console = dataclasses.replace(data(), **known), PlainConsole(quiet=True)
+        train_alone(
+            tmp_path / name, SETTINGS, options, network(), None, made, console=console, ranks=ALONE
+        )
+        return load(network(), tmp_path / name / "cnn.safetensors").state_dict()
+
+    whole = trained("whole", [(images, labels)])
+    with pytest.raises(KeyboardInterrupt):
+        trained("stopped", Stops([(images, labels)]))
+    resumed = trained("stopped", [(images, labels)])
+    assert all(torch.equal(value, whole[name]) for name, value in resumed.items())
 
 
 def test_the_sizes_of_layers_are_numbers_where_all_axes_are_equal():

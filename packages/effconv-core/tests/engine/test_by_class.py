@@ -120,6 +120,28 @@ def test_loaders_that_would_end_a_test_are_refused_before(test, error):
         check_loaders(model, batches(*FIVE), test)
 
 
+class Breaks(list):
+    """Breaks in its third batch, as the user's own code may."""
+
+    def __iter__(self):
+        yield from self[:2]
+        raise KeyError("a picture")
+
+
+@pytest.mark.parametrize(
+    ("validation", "error"),
+    [
+        (batches(*FIVE, ((1, 0, 0), 3)), "0 to 2"),
+        (Breaks(batches(*FIVE)), "KeyError.*'a picture'"),
+        ([], "no sample"),
+    ],
+)
+def test_all_of_the_validation_is_tested_before_and_a_sentence_names_it(validation, error):
+    check_loaders(Says(), batches(*FIVE), batches(*FIVE), batches(*FIVE))
+    with pytest.raises(ValueError, match=f"validation.*{error}"):
+        check_loaders(Says(), batches(*FIVE), batches(*FIVE), validation)
+
+
 def test_a_last_batch_of_one_sample_is_refused_before():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.BatchNorm1d(3))
     check_loaders(model, batches(*FIVE[:4]), batches(*FIVE))

@@ -6,8 +6,16 @@ from collections import namedtuple
 import pytest
 import torch
 from effconv_core import SearchableCNN, frontier, probe, recipe, search, tournament
-from effconv_core.engine.loader import batch_count, check_read_again, set_epoch
+from effconv_core.engine.loader import (
+    RepeatableLoader,
+    batch_count,
+    check_read_again,
+    epoch_batches,
+    read_before,
+    set_epoch,
+)
 from effconv_core.engine.train import TrainConfig, evaluate, train
+from effconv_core.rng import seeded
 from torch import nn
 from torch.utils.data import (
     BatchSampler,
@@ -16,10 +24,12 @@ from torch.utils.data import (
     Dataset,
     DistributedSampler,
     IterableDataset,
+    RandomSampler,
     Subset,
 )
 
 BUDGET = 280
+CPU = torch.device("cpu")
 
 
 def net():
@@ -392,3 +402,41 @@ def test_a_batch_of_one_sample_of_another_loader_is_one_sentence(monkeypatch):
 def test_inputs_that_are_no_tensors_are_one_sentence(inputs, kind):
     with pytest.raises(TypeError, match=f"class {kind}"):
         searched([(inputs, torch.arange(4))], 1)
+
+
+@pytest.mark.parametrize("of_sampler", [False, True])
+def test_an_epoch_has_one_order_whatever_was_read_before_it(of_sampler):
+    def order(*epochs):
+        own, numbers = torch.Generator().manual_seed(3), list(range(12))
+        orders = (
+            {"shuffle": True, "generator": own},
+            {"sampler": RandomSampler(numbers, generator=own)},
+        )
+        pairs = [(number, number) for number in numbers]
+        loader = RepeatableLoader(DataLoader(pairs, 4, **orders[of_sampler]), 2, CPU)
+        return [[x.tolist() for x, _ in epoch_batches(loader, epoch, CPU)] for epoch in epochs]
+
+    with seeded(0, CPU):
+        zero, one, two = order(0, 1, 2)
+        assert order(2) == [two]
+    assert zero != one != two
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (KeyError("17"), ValueError),
+        (RuntimeError("17"), ValueError),
+        (UnicodeDecodeError("utf-8", b"17", 0, 1, "17"), ValueError),
+        (TypeError("17"), TypeError),
+        (FloatingPointError("17"), FloatingPointError),
+        (FileNotFoundError(2, "none", "17.png"), FileNotFoundError),
+    ],
+)
+def test_what_fails_before_a_run_is_told_of_its_loader(error, kind):
+    with pytest.raises(kind) as raised, read_before("the test data"):
+        raise error
+    assert "17" in str(raised.value)
+    if kind is not FileNotFoundError:
+        assert str(raised.value).startswith("the test data")
+        assert raised.value.__cause__ is error

@@ -173,7 +173,10 @@ def _raised_by(error: Exception) -> str:
     """Return the line of the user's own code, such as a model's, that an error came through."""
     places = sysconfig.get_paths()
     installed = places["purelib"], places["platlib"], places["stdlib"]
-    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if error.__cause__ is not None:
+        frames += traceback.walk_tb(error.__cause__.__traceback__)
+    for frame, line in reversed(frames):
         name, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
         if name.split(".")[0] in OURS or file.startswith((*installed, "<")):
             continue

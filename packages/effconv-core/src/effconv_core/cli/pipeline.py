@@ -111,6 +111,7 @@ def search_and_train(
     # Raises for what cannot be searched, trained or tested before the run writes anything.
     searchable = SearchableCNN(model, options.search)
     searchable.plan(budget)
+    test = data.test() if training else None  # first, so that a function gives the others at once
     validation = data.comparison(search_batch) if options.search.trains_plans else None
     with suppress(TypeError, NotImplementedError):  # without a length `search` counts the batches
         if validation is not None and len(validation) < PARTS:
@@ -123,7 +124,6 @@ def search_and_train(
             f"--train.batch-size is {options.train.batch_size}, and the set has {data.samples} "
             "training samples; pass at most as many"
         )
-    test = data.test() if training else None
     with begun(folder, settings, options, model, data, console=console, ranks=ranks, hold=hold):
         say_where(console, folder, options.device, model)
         loader, samples = data.train(search_batch), data.samples
@@ -186,7 +186,8 @@ def train_alone(
     if plan is None:
         plan = SizePlan(original_sizes(model, searched_layers(model)))
     cnn = fresh_cnn(model, plan, options)
-    loaders = data.train(train_batch), data.test(), data.val and data.val(train_batch)
+    test = data.test()  # as in a search
+    loaders = data.train(train_batch), test, data.val and data.val(train_batch)
     with begun(folder, settings, options, model, data, console=console, ranks=ranks, hold=claim):
         say_where(console, folder, options.device, cnn)
         say_training(console, options.train, len(loaders[0]), data.samples)
@@ -332,7 +333,7 @@ class _RunStages:
             )
             train(
                 cnn,
-                loader,
+                RepeatableLoader(loader, self.options.seed, next(cnn.parameters()).device),
                 config,
                 checkpoint=self.folder / f"{phase}.safetensors",
                 on_step=meter,

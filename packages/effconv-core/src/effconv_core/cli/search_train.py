@@ -356,8 +356,7 @@ def _check_loaders(model: nn.Module, options: RunOptions, data: Data) -> None:
     """Raise before a run for what a function's loaders would end it with after its search."""
     if data.first is not None:  # those of sets are known
         size, test = options.train.batch_size, data.test()
-        loader, tests = data.train(size), [test] if data.val is None else [data.val(size), test]
-        check_loaders(model, loader, *tests)
+        check_loaders(model, data.train(size), test, data.val and data.val(size))
 
 
 def _folder_name(options: Search | Train, *more: str) -> str:

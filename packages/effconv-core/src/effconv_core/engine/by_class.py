@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effconv_core.engine.loader import check_last_batch, check_read_again
+from effconv_core.engine.loader import check_last_batch, check_read_again, read_before
 from effconv_core.engine.train import check_test, labelled
 from effconv_core.layers.batch_checks import IGNORED, explained_pass
 from effconv_core.layers.inputs import run_on
@@ -144,23 +144,30 @@ def evaluate_by_class(
 
 
 def check_loaders(
-    model: nn.Module, loader: Iterable[tuple[Any, Any]], *tests: Iterable[tuple[Any, Any]]
+    model: nn.Module,
+    loader: Iterable[tuple[Any, Any]],
+    test: Iterable[tuple[Any, Any]],
+    validation: Iterable[tuple[Any, Any]] | None = None,
 ) -> None:
     """Raise, before a network is trained, for what would end its training or a test of it.
 
     Args:
         model: the network, in training mode afterwards.
         loader: of the training; its first batch is read.
-        tests: of the test, and of validation if there is one; the first batch of each is tested.
+        test: of the test; its first batch is tested.
+        validation: of the test after each epoch; all of it is tested, as after an epoch.
 
     Raises:
         TypeError: as `evaluate_by_class` does, or if a loader of a test cannot be read again.
-        ValueError: as `evaluate_by_class` and `check_last_batch` do.
+        ValueError: as `evaluate_by_class` and `check_last_batch` do, or if a loader fails.
     """
-    check_last_batch(model, loader, next(iter(loader))[0])
-    for test in tests:
-        check_read_again(test)
-        evaluate_by_class(model, test, limit=1)
+    with read_before("the training data"):
+        check_last_batch(model, loader, next(iter(loader))[0])
+    for what, each, limit in (("validation", validation, None), ("test", test, 1)):
+        if each is not None or what == "test":
+            with read_before(f"the {what} data"):
+                check_read_again(each)
+                evaluate_by_class(model, each, limit=limit)
     model.train()
 
 

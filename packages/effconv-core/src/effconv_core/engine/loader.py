@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -94,6 +95,28 @@ def as_pair(batch: Any, which: str) -> tuple[Any, Any]:
     if any(argument.dim() and not len(argument) for argument in arguments):
         raise ValueError(f"{which} has no image; let the loader leave out batches that are empty")
     return batch[0], batch[1]
+
+
+@contextmanager
+def read_before(what: str) -> Iterator[None]:
+    """Say of what fails while a loader is read before a run which loader it was.
+
+    Args:
+        what: stands before the sentence.
+
+    Raises:
+        ValueError: in place of an error of a kind that says nothing of its cause, such as those of
+            the user's own code; a TypeError and a FloatingPointError stay what they are.
+    """
+    try:
+        yield
+    except (OSError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of any kind, since it is the user's code
+        ours = type(error) in (TypeError, ValueError, FloatingPointError)
+        kind = type(error) if ours else ValueError
+        told = str(error) if ours else f"{type(error).__name__}: {error}"
+        raise kind(f"{what} cannot be used: {told}") from error
 
 
 def check_read_again(loader: Any, *, once: bool = False) -> None:
@@ -215,6 +238,25 @@ def parts_of(loader: Any) -> Iterator[Any]:
             waiting += several if several and isinstance(several[0], LOADING) else []
 
 
+def generators_of(*loaders: Any) -> list[torch.Generator]:
+    """Return torch's generators that loaders and their parts hold as attributes."""
+    parts = [part for loader in loaders for part in parts_of(loader)]
+    held = [getattr(part, "generator", None) for part in parts]
+    held += [value for part in parts for value in getattr(part, "__dict__", {}).values()]
+    return [value for value in held if isinstance(value, torch.Generator)]
+
+
+@contextmanager
+def kept_orders(*loaders: Any) -> Iterator[None]:
+    """Put the generators of loaders and their parts back into their states at the end."""
+    states = [(own, own.get_state()) for own in generators_of(*loaders)]
+    try:
+        yield
+    finally:
+        for own, state in states:
+            own.set_state(state)
+
+
 def batch_count(loader: Any) -> int:
     """Return the number of batches in an epoch of a loader.
 
@@ -238,10 +280,10 @@ def batch_count(loader: Any) -> int:
 
 
 class RepeatableLoader:
-    """A loader that seeds torch's global generators from the epoch before each epoch.
+    """A loader that seeds the global generators, and its own, from the epoch before each epoch.
 
-    So a resumed search has the same order of a DataLoader and the same draws of the network as an
-    uninterrupted one. Use it within `seeded`, which restores the generators.
+    So a resumed run has the same order of a DataLoader and the same draws of the network as an
+    uninterrupted one. Use it within `seeded`, which restores the global generators.
     """
 
     def __init__(self, loader: Any, seed: int, device: torch.device) -> None:
@@ -250,6 +292,8 @@ class RepeatableLoader:
     def set_epoch(self, epoch: int) -> None:
         """Seed the generators for an epoch; `set_epoch` then tells the loader of it."""
         seed_generators(100_000 * self.seed + epoch, self.device)
+        for own in generators_of(self.loader):
+            own.manual_seed(100_000 * self.seed + epoch)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.loader)

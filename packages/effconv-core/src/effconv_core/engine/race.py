@@ -8,7 +8,7 @@ is held out.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, count, islice
 from typing import Any, NamedTuple
@@ -20,7 +20,14 @@ from torch import Tensor, nn
 
 from effconv_core.config import SearchConfig
 from effconv_core.distributed.consistency import average
-from effconv_core.engine.loader import MOST_READ, check_read_again, epoch_batches, parts_of
+from effconv_core.engine.loader import (
+    MOST_READ,
+    check_read_again,
+    epoch_batches,
+    generators_of,
+    kept_orders,
+    read_before,
+)
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.contract import for_comparison
 from effconv_core.layers.copying import copy_network
@@ -128,7 +135,7 @@ class Trials:
                 from one set of data to another, and results have the loss of constant outputs.
         """
         networks = [self._network(sizes, seed) for sizes in plans]
-        with _kept(self.loader, *parts_of(self.validation)):
+        with kept_orders(self.loader, self.validation):
             self._train(networks, steps, seed, self.epochs + epoch)
             # In one order of the validation loader no two parts have a sample in common.
             tested = self.epochs + (epoch if self.validation is None else 0)
@@ -137,7 +144,7 @@ class Trials:
     def of_validation(self, most: int) -> list[Any]:
         """Return at most `most` of the validation batches, the same ones each time."""
         chosen = spread(range(self.validation_steps), most)
-        with _kept(*parts_of(self.validation)):
+        with kept_orders(self.validation):
             epoch = islice(self._epoch(self.validation, self.epochs), chosen[-1] + 1)
             return [batch for number, batch in enumerate(epoch) if number in chosen]
 
@@ -245,8 +252,8 @@ class Trials:
 
     def _epoch(self, loader: Iterable[tuple[Any, Any]], epoch: int) -> Iterator[Any]:
         """Yield the batches of an epoch, the same ones whenever it is asked for."""
-        seed, own = 100_000 * self.config.seed + epoch, getattr(loader, "generator", None)
-        if isinstance(own, torch.Generator):
+        seed = 100_000 * self.config.seed + epoch
+        for own in generators_of(loader):
             own.manual_seed(seed)
         with seeded(seed, self.device):
             batches = epoch_batches(loader, epoch, self.device)
@@ -262,18 +269,6 @@ class Trials:
                 f"batch(es) in an epoch, and {self.tested_steps} in one before; let it give at "
                 f"least {least} in each, on which plans are compared"
             )
-
-
-@contextmanager
-def _kept(*holders: Any) -> Iterator[None]:
-    """Put the generators of loaders and their parts back into their states at the end."""
-    held = [getattr(holder, "generator", None) for holder in holders]
-    states = [(g, g.get_state()) for g in held if isinstance(g, torch.Generator)]
-    try:
-        yield
-    finally:
-        for generator, state in states:
-            generator.set_state(state)
 
 
 def _are_samples(outputs: Any, targets: Any) -> bool:
@@ -348,7 +343,8 @@ def checked_validation(
     Raises:
         TypeError: if it is no loader that can be read again, or as `search` does.
         ValueError: if it gives fewer than five batches, or fewer when it is read again, most of its
-            batches have a single label and not all the same, or as `search` does.
+            batches have a single label and not all the same, it or the network fails, or as
+            `search` does.
         FloatingPointError: if a loss is not finite.
     """
     if validation is None:
@@ -357,10 +353,9 @@ def checked_validation(
     network, labels = copy_network(model), []
     network.train()  # which may return anything
     for_comparison(network)
-    kinds = (IndexError, RuntimeError, TypeError, ValueError)
-    try:
+    with read_before("the validation data"):
         check_read_again(validation)
-        with _kept(*parts_of(validation)), kept_generators(device), torch.no_grad():
+        with kept_orders(validation), kept_generators(device), torch.no_grad():
             steps = sum(1 for _ in islice(epoch_batches(validation, 0, device), MOST_READ))
             known = spread(range(steps), MOST_NEEDED)
             again = islice(epoch_batches(validation, 0, device), known[-1] + 1)
@@ -375,10 +370,6 @@ def checked_validation(
                             "so no plan can be compared; check its inputs and targets"
                         )
                     labels.append(_label_of(targets))
-    except kinds as error:
-        if type(error) not in kinds:
-            raise
-        raise type(error)(f"the validation data cannot be used: {error}") from error
     if steps < PARTS or number <= known[-1]:
         raise ValueError(
             f"the validation loader gives {steps} batch(es), and {number} when it is read again; "

@@ -183,8 +183,8 @@ def train(
         checkpoint: a file that is written after each epoch and, if it exists, resumed from.
         on_step: called after each step; an alternating optimizer can take its own step there.
         penalty: called in each step; its result, a scalar, is added to the loss.
-        seed: seeds torch's global generators, from which network and loader draw, such as dropout
-            and a DataLoader's order; set in each epoch, so that a resumed training draws the same
+        seed: seeds the global generators of torch, Python and NumPy, from which network and loader
+            draw, such as dropout and a DataLoader's order; set in each epoch, so that a resumed training draws the same
             numbers. None leaves the generators as they are.
         progress: as for `search`.
         group: the ranks that train together, each on its part of each batch; the gradients are

@@ -82,3 +82,88 @@ def test_a_function_gives_training_and_test_and_may_give_validation_between(
     else:
         assert first(data.val(3)) == first(data.comparison(3)) == (3, 1)
     assert first(make_test("own_parts:parts", batch_size=5)) == (5, loaders - 1)
+
+
+OWN = """
+import random
+
+import numpy as np
+import torch
+
+NUMBERS = torch.arange(24.0)
+
+
+def drawn(batch_size, seed):
+    orders = torch.randperm(24), np.random.permutation(24), random.sample(range(24), 24)
+    part = [NUMBERS[torch.as_tensor(order)].view(4, 6, 1, 1) for order in orders]
+    return [[(images, torch.zeros(len(images))) for images in each] for each in part]
+
+
+def named_otherwise(bs, seed):
+    return drawn(bs, seed)
+
+
+def fails(batch_size, seed):
+    return {}["photos"]
+
+
+def breaks(batch_size, seed):
+    def loader():
+        yield {}["photos"]
+
+    class Loader:
+        __len__, __iter__ = lambda self: 3, lambda self: loader()
+
+    return Loader(), drawn(batch_size, seed)[0]
+
+
+def without_validation(batch_size, seed):
+    train, _, test = drawn(batch_size, seed)
+    return train, None, test
+"""
+
+
+@pytest.fixture
+def own_drawn(tmp_path, monkeypatch):
+    (tmp_path / "own_drawn.py").write_text(OWN)
+    (tmp_path / "own_wrong.py").write_text("def loaders(:")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("own_drawn", "own_wrong"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def test_a_function_that_draws_its_parts_draws_the_same_for_each_batch_size(own_drawn):
+    def parts(data, size):
+        loaders = data.train(size), data.val(size), data.test()
+        return [images.flatten().tolist() for loader in loaders for images, _ in loader]
+
+    data = make_data("own_drawn:drawn", batch_size=2, device="cpu", seed=5)
+    first = parts(data, 2)
+    assert parts(data, 3) == parts(data, 2) == first
+    again = make_test("own_drawn:drawn", batch_size=500, seed=5)
+    assert [images.flatten().tolist() for images, _ in again] == first[-4:]
+    other = make_data("own_drawn:drawn", batch_size=2, device="cpu", seed=6)
+    assert not any(ours == theirs for ours, theirs in zip(parts(other, 2), first, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("function", "named"),
+    [
+        ("own_drawn:named_otherwise", "batch_size"),
+        ("own_drawn:fails", "KeyError: 'photos'"),
+        ("own_drawn:breaks", "training.*KeyError: 'photos'"),
+        ("own_drawn:without_validation", "validation.*None"),
+        ("own_drawn:NUMBERS", "not callable"),
+        ("own_drawn:nothing", "nothing"),
+        ("own_wrong:loaders", "SyntaxError"),
+    ],
+)
+def test_a_function_that_fails_is_named(function, named, own_drawn):
+    with pytest.raises((TypeError, ValueError), match=f"{function}.*{named}"):
+        make_data(function, batch_size=2, device="cpu")
+
+
+def test_a_split_is_of_sets(own_drawn):
+    with pytest.raises(ValueError, match="'val'"):
+        make_test("own_drawn:drawn", split="val", batch_size=2)

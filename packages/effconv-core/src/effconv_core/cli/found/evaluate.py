@@ -77,7 +77,7 @@ def _test_of(found: Found, options: EvaluateOptions) -> Any:
         ValueError: if a set's images are of another shape, or its classes are others.
     """
     name, sizes = options.data or found.data, {"batch_size": options.batch_size}
-    loader = make_test(name, split=options.split, device=options.device, **sizes)
+    loader = make_test(name, split=options.split, device=options.device, seed=found.seed, **sizes)
     _check_classes(found, loader)
     shape, ours = getattr(loader, "image_shape", None), tuple(found.inputs.shape)
     if shape is not None and tuple(shape) != ours:

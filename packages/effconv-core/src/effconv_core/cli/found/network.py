@@ -25,11 +25,13 @@ class Found:
         cnn: in evaluation mode, on the device.
         inputs: what it takes.
         data: the word for the data of the run.
+        seed: of the run.
     """
 
     cnn: nn.Module
     inputs: Inputs
     data: str
+    seed: int = 0
 
     def class_name(self, label: int) -> str:
         """Return the name of a class, its number where the run knows none."""
@@ -69,7 +71,8 @@ def found_in(folder: Path, device: str) -> Found:
     network = load(network, folder / CNN)
     network.to(device)
     network.eval()
-    return Found(network, inputs, data)
+    seed = settings.get("seed")
+    return Found(network, inputs, data, seed if isinstance(seed, int) else 0)
 
 
 def _inputs(kept: dict[str, Any], folder: Path, data: str, device: str) -> Inputs:

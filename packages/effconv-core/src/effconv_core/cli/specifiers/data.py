@@ -13,8 +13,9 @@ import torch
 from effconv_core.cli.announce import LARGEST_BATCH, SMALLEST_BATCH, fitting_batch
 from effconv_core.cli.plugins import brought, loaded
 from effconv_core.cli.specifiers.model import own_module
-from effconv_core.engine.loader import batch_count
+from effconv_core.engine.loader import batch_count, check_read_again, read_before
 from effconv_core.io.schemas import MOST_CLASSES
+from effconv_core.rng import seeded
 
 OFFICIAL = ("mnist", "cifar10", "stl10", "imagenet32")
 """Sets that `effconv data prepare` knows by name."""
@@ -184,13 +185,16 @@ def small_where_needed(make: Callable[[int], Data], batch_size: int, smallest: i
         return make(smallest)
 
 
-def make_test(name: str, *, split: str = "test", batch_size: int, **options: Any) -> Any:
+def make_test(
+    name: str, *, split: str = "test", batch_size: int, seed: int = 0, **options: Any
+) -> Any:
     """Return the loader of one split of the data that a name stands for.
 
     Args:
         name: as for `make_data`.
         split: of a set; a function gives its last loader, of the test.
         batch_size: of the loader.
+        seed: of a function, which may divide its images by it.
         options: of the function that loads a set, such as `device`.
 
     Raises:
@@ -205,7 +209,7 @@ def make_test(name: str, *, split: str = "test", batch_size: int, **options: Any
             f"split is {split!r}, and of what the function {name!r} gives only the test is read; "
             "leave it out"
         )
-    made = partial(_of_a_function, name, seed=0)
+    made = partial(_of_a_function, name, seed=seed)
     return small_where_needed(made, batch_size, SMALLEST_BATCH).test()
 
 
@@ -253,14 +257,21 @@ def _of_a_function(name: str, batch_size: int, seed: int) -> Data:
     )
     try:
         give = getattr(own_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # of any kind, since it is the user's code
         raise ValueError(
-            f"data {name!r} names no function ({error}); check its name, and that its package is "
-            "installed"
-        ) from None
+            f"data {name!r} names no function ({type(error).__name__}: {error}); check its name, "
+            "and that its package is installed"
+        ) from error
 
     def loaders(size: int) -> tuple[Any, ...]:
-        made = give(batch_size=size, seed=seed)
+        try:
+            # Also a function that draws its parts from a global generator gives the same each time.
+            with seeded(seed, torch.device("cpu")):
+                made = give(batch_size=size, seed=seed)
+        except Exception as error:  # of any kind, since it is the user's code
+            raise ValueError(
+                f"data {name!r} cannot be made ({type(error).__name__}: {error}); {contract}"
+            ) from error
         if not isinstance(made, list | tuple) or len(made) not in (2, 3):
             count = f" of {len(made)}" if isinstance(made, list | tuple) else ""
             raise ValueError(f"data {name!r} gave a {type(made).__name__}{count}; {contract}")
@@ -268,10 +279,15 @@ def _of_a_function(name: str, batch_size: int, seed: int) -> Data:
             batch_count(made[0])
         except (TypeError, ValueError) as error:
             raise ValueError(f"data {name!r}, training: {error}") from None
+        if len(made) == 3:
+            with read_before(f"data {name!r}, validation,"):
+                check_read_again(made[1])
         return tuple(made)
 
     of = one_at_a_time(loaders)
-    first = next(iter(of(batch_size)[0]), None)
+    training = of(batch_size)[0]
+    with read_before(f"data {name!r}, training,"):
+        first = next(iter(training), None)
     pair = isinstance(first, list | tuple) and len(first) == 2
     if not pair or not isinstance(first[0], torch.Tensor) or not len(first[0]):
         raise ValueError(
@@ -283,7 +299,7 @@ def _of_a_function(name: str, batch_size: int, seed: int) -> Data:
         lambda: of(batch_size)[-1],
         f"what {name} gives",
         tuple(first[0].shape[1:]),
-        samples=_samples_of(of(batch_size)[0]),
+        samples=_samples_of(training),
         first=tuple(first),
         val=(lambda size: of(size)[1]) if len(of(batch_size)) == 3 else None,
     )

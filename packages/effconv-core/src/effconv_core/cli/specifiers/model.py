@@ -61,11 +61,11 @@ def make_model(
     try:
         with seeded(seed, torch.device("cpu")):
             model = make()
-    except (ImportError, AttributeError, RuntimeError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # of any kind, since it may be the user's code
         raise ValueError(
-            f"model {name!r} cannot be made ({error}); check its name, and that its package is "
-            "installed"
-        ) from None
+            f"model {name!r} cannot be made ({type(error).__name__}: {error}); check its name, and "
+            "that its package is installed"
+        ) from error
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"model {name!r} gave a {type(model).__name__}; name one that gives a torch.nn.Module"
