@@ -7,15 +7,11 @@ import pytest
 import torch
 from effconv_core import SearchableCNN, frontier, probe, recipe, search, tournament
 from effconv_core.engine.loader import (
-    RepeatableLoader,
     batch_count,
     check_read_again,
-    epoch_batches,
     read_before,
-    set_epoch,
 )
 from effconv_core.engine.train import TrainConfig, evaluate, train
-from effconv_core.rng import seeded
 from torch import nn
 from torch.utils.data import (
     BatchSampler,
@@ -24,12 +20,10 @@ from torch.utils.data import (
     Dataset,
     DistributedSampler,
     IterableDataset,
-    RandomSampler,
     Subset,
 )
 
 BUDGET = 280
-CPU = torch.device("cpu")
 
 
 def net():
@@ -126,31 +120,6 @@ LOADERS = {
 def test_every_epoch_has_its_own_order(use, what):
     first, second, third = orders(use, LOADERS[what]())
     assert len({str(first), str(second), str(third)}) == 3
-
-
-def test_each_part_is_told_once_from_the_outside_in():
-    calls = []
-
-    class Part(Dataset):
-        def __init__(self, name, **parts):
-            self.name = name
-            self.__dict__ |= parts
-
-        def set_epoch(self, epoch):
-            calls.append((self.name, epoch))
-
-    data = Part("data")
-    set_epoch(Part("loader", sampler=Part("sampler", dataset=data), dataset=data), 5)
-    assert calls == [("loader", 5), ("sampler", 5), ("data", 5)]
-    set_epoch(Part("loader", own=(Part("first", within=data), data)), 6)
-    assert calls[3:] == [("loader", 6), ("first", 6), ("data", 6)]
-
-
-def test_a_set_epoch_that_is_no_function_is_left_alone():
-    loader = DataLoader(Moving(), 4)
-    loader.set_epoch = 3
-    set_epoch(loader, 2)
-    assert loader.dataset.epoch == 2
 
 
 Pair = namedtuple("Pair", "images labels")
@@ -402,24 +371,6 @@ def test_a_batch_of_one_sample_of_another_loader_is_one_sentence(monkeypatch):
 def test_inputs_that_are_no_tensors_are_one_sentence(inputs, kind):
     with pytest.raises(TypeError, match=f"class {kind}"):
         searched([(inputs, torch.arange(4))], 1)
-
-
-@pytest.mark.parametrize("of_sampler", [False, True])
-def test_an_epoch_has_one_order_whatever_was_read_before_it(of_sampler):
-    def order(*epochs):
-        own, numbers = torch.Generator().manual_seed(3), list(range(12))
-        orders = (
-            {"shuffle": True, "generator": own},
-            {"sampler": RandomSampler(numbers, generator=own)},
-        )
-        pairs = [(number, number) for number in numbers]
-        loader = RepeatableLoader(DataLoader(pairs, 4, **orders[of_sampler]), 2, CPU)
-        return [[x.tolist() for x, _ in epoch_batches(loader, epoch, CPU)] for epoch in epochs]
-
-    with seeded(0, CPU):
-        zero, one, two = order(0, 1, 2)
-        assert order(2) == [two]
-    assert zero != one != two
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from effconv_core.layers.batch_checks import check_one_sample
 from effconv_core.layers.inputs import arguments_of, on_device
+from effconv_core.layers.loader_parts import generators_of, set_epoch
 from effconv_core.rng import kept_generators, seed_generators
 
 STALL = 60.0  # seconds without a batch between warnings
@@ -21,11 +22,6 @@ MOST_READ = 1000  # batches of an iterator that are read to see whether it start
 END = object()
 ONCE = {"builtins", "itertools", "torch.utils.data.dataloader"}
 """Modules whose iterators do not start again: of generators, `zip`, `cycle`, a DataLoader's."""
-HOLDERS = ("sampler", "batch_sampler", "dataset", "loader", "dataloader")
-"""Attributes in which PyTorch and its peers keep what a loader draws from, of any class."""
-LOADING = (DataLoader, Dataset, Sampler)
-"""Classes of what a loader may draw from, whatever the attribute that holds it."""
-
 logger = logging.getLogger("effconv_core")
 
 
@@ -99,7 +95,7 @@ def as_pair(batch: Any, which: str) -> tuple[Any, Any]:
 
 @contextmanager
 def read_before(what: str) -> Iterator[None]:
-    """Say of what fails while a loader is read before a run which loader it was.
+    """Raise what fails while a loader is read before a run with the name of the loader.
 
     Args:
         what: stands before the sentence.
@@ -206,55 +202,6 @@ def check_last_batch(model: nn.Module, loader: Any, inputs: Any) -> None:
         single = len(inputs) == cut.batch_size and len(cut.sampler) % cut.batch_size == 1
     if single:
         check_one_sample(model, inputs)
-
-
-def set_epoch(loader: Any, epoch: int) -> None:
-    """Call `set_epoch` of a loader and of each sampler, data set and loader below it, once each.
-
-    A loader that has a `set_epoch` is called first; it may call others, which then get
-    the same number again.
-
-    Args:
-        loader: any object; what has no `set_epoch` is left as it is.
-        epoch: counted from 0.
-    """
-    for part in parts_of(loader):
-        if callable(call := getattr(part, "set_epoch", None)):
-            call(epoch)
-
-
-def parts_of(loader: Any) -> Iterator[Any]:
-    """Yield a loader and each sampler, data set and loader below it, once each; nothing of None."""
-    waiting, seen = [loader], []
-    while waiting:
-        part = waiting.pop(0)
-        if part is None or any(part is other for other in seen):
-            continue
-        seen.append(part)
-        yield part
-        waiting += [getattr(part, name, None) for name in HOLDERS]
-        for held in getattr(part, "__dict__", {}).values():
-            several = held if isinstance(held, list | tuple) else [held]  # as of a ConcatDataset
-            waiting += several if several and isinstance(several[0], LOADING) else []
-
-
-def generators_of(*loaders: Any) -> list[torch.Generator]:
-    """Return torch's generators that loaders and their parts hold as attributes."""
-    parts = [part for loader in loaders for part in parts_of(loader)]
-    held = [getattr(part, "generator", None) for part in parts]
-    held += [value for part in parts for value in getattr(part, "__dict__", {}).values()]
-    return [value for value in held if isinstance(value, torch.Generator)]
-
-
-@contextmanager
-def kept_orders(*loaders: Any) -> Iterator[None]:
-    """Put the generators of loaders and their parts back into their states at the end."""
-    states = [(own, own.get_state()) for own in generators_of(*loaders)]
-    try:
-        yield
-    finally:
-        for own, state in states:
-            own.set_state(state)
 
 
 def batch_count(loader: Any) -> int:

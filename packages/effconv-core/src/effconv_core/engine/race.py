@@ -20,18 +20,12 @@ from torch import Tensor, nn
 
 from effconv_core.config import SearchConfig
 from effconv_core.distributed.consistency import average
-from effconv_core.engine.loader import (
-    MOST_READ,
-    check_read_again,
-    epoch_batches,
-    generators_of,
-    kept_orders,
-    read_before,
-)
+from effconv_core.engine.loader import MOST_READ, check_read_again, epoch_batches, read_before
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.contract import for_comparison
 from effconv_core.layers.copying import copy_network
 from effconv_core.layers.inputs import copied, in_float32, run_on
+from effconv_core.layers.loader_parts import generators_of, kept_orders
 from effconv_core.plan import Size, apply_plan
 from effconv_core.rng import kept_generators, seeded
 

@@ -184,8 +184,8 @@ def train(
         on_step: called after each step; an alternating optimizer can take its own step there.
         penalty: called in each step; its result, a scalar, is added to the loss.
         seed: seeds the global generators of torch, Python and NumPy, from which network and loader
-            draw, such as dropout and a DataLoader's order; set in each epoch, so that a resumed training draws the same
-            numbers. None leaves the generators as they are.
+            draw, such as dropout and a DataLoader's order; set in each epoch, so that a resumed
+            training draws the same numbers. None leaves the generators as they are.
         progress: as for `search`.
         group: the ranks that train together, each on its part of each batch; the gradients are
             averaged, rank 0 writes the checkpoint, and its buffers are those of the result.

@@ -1,0 +1,62 @@
+"""What a loader draws from: its samplers, data sets and loaders, and their generators."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+HOLDERS = ("sampler", "batch_sampler", "dataset", "loader", "dataloader")
+"""Attributes in which PyTorch and its peers keep what a loader draws from, of any class."""
+LOADING = (DataLoader, Dataset, Sampler)
+"""Classes of what a loader may draw from, whatever the attribute that holds it."""
+
+
+def set_epoch(loader: Any, epoch: int) -> None:
+    """Call `set_epoch` of a loader and of each sampler, data set and loader below it, once each.
+
+    A loader that has a `set_epoch` is called first; it may call others, which then get
+    the same number again.
+
+    Args:
+        loader: any object; what has no `set_epoch` is left as it is.
+        epoch: counted from 0.
+    """
+    for part in parts_of(loader):
+        if callable(call := getattr(part, "set_epoch", None)):
+            call(epoch)
+
+
+def parts_of(loader: Any) -> Iterator[Any]:
+    """Yield a loader and each sampler, data set and loader below it, once each; nothing of None."""
+    waiting, seen = [loader], []
+    while waiting:
+        part = waiting.pop(0)
+        if part is None or any(part is other for other in seen):
+            continue
+        seen.append(part)
+        yield part
+        waiting += [getattr(part, name, None) for name in HOLDERS]
+        for held in getattr(part, "__dict__", {}).values():
+            several = held if isinstance(held, list | tuple) else [held]  # as of a ConcatDataset
+            waiting += several if several and isinstance(several[0], LOADING) else []
+
+
+def generators_of(*loaders: Any) -> list[torch.Generator]:
+    """Return torch's generators that loaders and their parts hold as attributes."""
+    parts = [part for loader in loaders for part in parts_of(loader)]
+    held = [getattr(part, "generator", None) for part in parts]
+    held += [value for part in parts for value in getattr(part, "__dict__", {}).values()]
+    return [value for value in held if isinstance(value, torch.Generator)]
+
+
+@contextmanager
+def kept_orders(*loaders: Any) -> Iterator[None]:
+    """Put the generators of loaders and their parts back into their states at the end."""
+    states = [(own, own.get_state()) for own in generators_of(*loaders)]
+    try:
+        yield
+    finally:
+        for own, state in states:
+            own.set_state(state)
