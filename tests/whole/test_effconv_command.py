@@ -230,7 +230,7 @@ REFUSED = {
     ),
     "no function": (
         ["search", "own_net:network", "own_net:nothing", "--budget=1042"],
-        "data 'own_net:nothing' names no function (module 'own_net' has no attribute 'nothing')",
+        "data 'own_net:nothing' names no function (AttributeError: module 'own_net' has no",
     ),
     "one loader": (
         ["search", "own_net:network", "own_net:one_loader", "--budget=1042"],

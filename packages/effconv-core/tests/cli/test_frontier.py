@@ -9,6 +9,8 @@ from effconv_core import Frontier, SizePlan, frontier, recipe, search
 from effconv_core.cli import main
 
 OWN = """
+import os
+
 import torch
 from torch import nn
 
@@ -39,6 +41,12 @@ def batches(batch_size=8, seed=0):
         noise = torch.randn(8, 1, 8, 8, generator=generator)
         made.append((noise + labels[:, None, None, None], labels))
     return made, made
+
+
+def moving(batch_size=8, seed=0):
+    os.makedirs("elsewhere")
+    os.chdir("elsewhere")
+    return batches(batch_size, seed)
 
 
 def validated(batch_size=8, seed=0):
@@ -89,6 +97,13 @@ def test_plans_are_compared_on_the_validation_of_a_function(here):
     # Images of 100 more than those of the training, of which nothing is learned.
     assert validated.original.loss != held_out.original.loss
     assert validated.original.loss > 0.6
+
+
+def test_the_files_are_those_that_the_command_named_whatever_folder_a_function_enters(here):
+    words = [*WORDS, "--state", "search.safetensors", "--batch-size", "8"]
+    words[2] = "own_front:moving"
+    assert main(words) == 0
+    assert (here / "f.json").is_file()
 
 
 @pytest.mark.parametrize("counts", ["parameters", "macs"])

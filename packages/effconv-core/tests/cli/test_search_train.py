@@ -194,6 +194,8 @@ def test_the_short_help_leaves_settings_out_that_the_long_one_has(command, capsy
 
 
 VALIDATED = """
+import os
+
 import torch
 
 
@@ -207,6 +209,29 @@ def part(batches, *, inverted=False):
 
 def loaders(batch_size, seed):
     return part(12), part(7, inverted=True), part(2)
+
+
+class Moves(list):
+    def __init__(self, batches, first):
+        super().__init__(batches)
+        self.times = -first
+
+    def __iter__(self):
+        self.times += 1
+        if self.times > 0:
+            os.makedirs("elsewhere", exist_ok=True)
+            os.chdir("elsewhere")
+        return super().__iter__()
+
+
+def moving(batch_size, seed):
+    train, validation, test = loaders(batch_size, seed)
+    return Moves(train, 0), validation, Moves(test, 0)
+
+
+def moving_late(batch_size, seed):
+    train, validation, test = loaders(batch_size, seed)
+    return Moves(train, 3), validation, test
 
 
 def few(batch_size, seed):
@@ -280,6 +305,19 @@ def test_a_recipe_that_compares_nothing_still_follows_the_validation(command, va
     (outcome,) = json.loads(capsys.readouterr().out)["networks"].values()
     assert outcome["val_accuracy"] == outcome["best_val_accuracy"]
     assert outcome["best_epoch"] == 1
+
+
+@pytest.mark.parametrize("runs", ["runs", "{}/absolute"])
+@pytest.mark.parametrize("loaders", ["moving", "moving_late"])
+def test_a_run_stays_where_it_began_whatever_folder_the_loaders_enter(
+    loaders, runs, validated, capsys, tmp_path
+):
+    words, runs = [word.format(loaders) for word in validated], runs.format(tmp_path)
+    words += ["--name=one", "--json", "--train.epochs=2", "--train.batch-size=8"]
+    assert train_command([*words, f"--runs={runs}"]) == 0
+    (made,) = tmp_path.rglob("result.json")
+    assert made.parent == tmp_path / runs / "one"
+    assert tmp_path / json.loads(capsys.readouterr().out)["run"] == made.parent
 
 
 @pytest.mark.parametrize(("loaders", "named"), [("few", "4 batch"), ("targets", "2|3")])

@@ -65,12 +65,14 @@ def frontier_command(arguments: Sequence[str]) -> int:
 
 def _run(options: FrontierOptions) -> None:
     check_device(options.device)
+    # Also after an os.chdir of the user's own code.
+    paths = {name: getattr(options, name) for name in ("out", "draw", "state", "latency_table")}
+    given = {name: path.absolute() for name, path in paths.items() if path is not None}
+    options, out = replace(options, **given), options.out
     for path in (options.out, options.draw):
         if path is not None:
             check_output(path, options.overwrite)
-    files = [options.out, options.draw, options.state, options.latency_table]
-    files = [path.resolve() for path in files if path is not None]
-    if len(set(files)) < len(files):
+    if len({path.resolve() for path in given.values()}) < len(given):
         raise ValueError(
             "--out, --draw, --state and --latency-table name one file twice, and what is written "
             "last would be all that is left; pass a name for each"
@@ -121,7 +123,7 @@ def _run(options: FrontierOptions) -> None:
     console.print(table(found))
     console.print(
         f"Losses are after {found.steps} steps on batches held out, and comparable with each other "
-        f"only; all of it took {found.spent:,} steps. Wrote {options.out}.",
+        f"only; all of it took {found.spent:,} steps. Wrote {out}.",
         soft_wrap=True,
     )
 

@@ -139,7 +139,7 @@ def search_and_train(
             cnn = fresh_cnn(model, plan, options)
             networks["learned"] = work.train_and_test("train", cnn, *loaders)
             if work.metrics is not None:
-                save(cnn, plan, folder / "cnn.safetensors")
+                save(cnn, plan, work.folder / "cnn.safetensors")
             if options.baseline:
                 # New initial values for the searched layers, as in the found CNN.
                 original = fresh_cnn(model, original_sizes(model, plan), options)
@@ -196,8 +196,8 @@ def train_alone(
         if plan.cost is None:
             plan = replace(plan, cost=int(networks[kind]["parameters"]))
         if work.metrics is not None:
-            plan.save(folder / "plan.json")
-            save(cnn, plan, folder / "cnn.safetensors")
+            plan.save(work.folder / "plan.json")
+            save(cnn, plan, work.folder / "cnn.safetensors")
         made = {"sizes": plan.sizes, "parameters": networks[kind]["parameters"]}
         return work.finish(model, plan, networks, made)
 
@@ -240,9 +240,11 @@ class _RunStages:
     def __init__(
         self, folder: Path, options: RunOptions, data: Data, console: Console, ranks: Ranks
     ) -> None:
-        self.folder, self.options, self.console, self.ranks = folder, options, console, ranks
+        # Also after an os.chdir of the user's own code.
+        self.folder, self.options = folder.absolute(), options
+        self.console, self.ranks = console, ranks
         self.data, self.tests = data, {}
-        self.metrics = Metrics(folder, options.logger) if ranks.rank == 0 else None
+        self.metrics = Metrics(self.folder, options.logger) if ranks.rank == 0 else None
 
     def learn_sizes(
         self,

@@ -211,7 +211,7 @@ def _run(
 def _search(
     options: Search, console: PlainConsole, ranks: Ranks, *, words: Sequence[str]
 ) -> tuple[Path, dict[str, Any]]:
-    data = _images(options, options.batch_size, ranks, words)
+    here, data = Path.cwd(), _images(options, options.batch_size, ranks, words)
     options = _with_fitting_batches(options, data, words)
     model = network_of(options, data, options.seed)
     if not options.search_only:
@@ -223,6 +223,7 @@ def _search(
         counter = Macs(torch.zeros(1, *data.image_shape, device=ranks.device))
     if counter is not None or options.at_most:
         budget = Budget(options.budget, counter, at_most=options.at_most)
+    options = _staying(options, here)
     name = partial(_folder_name, options, in_figures(options.budget).replace(",", ""))
     folder = folder_of(options.runs, options.recipe, name)
     settings, training = _settings(options), not options.search_only
@@ -253,16 +254,22 @@ def _train(
     options: Train, console: PlainConsole, ranks: Ranks, *, words: Sequence[str]
 ) -> tuple[Path, dict[str, Any]]:
     plan = None if options.plan is None else SizePlan.load(options.plan)
-    data = _images(options, options.train.batch_size, ranks, words)
+    here, data = Path.cwd(), _images(options, options.train.batch_size, ranks, words)
     options = _with_fitting_batches(options, data, words)
     model = network_of(options, data, options.seed)
     _check_loaders(model, options, data)
+    options = _staying(options, here)
     source = "original" if options.plan is None else options.plan.stem
     folder = options.runs / _folder_name(options, source)
     # The sizes affect the outcome, not the file that they are in.
     settings = {**_settings(options), "plan": None if plan is None else plan.sizes}
     result = train_alone(folder, settings, options, model, plan, data, console=console, ranks=ranks)
     return folder, result
+
+
+def _staying(options: Options, here: Path) -> Options:
+    """Return options whose runs are below `here` also where the user's code has left it."""
+    return options if Path.cwd() == here else replace(options, runs=here / options.runs)
 
 
 def _named(words: Sequence[str]) -> set[str]:
