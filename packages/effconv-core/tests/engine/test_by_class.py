@@ -136,7 +136,7 @@ class Breaks(list):
         ([], "no sample"),
     ],
 )
-def test_all_of_the_validation_is_tested_before_and_a_sentence_names_it(validation, error):
+def test_all_of_the_validation_is_read_before_and_a_sentence_names_it(validation, error):
     check_loaders(Says(), batches(*FIVE), batches(*FIVE), batches(*FIVE))
     with pytest.raises(ValueError, match=f"validation.*{error}"):
         check_loaders(Says(), batches(*FIVE), batches(*FIVE), validation)

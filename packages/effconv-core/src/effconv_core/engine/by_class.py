@@ -105,13 +105,7 @@ def evaluate_by_class(
             confusion = torch.zeros(sides, dtype=torch.int64)
         if limit is not None:
             outputs, labels = outputs[: limit - samples], labels[: limit - samples]
-        known = labels != IGNORED
-        if (outside := known & ((labels < 0) | (labels >= classes))).any():
-            raise ValueError(
-                f"batch {step + 1} of the test has {int(outside.sum())} label(s) that are none of "
-                f"the network's classes, 0 to {classes - 1}; number the classes from 0, or build "
-                "the network for more"
-            )
+        known = _known(labels, classes, step)
         losses += F.cross_entropy(outputs, labels, reduction="sum").item()
         probabilities, guesses = outputs.softmax(1).max(1)
         true, guessed = labels[known].cpu(), guesses[known].cpu()
@@ -143,6 +137,18 @@ def evaluate_by_class(
     )
 
 
+def _known(labels: Tensor, classes: int, step: int) -> Tensor:
+    """Return which labels `(B,)` are counted; raise for those that are no class."""
+    known = labels != IGNORED
+    if (outside := known & ((labels < 0) | (labels >= classes))).any():
+        raise ValueError(
+            f"batch {step + 1} of the test has {int(outside.sum())} label(s) that are none of "
+            f"the network's classes, 0 to {classes - 1}; number the classes from 0, or build "
+            "the network for more"
+        )
+    return known
+
+
 def check_loaders(
     model: nn.Module,
     loader: Iterable[tuple[Any, Any]],
@@ -155,7 +161,8 @@ def check_loaders(
         model: the network, in training mode afterwards.
         loader: of the training; its first batch is read.
         test: of the test; its first batch is tested.
-        validation: of the test after each epoch; all of it is tested, as after an epoch.
+        validation: of the test after each epoch; its first batch is tested, and all labels are
+            looked at.
 
     Raises:
         TypeError: as `evaluate_by_class` does, or if a loader of a test cannot be read again.
@@ -163,11 +170,13 @@ def check_loaders(
     """
     with read_before("the training data"):
         check_last_batch(model, loader, next(iter(loader))[0])
-    for what, each, limit in (("validation", validation, None), ("test", test, 1)):
+    for what, each in (("validation", validation), ("test", test)):
         if each is not None or what == "test":
             with read_before(f"the {what} data"):
                 check_read_again(each)
-                evaluate_by_class(model, each, limit=limit)
+                classes = len(evaluate_by_class(model, each, limit=1).counts)
+                for step, batch in enumerate(each if what == "validation" else ()):
+                    _known(labelled(batch, step, torch.device("cpu"))[1], classes, step)
     model.train()
 
 
