@@ -34,6 +34,7 @@ def batches(batch_size=8, seed=0):
 
 
 def validated(batch_size=8, seed=0):
+    print("three loaders")
     made, test = batches(batch_size, seed)
     return made, [(images, 1 - labels) for images, labels in made], test
 """

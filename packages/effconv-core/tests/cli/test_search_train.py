@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from effconv_core import RECIPES
+from effconv_core.cli.found.evaluate import evaluate_command
 from effconv_core.cli.search_train import (
     Subject,
     network_of,
@@ -243,6 +244,11 @@ class Unsized(torch.utils.data.IterableDataset):  # of no length
         return iter(part(7))
 
 
+def talks(batch_size, seed):
+    print("two loaders")
+    return part(12), part(2)
+
+
 def unsized(batch_size, seed):
     return part(12), torch.utils.data.DataLoader(Unsized(), batch_size=None), part(2)
 
@@ -294,6 +300,17 @@ def test_validation_data_without_a_length_are_read_to_their_end(validated, capsy
     words += ["--search.epochs=1", "--search.least-steps=0", "--search.race-steps=1"]
     assert search_command(words) == 0
     assert json.loads(capsys.readouterr().out)["evidence"]["pairs"] == 4
+
+
+def test_what_the_users_code_prints_is_not_within_the_json(validated, capsys):
+    words = [word.format("talks") for word in validated]
+    options = ["--train.epochs=1", "--train.batch-size=8", "--name=one", "--json"]
+    assert train_command([*words, *options]) == 0
+    said = capsys.readouterr()
+    run = json.loads(said.out)["run"]
+    assert "two loaders" in said.err
+    assert evaluate_command(["--run", run, "--device=cpu", "--json"]) == 0
+    json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("command", [search_command, train_command])

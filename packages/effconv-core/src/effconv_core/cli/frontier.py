@@ -19,7 +19,7 @@ from effconv_core.engine.frontier import Frontier, FrontierPoint, frontier
 from effconv_core.engine.resume import restored
 from effconv_core.io.atomic import remove_file
 from effconv_core.io.console import PlainConsole, parsed
-from effconv_core.io.terminal import write_output
+from effconv_core.io.terminal import prints_aside, write_output
 from effconv_core.plan import in_words
 from effconv_core.rng import seeded
 
@@ -93,26 +93,27 @@ def _run(options: FrontierOptions) -> None:
         own = {"device": options.device, "seed": options.seed, "limit": options.limit}
         return make_data(options.data, batch_size=size, **own)
 
-    data, batch_size = fitting_data(made, options.batch_size, recipe("bank").epochs)
-    options = replace(options, batch_size=batch_size)
-    model = network_of(options, data, options.seed).to(options.device)
-    searchable = restored(model, options.state)
-    example = torch.zeros(1, *data.image_shape, device=options.device)
-    counter = counter_of(options.counts, example, options.latency_table)
     console = PlainConsole(quiet=options.json)
-    console.print(batches_of(batch_size, data.samples), soft_wrap=True)
-    # Costs that are done; deleted when the whole is written.
-    progress = options.out.with_name(options.out.name + ".progress.json")
-    with seeded(options.seed, torch.device(options.device)):
-        found = frontier(
-            searchable,
-            data.train(batch_size),
-            validation=data.comparison(batch_size),
-            counter=counter,
-            on_amount=lambda number, of: console.print(f"cost {number} of {of}"),
-            checkpoint=progress,
-            settings={name: getattr(options, name) for name in SAME},
-        )
+    with prints_aside(options.json):
+        data, batch_size = fitting_data(made, options.batch_size, recipe("bank").epochs)
+        options = replace(options, batch_size=batch_size)
+        model = network_of(options, data, options.seed).to(options.device)
+        searchable = restored(model, options.state)
+        example = torch.zeros(1, *data.image_shape, device=options.device)
+        counter = counter_of(options.counts, example, options.latency_table)
+        console.print(batches_of(batch_size, data.samples), soft_wrap=True)
+        # Costs that are done; deleted when the whole is written.
+        progress = options.out.with_name(options.out.name + ".progress.json")
+        with seeded(options.seed, torch.device(options.device)):
+            found = frontier(
+                searchable,
+                data.train(batch_size),
+                validation=data.comparison(batch_size),
+                counter=counter,
+                on_amount=lambda number, of: console.print(f"cost {number} of {of}"),
+                checkpoint=progress,
+                settings={name: getattr(options, name) for name in SAME},
+            )
     found.save(options.out)
     remove_file(progress)
     if draw is not None:

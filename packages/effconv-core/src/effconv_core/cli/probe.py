@@ -15,7 +15,7 @@ from effconv_core.cli.specifiers.data import Data, fitting_data, make_data
 from effconv_core.config import recipe
 from effconv_core.engine.probe import Probe, probe
 from effconv_core.io.console import PlainConsole, parsed
-from effconv_core.io.terminal import write_output
+from effconv_core.io.terminal import prints_aside, write_output
 from effconv_core.plan import in_words
 from effconv_core.rng import seeded
 
@@ -63,19 +63,20 @@ def _run(options: ProbeOptions) -> None:
         own = {"device": options.device, "seed": options.seed, "limit": options.limit}
         return make_data(options.data, batch_size=size, **own)
 
-    data, batch_size = fitting_data(made, options.batch_size, config.epochs)
-    model = network_of(options, data, options.seed).to(options.device)
     console = PlainConsole(quiet=options.json)
-    console.print(batches_of(batch_size, data.samples), soft_wrap=True)
-    with seeded(options.seed, torch.device(options.device)):
-        found = probe(
-            model,
-            data.train(batch_size),
-            validation=data.comparison(batch_size),
-            budget=options.budget,
-            config=config,
-            plans=options.plans,
-        )
+    with prints_aside(options.json):
+        data, batch_size = fitting_data(made, options.batch_size, config.epochs)
+        model = network_of(options, data, options.seed).to(options.device)
+        console.print(batches_of(batch_size, data.samples), soft_wrap=True)
+        with seeded(options.seed, torch.device(options.device)):
+            found = probe(
+                model,
+                data.train(batch_size),
+                validation=data.comparison(batch_size),
+                budget=options.budget,
+                config=config,
+                plans=options.plans,
+            )
     if options.json:
         write_output(json.dumps(asdict(found)) + "\n")
         return

@@ -25,7 +25,7 @@ from effconv_core.distributed.process_group import OtherRankError, Ranks, joined
 from effconv_core.engine.by_class import check_loaders
 from effconv_core.engine.train import TrainConfig, training_of
 from effconv_core.io.console import PlainConsole, parsed
-from effconv_core.io.terminal import write_output
+from effconv_core.io.terminal import prints_aside, write_output
 from effconv_core.layers.batch_checks import check_targets, explained_pass
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan
@@ -194,7 +194,7 @@ def _run(
     """Execute a run, in several processes under torchrun; return the exit status."""
     check_options(options)
     console, started = PlainConsole(stderr=options.json), time.perf_counter()
-    with joined(options.device) as ranks:
+    with joined(options.device) as ranks, prints_aside(options.json):
         console.quiet = ranks.rank > 0
         try:
             folder, result = do(options, console, ranks)

@@ -15,7 +15,7 @@ from effconv_core.cli.found.network import Found, found_in
 from effconv_core.cli.specifiers.data import make_test
 from effconv_core.engine.by_class import ByClass, evaluate_by_class, interval
 from effconv_core.io.console import PlainConsole, parsed
-from effconv_core.io.terminal import write_output
+from effconv_core.io.terminal import prints_aside, write_output
 from effconv_core.runs.options import option
 
 
@@ -55,8 +55,9 @@ def _run(options: EvaluateOptions) -> None:
     for name in ("limit", "batch_size"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise ValueError(f"{name} is {value}; pass at least 1")
-    found = found_in(options.run, options.device)
-    outcome = evaluate_by_class(found.cnn, _test_of(found, options), limit=options.limit)
+    with prints_aside(options.json):
+        found = found_in(options.run, options.device)
+        outcome = evaluate_by_class(found.cnn, _test_of(found, options), limit=options.limit)
     if options.json:
         write_output(json.dumps(as_json(found, outcome)) + "\n")
         return

@@ -15,7 +15,7 @@ from effconv_core.cli.errors import check_device, run_command
 from effconv_core.cli.found.network import found_in, scores_of
 from effconv_core.io.console import PlainConsole, parsed
 from effconv_core.io.schemas import Inputs
-from effconv_core.io.terminal import printable, write_output
+from effconv_core.io.terminal import printable, prints_aside, write_output
 from effconv_core.runs.options import option
 
 BATCH = 64
@@ -63,9 +63,11 @@ def _run(options: PredictOptions) -> None:
         raise ValueError(f"top is {options.top}; pass at least 1")
     if not options.images:
         raise ValueError("no image was passed; pass one or more image files")
-    found = found_in(options.run, options.device)
-    images = read_images(options.images, found.inputs, str(options.run))
-    probabilities = torch.cat([scores_of(found, part).softmax(1) for part in images.split(BATCH)])
+    with prints_aside(options.json):
+        found = found_in(options.run, options.device)
+        images = read_images(options.images, found.inputs, str(options.run))
+        scores = torch.cat([scores_of(found, part) for part in images.split(BATCH)])
+    probabilities = scores.softmax(1)
     top = min(options.top, probabilities.shape[1])
     told = {
         str(path): {found.class_name(int(i)): float(v) for v, i in zip(*row, strict=True)}
