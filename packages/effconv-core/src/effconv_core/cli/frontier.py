@@ -18,8 +18,8 @@ from effconv_core.config import recipe
 from effconv_core.engine.frontier import Frontier, FrontierPoint, frontier
 from effconv_core.engine.resume import restored
 from effconv_core.io.atomic import remove_file
-from effconv_core.io.console import PlainConsole, parsed
-from effconv_core.io.terminal import prints_aside, write_output
+from effconv_core.io.console import PlainConsole, parsed, prints_aside
+from effconv_core.io.terminal import write_output
 from effconv_core.plan import in_words
 from effconv_core.rng import seeded
 

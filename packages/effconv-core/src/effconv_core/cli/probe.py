@@ -14,8 +14,8 @@ from effconv_core.cli.search_train import Subject, network_of
 from effconv_core.cli.specifiers.data import Data, fitting_data, make_data
 from effconv_core.config import recipe
 from effconv_core.engine.probe import Probe, probe
-from effconv_core.io.console import PlainConsole, parsed
-from effconv_core.io.terminal import prints_aside, write_output
+from effconv_core.io.console import PlainConsole, parsed, prints_aside
+from effconv_core.io.terminal import write_output
 from effconv_core.plan import in_words
 from effconv_core.rng import seeded
 

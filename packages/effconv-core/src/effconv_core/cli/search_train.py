@@ -24,8 +24,8 @@ from effconv_core.cost.macs import Macs
 from effconv_core.distributed.process_group import OtherRankError, Ranks, joined
 from effconv_core.engine.by_class import check_loaders
 from effconv_core.engine.train import TrainConfig, training_of
-from effconv_core.io.console import PlainConsole, parsed
-from effconv_core.io.terminal import prints_aside, write_output
+from effconv_core.io.console import PlainConsole, parsed, prints_aside
+from effconv_core.io.terminal import write_output
 from effconv_core.layers.batch_checks import check_targets, explained_pass
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import SizePlan

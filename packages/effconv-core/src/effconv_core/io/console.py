@@ -16,7 +16,7 @@ from rich.text import Text
 
 from effconv_core.io.terminal import make_outputs_total, printable, silence
 
-__all__ = ["PlainConsole", "parsed"]
+__all__ = ["PlainConsole", "parsed", "prints_aside"]
 
 
 class PlainConsole(Console):
@@ -70,3 +70,14 @@ def parsed(kind: Any, words: Sequence[str], **options: Any) -> Any:
     finally:
         for line in errors.getvalue().splitlines():
             PlainConsole(stderr=True).print(line, soft_wrap=True)
+
+
+def prints_aside(aside: bool) -> contextlib.AbstractContextManager:
+    """Return a context in which what the user's own code prints goes to the standard error.
+
+    So the standard output has the JSON that was asked for, and nothing else.
+
+    Args:
+        aside: False changes nothing.
+    """
+    return contextlib.redirect_stdout(sys.stderr) if aside else contextlib.nullcontext()

@@ -47,17 +47,6 @@ def make_outputs_total() -> None:
             reconfigure(errors="backslashreplace")
 
 
-def prints_aside(aside: bool) -> contextlib.AbstractContextManager:
-    """Return a context in which what the user's own code prints goes to the standard error.
-
-    So the standard output has the JSON that was asked for, and nothing else.
-
-    Args:
-        aside: False changes nothing.
-    """
-    return contextlib.redirect_stdout(sys.stderr) if aside else contextlib.nullcontext()
-
-
 def write_output(text: str) -> None:
     """Write to the standard output; where its reader has gone, write nothing more to it.
 

@@ -14,8 +14,8 @@ from effconv_core.cli.errors import check_device, run_command
 from effconv_core.cli.found.network import Found, found_in
 from effconv_core.cli.specifiers.data import make_test
 from effconv_core.engine.by_class import ByClass, evaluate_by_class, interval
-from effconv_core.io.console import PlainConsole, parsed
-from effconv_core.io.terminal import prints_aside, write_output
+from effconv_core.io.console import PlainConsole, parsed, prints_aside
+from effconv_core.io.terminal import write_output
 from effconv_core.runs.options import option
 
 

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from effconv_core.cli.errors import check_device, run_command
 from effconv_core.cli.found.network import found_in, scores_of
-from effconv_core.io.console import PlainConsole, parsed
+from effconv_core.io.console import PlainConsole, parsed, prints_aside
 from effconv_core.io.schemas import Inputs
-from effconv_core.io.terminal import printable, prints_aside, write_output
+from effconv_core.io.terminal import printable, write_output
 from effconv_core.runs.options import option
 
 BATCH = 64
