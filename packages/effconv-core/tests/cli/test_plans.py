@@ -203,7 +203,10 @@ MISTAKES = {
     "channels of a function": ([*APPLY, "own_net:network", "--channels=1"], "--channels is 1"),
     "no folder for the figure": (["plan", "show", "a.json", "--out", "none/a.png"], "none/a.png"),
     "no colon": ([*APPLY, "resnet18"], "model 'resnet18' names no network; pass torchvision:NAME"),
-    "no package": ([*APPLY, "no_such:f"], "cannot be made (ModuleNotFoundError: No module named 'no_such')"),
+    "no package": (
+        [*APPLY, "no_such:f"],
+        "cannot be made (ModuleNotFoundError: No module named 'no_such')",
+    ),
     "no function": ([*APPLY, "own_net:f"], "has no attribute 'f'"),
     "no module": ([*APPLY, "own_net:number"], "model 'own_net:number' gave a int"),
     "broken": ([*APPLY, "own_net:broken"], "cannot be made (RuntimeError: out of paint)"),
