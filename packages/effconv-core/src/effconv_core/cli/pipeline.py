@@ -24,7 +24,7 @@ from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.process_group import Ranks
 from effconv_core.engine.by_class import evaluate_by_class
 from effconv_core.engine.choice import STAGES
-from effconv_core.engine.loader import RepeatableLoader
+from effconv_core.engine.loader import RepeatableLoader, batch_count
 from effconv_core.engine.race import PARTS
 from effconv_core.engine.search import SearchStep, search
 from effconv_core.engine.tournament import ROUNDS
@@ -113,11 +113,11 @@ def search_and_train(
     searchable.plan(budget)
     test = data.test() if training else None  # first, so that a function gives the others at once
     validation = data.comparison(search_batch) if options.search.trains_plans else None
-    with suppress(TypeError, NotImplementedError):  # without a length `search` counts the batches
-        if validation is not None and len(validation) < PARTS:
+    with suppress(TypeError):  # where it has no length, `search` counts its batches
+        if validation is not None and (batches := batch_count(validation)) < PARTS:
             raise ValueError(
-                f"the validation loader gives {len(validation)} batch(es), and plans are compared "
-                f"on at least {PARTS}; let it give more and smaller ones, or return no such loader"
+                f"the validation loader gives {batches} batch(es), and plans are compared on at "
+                f"least {PARTS}; let it give more and smaller ones, or return no such loader"
             )
     if training and data.samples is not None and options.train.batch_size > data.samples:
         raise ValueError(

@@ -149,6 +149,12 @@ def _known(labels: Tensor, classes: int, step: int) -> Tensor:
     return known
 
 
+def _classes(model: nn.Module, loader: Iterable[tuple[Any, Any]]) -> int:
+    """Return how many classes a network scores; raise if the first batch cannot be tested."""
+    check_read_again(loader)
+    return len(evaluate_by_class(model, loader, limit=1).counts)
+
+
 def check_loaders(
     model: nn.Module,
     loader: Iterable[tuple[Any, Any]],
@@ -170,13 +176,13 @@ def check_loaders(
     """
     with read_before("the training data"):
         check_last_batch(model, loader, next(iter(loader))[0])
-    for what, each in (("validation", validation), ("test", test)):
-        if each is not None or what == "test":
-            with read_before(f"the {what} data"):
-                check_read_again(each)
-                classes = len(evaluate_by_class(model, each, limit=1).counts)
-                for step, batch in enumerate(each if what == "validation" else ()):
-                    _known(labelled(batch, step, torch.device("cpu"))[1], classes, step)
+    if validation is not None:
+        with read_before("the validation data"):
+            classes = _classes(model, validation)
+            for step, batch in enumerate(validation):
+                _known(labelled(batch, step, torch.device("cpu"))[1], classes, step)
+    with read_before("the test data"):
+        _classes(model, test)
     model.train()
 
 
