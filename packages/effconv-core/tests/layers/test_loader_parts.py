@@ -3,13 +3,19 @@
 import random
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from effconv_core import recipe
 from effconv_core.engine.loader import RepeatableLoader, epoch_batches
 from effconv_core.engine.race import Trials
-from effconv_core.layers.loader_parts import set_epoch
+from effconv_core.layers.loader_parts import (
+    generators_of,
+    kept_orders,
+    seed_orders,
+    set_epoch,
+)
 from effconv_core.rng import seeded
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, TensorDataset
@@ -52,10 +58,11 @@ class Shuffled:
 
     def __iter__(self):
         numbers = list(range(40))
-        random.shuffle(numbers)
-        order = torch.tensor(numbers)
-        if self.own is not None:
-            order = torch.randperm(40, generator=self.own)
+        if isinstance(self.own, torch.Generator):
+            numbers = torch.randperm(40, generator=self.own)
+        else:
+            (self.own or random).shuffle(numbers)
+        order = torch.as_tensor(numbers)
         for part in order.split(5):
             yield part.float(), part
 
@@ -70,6 +77,10 @@ def orders():
         "batch_sampler": DataLoader(data, batch_sampler=cut),
         "command line": RepeatableLoader(shuffled, 0, CPU),
         "own": Shuffled(own),
+        "own of NumPy": Shuffled(np.random.default_rng(5)),
+        "own of NumPy, another kind": Shuffled(np.random.Generator(np.random.SFC64(5))),
+        "own of old NumPy": Shuffled(np.random.RandomState(5)),
+        "own of Python": Shuffled(random.Random(5)),
         "python": Shuffled(),
     }
 
@@ -81,6 +92,27 @@ def test_nothing_held_out_is_trained_on_whatever_draws_the_order(order):
     epoch = list(given._epoch(given.loader, 3))
     tested = [n for i in (1, 6) for n in epoch[i][1].tolist()]
     assert sorted(trained + tested) == list(range(40)) != trained + tested
+
+
+@pytest.mark.parametrize("order", [name for name in orders() if name.startswith("own")])
+def test_the_users_own_generator_goes_on_as_if_nothing_had_been_compared(order):
+    def numbers(loader):
+        return [n for _, batch in loader for n in batch.tolist()]
+
+    undisturbed, loader = orders()[order], orders()[order]
+    expected = numbers(undisturbed), numbers(undisturbed)
+    assert numbers(loader) == expected[0]
+    with kept_orders(loader):
+        seed_orders(loader, 100_000_000_003)
+        inside = numbers(loader)
+    assert numbers(loader) == expected[1] != inside
+
+
+def test_what_has_no_state_is_left_alone():
+    loader = Shuffled(random.SystemRandom())
+    with kept_orders(loader):
+        seed_orders(loader, 1)
+    assert generators_of(loader) == []
 
 
 @pytest.mark.parametrize("of_sampler", [False, True])

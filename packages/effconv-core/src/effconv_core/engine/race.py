@@ -25,7 +25,7 @@ from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.contract import for_comparison
 from effconv_core.layers.copying import copy_network
 from effconv_core.layers.inputs import copied, in_float32, run_on
-from effconv_core.layers.loader_parts import generators_of, kept_orders
+from effconv_core.layers.loader_parts import kept_orders, seed_orders
 from effconv_core.plan import Size, apply_plan
 from effconv_core.rng import kept_generators, seeded
 
@@ -247,8 +247,7 @@ class Trials:
     def _epoch(self, loader: Iterable[tuple[Any, Any]], epoch: int) -> Iterator[Any]:
         """Yield the batches of an epoch, the same ones whenever it is asked for."""
         seed = 100_000 * self.config.seed + epoch
-        for own in generators_of(loader):
-            own.manual_seed(seed)
+        seed_orders(loader, seed)
         with seeded(seed, self.device):
             batches = epoch_batches(loader, epoch, self.device)
             first = next(batches)  # by now the loader has drawn its order
