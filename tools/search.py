@@ -14,7 +14,8 @@ import tyro
 from effconv_core.cli.pipeline import check_options, search_and_train
 from effconv_core.cli.search_train import take_recipe
 from effconv_core.cli.specifiers.data import Data, one_at_a_time
-from effconv_core.distributed.process_group import OtherRankError, Ranks, joined
+from effconv_core.distributed.consistency import OtherRankError
+from effconv_core.distributed.process_group import Ranks, joined
 from effconv_core.runs.lock import claim
 from effconv_core.runs.names import check_name, folder_of, name_of
 from effconv_core.runs.options import SearchOptions
@@ -113,9 +114,10 @@ def run(
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
-    train = one_at_a_time(lambda size: batches("train", batch_size=size))
-    first = train(ranks.share(options.batch_size, "batch_size"))
-    model = make_network(options.model, first, options.seed)
+    with ranks.together():
+        train = one_at_a_time(lambda size: batches("train", batch_size=size))
+        first = train(ranks.share(options.batch_size, "batch_size"))
+        model = make_network(options.model, first, options.seed)
     images = Data(
         train,
         lambda: batches("test", batch_size=-(-500 // ranks.world_size)),
@@ -155,7 +157,7 @@ def main() -> int:
             console.quiet = ranks.rank > 0
             try:
                 return run(data, options, console, ranks)
-            except OtherRankError:  # rank 0 has reported why
+            except OtherRankError:  # which has reported why
                 sys.exit(2)
 
     return run_and_report(name, command)

@@ -110,12 +110,12 @@ def test_ranks_that_differ_all_say_which_does(device, two_ranks, tmp_path):
     assert statuses == [0, 0], errors
     for rank in range(2):
         said = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert "RuntimeError: rank 1 has soft size 4." in said["soft sizes"]
+        assert "RanksDifferError: rank 1 has soft size 4." in said["soft sizes"]
         assert "in layer 'body.5', and rank 0 4." in said["soft sizes"]
         assert "in step 5 of epoch 2" in said["soft sizes"]
         assert "rank 1 has drawn its sizes another number of times than rank 0" in said["passes"]
         assert "in step 4 of epoch 2" in said["passes"]
-        assert "RuntimeError: rank 1 has another config than rank 0" in said["config"]
+        assert "RanksDifferError: rank 1 has another config than rank 0" in said["config"]
         assert "ValueError: rank 1 has 9 batches in epoch 1 and rank 0 has more" in said["batches"]
 
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 import torch.distributed as dist
-from effconv_core.distributed.process_group import OtherRankError, Ranks, joined
+from effconv_core.distributed.process_group import Ranks, joined
 
 
 def test_a_batch_is_shared_evenly_or_refused():
@@ -50,24 +50,7 @@ def test_a_program_of_torchrun_joins_a_group_and_leaves_it(environment):
         assert ranks.from_first(lambda: {"a": [1]}) == {"a": [1]}
         with pytest.raises(KeyError):
             ranks.on_first(lambda: {}["a"])
-        # What another rank would raise where the first has failed.
-        with pytest.raises(OtherRankError):
-            Ranks(1, 2, Failed(), "cpu").on_first(lambda: 1)
     assert not dist.is_initialized()
-
-
-class Failed:
-    """A group in whose broadcast the first rank tells of an error."""
-
-
-@pytest.fixture(autouse=True)
-def of_failed(monkeypatch):
-    broadcast = dist.broadcast
-
-    def stand_in(tensor, src, group):
-        return tensor.fill_(1) if isinstance(group, Failed) else broadcast(tensor, src, group)
-
-    monkeypatch.setattr(dist, "broadcast", stand_in)
 
 
 def test_the_group_is_left_after_an_error_too(environment):

@@ -128,18 +128,20 @@ class Breaks(list):
         raise KeyError("a picture")
 
 
+@pytest.mark.parametrize("which", ["validation", "test"])
 @pytest.mark.parametrize(
-    ("validation", "error"),
+    ("loader", "error"),
     [
         (batches(*FIVE, ((1, 0, 0), 3)), "0 to 2"),
         (Breaks(batches(*FIVE)), "KeyError.*'a picture'"),
         ([], "no sample"),
     ],
 )
-def test_all_of_the_validation_is_read_before_and_a_sentence_names_it(validation, error):
-    check_loaders(Says(), batches(*FIVE), batches(*FIVE), batches(*FIVE))
-    with pytest.raises(ValueError, match=f"validation.*{error}"):
-        check_loaders(Says(), batches(*FIVE), batches(*FIVE), validation)
+def test_all_of_a_test_is_read_before_and_a_sentence_names_it(loader, error, which):
+    loaders = {"test": batches(*FIVE), "validation": batches(*FIVE)}
+    check_loaders(Says(), batches(*FIVE), **loaders)
+    with pytest.raises(ValueError, match=f"{which}.*{error}"):
+        check_loaders(Says(), batches(*FIVE), **{**loaders, which: loader})
 
 
 def test_a_last_batch_of_one_sample_is_refused_before():

@@ -6,7 +6,7 @@ checkpoint, and everything else is derived from them again.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.process_group import Ranks
 from effconv_core.engine.by_class import evaluate_by_class
 from effconv_core.engine.choice import STAGES
-from effconv_core.engine.loader import RepeatableLoader, batch_count
+from effconv_core.engine.loader import RepeatableLoader, known_count
 from effconv_core.engine.race import PARTS
 from effconv_core.engine.search import SearchStep, search
 from effconv_core.engine.tournament import ROUNDS
@@ -105,25 +105,22 @@ def search_and_train(
     if done is not None:
         return done
     budget = options.budget if budget is None else budget
-    search_batch = ranks.share(options.batch_size, "batch_size")
-    train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
-    model = placed(model, options, ranks)
     # Raises for what cannot be searched, trained or tested before the run writes anything.
-    searchable = SearchableCNN(model, options.search)
-    searchable.plan(budget)
-    test = data.test() if training else None  # first, so that a function gives the others at once
-    validation = data.comparison(search_batch) if options.search.trains_plans else None
-    with suppress(TypeError):  # where it has no length, `search` counts its batches
-        if validation is not None and (batches := batch_count(validation)) < PARTS:
+    with ranks.together():
+        search_batch = ranks.share(options.batch_size, "batch_size")
+        train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
+        model = placed(model, options, ranks)
+        searchable = SearchableCNN(model, options.search)
+        searchable.plan(budget)
+        test = data.test() if training else None  # first, so that a function gives all at once
+        validation = data.comparison(search_batch) if options.search.trains_plans else None
+        batches = [len(data.train(search_batch)), known_count(validation)]
+        if training and data.samples is not None and options.train.batch_size > data.samples:
             raise ValueError(
-                f"the validation loader gives {batches} batch(es), and plans are compared on at "
-                f"least {PARTS}; let it give more and smaller ones, or return no such loader"
+                f"--train.batch-size is {options.train.batch_size}, and the set has {data.samples} "
+                "training samples; pass at most as many"
             )
-    if training and data.samples is not None and options.train.batch_size > data.samples:
-        raise ValueError(
-            f"--train.batch-size is {options.train.batch_size}, and the set has {data.samples} "
-            "training samples; pass at most as many"
-        )
+    ranks.agree(number_of_training_batches=batches[0], number_of_validation_batches=batches[1])
     with begun(folder, settings, options, model, data, console=console, ranks=ranks, hold=hold):
         say_where(console, folder, options.device, model)
         loader, samples = data.train(search_batch), data.samples
@@ -180,14 +177,16 @@ def train_alone(
     done = None if options.overwrite else ranks.from_first(partial(reported, folder, settings))
     if done is not None:
         return done
-    train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
-    model = placed(model, options, ranks)
-    kind, phase = ("learned", "train") if plan is not None else ("original", "baseline")
-    if plan is None:
-        plan = SizePlan(original_sizes(model, searched_layers(model)))
-    cnn = fresh_cnn(model, plan, options)
-    test = data.test()  # as in a search
-    loaders = data.train(train_batch), test, data.val and data.val(train_batch)
+    with ranks.together():
+        train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
+        model = placed(model, options, ranks)
+        kind, phase = ("learned", "train") if plan is not None else ("original", "baseline")
+        if plan is None:
+            plan = SizePlan(original_sizes(model, searched_layers(model)))
+        cnn = fresh_cnn(model, plan, options)
+        test = data.test()  # as in a search
+        loaders = data.train(train_batch), test, data.val and data.val(train_batch)
+    ranks.agree(number_of_training_batches=len(loaders[0]))
     with begun(folder, settings, options, model, data, console=console, ranks=ranks, hold=claim):
         say_where(console, folder, options.device, cnn)
         say_training(console, options.train, len(loaders[0]), data.samples)

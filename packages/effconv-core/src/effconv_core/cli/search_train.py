@@ -21,7 +21,8 @@ from effconv_core.cli.specifiers.model import check_by_name, make_model
 from effconv_core.config import RECIPES, SearchConfig, recipe_name
 from effconv_core.cost.budget import Budget
 from effconv_core.cost.macs import Macs
-from effconv_core.distributed.process_group import OtherRankError, Ranks, joined
+from effconv_core.distributed.consistency import OtherRankError
+from effconv_core.distributed.process_group import Ranks, joined
 from effconv_core.engine.by_class import check_loaders
 from effconv_core.engine.train import TrainConfig, training_of
 from effconv_core.io.console import PlainConsole, parsed, prints_aside
@@ -198,7 +199,7 @@ def _run(
         console.quiet = ranks.rank > 0
         try:
             folder, result = do(options, console, ranks)
-        except OtherRankError:  # rank 0 has reported why
+        except OtherRankError:  # which has reported why
             return REFUSED
         leads = ranks.rank == 0
     seconds = time.perf_counter() - started
@@ -211,14 +212,15 @@ def _run(
 def _search(
     options: Search, console: PlainConsole, ranks: Ranks, *, words: Sequence[str]
 ) -> tuple[Path, dict[str, Any]]:
-    here, data = Path.cwd(), _images(options, options.batch_size, ranks, words)
-    options = _with_fitting_batches(options, data, words)
-    model = network_of(options, data, options.seed)
-    if not options.search_only:
-        _check_loaders(model, options, data)
-    if options.budget is None:
-        options = replace(options, budget=_own_cost(model, options, data))
-    budget, counter = None, None
+    here, budget, counter = Path.cwd(), None, None
+    with ranks.together():
+        data = _images(options, options.batch_size, ranks, words)
+        options = _with_fitting_batches(options, data, words)
+        model = network_of(options, data, options.seed)
+        if not options.search_only:
+            _check_loaders(model, options, data)
+        if options.budget is None:
+            options = replace(options, budget=_own_cost(model, options, data))
     if options.budget_counts == "macs":
         counter = Macs(torch.zeros(1, *data.image_shape, device=ranks.device))
     if counter is not None or options.at_most:
@@ -253,11 +255,13 @@ def _own_cost(model: nn.Module, options: Search, data: Data) -> float:
 def _train(
     options: Train, console: PlainConsole, ranks: Ranks, *, words: Sequence[str]
 ) -> tuple[Path, dict[str, Any]]:
-    plan = None if options.plan is None else SizePlan.load(options.plan)
-    here, data = Path.cwd(), _images(options, options.train.batch_size, ranks, words)
-    options = _with_fitting_batches(options, data, words)
-    model = network_of(options, data, options.seed)
-    _check_loaders(model, options, data)
+    here = Path.cwd()
+    with ranks.together():
+        plan = None if options.plan is None else SizePlan.load(options.plan)
+        data = _images(options, options.train.batch_size, ranks, words)
+        options = _with_fitting_batches(options, data, words)
+        model = network_of(options, data, options.seed)
+        _check_loaders(model, options, data)
     options = _staying(options, here)
     source = "original" if options.plan is None else options.plan.stem
     folder = options.runs / _folder_name(options, source)

@@ -4,7 +4,8 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from contextlib import contextmanager
+from itertools import count
 from typing import Any, Protocol
 
 import torch
@@ -25,6 +26,15 @@ if dist.is_available():
 
 
 PROBED = 4  # passes, of which each may skip other layers
+MOST_SAID = 400  # characters of an error that other ranks repeat
+
+
+class OtherRankError(RuntimeError):
+    """Another rank has failed, and raises what the message repeats."""
+
+
+class RanksDifferError(RuntimeError):
+    """Ranks that are to agree do not; raised on all of them, with one message."""
 
 
 class Entries(Protocol):
@@ -55,6 +65,52 @@ def leads(group: dist.ProcessGroup | None) -> bool:
     return group is None or dist.get_rank(group) == 0
 
 
+@contextmanager
+def together(group: dist.ProcessGroup | None, device: torch.device | str) -> Iterator[None]:
+    """Let a block of code fail on all ranks where it fails on one.
+
+    Otherwise the others would wait for that rank in the next collective. The block has none itself.
+
+    Args:
+        group: the ranks; None is this process alone.
+        device: device of the collective.
+
+    Raises:
+        OtherRankError: on ranks where it did not fail; the message has the rank and its error.
+    """
+    failed = None
+    try:
+        yield
+    except Exception as error:  # of any kind, since some of it is the user's code
+        failed = error
+    _raise_on_all(failed, group, device)
+
+
+def _raise_on_all(
+    failed: Exception | None, group: dist.ProcessGroup | None, device: torch.device | str
+) -> None:
+    """Raise this rank's own error, or where it has none, that another rank has one."""
+    said = "" if failed is None else f"{type(failed).__name__}: {failed}"[:MOST_SAID]
+    # Of numbers, since collectives of objects run on the current GPU, and not on a rank's own.
+    rows = [] if group is None else _gathered([float(failed is not None)], device, group)
+    ranks = [rank for rank, (flag,) in enumerate(rows) if flag]
+    if ranks:
+        codes = [float(ord(letter)) for letter in said.ljust(MOST_SAID)]
+        rows = _gathered(codes, device, group)
+    if failed is not None:
+        raise failed
+    if ranks:
+        words = "".join(chr(int(code)) for code in rows[ranks[0]]).rstrip()
+        raise OtherRankError(f"rank {ranks[0]} has failed ({words}); see what it says")
+
+
+def device_of(network: Any) -> torch.device:
+    """Return the device of a network's first parameter; the CPU where there is none."""
+    parameters = getattr(network, "parameters", None)
+    found = next(iter(parameters()), None) if callable(parameters) else None
+    return torch.device("cpu") if found is None else found.device
+
+
 def data_parallel(
     searchable: Replica, group: dist.ProcessGroup | None, *, skips: bool | None = None
 ) -> Callable[..., Any]:
@@ -79,9 +135,9 @@ def data_parallel(
             # passes of a copy show whether it is needed.
             unused = skips
             if skips is None:
-                with kept_generators(_device_of(searchable)):
+                with kept_generators(device_of(searchable)):
                     unused = _may_skip(searchable, (args, kwargs))
-            everywhere = _gathered([float(unused)], _device_of(searchable), group)
+            everywhere = _gathered([float(unused)], device_of(searchable), group)
             network = DistributedDataParallel(
                 _Pass(searchable),
                 process_group=group,
@@ -101,10 +157,10 @@ def _may_skip(searchable: Replica, arguments: tuple[tuple, dict[str, Any]]) -> b
             module.training = False
     for _ in range(PROBED):
         args, kwargs = copied(arguments)
-        before = random_state(_device_of(searchable))
+        before = random_state(device_of(searchable))
         if _leaves_some_unused(probe, *args, **kwargs):
             return True
-        if random_state(_device_of(searchable)) != before:
+        if random_state(device_of(searchable)) != before:
             return True
     return False
 
@@ -161,15 +217,24 @@ def in_step(
     """Yield the batches of an epoch in lockstep; the state of all ranks is compared before each.
 
     Raises:
+        OtherRankError: if the batches of another rank end with an error.
         ValueError: if a rank has fewer batches than rank 0, or more.
-        RuntimeError: if the state of a rank differs, see `check_ranks`.
+        RanksDifferError: if the state of a rank differs, see `check_ranks`.
     """
     if group is None:
         yield from batches
         return
-    end, device = object(), _device_of(searchable)
-    for step, batch in enumerate(chain(batches, [end])):
-        rows = _gathered([float(batch is not end), *_state(searchable)], device, group)
+    end, device, batches = object(), device_of(searchable), iter(batches)
+    for step in count():
+        batch, failed = end, None
+        try:
+            batch = next(batches, end)
+        except Exception as error:  # of any kind, since it is the user's loader
+            failed = error
+        got = -1.0 if failed is not None else float(batch is not end)
+        rows = _gathered([got, *_state(searchable)], device, group)
+        if any(row[0] < 0 for row in rows):
+            _raise_on_all(failed, group, device)
         has_one = [bool(row[0]) for row in rows]
         if len(set(has_one)) > 1:
             other = has_one.index(not has_one[0])
@@ -197,10 +262,11 @@ def check_ranks(searchable: Replica, group: dist.ProcessGroup | None) -> None:
             None in a program of one process; then nothing is compared.
 
     Raises:
-        RuntimeError: if a rank differs, on all ranks; the message names it and the layer.
+        RanksDifferError: a RuntimeError, on all ranks, if one differs; the message names it and the
+            layer.
     """
     if group is not None:
-        rows = _gathered(_state(searchable), _device_of(searchable), group)
+        rows = _gathered(_state(searchable), device_of(searchable), group)
         _compare(rows, searchable, "in this step")
 
 
@@ -215,7 +281,7 @@ def check_same(
         group: the ranks; None compares nothing.
 
     Raises:
-        RuntimeError: if a rank differs; the message names it and the value.
+        RanksDifferError: on all ranks, if one differs; the message names it and the value.
     """
     if group is None:
         return
@@ -225,7 +291,7 @@ def check_same(
     for rank, row in enumerate(rows):
         for name, mine, theirs in zip(values, row, rows[0], strict=True):
             if mine != theirs:
-                raise RuntimeError(
+                raise RanksDifferError(
                     f"rank {rank} has another {name} than rank 0; give every rank the same, and a "
                     "checkpoint or a table of Latency that all of them can read"
                 )
@@ -247,15 +313,11 @@ def _compare(rows: Sequence[Sequence[float]], searchable: Replica, when: str) ->
         soft = zip(layers, row[-len(layers) :], rows[0][-len(layers) :], strict=True)
         differs = [f"soft size {a} in layer {n!r}, and rank 0 {b}" for n, a, b in soft if a != b]
         what = differs[0] if differs else "drawn its sizes another number of times than rank 0"
-        raise RuntimeError(
+        raise RanksDifferError(
             f"rank {rank} has {what} {when}; all ranks must run the same code and versions on the "
             "same kind of device, and the network equally often, so go on from the last checkpoint "
             "where they do"
         )
-
-
-def _device_of(searchable: Replica) -> torch.device:
-    return next(searchable.parameters()).device
 
 
 def _gathered(

@@ -3,17 +3,15 @@
 import gc
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from effconv_core.distributed.consistency import check_same, together
+
 T = TypeVar("T")
-
-
-class OtherRankError(RuntimeError):
-    """Rank 0 has raised, and reports why."""
 
 
 class Ranks(NamedTuple):
@@ -45,20 +43,21 @@ class Ranks(NamedTuple):
         Raises:
             OtherRankError: on the others, if the function raised on rank 0.
         """
-        result, error = None, None
-        if self.rank == 0:
-            try:
-                result = function()
-            except Exception as raised:
-                error = raised
-        if self.group is not None:
-            failed = torch.tensor(int(error is not None), device=self.device)
-            dist.broadcast(failed, src=0, group=self.group)
-            if error is None and failed:
-                raise OtherRankError
-        if error is not None:
-            raise error
-        return result
+        with together(self.group, self.device):
+            return function() if self.rank == 0 else None
+
+    def together(self) -> AbstractContextManager[None]:
+        """Return a context whose block fails on all ranks where it fails on one; see `together`."""
+        return together(self.group, self.device)
+
+    def agree(self, **values: Any) -> None:
+        """Raise where a value of a rank, a JSON value, is another than that of rank 0.
+
+        Raises:
+            RanksDifferError: on all ranks, see `check_same`.
+        """
+        named = {name.replace("_", " "): value for name, value in values.items()}
+        check_same(named, self.device, self.group)
 
     def from_first(self, function: Callable[[], T]) -> T:
         """Return on all ranks what a function gives on rank 0, the only one that calls it.

@@ -149,10 +149,12 @@ def _known(labels: Tensor, classes: int, step: int) -> Tensor:
     return known
 
 
-def _classes(model: nn.Module, loader: Iterable[tuple[Any, Any]]) -> int:
-    """Return how many classes a network scores; raise if the first batch cannot be tested."""
+def _check_test(model: nn.Module, loader: Iterable[tuple[Any, Any]]) -> None:
+    """Raise for a test that would fail: in a pass of its first batch, or by the labels of any."""
     check_read_again(loader)
-    return len(evaluate_by_class(model, loader, limit=1).counts)
+    classes = len(evaluate_by_class(model, loader, limit=1).counts)
+    for step, batch in enumerate(loader):
+        _known(labelled(batch, step, torch.device("cpu"))[1], classes, step)
 
 
 def check_loaders(
@@ -166,9 +168,8 @@ def check_loaders(
     Args:
         model: the network, in training mode afterwards.
         loader: of the training; its first batch is read.
-        test: of the test; its first batch is tested.
-        validation: of the test after each epoch; its first batch is tested, and all labels are
-            looked at.
+        test: of the test; its first batch is tested, and the labels of all are looked at.
+        validation: of the test after each epoch, which is looked at as the test is.
 
     Raises:
         TypeError: as `evaluate_by_class` does, or if a loader of a test cannot be read again.
@@ -178,11 +179,9 @@ def check_loaders(
         check_last_batch(model, loader, next(iter(loader))[0])
     if validation is not None:
         with read_before("the validation data"):
-            classes = _classes(model, validation)
-            for step, batch in enumerate(validation):
-                _known(labelled(batch, step, torch.device("cpu"))[1], classes, step)
+            _check_test(model, validation)
     with read_before("the test data"):
-        _classes(model, test)
+        _check_test(model, test)
     model.train()
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from effconv_core.cost.base import Counter, TapCost
 from effconv_core.cost.budget import Budget, Budgets, as_budgets
-from effconv_core.distributed.consistency import leads
+from effconv_core.distributed.consistency import check_same, device_of, leads, together
 from effconv_core.engine.loader import check_read_again, epoch_batches
 from effconv_core.engine.proposals import SLOPES, KernelLosses
 from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials, checked_validation
@@ -219,51 +219,53 @@ def frontier(
             amounts, settings or number of batches (those beyond 120 make no difference).
         FloatingPointError: if the loss of the original sizes, or of all plans, is not finite.
     """
-    check_read_again(loader)
-    check_learnable(searchable.model, criterion)
-    check_ambient(searchable.model)
-    config, space = searchable.config, searchable.space
-    original = flat(searchable.original_sizes.values())
-    cost_of = searchable.constraints(Budget(1.0, counter, at_most=True))[0].cost
-    own = cost_of(original)
-    if amounts is None:
-        least, most = cost_of(space.smallest()), cost_of(space.largest())
-        near = min(max(own, least), most)  # its own sizes need not be allowed
-        low, high = max(near / 2, least), min(near * 2, most)
-        amounts = np.geomspace(low, high, AMOUNTS).clip(low, high).tolist()
-    amounts = list(dict.fromkeys(map(plain, amounts)))
-    if not amounts:
-        raise ValueError("amounts is empty; pass at least one cost")
-    for amount in amounts:  # raises before any training if there is no such plan
-        searchable.plan(Budget(amount, counter, at_most=True))
-    device = next(searchable.kernel_predictor.parameters()).device
-    steps = sum(1 for _ in islice(epoch_batches(loader, 0, device), MOST_NEEDED))
-    tested = checked_validation(searchable.source[0], validation, criterion)
-    if steps < PARTS and tested is None:
-        raise ValueError(
-            f"the loader gives {steps} batches an epoch; at least {PARTS} are needed to hold one "
-            "out, so pass a smaller batch size or more data"
-        )
-    length = config.race_steps or STEPS
-    epochs = config.epochs_of(steps)
-    given = loader, criterion, steps, epochs, device, group, validation, tested
-    trials = Trials(searchable.source[0], config, *given)
-    losses = KernelLosses(searchable, trials)
+    device = device_of(searchable)
+    with together(group, device):
+        check_read_again(loader)
+        check_learnable(searchable.model, criterion)
+        check_ambient(searchable.model)
+        config, space = searchable.config, searchable.space
+        original = flat(searchable.original_sizes.values())
+        cost_of = searchable.constraints(Budget(1.0, counter, at_most=True))[0].cost
+        own = cost_of(original)
+        if amounts is None:
+            least, most = cost_of(space.smallest()), cost_of(space.largest())
+            near = min(max(own, least), most)  # its own sizes need not be allowed
+            low, high = max(near / 2, least), min(near * 2, most)
+            amounts = np.geomspace(low, high, AMOUNTS).clip(low, high).tolist()
+        amounts = list(dict.fromkeys(map(plain, amounts)))
+        if not amounts:
+            raise ValueError("amounts is empty; pass at least one cost")
+        for amount in amounts:  # raises before any training if there is no such plan
+            searchable.plan(Budget(amount, counter, at_most=True))
+        steps = sum(1 for _ in islice(epoch_batches(loader, 0, device), MOST_NEEDED))
+        tested = checked_validation(searchable.source[0], validation, criterion)
+        if steps < PARTS and tested is None:
+            raise ValueError(
+                f"the loader gives {steps} batches an epoch; at least {PARTS} are needed to hold "
+                "one out, so pass a smaller batch size or more data"
+            )
+        length = config.race_steps or STEPS
+        epochs = config.epochs_of(steps)
+        given = loader, criterion, steps, epochs, device, group, validation, tested
+        trials = Trials(searchable.source[0], config, *given)
+        losses = KernelLosses(searchable, trials)
 
-    def trained(plans: Sequence[Sequence[int]]) -> list[float]:
-        sizes = [space.by_layer(plan) for plan in plans]
-        return [r.loss for r in trials.run(sizes, steps=length, seed=config.seed, epoch=0)]
+        def trained(plans: Sequence[Sequence[int]]) -> list[float]:
+            sizes = [space.by_layer(plan) for plan in plans]
+            return [r.loss for r in trials.run(sizes, steps=length, seed=config.seed, epoch=0)]
 
-    learned = flat(searchable.plan().soft_sizes.values())
-    of = {
-        "network": [searchable.layers, original, own],
-        "search": [asdict(config), learned],
-        "amounts": [cost_of.counts, *amounts],
-        "number of batches": steps,
-        **({} if tested is None else {"number of validation batches": tested}),
-        "settings": dict(settings or {}),
-    }
-    remember = remembering(checkpoint, of, group=group)
+        learned = flat(searchable.plan().soft_sizes.values())
+        of = {
+            "network": [searchable.layers, original, own],
+            "search": [asdict(config), learned],
+            "amounts": [cost_of.counts, *amounts],
+            "number of batches": steps,
+            **({} if tested is None else {"number of validation batches": tested}),
+            "settings": dict(settings or {}),
+        }
+    check_same(of, device, group)
+    remember = remembering(checkpoint, of, group=group, device=device)
 
     def best_at(amount: float) -> list[Any]:
         """Return the best plan at a cost, its loss, and how many were trained and compared."""

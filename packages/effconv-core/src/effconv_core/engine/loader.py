@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from effconv_core.layers.batch_checks import check_one_sample
 from effconv_core.layers.inputs import arguments_of, on_device
-from effconv_core.layers.loader_parts import generators_of, set_epoch
+from effconv_core.layers.loader_parts import seed_orders, set_epoch
 from effconv_core.rng import kept_generators, seed_generators
 
 STALL = 60.0  # seconds without a batch between warnings
@@ -226,6 +226,14 @@ def batch_count(loader: Any) -> int:
     return count
 
 
+def known_count(loader: Any) -> int | None:
+    """Return the batches in an epoch of a loader; None where there is no loader or no length."""
+    try:
+        return None if loader is None else batch_count(loader)
+    except TypeError:
+        return None
+
+
 class RepeatableLoader:
     """A loader that seeds the global generators, and its own, from the epoch before each epoch.
 
@@ -238,9 +246,9 @@ class RepeatableLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Seed the generators for an epoch; `set_epoch` then tells the loader of it."""
-        seed_generators(100_000 * self.seed + epoch, self.device)
-        for own in generators_of(self.loader):
-            own.manual_seed(100_000 * self.seed + epoch)
+        seed = 100_000 * self.seed + epoch
+        seed_generators(seed, self.device)
+        seed_orders(self.loader, seed)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.loader)

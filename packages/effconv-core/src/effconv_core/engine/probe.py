@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from effconv_core.config import SearchConfig, recipe
 from effconv_core.cost.budget import Budgets
+from effconv_core.distributed.consistency import check_same, device_of, together
 from effconv_core.engine.loader import check_read_again, epoch_batches
 from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials, checked_validation
 from effconv_core.engine.within import PlansWithin
@@ -95,36 +96,39 @@ def probe(
         ValueError: if there are too few batches, plans or repeats, or as `search` does.
         FloatingPointError: if a loss is not finite.
     """
-    if plans < 4 or repeats < 2:
-        raise ValueError(
-            f"plans is {plans} and repeats is {repeats}; a spread needs at least 4 and 2, so pass "
-            "more"
-        )
-    check_read_again(loader)
-    config = recipe("bank") if config is None else config
-    if not config.race_steps:
-        raise ValueError("race_steps of the config is 0; pass how many steps a plan is trained")
-    searchable = SearchableCNN(model, config, searched=searched, allowed=allowed)
-    check_learnable(searchable.model, criterion)
-    check_ambient(searchable.model)
-    if budget is None:
-        budget = searchable.cost(flat(searchable.original_sizes.values()))
-    device = next(searchable.parameters()).device
-    steps = sum(1 for _ in islice(epoch_batches(loader, 0, device), MOST_NEEDED))
-    tested = checked_validation(model, validation, criterion)
-    if steps < PARTS and tested is None:
-        raise ValueError(
-            f"the loader gives {steps} batches an epoch; at least {PARTS} are needed to hold one "
-            "out, so pass a smaller batch size or more data"
-        )
-    given = loader, criterion, steps, 0, device, group, validation, tested
-    trials = Trials(model, config, *given)
-    drawn = PlansWithin(searchable, budget).random(plans, config.seed)
-    if len(drawn) < 4:
-        raise ValueError(
-            f"{len(drawn)} plans are within the budget; a spread needs at least 4, so pass another "
-            "budget or raise the tolerance"
-        )
+    device = device_of(model)
+    with together(group, device):
+        if plans < 4 or repeats < 2:
+            raise ValueError(
+                f"plans is {plans} and repeats is {repeats}; a spread needs at least 4 and 2, so "
+                "pass more"
+            )
+        check_read_again(loader)
+        config = recipe("bank") if config is None else config
+        if not config.race_steps:
+            raise ValueError("race_steps of the config is 0; pass how many steps a plan is trained")
+        searchable = SearchableCNN(model, config, searched=searched, allowed=allowed)
+        check_learnable(searchable.model, criterion)
+        check_ambient(searchable.model)
+        if budget is None:
+            budget = searchable.cost(flat(searchable.original_sizes.values()))
+        steps = sum(1 for _ in islice(epoch_batches(loader, 0, device), MOST_NEEDED))
+        tested = checked_validation(model, validation, criterion)
+        if steps < PARTS and tested is None:
+            raise ValueError(
+                f"the loader gives {steps} batches an epoch; at least {PARTS} are needed to hold "
+                "one out, so pass a smaller batch size or more data"
+            )
+        given = loader, criterion, steps, 0, device, group, validation, tested
+        trials = Trials(model, config, *given)
+        drawn = PlansWithin(searchable, budget).random(plans, config.seed)
+        if len(drawn) < 4:
+            raise ValueError(
+                f"{len(drawn)} plans are within the budget; a spread needs at least 4, so pass "
+                "another budget or raise the tolerance"
+            )
+    counts = {"number of batches": steps, "number of validation batches": tested}
+    check_same({**counts, "random plans": drawn}, device, group)
     sizes = [searchable.space.by_layer(plan) for plan in drawn]
     seeds = [config.seed * PARTS * repeats + PARTS * number for number in range(repeats)]
     original = [

@@ -1,7 +1,7 @@
 """`search`: learn the kernel sizes of a network (EffConv Algorithm 1, lines 1 to 8)."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from effconv_core.config import SearchConfig, recipe
 from effconv_core.cost.budget import Budgets
-from effconv_core.distributed.consistency import check_same, data_parallel, in_step, leads
+from effconv_core.distributed.consistency import (
+    check_same,
+    data_parallel,
+    device_of,
+    in_step,
+    leads,
+    together,
+)
 from effconv_core.engine.choice import STAGES, choose_plan, kept_stages, plan_found
 from effconv_core.engine.loader import check_last_batch, check_read_again, epoch_batches
 from effconv_core.engine.nonfinite import check_parameters, finite_soon, no_finite_loss
@@ -155,47 +162,39 @@ def search(
             another search.
         FloatingPointError: if the loss or a soft size is not finite; the message names the step,
             the layer and the last good checkpoint.
-        RuntimeError: if a rank diverged from the others; the message names it.
+        RuntimeError: if a rank failed or diverged from the others; the message names it.
     """
-    budget = plain(budget)
-    if isinstance(model, SearchableCNN):
-        choices = {"config": config, "searched": searched, "allowed": allowed, "tie": tie or None}
-        choices["per_axis"] = per_axis or None
-        if given := [name for name, value in choices.items() if value is not None]:
+    with together(group, device_of(model)):
+        budget = plain(budget)
+        choices = {"searched": searched, "allowed": allowed}
+        choices |= {"tie": tie or None, "per_axis": per_axis or None}
+        given = {name: choice for name, choice in choices.items() if choice is not None}
+        searchable = _made_searchable(model, config, given)
+        config = searchable.config
+        if budget is None:
+            budget = searchable.cost(flat(searchable.original_sizes.values()))
+        if checkpoint is not None:
+            # Also after an os.chdir of the loader or a callback.
+            checkpoint = Path(checkpoint).absolute()
+        if checkpoint is not None and leads(group):
+            check_writable(checkpoint, searchable)
+        check_learnable(searchable.model, criterion)
+        searchable.plan(budget)  # raises before any training if the budget cannot be met
+        optimizer = torch.optim.AdamW(searchable.parameter_groups())
+        if validation is not None and not config.trains_plans:
             raise ValueError(
-                f"the model is a SearchableCNN, and search is given {given} beside it; pass them "
-                "to SearchableCNN instead"
+                f"a validation loader is given, and with finalists {config.finalists} and "
+                f"race_steps {config.race_steps} no plans are trained and compared on it; leave it "
+                "out, or take recipe('bank')"
             )
-        searchable, config = model, model.config
-    else:
-        config = recipe("bank") if config is None else config
-        searchable = SearchableCNN(
-            model, config, searched=searched, allowed=allowed, tie=tie, per_axis=per_axis
-        )
-    if budget is None:
-        budget = searchable.cost(flat(searchable.original_sizes.values()))
-    if checkpoint is not None:
-        # Also after an os.chdir of the loader or a callback.
-        checkpoint = Path(checkpoint).absolute()
-    if checkpoint is not None and leads(group):
-        check_writable(checkpoint, searchable)
-    check_learnable(searchable.model, criterion)
-    searchable.plan(budget)  # raises before any training if the budget cannot be met
-    optimizer = torch.optim.AdamW(searchable.parameter_groups())
-    if validation is not None and not config.trains_plans:
-        raise ValueError(
-            f"a validation loader is given, and with finalists {config.finalists} and race_steps "
-            f"{config.race_steps} no plans are trained and compared on it; leave it out, or take "
-            "recipe('bank')"
-        )
-    tested = checked_validation(searchable.source[0], validation, criterion)
-    identity = identity_of(searchable, budget, tested)
-    state = {**identity, "epoch": 0}
-    if checkpoint is not None and Path(checkpoint).exists():
-        state = resume(checkpoint, searchable, optimizer, identity)
-    beginning = {n: state.get(n) for n in ("epoch", "plan")}
-    beginning["cost of plans"] = costs_of_some(searchable, budget)
-    check_same(identity | beginning, next(searchable.parameters()).device, group)
+        tested = checked_validation(searchable.source[0], validation, criterion)
+        identity = identity_of(searchable, budget, tested)
+        state = {**identity, "epoch": 0}
+        if checkpoint is not None and Path(checkpoint).exists():
+            state = resume(checkpoint, searchable, optimizer, identity)
+        beginning = {n: state.get(n) for n in ("epoch", "plan")}
+        beginning["cost of plans"] = costs_of_some(searchable, budget)
+    check_same(identity | beginning, device_of(searchable), group)
     if "plan" in state:
         return plan_found(checkpoint, state["plan"], searchable, budget)
     options = {"show": progress and leads(group), "epochs_of": config.epochs_of, "budget": budget}
@@ -205,6 +204,20 @@ def search(
         return _learned(
             searchable, data, optimizer, state, budget, criterion, checkpoint, calls, group, skips
         )
+
+
+def _made_searchable(
+    model: nn.Module, config: SearchConfig | None, choices: Mapping[str, Any]
+) -> SearchableCNN:
+    """Return the searchable network of a network, or what is one already."""
+    if not isinstance(model, SearchableCNN):
+        return SearchableCNN(model, recipe("bank") if config is None else config, **choices)
+    if given := [*([] if config is None else ["config"]), *choices]:
+        raise ValueError(
+            f"the model is a SearchableCNN, and search is given {given} beside it; pass them to "
+            "SearchableCNN instead"
+        )
+    return model
 
 
 def _learned(
@@ -221,20 +234,23 @@ def _learned(
 ) -> SizePlan:
     """Train the searchable network from where its state is, and choose the plan."""
     config, (on_step, on_round), loader = searchable.config, calls, data["loader"]
-    device = next(searchable.parameters()).device
+    device = device_of(searchable)
 
     def keep_progress() -> None:
-        if checkpoint is not None and leads(group):
-            save_training_state(checkpoint, searchable, optimizer, state)
+        if checkpoint is not None:
+            with together(group, device):
+                if leads(group):
+                    save_training_state(checkpoint, searchable, optimizer, state)
 
     network = data_parallel(searchable.train(), group, skips=skips)
     # A search that begins does not know yet how many steps an epoch has.
     steps = state.get("epoch_steps", config.least_steps or 1)
     epoch, epochs = state["epoch"], config.epochs_of(steps)
     if epoch < epochs or config.finalists > 1:
-        check_ambient(searchable.model)
-        check_read_again(loader, once=config.epochs_of(1) == config.finalists == 1)
-        on_step = kept_by(checkpoint, searchable, optimizer, on_step)
+        with together(group, device):
+            check_ambient(searchable.model)
+            check_read_again(loader, once=config.epochs_of(1) == config.finalists == 1)
+            on_step = kept_by(checkpoint, searchable, optimizer, on_step)
     while epoch < epochs:
         try:
             state["epoch_steps"] = _run_epoch(
@@ -281,13 +297,14 @@ def _run_epoch(
     group: dist.ProcessGroup | None,
 ) -> int:
     """Train for an epoch; return its number of steps."""
-    device = next(searchable.parameters()).device
+    device = device_of(searchable)
     step = 0
     batches = in_step(epoch_batches(loader, epoch, device), searchable, group, epoch)
     for step, (inputs, targets) in enumerate(batches):
         if epoch == step == 0:
-            check_found(searchable, Batch(inputs, targets, criterion))
-            check_last_batch(searchable.source[0], loader, inputs)
+            with together(group, device):
+                check_found(searchable, Batch(inputs, targets, criterion))
+                check_last_batch(searchable.source[0], loader, inputs)
         # Before the forward pass, so that it, or a CUDA graph, can use the gradients' memory.
         optimizer.zero_grad()
         with explained_pass(searchable.model, inputs):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from effconv_core.cost.budget import Budgets
-from effconv_core.distributed.consistency import average
+from effconv_core.distributed.consistency import average, device_of, together
 from effconv_core.engine.loader import check_read_again, epoch_batches
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.contract import for_comparison
@@ -60,18 +60,19 @@ def tournament(
             or a label is none of the network's classes.
         FloatingPointError: if no plan has a finite loss.
     """
-    check_read_again(loader)
-    plan, config = searchable.plan(budget), searchable.config
-    if config.finalists == 1:
-        raise ValueError(
-            "finalists is 1, and a tournament compares at least 2; take searchable.plan(budget) or "
-            "raise finalists and exploration in the config"
-        )
+    device = device_of(searchable)
+    with together(group, device):
+        check_read_again(loader)
+        plan, config = searchable.plan(budget), searchable.config
+        if config.finalists == 1:
+            raise ValueError(
+                "finalists is 1, and a tournament compares at least 2; take "
+                "searchable.plan(budget) or raise finalists and exploration in the config"
+            )
     network = copy_network(searchable).train()
     for_comparison(network)
     with torch.device("cpu"):  # that of the generator
         totals = dict.fromkeys(_candidates(searchable, plan, budget), 0.0)
-    device = next(network.kernel_predictor.parameters()).device
     batches = chain.from_iterable(epoch_batches(loader, e, device) for e in count(config.epochs))
     with torch.no_grad():
         for round_number in range(1, ROUNDS + 1):

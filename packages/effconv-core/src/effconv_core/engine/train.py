@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from effconv_core.config import recipe_name
-from effconv_core.distributed.consistency import check_same, leads
+from effconv_core.distributed.consistency import check_same, device_of, leads, together
 from effconv_core.engine.loader import (
     as_pair,
     batch_count,
@@ -201,36 +201,38 @@ def train(
             network, a label is none of its classes, the last batch of an epoch has one sample,
             over which a layer normalises, gradients are off or autocast is on around it, or a
             checkpoint is given and the network does not load its own state.
-        RuntimeError: if a rank would begin at another epoch.
+        RuntimeError: if a rank failed before the first step, would begin at another epoch, or has
+            another number of batches; on all ranks.
     """
-    steps = batch_count(loader)
-    # Also after an os.chdir of the loader or a callback.
-    checkpoint = None if checkpoint is None else Path(checkpoint).absolute()
-    if checkpoint is not None and leads(group):
-        check_writable(checkpoint, model)
-        check_own_state(model)
-    if optimizer is None:
-        optimizer = make_optimizer(model.parameters(), config)
-    lower = config.precision != "float32"
-    first_epoch = 0
-    if checkpoint is not None and checkpoint.exists():
-        state = read_training_state(checkpoint)
-        done = state.progress
-        check_progress(checkpoint, done)
-        if done["config"] != asdict(config):
-            raise ValueError(
-                f"{checkpoint} was written with other training settings, {done.get('config')}; "
-                "train with the same, or delete it to start again"
-            )
-        check_epoch(checkpoint, done, config.epochs)
-        put_training_state(state, model, optimizer)
-        first_epoch = done["epoch"]
-    if first_epoch < config.epochs:
-        check_ambient(model)
-        check_read_again(loader, once=config.epochs - first_epoch == 1)
-        on_step = kept_by(checkpoint, model, optimizer, on_step)
-    device = next(model.parameters()).device
-    check_same({"epoch": first_epoch}, device, group)
+    device = device_of(model)
+    with together(group, device):
+        steps = batch_count(loader)
+        # Also after an os.chdir of the loader or a callback.
+        checkpoint = None if checkpoint is None else Path(checkpoint).absolute()
+        if checkpoint is not None and leads(group):
+            check_writable(checkpoint, model)
+            check_own_state(model)
+        if optimizer is None:
+            optimizer = make_optimizer(model.parameters(), config)
+        lower = config.precision != "float32"
+        first_epoch = 0
+        if checkpoint is not None and checkpoint.exists():
+            state = read_training_state(checkpoint)
+            done = state.progress
+            check_progress(checkpoint, done)
+            if done["config"] != asdict(config):
+                raise ValueError(
+                    f"{checkpoint} was written with other training settings, {done.get('config')}; "
+                    "train with the same, or delete it to start again"
+                )
+            check_epoch(checkpoint, done, config.epochs)
+            put_training_state(state, model, optimizer)
+            first_epoch = done["epoch"]
+        if first_epoch < config.epochs:
+            check_ambient(model)
+            check_read_again(loader, once=config.epochs - first_epoch == 1)
+            on_step = kept_by(checkpoint, model, optimizer, on_step)
+    check_same({"epoch": first_epoch, "number of batches": steps}, device, group)
     model.train()
     forward = model if group is None else DistributedDataParallel(model, process_group=group)
     forward = torch.compile(forward) if config.compile else forward
@@ -265,10 +267,11 @@ def train(
         for epoch in range(first_epoch, epochs):
             with seeded(None if seed is None else 100_000 * seed + epoch, device):
                 run_epoch(epoch, on_step)
-            check_parameters(model, epoch)
-            if checkpoint is not None and leads(group):
-                done = {"config": asdict(config), "epoch": epoch + 1}
-                save_training_state(checkpoint, model, optimizer, done)
+            with together(group, device):
+                check_parameters(model, epoch)
+                if checkpoint is not None and leads(group):
+                    done = {"config": asdict(config), "epoch": epoch + 1}
+                    save_training_state(checkpoint, model, optimizer, done)
     if group is not None:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0, group=group)
@@ -298,21 +301,22 @@ def evaluate(
         ValueError: if the loader gives nothing, the images do not fit the network, it gives fewer
             than `top` scores, or a label is none of its classes.
     """
-    model.eval()
-    device = next(model.parameters(), torch.empty(0)).device
-    counts = torch.zeros(3, dtype=torch.int64, device=device)
-    classes = 0
-    for step, batch in enumerate(loader):
-        images, labels = labelled(batch, step, device)
-        with explained_pass(model, images):
-            outputs = run_on(model, images)
-        if step == 0:
-            check_test(outputs, images, labels, top)
-            classes = outputs.shape[1]
-        hits = outputs.topk(top).indices == labels[:, None]
-        outside = (labels < 0) | (labels >= classes)
-        samples = torch.tensor(len(labels), device=device)
-        counts += torch.stack([hits.sum(), samples, (outside & (labels != IGNORED)).sum()])
+    device = device_of(model)
+    with together(group, device):
+        model.eval()
+        counts = torch.zeros(3, dtype=torch.int64, device=device)
+        classes = 0
+        for step, batch in enumerate(loader):
+            images, labels = labelled(batch, step, device)
+            with explained_pass(model, images):
+                outputs = run_on(model, images)
+            if step == 0:
+                check_test(outputs, images, labels, top)
+                classes = outputs.shape[1]
+            hits = outputs.topk(top).indices == labels[:, None]
+            outside = (labels < 0) | (labels >= classes)
+            samples = torch.tensor(len(labels), device=device)
+            counts += torch.stack([hits.sum(), samples, (outside & (labels != IGNORED)).sum()])
     if group is not None:
         dist.all_reduce(counts, group=group)
     correct, samples, outside = counts.tolist()

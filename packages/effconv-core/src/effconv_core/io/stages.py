@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
+import torch
 import torch.distributed as dist
 
+from effconv_core.distributed.consistency import together
 from effconv_core.io.atomic import check_place, write_text
 from effconv_core.io.kinds import check_kind
 from effconv_core.io.read_json import LIMIT, conform, decode_json, read_limited
@@ -31,6 +33,7 @@ def remembering(
     of: Mapping[str, Any],
     *,
     group: dist.ProcessGroup | None = None,
+    device: torch.device | str = "cpu",
 ) -> Remember:
     """Return a function that keeps the results of stages in a file, and reads those of before.
 
@@ -39,6 +42,7 @@ def remembering(
         of: everything that the results depend on, a JSON value; a file of anything else is refused.
         group: ranks that compute the stages together and have the same results; the first of them
             reads and writes.
+        device: of their collectives.
 
     Raises:
         ValueError: on all ranks, if the file is not of such stages, is of something else, or cannot
@@ -53,7 +57,8 @@ def remembering(
         except (OSError, ValueError) as error:
             read = [error]
     if group is not None:
-        dist.broadcast_object_list(read, src=dist.get_global_rank(group, 0), group=group)
+        source = dist.get_global_rank(group, 0)
+        dist.broadcast_object_list(read, src=source, group=group, device=torch.device(device))
     if isinstance(read[0], Exception):
         raise read[0]
     done = read[0]
@@ -61,9 +66,10 @@ def remembering(
     def remember(name: str, compute: Callable[[], Any]) -> Any:
         if name not in done:
             done[name] = compute()
-            if first and path is not None:
-                content = {"schema": SCHEMA, "of": of, "stages": done}
-                write_text(path, json.dumps(content) + "\n")
+            with together(group, device):
+                if first and path is not None:
+                    content = {"schema": SCHEMA, "of": of, "stages": done}
+                    write_text(path, json.dumps(content) + "\n")
         return done[name]
 
     return remember

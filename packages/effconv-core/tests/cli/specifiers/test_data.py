@@ -61,7 +61,8 @@ def test_a_function_gives_training_and_test_and_may_give_validation_between(
         "import torch\n\n\n"
         "def parts(batch_size, seed):\n"
         "    def part(value):\n"
-        "        return [(torch.full((batch_size, 1, 4, 4), value), torch.zeros(batch_size))]\n\n"
+        "        images = torch.full((batch_size, 1, 4, 4), value)\n"
+        "        return [(images, torch.zeros(batch_size))] * (12 // batch_size)\n\n"
         f"    return [part(float(number)) for number in range({loaders})]\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -70,7 +71,7 @@ def test_a_function_gives_training_and_test_and_may_give_validation_between(
     data = make_data("own_parts:parts", batch_size=2, device="cpu")
 
     def first(loader):
-        ((images, _),) = loader
+        images = loader[0][0]
         return images.shape[0], images.unique().item()
 
     assert first(data.train(2)) == (2, 0)
@@ -80,7 +81,9 @@ def test_a_function_gives_training_and_test_and_may_give_validation_between(
         assert data.val is None
         assert data.comparison(2) is None
     else:
-        assert first(data.val(3)) == first(data.comparison(3)) == (3, 1)
+        assert first(data.val(2)) == first(data.comparison(2)) == (2, 1)
+        with pytest.raises(ValueError, match=r"gives 4 batch.* at least 5"):
+            data.comparison(3)
     assert first(make_test("own_parts:parts", batch_size=5)) == (5, loaders - 1)
 
 

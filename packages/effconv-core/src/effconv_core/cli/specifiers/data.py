@@ -13,7 +13,8 @@ import torch
 from effconv_core.cli.announce import LARGEST_BATCH, SMALLEST_BATCH, fitting_batch
 from effconv_core.cli.plugins import brought, loaded
 from effconv_core.cli.specifiers.model import own_module
-from effconv_core.engine.loader import batch_count, check_read_again, read_before
+from effconv_core.engine.loader import batch_count, check_read_again, known_count, read_before
+from effconv_core.engine.race import PARTS
 from effconv_core.io.schemas import MOST_CLASSES
 from effconv_core.rng import seeded
 
@@ -60,8 +61,18 @@ class Data:
 
         It is the validation of a user's own loaders. A part drawn from a set's training split says
         no more than batches held out do.
+
+        Raises:
+            ValueError: if it gives too few batches.
         """
-        return None if self.val is None or self.first is None else self.val(batch_size)
+        validation = None if self.val is None or self.first is None else self.val(batch_size)
+        batches = known_count(validation)  # where it has no length, `search` counts its batches
+        if batches is not None and batches < PARTS:
+            raise ValueError(
+                f"the validation loader gives {batches} batch(es), and plans are compared on at "
+                f"least {PARTS}; let it give more and smaller ones, or return no such loader"
+            )
+        return validation
 
     @property
     def inputs(self) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""What fails on one rank ends on all of them, each with a sentence that says where."""
+
+import json
+
+import pytest
+
+FAULTS = {
+    "search, a batch": (1, "KeyError: 'frame 3'"),
+    "search, the first batch": (1, "ValueError: "),
+    "search, the arguments": (1, "ValueError: "),
+    "search, the disk": (0, "OSError: no space left"),
+    "train, the loader": (1, "ValueError: the loader gives no batch"),
+    "train, the disk": (0, "OSError: no space left"),
+    "evaluate, a batch": (1, "KeyError: 'frame 3'"),
+    "probe, the loader": (1, "KeyError: 'frame 3'"),
+    "tournament, the loader": (1, "TypeError: the loader is a NoneType"),
+}
+DIFFERENCES = {
+    "search, validation": "validation",
+    "train, its length": "number of batches",
+    "probe, its length": "number of batches",
+    "frontier, its length": "number of batches",
+}
+
+
+@pytest.fixture(scope="module")
+def raised(two_ranks, tmp_path_factory):
+    """What each of two ranks raised in each case."""
+    folder = tmp_path_factory.mktemp("faults")
+    statuses, said = two_ranks("fault_program", folder)
+    assert statuses == [0, 0], said
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_the_other_rank_names_the_one_that_failed_and_why(case, raised):
+    rank, words = FAULTS[case]
+    assert raised[rank][case].startswith(words)
+    other = raised[1 - rank][case]
+    assert other.startswith(f"OtherRankError: rank {rank} has failed ({raised[rank][case][:40]}")
+
+
+@pytest.mark.parametrize("case", DIFFERENCES)
+def test_what_differs_is_named_on_both_ranks(case, raised):
+    one, other = (said[case] for said in raised)
+    assert one == other
+    assert one.startswith(f"RanksDifferError: rank 1 has another {DIFFERENCES[case]} than rank 0")
+
+
+def test_the_ranks_go_on_together_after_all_of_that(raised):
+    one, other = (said["and then"] for said in raised)
+    assert one == other == "0.5"
+
+
+@pytest.mark.parametrize(
+    ("command", "function", "words"),
+    [
+        ("search", "missing", ["", "FileNotFoundError: images.bin"]),
+        ("search", "fewer", ["rank 1 has another number of validation batches than rank 0"] * 2),
+        ("train", "shorter", ["rank 1 has another number of training batches than rank 0"] * 2),
+        ("search", "other_labels", ["", "none of the network's classes"]),
+    ],
+)
+def test_a_command_refuses_on_all_ranks_and_writes_nothing(
+    command, function, words, two_ranks, tmp_path
+):
+    statuses, said = two_ranks("fault_program", command, function, tmp_path)
+    assert statuses == [2, 2], said
+    for rank, expected in enumerate(words):
+        assert "Traceback" not in said[rank]
+        lines = [line for line in said[rank].splitlines() if line.startswith("effconv ")]
+        assert len(lines) == bool(expected), said[rank]
+        assert expected in said[rank]
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,157 @@
+"""Faults of one rank of two: `python fault_program.py FOLDER`, and what each rank raises then."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+import torch.distributed as dist
+from effconv_core import SearchableCNN, frontier, recipe, search, tournament
+from effconv_core.cli.search_train import search_command, train_command
+from effconv_core.distributed.process_group import joined
+from effconv_core.engine.probe import probe
+from effconv_core.engine.train import TrainConfig, evaluate, train
+from torch import Tensor, nn
+
+CONFIG = recipe("bank", least_steps=0, epochs=1, race_steps=2, finalists=4)
+TRAINING = TrainConfig(2, 8)
+OWN = """
+import os
+import torch
+from torch import nn
+
+RANK = int(os.environ["RANK"])
+
+def network():
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+def batches(count):
+    generator = torch.Generator().manual_seed(RANK)
+    return [(torch.randn(4, 1, 8, 8, generator=generator), torch.tensor([0, 1, 0, 1]))
+            for _ in range(count)]
+
+def missing(batch_size, seed):
+    if RANK == 1:
+        raise FileNotFoundError("images.bin")
+    return batches(6), batches(2)
+
+def fewer(batch_size, seed):
+    return batches(6), batches(6 - RANK), batches(2)
+
+def shorter(batch_size, seed):
+    return batches(6 - RANK), batches(2)
+
+def other_labels(batch_size, seed):
+    images, labels = batches(1)[0]
+    return batches(6), batches(5) + [(images, labels + 5 * RANK)], batches(2)
+"""
+
+
+class Failing:
+    """Batches of which a later one cannot be read on rank 1."""
+
+    def __init__(self, given: list, rank: int) -> None:
+        self.given, self.rank = given, rank
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for number, batch in enumerate(self.given):
+            if self.rank == 1 and number == 3:
+                raise KeyError("frame 3")
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+
+def network() -> nn.Sequential:
+    """Make a small network, the same on both ranks."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.ReLU(),
+        *(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)),
+        *(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)),
+    )
+
+
+def batches(rank: int, count: int = 6) -> list[tuple[Tensor, Tensor]]:
+    """Give a rank's own batches."""
+    generator = torch.Generator().manual_seed(rank)
+    labels = torch.tensor([0, 1, 0, 1])
+    return [(torch.randn(4, 1, 8, 8, generator=generator), labels) for _ in range(count)]
+
+
+def cases(rank: int, group: dist.ProcessGroup, folder: Path) -> dict[str, Callable[[], object]]:
+    """Return what is done, in each with a fault on one rank."""
+    good, failing = batches(rank), Failing(batches(rank), rank)
+    given = {"config": CONFIG, "group": group}
+    wrong = [(images, labels + 5 * rank) for images, labels in good]
+    shorter, none = batches(rank, 6 - rank), [] if rank else good
+    full = OSError("no space left")
+
+    def at_a_full_disk(do: Callable[[], object], where: str) -> object:
+        with patch(f"effconv_core.engine.{where}.save_training_state", side_effect=full):
+            return do()
+
+    return {
+        "search, a batch": lambda: search(network(), failing, **given),
+        "search, the first batch": lambda: search(network(), wrong, **given),
+        "search, the arguments": lambda: search(network(), good, budget=-5 * rank or None, **given),
+        "search, validation": lambda: search(network(), good, validation=shorter, **given),
+        "search, the disk": lambda: at_a_full_disk(
+            lambda: search(network(), good, checkpoint=folder / "a.safetensors", **given), "search"
+        ),
+        "train, the loader": lambda: train(network(), none, TRAINING, group=group),
+        "train, its length": lambda: train(network(), shorter, TRAINING, group=group),
+        "train, the disk": lambda: at_a_full_disk(
+            lambda: train(
+                network(), good, TRAINING, checkpoint=folder / "b.safetensors", group=group
+            ),
+            "train",
+        ),
+        "evaluate, a batch": lambda: evaluate(network(), failing, group),
+        "probe, the loader": lambda: probe(network(), failing, **given),
+        "probe, its length": lambda: probe(network(), shorter, plans=4, **given),
+        "frontier, its length": lambda: frontier(
+            SearchableCNN(network(), CONFIG), batches(rank, 7 - rank), group=group
+        ),
+        "tournament, the loader": lambda: tournament(
+            SearchableCNN(network(), CONFIG), None if rank else good, budget=610, group=group
+        ),
+        "and then": lambda: evaluate(network(), good, group),
+    }
+
+
+def main(folder: Path) -> None:
+    """Write what each rank raised."""
+    said = {}
+    with joined("cpu") as (rank, _, group, _):
+        for name, do in cases(rank, group, folder).items():
+            try:
+                said[name] = str(do())
+            except Exception as error:
+                said[name] = f"{type(error).__name__}: {error}"
+    (folder / f"{rank}.json").write_text(json.dumps(said))
+
+
+def command(name: str, function: str, folder: Path) -> int:
+    """Run `effconv search` or `train` with data of the function; return the exit status."""
+    (folder / "own_fault.py").write_text(OWN)
+    sys.path.insert(0, str(folder))
+    words = ["own_fault:network", f"own_fault:{function}", "--runs", str(folder / "runs")]
+    words += ["--train.epochs", "1", "--train.batch-size", "8"]
+    if name == "train":
+        return train_command(words)
+    return search_command([*words, "--batch-size", "8"])
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if len(sys.argv) == 2:
+        main(Path(sys.argv[1]))
+    else:
+        sys.exit(command(sys.argv[1], sys.argv[2], Path(sys.argv[3])))
