@@ -4,8 +4,8 @@ import json
 
 import pytest
 from effconv_core import Frontier, SizePlan
+from effconv_core.distributed.stages import remembering
 from effconv_core.io.kinds import KINDS, check_kind
-from effconv_core.io.stages import remembering
 
 POINT = {"sizes": {"a": 3}, "cost": 9, "loss": 1.0}
 FILES = {

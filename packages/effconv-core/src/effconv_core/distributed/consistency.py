@@ -72,7 +72,7 @@ def together(group: dist.ProcessGroup | None, device: torch.device | str) -> Ite
     Otherwise the others would wait for that rank in the next collective. The block has none itself.
 
     Args:
-        group: the ranks; None is this process alone.
+        group: the ranks; None where there is one process.
         device: device of the collective.
 
     Raises:

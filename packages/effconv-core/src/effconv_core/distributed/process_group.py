@@ -51,7 +51,7 @@ class Ranks(NamedTuple):
         return together(self.group, self.device)
 
     def agree(self, **values: Any) -> None:
-        """Raise where a value of a rank, a JSON value, is another than that of rank 0.
+        """Raise where a JSON value of a rank differs from that of rank 0.
 
         Raises:
             RanksDifferError: on all ranks, see `check_same`.

@@ -19,12 +19,12 @@ import numpy as np
 import scipy
 
 from effconv_core.cost.budget import Budgets
+from effconv_core.distributed.stages import Remember
 from effconv_core.engine.proposals import Plan, Proposals
 from effconv_core.engine.race import PARTS, Result, Trials
 from effconv_core.engine.tournament import tournament
 from effconv_core.evidence import LEVEL, Evidence, interval, verdict_of
 from effconv_core.io.checkpoint import REMEDY
-from effconv_core.io.stages import Remember
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan
 from effconv_core.space.search_space import SizeSpace, flat

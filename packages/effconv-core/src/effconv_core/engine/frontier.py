@@ -17,6 +17,7 @@ from torch import Tensor
 from effconv_core.cost.base import Counter, TapCost
 from effconv_core.cost.budget import Budget, Budgets, as_budgets
 from effconv_core.distributed.consistency import check_same, device_of, leads, together
+from effconv_core.distributed.stages import remembering
 from effconv_core.engine.loader import check_read_again, epoch_batches
 from effconv_core.engine.proposals import SLOPES, KernelLosses
 from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials, checked_validation
@@ -27,7 +28,6 @@ from effconv_core.io.plan_checks import check_allowed, check_sizes
 from effconv_core.io.progress_bar import shown
 from effconv_core.io.read_json import LIMIT, conform, decode_json, read_limited
 from effconv_core.io.schemas import Count
-from effconv_core.io.stages import remembering
 from effconv_core.layers.batch_checks import check_ambient, check_learnable
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from effconv_core.io.stages import remembering
+from effconv_core.distributed.stages import remembering
 
 
 def test_a_stage_is_computed_once(tmp_path):
