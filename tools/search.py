@@ -14,7 +14,7 @@ import tyro
 from effconv_core.cli.pipeline import check_options, search_and_train
 from effconv_core.cli.search_train import take_recipe
 from effconv_core.cli.specifiers.data import Data, one_at_a_time
-from effconv_core.distributed.consistency import OtherRankError
+from effconv_core.distributed.failures import OtherRankError
 from effconv_core.distributed.process_group import Ranks, joined
 from effconv_core.runs.lock import claim
 from effconv_core.runs.names import check_name, folder_of, name_of
@@ -157,7 +157,7 @@ def main() -> int:
             console.quiet = ranks.rank > 0
             try:
                 return run(data, options, console, ranks)
-            except OtherRankError:  # which has reported why
+            except OtherRankError:  # the rank that failed has reported why
                 sys.exit(2)
 
     return run_and_report(name, command)

@@ -113,7 +113,7 @@ def _picked(randoms: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
 def _line(name: str, by_seed: Mapping[int, float], original: Mapping[int, float]) -> list[str]:
     gains = [100 * (by_seed[seed] - original[seed]) for seed in sorted(by_seed) if seed in original]
     difference = "" if by_seed is original else f"{np.mean(gains):+.2f}"
-    if len(gains) > 1 and by_seed is not original:
+    if len(gains) > 2 and by_seed is not original:
         difference += f" ± {half_width(gains):.2f}"
     better = "" if by_seed is original else f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
     mean = 100 * np.mean(list(by_seed.values()))

@@ -80,6 +80,7 @@ def orders():
         "own of NumPy": Shuffled(np.random.default_rng(5)),
         "own of NumPy, another kind": Shuffled(np.random.Generator(np.random.SFC64(5))),
         "own of old NumPy": Shuffled(np.random.RandomState(5)),
+        "own of old NumPy, another kind": Shuffled(np.random.RandomState(np.random.PCG64(5))),
         "own of Python": Shuffled(random.Random(5)),
         "python": Shuffled(),
     }

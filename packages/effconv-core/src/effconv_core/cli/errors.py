@@ -15,7 +15,7 @@ from types import FrameType
 
 import torch
 
-from effconv_core.distributed.consistency import RanksDifferError
+from effconv_core.distributed.failures import RanksDifferError
 from effconv_core.io.atomic import check_place
 from effconv_core.io.console import PlainConsole
 from effconv_core.io.lost_terminal import drop_lost_outputs, outlive_terminal

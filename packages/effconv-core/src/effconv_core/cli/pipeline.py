@@ -81,6 +81,7 @@ def search_and_train(
     budget: Budgets | None = None,
     training: bool = True,
     hold: LockFactory = claim,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Learn sizes, train the found CNN, and write the reports; return the result.
 
@@ -95,6 +96,7 @@ def search_and_train(
         budget: as for `search`; None takes the parameter count of the options.
         training: whether the found CNN is trained.
         hold: locks the folder against other processes.
+        check: called before the run writes anything, unless it is finished; raises what it finds.
 
     Raises:
         FileExistsError: if the run is finished, has other settings, or is held by another
@@ -105,22 +107,25 @@ def search_and_train(
     if done is not None:
         return done
     budget = options.budget if budget is None else budget
-    # Raises for what cannot be searched, trained or tested before the run writes anything.
-    with ranks.together():
+    with ranks.together():  # raises before the run writes anything
+        check()
         search_batch = ranks.share(options.batch_size, "batch_size")
         train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
+        # Of sets all ranks have as many; a function of the user's own is called for each size.
+        counts = [len(data.train(train_batch))] if training and data.first else []
         model = placed(model, options, ranks)
         searchable = SearchableCNN(model, options.search)
         searchable.plan(budget)
         test = data.test() if training else None  # first, so that a function gives all at once
+        counts.append(len(data.train(search_batch)))
         validation = data.comparison(search_batch) if options.search.trains_plans else None
-        batches = [len(data.train(search_batch)), known_count(validation)]
         if training and data.samples is not None and options.train.batch_size > data.samples:
             raise ValueError(
                 f"--train.batch-size is {options.train.batch_size}, and the set has {data.samples} "
                 "training samples; pass at most as many"
             )
-    ranks.agree(number_of_training_batches=batches[0], number_of_validation_batches=batches[1])
+    known = known_count(validation)
+    ranks.agree(number_of_training_batches=counts, number_of_validation_batches=known)
     with begun(folder, settings, options, model, data, console=console, ranks=ranks, hold=hold):
         say_where(console, folder, options.device, model)
         loader, samples = data.train(search_batch), data.samples
@@ -135,15 +140,13 @@ def search_and_train(
             say_training(console, options.train, len(loaders[0]), samples)
             cnn = fresh_cnn(model, plan, options)
             networks["learned"] = work.train_and_test("train", cnn, *loaders)
-            if work.metrics is not None:
-                save(cnn, plan, work.folder / "cnn.safetensors")
+            ranks.on_first(partial(save, cnn, plan, work.folder / "cnn.safetensors"))
             if options.baseline:
                 # New initial values for the searched layers, as in the found CNN.
                 original = fresh_cnn(model, original_sizes(model, plan), options)
                 networks["original"] = work.train_and_test("baseline", original, *loaders)
         found = {"sizes": plan.sizes, "parameters": plan.cost, "budget": options.budget}
-        if plan.evidence is not None:
-            found["evidence"] = asdict(plan.evidence)
+        found |= {} if plan.evidence is None else {"evidence": asdict(plan.evidence)}
         return work.finish(model, plan, networks, found)
 
 
@@ -157,6 +160,7 @@ def train_alone(
     *,
     console: Console,
     ranks: Ranks,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Train the CNN of a plan, or a network with its own sizes, and write the reports.
 
@@ -169,6 +173,7 @@ def train_alone(
         data: its images.
         console: where progress is shown.
         ranks: the processes that share the run.
+        check: as for `search_and_train`.
 
     Raises:
         FileExistsError: as `search_and_train` does.
@@ -178,6 +183,7 @@ def train_alone(
     if done is not None:
         return done
     with ranks.together():
+        check()
         train_batch = ranks.share(options.train.batch_size, "batch_size of the training")
         model = placed(model, options, ranks)
         kind, phase = ("learned", "train") if plan is not None else ("original", "baseline")
@@ -243,7 +249,7 @@ class _RunStages:
         self.folder, self.options = folder.absolute(), options
         self.console, self.ranks = console, ranks
         self.data, self.tests = data, {}
-        self.metrics = Metrics(self.folder, options.logger) if ranks.rank == 0 else None
+        self.metrics = ranks.on_first(lambda: Metrics(self.folder, options.logger))
 
     def learn_sizes(
         self,
@@ -289,12 +295,15 @@ class _RunStages:
                 on_round=say,
                 group=self.ranks.group,
             )
-        if self.metrics is not None:
+
+        def keep() -> None:
             if stepped is not None:
                 seconds = round(time.perf_counter() - stepped, 3)
                 self.metrics.log(COMPARISON, 0, 0, seconds=seconds)
             plan.save(self.folder / "plan.json")
             draw_sizes(self.folder / "sizes.png", plan, self.metrics)
+
+        self.ranks.on_first(keep)
         for sentence in [] if plan.evidence is None else sentences(plan.evidence):
             self.console.print(sentence, soft_wrap=True)
         self.console.print(layer_table(model, plan))

@@ -21,7 +21,7 @@ from effconv_core.cli.specifiers.model import check_by_name, make_model
 from effconv_core.config import RECIPES, SearchConfig, recipe_name
 from effconv_core.cost.budget import Budget
 from effconv_core.cost.macs import Macs
-from effconv_core.distributed.consistency import OtherRankError
+from effconv_core.distributed.failures import OtherRankError
 from effconv_core.distributed.process_group import Ranks, joined
 from effconv_core.engine.by_class import check_loaders
 from effconv_core.engine.train import TrainConfig, training_of
@@ -199,7 +199,7 @@ def _run(
         console.quiet = ranks.rank > 0
         try:
             folder, result = do(options, console, ranks)
-        except OtherRankError:  # which has reported why
+        except OtherRankError:  # the rank that failed has reported why
             return REFUSED
         leads = ranks.rank == 0
     seconds = time.perf_counter() - started
@@ -217,8 +217,6 @@ def _search(
         data = _images(options, options.batch_size, ranks, words)
         options = _with_fitting_batches(options, data, words)
         model = network_of(options, data, options.seed)
-        if not options.search_only:
-            _check_loaders(model, options, data)
         if options.budget is None:
             options = replace(options, budget=_own_cost(model, options, data))
     if options.budget_counts == "macs":
@@ -229,6 +227,7 @@ def _search(
     name = partial(_folder_name, options, in_figures(options.budget).replace(",", ""))
     folder = folder_of(options.runs, options.recipe, name)
     settings, training = _settings(options), not options.search_only
+    check = partial(_check_loaders, model, options, data, ranks) if training else lambda: None
     result = search_and_train(
         folder,
         settings,
@@ -239,6 +238,7 @@ def _search(
         ranks=ranks,
         budget=budget,
         training=training,
+        check=check,
     )
     return folder, result
 
@@ -261,13 +261,14 @@ def _train(
         data = _images(options, options.train.batch_size, ranks, words)
         options = _with_fitting_batches(options, data, words)
         model = network_of(options, data, options.seed)
-        _check_loaders(model, options, data)
     options = _staying(options, here)
     source = "original" if options.plan is None else options.plan.stem
     folder = options.runs / _folder_name(options, source)
     # The sizes affect the outcome, not the file that they are in.
     settings = {**_settings(options), "plan": None if plan is None else plan.sizes}
-    result = train_alone(folder, settings, options, model, plan, data, console=console, ranks=ranks)
+    check = partial(_check_loaders, model, options, data, ranks)
+    given = settings, options, model, plan, data
+    result = train_alone(folder, *given, console=console, ranks=ranks, check=check)
     return folder, result
 
 
@@ -363,10 +364,11 @@ def _check_fit(model: nn.Module, options: Subject, data: Data) -> None:
         check_targets(scores.expand(len(batch), -1), labels)
 
 
-def _check_loaders(model: nn.Module, options: RunOptions, data: Data) -> None:
+def _check_loaders(model: nn.Module, options: RunOptions, data: Data, ranks: Ranks) -> None:
     """Raise before a run for what a function's loaders would end it with after its search."""
     if data.first is not None:  # those of sets are known
-        size, test = options.train.batch_size, data.test()
+        size = ranks.share(options.train.batch_size, "batch_size of the training")
+        test = data.test()
         check_loaders(model, data.train(size), test, data.val and data.val(size))
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import count
 from typing import Any, Protocol
 
@@ -14,6 +13,14 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
+from effconv_core.distributed.failures import (
+    END,
+    RanksDifferError,
+    advanced,
+    device_of,
+    gathered,
+    together,
+)
 from effconv_core.layers.copying import copy_network
 from effconv_core.layers.inputs import copied
 from effconv_core.rng import Draws, kept_generators, random_state
@@ -26,15 +33,7 @@ if dist.is_available():
 
 
 PROBED = 4  # passes, of which each may skip other layers
-MOST_SAID = 400  # characters of an error that other ranks repeat
-
-
-class OtherRankError(RuntimeError):
-    """Another rank has failed, and raises what the message repeats."""
-
-
-class RanksDifferError(RuntimeError):
-    """Ranks that are to agree do not; raised on all of them, with one message."""
+READ = ("epoch", "plan", "cost of plans")  # of a checkpoint, and of a table of `Latency`
 
 
 class Entries(Protocol):
@@ -65,52 +64,6 @@ def leads(group: dist.ProcessGroup | None) -> bool:
     return group is None or dist.get_rank(group) == 0
 
 
-@contextmanager
-def together(group: dist.ProcessGroup | None, device: torch.device | str) -> Iterator[None]:
-    """Let a block of code fail on all ranks where it fails on one.
-
-    Otherwise the others would wait for that rank in the next collective. The block has none itself.
-
-    Args:
-        group: the ranks; None where there is one process.
-        device: device of the collective.
-
-    Raises:
-        OtherRankError: on ranks where it did not fail; the message has the rank and its error.
-    """
-    failed = None
-    try:
-        yield
-    except Exception as error:  # of any kind, since some of it is the user's code
-        failed = error
-    _raise_on_all(failed, group, device)
-
-
-def _raise_on_all(
-    failed: Exception | None, group: dist.ProcessGroup | None, device: torch.device | str
-) -> None:
-    """Raise this rank's own error, or where it has none, that another rank has one."""
-    said = "" if failed is None else f"{type(failed).__name__}: {failed}"[:MOST_SAID]
-    # Of numbers, since collectives of objects run on the current GPU, and not on a rank's own.
-    rows = [] if group is None else _gathered([float(failed is not None)], device, group)
-    ranks = [rank for rank, (flag,) in enumerate(rows) if flag]
-    if ranks:
-        codes = [float(ord(letter)) for letter in said.ljust(MOST_SAID)]
-        rows = _gathered(codes, device, group)
-    if failed is not None:
-        raise failed
-    if ranks:
-        words = "".join(chr(int(code)) for code in rows[ranks[0]]).rstrip()
-        raise OtherRankError(f"rank {ranks[0]} has failed ({words}); see what it says")
-
-
-def device_of(network: Any) -> torch.device:
-    """Return the device of a network's first parameter; the CPU where there is none."""
-    parameters = getattr(network, "parameters", None)
-    found = next(iter(parameters()), None) if callable(parameters) else None
-    return torch.device("cpu") if found is None else found.device
-
-
 def data_parallel(
     searchable: Replica, group: dist.ProcessGroup | None, *, skips: bool | None = None
 ) -> Callable[..., Any]:
@@ -135,9 +88,10 @@ def data_parallel(
             # passes of a copy show whether it is needed.
             unused = skips
             if skips is None:
-                with kept_generators(device_of(searchable)):
+                device = device_of(searchable)
+                with together(group, device), kept_generators(device):
                     unused = _may_skip(searchable, (args, kwargs))
-            everywhere = _gathered([float(unused)], device_of(searchable), group)
+            everywhere = gathered([float(unused)], device_of(searchable), group)
             network = DistributedDataParallel(
                 _Pass(searchable),
                 process_group=group,
@@ -224,28 +178,12 @@ def in_step(
     if group is None:
         yield from batches
         return
-    end, device, batches = object(), device_of(searchable), iter(batches)
+    device, batches = device_of(searchable), iter(batches)
     for step in count():
-        batch, failed = end, None
-        try:
-            batch = next(batches, end)
-        except Exception as error:  # of any kind, since it is the user's loader
-            failed = error
-        got = -1.0 if failed is not None else float(batch is not end)
-        rows = _gathered([got, *_state(searchable)], device, group)
-        if any(row[0] < 0 for row in rows):
-            _raise_on_all(failed, group, device)
-        has_one = [bool(row[0]) for row in rows]
-        if len(set(has_one)) > 1:
-            other = has_one.index(not has_one[0])
-            few, many = (other, 0) if has_one[0] else (0, other)
-            raise ValueError(
-                f"rank {few} has {step} batches in epoch {epoch + 1} and rank {many} has more; "
-                "give every rank the same number of batches, as DistributedSampler and effconv-data"
-                " do"
-            )
-        _compare([row[1:] for row in rows], searchable, f"in step {step} of epoch {epoch + 1}")
-        if batch is end:
+        where = f"in epoch {epoch + 1}"
+        batch, rows = advanced(batches, step, group, device, where, _state(searchable))
+        _compare(rows, searchable, f"in step {step} of epoch {epoch + 1}")
+        if batch is END:
             return
         yield batch
 
@@ -266,7 +204,7 @@ def check_ranks(searchable: Replica, group: dist.ProcessGroup | None) -> None:
             layer.
     """
     if group is not None:
-        rows = _gathered(_state(searchable), device_of(searchable), group)
+        rows = gathered(_state(searchable), device_of(searchable), group)
         _compare(rows, searchable, "in this step")
 
 
@@ -287,13 +225,14 @@ def check_same(
         return
     digests = [hashlib.sha256(json.dumps(v).encode()).hexdigest()[:12] for v in values.values()]
     # float64 holds 48-bit integers exactly.
-    rows = _gathered([float(int(digest, 16)) for digest in digests], device, group)
+    rows = gathered([float(int(digest, 16)) for digest in digests], device, group)
     for rank, row in enumerate(rows):
         for name, mine, theirs in zip(values, row, rows[0], strict=True):
             if mine != theirs:
+                read = name in READ
                 raise RanksDifferError(
-                    f"rank {rank} has another {name} than rank 0; give every rank the same, and a "
-                    "checkpoint or a table of Latency that all of them can read"
+                    f"rank {rank} has another {name} than rank 0; give every rank the same"
+                    f"{', and a file that all of them can read' if read else ''}"
                 )
 
 
@@ -318,16 +257,6 @@ def _compare(rows: Sequence[Sequence[float]], searchable: Replica, when: str) ->
             "same kind of device, and the network equally often, so go on from the last checkpoint "
             "where they do"
         )
-
-
-def _gathered(
-    values: Sequence[float], device: torch.device | str, group: dist.ProcessGroup
-) -> list[list[float]]:
-    """Return the values of all ranks, one row each."""
-    mine = torch.tensor(values, dtype=torch.float64, device=device)
-    rows = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(rows, mine, group=group)
-    return torch.stack(rows).tolist()
 
 
 def average(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:

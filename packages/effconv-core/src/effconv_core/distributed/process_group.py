@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 import torch.distributed as dist
 
-from effconv_core.distributed.consistency import check_same, together
+from effconv_core.distributed.consistency import check_same
+from effconv_core.distributed.failures import together
 
 T = TypeVar("T")
 

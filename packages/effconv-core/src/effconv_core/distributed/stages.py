@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import torch
 import torch.distributed as dist
 
-from effconv_core.distributed.consistency import together
+from effconv_core.distributed.failures import together
 from effconv_core.io.atomic import check_place, write_text
 from effconv_core.io.kinds import check_kind
 from effconv_core.io.read_json import LIMIT, conform, decode_json, read_limited
@@ -45,8 +45,8 @@ def remembering(
         device: of their collectives.
 
     Raises:
-        ValueError: on all ranks, if the file is not of such stages, is of something else, or cannot
-            be written.
+        ValueError: on all ranks, if the file is not of such stages, or is of something else.
+        OSError: if it cannot be read or written; of a later write on other ranks `OtherRankError`.
     """
     path = None if path is None else Path(path).absolute()  # also after an os.chdir of a stage
     first = group is None or dist.get_rank(group) == 0

@@ -10,8 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effconv_core.engine.loader import check_last_batch, check_read_again, read_before
-from effconv_core.engine.train import check_test, labelled
+from effconv_core.engine.loader import (
+    as_pair,
+    check_last_batch,
+    check_read_again,
+    read_before,
+)
+from effconv_core.engine.train import check_test, class_labels, labelled
 from effconv_core.layers.batch_checks import IGNORED, explained_pass
 from effconv_core.layers.inputs import run_on
 
@@ -154,7 +159,8 @@ def _check_test(model: nn.Module, loader: Iterable[tuple[Any, Any]]) -> None:
     check_read_again(loader)
     classes = len(evaluate_by_class(model, loader, limit=1).counts)
     for step, batch in enumerate(loader):
-        _known(labelled(batch, step, torch.device("cpu"))[1], classes, step)
+        labels = as_pair(batch, f"batch {step + 1} of the test")[1]
+        _known(class_labels(labels, torch.device("cpu")), classes, step)
 
 
 def check_loaders(

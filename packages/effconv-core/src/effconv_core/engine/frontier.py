@@ -16,7 +16,8 @@ from torch import Tensor
 
 from effconv_core.cost.base import Counter, TapCost
 from effconv_core.cost.budget import Budget, Budgets, as_budgets
-from effconv_core.distributed.consistency import check_same, device_of, leads, together
+from effconv_core.distributed.consistency import check_same, leads
+from effconv_core.distributed.failures import device_of, together
 from effconv_core.distributed.stages import remembering
 from effconv_core.engine.loader import check_read_again, epoch_batches
 from effconv_core.engine.proposals import SLOPES, KernelLosses
@@ -25,7 +26,7 @@ from effconv_core.engine.within import PlansWithin
 from effconv_core.io.atomic import write_text
 from effconv_core.io.kinds import check_kind
 from effconv_core.io.plan_checks import check_allowed, check_sizes
-from effconv_core.io.progress_bar import shown
+from effconv_core.io.progress_bar import check_bar, shown
 from effconv_core.io.read_json import LIMIT, conform, decode_json, read_limited
 from effconv_core.io.schemas import Count
 from effconv_core.layers.batch_checks import check_ambient, check_learnable
@@ -218,9 +219,12 @@ def frontier(
             are off or autocast is on around it, or the checkpoint is of another network, search,
             amounts, settings or number of batches (those beyond 120 make no difference).
         FloatingPointError: if the loss of the original sizes, or of all plans, is not finite.
+        RuntimeError: if a rank has failed, or has another number of batches; on all ranks.
     """
     device = device_of(searchable)
     with together(group, device):
+        if progress and leads(group):
+            check_bar()
         check_read_again(loader)
         check_learnable(searchable.model, criterion)
         check_ambient(searchable.model)

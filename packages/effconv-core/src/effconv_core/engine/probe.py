@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from effconv_core.config import SearchConfig, recipe
 from effconv_core.cost.budget import Budgets
-from effconv_core.distributed.consistency import check_same, device_of, together
+from effconv_core.distributed.consistency import check_same
+from effconv_core.distributed.failures import device_of, together
 from effconv_core.engine.loader import check_read_again, epoch_batches
 from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials, checked_validation
 from effconv_core.engine.within import PlansWithin
@@ -95,6 +96,7 @@ def probe(
     Raises:
         ValueError: if there are too few batches, plans or repeats, or as `search` does.
         FloatingPointError: if a loss is not finite.
+        RuntimeError: if a rank has failed, or has another number of batches; on all ranks.
     """
     device = device_of(model)
     with together(group, device):

@@ -12,6 +12,7 @@ import torch
 
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import average
+from effconv_core.distributed.failures import in_lockstep
 from effconv_core.engine.loader import epoch_batches
 from effconv_core.engine.race import Trials
 from effconv_core.engine.within import PlansWithin
@@ -128,6 +129,8 @@ class KernelLosses:
         """Return the mean loss of a plan, 1e30 if it is not finite."""
         if not self.batches and self.trials.validation is None:
             epoch = epoch_batches(self.trials.loader, self.trials.epochs, self.device)
+            where = "in the comparison of plans"
+            epoch = in_lockstep(epoch, self.trials.group, self.device, where)
             self.batches = list(islice(epoch, BATCHES))
         elif not self.batches:
             self.batches = self.trials.of_validation(BATCHES)

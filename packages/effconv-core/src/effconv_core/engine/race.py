@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from effconv_core.config import SearchConfig
 from effconv_core.distributed.consistency import average
+from effconv_core.distributed.failures import in_lockstep
 from effconv_core.engine.loader import MOST_READ, check_read_again, epoch_batches, read_before
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.contract import for_comparison
@@ -250,6 +251,7 @@ class Trials:
         seed_orders(loader, seed)
         with seeded(seed, self.device):
             batches = epoch_batches(loader, epoch, self.device)
+            batches = in_lockstep(batches, self.group, self.device, "in the comparison of plans")
             first = next(batches)  # by now the loader has drawn its order
         number = 0
         for batch in chain([first], batches):

@@ -14,14 +14,8 @@ from torch import Tensor, nn
 
 from effconv_core.config import SearchConfig, recipe
 from effconv_core.cost.budget import Budgets
-from effconv_core.distributed.consistency import (
-    check_same,
-    data_parallel,
-    device_of,
-    in_step,
-    leads,
-    together,
-)
+from effconv_core.distributed.consistency import check_same, data_parallel, in_step, leads
+from effconv_core.distributed.failures import device_of, together
 from effconv_core.engine.choice import STAGES, choose_plan, kept_stages, plan_found
 from effconv_core.engine.loader import check_last_batch, check_read_again, epoch_batches
 from effconv_core.engine.nonfinite import check_parameters, finite_soon, no_finite_loss
@@ -34,7 +28,7 @@ from effconv_core.io.checkpoint import (
     last_state,
     save_training_state,
 )
-from effconv_core.io.progress_bar import shown
+from effconv_core.io.progress_bar import check_bar, shown
 from effconv_core.layers.batch_checks import (
     check_ambient,
     check_learnable,
@@ -162,9 +156,11 @@ def search(
             another search.
         FloatingPointError: if the loss or a soft size is not finite; the message names the step,
             the layer and the last good checkpoint.
-        RuntimeError: if a rank failed or diverged from the others; the message names it.
+        RuntimeError: if a rank has failed, or diverged from the others; the message names it.
     """
     with together(group, device_of(model)):
+        if progress and leads(group):
+            check_bar()
         budget = plain(budget)
         choices = {"searched": searched, "allowed": allowed}
         choices |= {"tie": tie or None, "per_axis": per_axis or None}

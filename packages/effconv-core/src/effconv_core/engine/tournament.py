@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from effconv_core.cost.budget import Budgets
-from effconv_core.distributed.consistency import average, device_of, together
+from effconv_core.distributed.consistency import average
+from effconv_core.distributed.failures import device_of, in_lockstep, together
 from effconv_core.engine.loader import check_read_again, epoch_batches
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.contract import for_comparison
@@ -54,6 +55,7 @@ def tournament(
             `search`; losses are averaged over them, so that all choose the same plan.
 
     Raises:
+        RuntimeError: if another rank has failed.
         TypeError: if inputs or targets have a dtype that the network or cross entropy does not
             take.
         ValueError: if the config has one finalist, no plan meets the budget, the loader is empty,
@@ -74,6 +76,7 @@ def tournament(
     with torch.device("cpu"):  # that of the generator
         totals = dict.fromkeys(_candidates(searchable, plan, budget), 0.0)
     batches = chain.from_iterable(epoch_batches(loader, e, device) for e in count(config.epochs))
+    batches = in_lockstep(batches, group, device, "in the comparison of plans")
     with torch.no_grad():
         for round_number in range(1, ROUNDS + 1):
             if on_round is not None:

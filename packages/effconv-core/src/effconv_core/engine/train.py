@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from effconv_core.config import recipe_name
-from effconv_core.distributed.consistency import check_same, device_of, leads, together
+from effconv_core.distributed.consistency import check_same, leads
+from effconv_core.distributed.failures import device_of, in_lockstep, together
 from effconv_core.engine.loader import (
     as_pair,
     batch_count,
@@ -33,7 +35,7 @@ from effconv_core.io.checkpoint import (
     read_training_state,
     save_training_state,
 )
-from effconv_core.io.progress_bar import shown
+from effconv_core.io.progress_bar import check_bar, shown
 from effconv_core.layers.batch_checks import (
     IGNORED,
     check_ambient,
@@ -201,11 +203,13 @@ def train(
             network, a label is none of its classes, the last batch of an epoch has one sample,
             over which a layer normalises, gradients are off or autocast is on around it, or a
             checkpoint is given and the network does not load its own state.
-        RuntimeError: if a rank failed before the first step, would begin at another epoch, or has
-            another number of batches; on all ranks.
+        RuntimeError: if another rank has failed before the first step, would begin at another
+            epoch, or has another number of batches.
     """
     device = device_of(model)
     with together(group, device):
+        if progress and leads(group):
+            check_bar()
         steps = batch_count(loader)
         # Also after an os.chdir of the loader or a callback.
         checkpoint = None if checkpoint is None else Path(checkpoint).absolute()
@@ -238,9 +242,13 @@ def train(
     forward = torch.compile(forward) if config.compile else forward
 
     def run_epoch(epoch: int, on_step: Callable[[TrainStep], None] | None) -> None:
-        for step, (images, labels) in enumerate(epoch_batches(loader, epoch, device)):
-            if epoch == first_epoch and step == 0:
-                check_last_batch(model, loader, images)
+        first = int(epoch == first_epoch)
+        batches = epoch_batches(loader, epoch, device)
+        batches = in_lockstep(batches, group, device, f"in epoch {epoch + 1}", steps=first)
+        for step, (images, labels) in enumerate(batches):
+            if first and step == 0:
+                with together(group, device):
+                    check_last_batch(model, loader, images)
             done = min(step / steps, 1)  # a length may be less than what comes
             rate = config.lr * rate_factor(config, epoch + done)
             for settings in optimizer.param_groups:
@@ -250,7 +258,8 @@ def train(
                 outputs = run_on(forward, images)
             if lower:
                 outputs = in_float32(outputs)
-            loss = checked_loss(F.cross_entropy, outputs, labels, first=step == 0)
+            with together(group, device) if first and step == 0 else nullcontext():
+                loss = checked_loss(F.cross_entropy, outputs, labels, first=step == 0)
             is_finite = finite_soon(loss)
             optimizer.zero_grad()
             (loss if penalty is None else loss + penalty()).backward()
@@ -297,6 +306,7 @@ def evaluate(
 
     Raises:
         FloatingPointError: if the images of the first batch are not finite.
+        RuntimeError: if another rank has failed.
         TypeError: if images or labels have a dtype that the network or class indices do not have.
         ValueError: if the loader gives nothing, the images do not fit the network, it gives fewer
             than `top` scores, or a label is none of its classes.
@@ -337,13 +347,22 @@ def labelled(batch: Any, step: int, device: torch.device) -> tuple[Any, Tensor]:
         TypeError: if the batch is not a pair, or its labels are not a tensor.
     """
     images, labels = as_pair(batch, f"batch {step + 1} of the test")
+    return on_device(images, device), class_labels(labels, device)
+
+
+def class_labels(labels: Any, device: torch.device) -> Tensor:
+    """Return the labels of a test's batch `(B,)`, integers as int64, on a device.
+
+    Raises:
+        TypeError: if they are not a tensor.
+    """
     if not isinstance(labels, Tensor):
         raise TypeError(
             f"the loader of the test gave a {type(labels).__name__} as labels; accuracy is "
             "counted with class indices (B,), so give images and those"
         )
     labels = on_device(labels, device)
-    return on_device(images, device), labels if labels.is_floating_point() else labels.long()
+    return labels if labels.is_floating_point() else labels.long()
 
 
 def check_test(outputs: Any, images: Any, labels: Tensor, top: int) -> None:

@@ -47,6 +47,20 @@ def progress_bar(console: "Console") -> "Progress":
     )
 
 
+def check_bar() -> None:
+    """Raise where no progress bar can be drawn.
+
+    Raises:
+        ModuleNotFoundError: if rich is not installed.
+    """
+    try:
+        import effconv_core.io.console  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"progress=True needs {error.name}; pip install 'effconv-core[cli]'", name=error.name
+        ) from None
+
+
 @contextmanager
 def shown(
     phase: str,
@@ -86,12 +100,8 @@ def shown(
     if not show:
         yield on_step, on_round
         return
-    try:
-        from effconv_core.io.console import PlainConsole
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"progress=True needs {error.name}; pip install 'effconv-core[cli]'", name=error.name
-        ) from None
+    check_bar()
+    from effconv_core.io.console import PlainConsole
 
     steps = operator.length_hint(loader) or None
     last, sums = None, 0.0

@@ -63,8 +63,11 @@ def seed_orders(loader: Any, seed: int) -> None:
             own.manual_seed(seed)
         elif isinstance(own, np.random.Generator):
             own.bit_generator.state = type(own.bit_generator)(seed).state
+        elif isinstance(own, np.random.RandomState):
+            kind = getattr(np.random, own.get_state(legacy=False)["bit_generator"])
+            own.set_state(np.random.RandomState(kind(seed)).get_state(legacy=False))
         else:
-            own.seed(seed % 2**32)
+            own.seed(seed)
 
 
 @contextmanager
@@ -86,4 +89,6 @@ def kept_orders(*loaders: Any) -> Iterator[None]:
 def _state(own: Generator) -> Any:
     if isinstance(own, np.random.Generator):
         return own.bit_generator.state
+    if isinstance(own, np.random.RandomState):
+        return own.get_state(legacy=False)
     return own.getstate() if isinstance(own, random.Random) else own.get_state()

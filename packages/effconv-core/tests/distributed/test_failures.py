@@ -3,13 +3,22 @@
 import json
 
 import pytest
+import torch
+from effconv_core import search
+from effconv_core.distributed.failures import device_of, in_lockstep, together
+from torch import nn
 
 FAULTS = {
+    "search, the bar": (0, "ModuleNotFoundError: no rich"),
+    "search, statistics of all ranks": (1, "ValueError: "),
+    "search, the comparison": (1, "KeyError: 'frame 3'"),
     "search, a batch": (1, "KeyError: 'frame 3'"),
     "search, the first batch": (1, "ValueError: "),
     "search, the arguments": (1, "ValueError: "),
     "search, the disk": (0, "OSError: no space left"),
     "train, the loader": (1, "ValueError: the loader gives no batch"),
+    "train, the first batch": (1, "KeyError: 'frame 0'"),
+    "train, a label": (1, "ValueError: "),
     "train, the disk": (0, "OSError: no space left"),
     "evaluate, a batch": (1, "KeyError: 'frame 3'"),
     "probe, the loader": (1, "KeyError: 'frame 3'"),
@@ -27,7 +36,7 @@ DIFFERENCES = {
 def raised(two_ranks, tmp_path_factory):
     """What each of two ranks raised in each case."""
     folder = tmp_path_factory.mktemp("faults")
-    statuses, said = two_ranks("fault_program", folder)
+    statuses, said = two_ranks("failure_program", folder)
     assert statuses == [0, 0], said
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
@@ -52,11 +61,31 @@ def test_the_ranks_go_on_together_after_all_of_that(raised):
     assert one == other == "0.5"
 
 
+def test_one_process_raises_its_own_error_whatever_it_is():
+    class MuteError(Exception):
+        def __str__(self):
+            raise RuntimeError("no words")
+
+    with pytest.raises(MuteError), together(None, "cpu"):
+        raise MuteError
+    with pytest.raises(StopIteration), together(None, "cpu"):
+        raise StopIteration
+    assert list(in_lockstep(iter("abc"), None, "cpu", "in epoch 1")) == ["a", "b", "c"]
+
+
+def test_the_class_of_a_network_is_refused_as_such():
+    with pytest.raises(TypeError, match=r"the model is a type; pass a torch\.nn\.Module"):
+        search(nn.Linear, [])
+    assert device_of(nn.Linear) == device_of(nn.ReLU()) == torch.device("cpu")
+    assert device_of(nn.Linear(1, 1, device="meta")) == torch.device("meta")
+
+
 @pytest.mark.parametrize(
     ("command", "function", "words"),
     [
         ("search", "missing", ["", "FileNotFoundError: images.bin"]),
         ("search", "fewer", ["rank 1 has another number of validation batches than rank 0"] * 2),
+        ("search", "uneven", ["rank 1 has another number of training batches than rank 0"] * 2),
         ("train", "shorter", ["rank 1 has another number of training batches than rank 0"] * 2),
         ("search", "other_labels", ["", "none of the network's classes"]),
     ],
@@ -64,7 +93,7 @@ def test_the_ranks_go_on_together_after_all_of_that(raised):
 def test_a_command_refuses_on_all_ranks_and_writes_nothing(
     command, function, words, two_ranks, tmp_path
 ):
-    statuses, said = two_ranks("fault_program", command, function, tmp_path)
+    statuses, said = two_ranks("failure_program", command, function, tmp_path)
     assert statuses == [2, 2], said
     for rank, expected in enumerate(words):
         assert "Traceback" not in said[rank]

@@ -1,4 +1,4 @@
-"""Faults of one rank of two: `python fault_program.py FOLDER`, and what each rank raises then."""
+"""Faults of one rank of two: `python failure_program.py FOLDER`, and what each rank raises then."""
 
 import json
 import sys
@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from effconv_core import SearchableCNN, frontier, recipe, search, tournament
 from effconv_core.cli.search_train import search_command, train_command
 from effconv_core.distributed.process_group import joined
@@ -44,6 +45,9 @@ def fewer(batch_size, seed):
 def shorter(batch_size, seed):
     return batches(6 - RANK), batches(2)
 
+def uneven(batch_size, seed):
+    return batches(6 - RANK * (batch_size == 8)), batches(2)
+
 def other_labels(batch_size, seed):
     images, labels = batches(1)[0]
     return batches(6), batches(5) + [(images, labels + 5 * RANK)], batches(2)
@@ -51,15 +55,17 @@ def other_labels(batch_size, seed):
 
 
 class Failing:
-    """Batches of which a later one cannot be read on rank 1."""
+    """Batches of which one cannot be read on rank 1, from some pass on."""
 
-    def __init__(self, given: list, rank: int) -> None:
-        self.given, self.rank = given, rank
+    def __init__(self, given: list, rank: int, *, after: int = 0, at: int = 3) -> None:
+        self.given, self.rank, self.after, self.at = given, rank, after, at
+        self.passes = 0
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.passes += 1
         for number, batch in enumerate(self.given):
-            if self.rank == 1 and number == 3:
-                raise KeyError("frame 3")
+            if self.rank == 1 and self.passes > self.after and number == self.at:
+                raise KeyError(f"frame {number}")
             yield batch
 
     def __len__(self) -> int:
@@ -78,6 +84,20 @@ def network() -> nn.Sequential:
     )
 
 
+def synchronised() -> nn.Sequential:
+    """Make the network with batch normalisation over all ranks, which PyTorch has on GPUs only."""
+
+    def forward(self: nn.SyncBatchNorm, images: Tensor) -> Tensor:
+        if self.training:
+            dist.all_reduce(images.detach().mean((0, 2, 3)))
+        return F.batch_norm(images, None, None, self.weight, self.bias, training=True)
+
+    nn.SyncBatchNorm.forward = forward
+    made = network()
+    made[1] = nn.SyncBatchNorm(4)
+    return made
+
+
 def batches(rank: int, count: int = 6) -> list[tuple[Tensor, Tensor]]:
     """Give a rank's own batches."""
     generator = torch.Generator().manual_seed(rank)
@@ -91,13 +111,21 @@ def cases(rank: int, group: dist.ProcessGroup, folder: Path) -> dict[str, Callab
     given = {"config": CONFIG, "group": group}
     wrong = [(images, labels + 5 * rank) for images, labels in good]
     shorter, none = batches(rank, 6 - rank), [] if rank else good
-    full = OSError("no space left")
+    full, rich = OSError("no space left"), ModuleNotFoundError("no rich")
+    later, at_once = Failing(good, rank, after=1), Failing(good, rank, at=0)
 
     def at_a_full_disk(do: Callable[[], object], where: str) -> object:
         with patch(f"effconv_core.engine.{where}.save_training_state", side_effect=full):
             return do()
 
+    def without_rich() -> object:
+        with patch("effconv_core.engine.search.check_bar", side_effect=rich):
+            return search(network(), good, progress=True, **given)
+
     return {
+        "search, the bar": without_rich,
+        "search, statistics of all ranks": lambda: search(synchronised(), wrong, **given),
+        "search, the comparison": lambda: search(network(), later, **given),
         "search, a batch": lambda: search(network(), failing, **given),
         "search, the first batch": lambda: search(network(), wrong, **given),
         "search, the arguments": lambda: search(network(), good, budget=-5 * rank or None, **given),
@@ -106,6 +134,8 @@ def cases(rank: int, group: dist.ProcessGroup, folder: Path) -> dict[str, Callab
             lambda: search(network(), good, checkpoint=folder / "a.safetensors", **given), "search"
         ),
         "train, the loader": lambda: train(network(), none, TRAINING, group=group),
+        "train, the first batch": lambda: train(network(), at_once, TRAINING, group=group),
+        "train, a label": lambda: train(network(), wrong, TRAINING, group=group),
         "train, its length": lambda: train(network(), shorter, TRAINING, group=group),
         "train, the disk": lambda: at_a_full_disk(
             lambda: train(
@@ -143,7 +173,7 @@ def command(name: str, function: str, folder: Path) -> int:
     (folder / "own_fault.py").write_text(OWN)
     sys.path.insert(0, str(folder))
     words = ["own_fault:network", f"own_fault:{function}", "--runs", str(folder / "runs")]
-    words += ["--train.epochs", "1", "--train.batch-size", "8"]
+    words += ["--train.epochs", "1", "--train.batch-size", "16"]
     if name == "train":
         return train_command(words)
     return search_command([*words, "--batch-size", "8"])
