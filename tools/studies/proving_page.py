@@ -26,6 +26,7 @@ NOTES = {
     "spoken-digits": "The test has two speakers, the training four others. A search trains on "
     "three of these and compares plans on the fourth (`validation=`); what is found is trained on "
     "all.",
+    **dict.fromkeys(("planted", "cifar10"), "Searches and trainings compute in bfloat16."),
 }
 HEADINGS = ("sizes", "trainings", "accuracy", "less original", "seeds in which it is better")
 
