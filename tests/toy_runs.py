@@ -48,7 +48,8 @@ def kills(folder, console, unless=""):
 def waits(folder, console):
     """Wait to be told to end, and then end in order."""
     try:
-        (folder / "begun").write_text(str(os.getpid()))
+        (folder / "partial").write_text(str(os.getpid()))
+        (folder / "partial").replace(folder / "begun")
         time.sleep(600)
     finally:
         (folder / "in order").touch()
