@@ -18,7 +18,16 @@ from typing import Any
 import optuna
 import torch
 import tyro
-from effconv_core import SearchableCNN, SearchConfig, SizePlan, apply_plan, recipe, search
+from effconv_core import (
+    Budget,
+    Macs,
+    SearchableCNN,
+    SearchConfig,
+    SizePlan,
+    apply_plan,
+    recipe,
+    search,
+)
 from effconv_core.engine.train import TrainConfig, evaluate, train
 from effconv_core.engine.within import PlansWithin
 from effconv_core.io.console import PlainConsole
@@ -57,6 +66,8 @@ class Task:
     divide: Callable[[int, int], tuple[Batches, Batches]] | None = None
     """Returns for a seed and a number of samples what a search trains on, and its validation data;
     None trains on the training split, and holds out a part of its batches."""
+    counted: tuple[int, ...] | None = None
+    """Shape of an input, whose multiply-accumulates plans cost; None counts parameters."""
 
     def batches(self, split: str, seed: int) -> Batches:
         """Return the batches of a split for a seed."""
@@ -88,9 +99,12 @@ class Task:
         return dict(self.searchable().original_sizes)
 
     @property
-    def budget(self) -> int:
-        """The parameter count of the network's own sizes."""
-        return self.searchable().cost(list(self.original.values()))
+    def budget(self) -> Budget:
+        """The cost of the network's own sizes."""
+        searchable = self.searchable()
+        counter = None if self.counted is None else Macs(torch.zeros(1, *self.counted))
+        cost = searchable.cost if counter is None else counter(searchable)
+        return Budget(cost(list(self.original.values())), counter)
 
     def draw_plans(self, most: int, seed: int) -> list[dict[str, int]]:
         """Draw plans of the budget's cost, of sizes uniform on a logarithmic scale."""
@@ -147,6 +161,7 @@ def made(name: str, **options: Any) -> Callable[[torch.Generator], nn.Module]:
     return lambda generator: create_model(name, generator=generator, **options)
 
 
+DEPTHWISE = Task(partial(loaded, "cifar10"), depthwise, 3)
 TASKS = {
     "smnist196": Task(partial(loaded, "smnist196"), made("resnet1d14", in_channels=1), 15),
     "smnist": Task(partial(loaded, "smnist"), made("resnet1d14", in_channels=1), 15),
@@ -160,7 +175,8 @@ TASKS = {
     "planted": Task(
         planted, made("cifar_resnet20", in_channels=1, num_classes=4), 3, LOWER, samples=4000
     ),
-    "cifar10-depthwise": Task(partial(loaded, "cifar10"), depthwise, 3),
+    "cifar10-depthwise": DEPTHWISE,
+    "cifar10-depthwise-macs": replace(DEPTHWISE, counted=(3, 32, 32)),
     "cifar10": Task(partial(loaded, "cifar10"), made("cifar_resnet20"), 3, LOWER),
 }
 

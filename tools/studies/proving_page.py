@@ -20,6 +20,8 @@ TITLES = {
     "spoken-digits": "Spoken digits, 4096 steps of raw audio, speakers apart, 1D ResNet-10",
     "planted": "Drawn patterns of scale 8, 48x48, ResNet-20",
     "cifar10-depthwise": "CIFAR-10 (re-encoded as JPEG), six depthwise blocks",
+    "cifar10-depthwise-macs": "CIFAR-10 (re-encoded as JPEG), six depthwise blocks, at the same "
+    "number of multiply-accumulates",
     "cifar10": "CIFAR-10 (re-encoded as JPEG), ResNet-20",
 }
 NOTES = {

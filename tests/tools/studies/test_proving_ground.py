@@ -7,13 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from effconv_core import RECIPES
+from effconv_core import RECIPES, apply_plan
 from effconv_core.engine.train import TrainConfig
 from effconv_data import synthetic
+from torch.utils.flop_counter import FlopCounterMode
 
 from tools.presets import demo_network
 from tools.studies import proving_ground
 from tools.studies.proving_ground import TASKS, Task, peer_once, search_once, train_once
+
+
+def relative_cost(task, plan):
+    """Return how far a plan's parameters are above those of the network's own sizes."""
+    return task.searchable().cost(list(plan.values())) / task.budget.amount - 1
 
 
 def drawn(split, seed, samples):
@@ -35,10 +41,9 @@ def test_a_search_its_peers_and_a_training_of_each(small):
     assert found["steps"] == sum(found["evidence"]["spent"].values()) > 0
     others = [peer_once("small", name, 40, 100) for name in ("TPE", "halving")]
     for plan in (row["plan"] for row in (found, *others)):
-        cost = small.searchable().cost(list(plan.values()))
-        assert abs(cost / small.budget - 1) <= small.config.tolerance
+        assert abs(relative_cost(small, plan)) <= small.config.tolerance
     row = train_once("small", "original", small.original, 100)
-    assert row["parameters"] == small.budget
+    assert row["parameters"] == small.budget.amount
     assert row == {
         **train_once("small", "original", small.original, 100),
         "cpu_seconds": row["cpu_seconds"],
@@ -75,8 +80,22 @@ def test_random_plans_are_the_same_for_all_seeds_and_cost_the_budget(small):
     assert plans == small.draw_plans(3, 999)
     assert len({tuple(plan.values()) for plan in plans}) == 3
     for plan in plans:
-        cost = small.searchable().cost(list(plan.values()))
-        assert abs(cost / small.budget - 1) <= small.config.tolerance
+        assert abs(relative_cost(small, plan)) <= small.config.tolerance
+
+
+def test_plans_of_a_task_may_cost_multiply_accumulates(small, monkeypatch):
+    counting = replace(small, counted=(1, 16, 16))
+    monkeypatch.setitem(TASKS, "counting", counting)
+    assert counting.budget.amount > 10 * small.budget.amount
+    found = search_once("counting", 100)
+    plans = [found["plan"], peer_once("counting", "TPE", 40, 100)["plan"]]
+    plans += counting.draw_plans(3, 999)
+    for plan in plans:
+        cnn = apply_plan(counting.network(0), plan)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            cnn.eval()(torch.zeros(1, 1, 16, 16))
+        counted = counter.get_total_flops() // 2
+        assert abs(counted / counting.budget.amount - 1) <= counting.config.tolerance
 
 
 @pytest.mark.parametrize("task", proving_ground.TASKS)
@@ -85,4 +104,4 @@ def test_the_sizes_of_every_task_can_be_searched(task):
     searchable = settings.searchable()
     assert len(searchable.layers) >= 6
     assert settings.original.keys() == set(searchable.layers)
-    assert settings.budget > 0
+    assert settings.budget.amount > 0
