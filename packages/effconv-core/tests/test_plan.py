@@ -268,6 +268,32 @@ def test_loading_draws_nothing_from_the_global_generator(tmp_path):
     assert torch.equal(before, torch.get_rng_state())
 
 
+class Growing(nn.Module):
+    """Keeps what it has seen in a buffer, which begins with `start` elements."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(start))
+
+    def forward(self, images):
+        self.seen = torch.cat([self.seen, images.detach().mean().view(1)])
+        return images
+
+
+def test_a_buffer_that_was_empty_gets_the_shape_of_the_file(tmp_path):
+    plan, path = SizePlan({"0": 3}), tmp_path / "cnn.safetensors"
+    cnn = apply_plan(nn.Sequential(nn.Conv2d(1, 2, 3), Growing(0)), plan)
+    cnn(cnn(torch.ones(1, 1, 8, 8))[:, :1])
+    save(cnn, plan, path)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), Growing(0))
+    found = load(model, path)
+    assert torch.equal(found[1].seen, cnn[1].seen)
+    assert found[1].seen.shape == (2,)
+    assert model[1].seen.shape == (0,)
+    with pytest.raises(ValueError, match=r"'1\.seen' of shape \(2,\), which does not fit"):
+        load(nn.Sequential(nn.Conv2d(1, 2, 3), Growing(1)), path)
+
+
 def test_what_safetensors_cannot_hold_is_refused(tmp_path):
     class Noted(nn.Sequential):
         def get_extra_state(self):

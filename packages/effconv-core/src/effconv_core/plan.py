@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from effconv_core.evidence import Evidence
 from effconv_core.io import schemas
@@ -350,6 +351,7 @@ def load(model: nn.Module, path: str | os.PathLike[str], *, example: Any = None)
     generator = torch.Generator()
     cnn = apply_plan(model, plan, generator=generator, example=example)
     tensors = _as_one_layer(tensors, plan)
+    _size_empty_buffers(cnn, tensors)
     remedy = "pass a file that save wrote after a training of this model"
     check_weights(path, tensors, cnn, remedy)
     try:
@@ -359,6 +361,15 @@ def load(model: nn.Module, path: str | os.PathLike[str], *, example: Any = None)
             f"{path} does not fit the model ({error}); pass the model searched"
         ) from None
     return cnn
+
+
+def _size_empty_buffers(cnn: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give buffers that have no element yet the shapes of a file, which a first pass gives them."""
+    for prefix, module in cnn.named_modules():
+        for name, own in module._buffers.items():
+            found = tensors.get(f"{prefix}.{name}" if prefix else name)
+            if found is not None and own is not None and not is_lazy(own) and not own.numel():
+                module._buffers[name] = own.new_empty(found.shape)
 
 
 def _as_one_layer(tensors: dict[str, torch.Tensor], plan: SizePlan) -> dict[str, torch.Tensor]:
