@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from effconv_core import SearchableCNN, frontier, recipe, search, tournament
 from effconv_core.cli.search_train import search_command, train_command
+from effconv_core.distributed.consistency import check_same
 from effconv_core.distributed.process_group import joined
 from effconv_core.engine.probe import probe
 from effconv_core.engine.train import TrainConfig, evaluate, train
@@ -113,6 +114,18 @@ def cases(rank: int, group: dist.ProcessGroup, folder: Path) -> dict[str, Callab
     shorter, none = batches(rank, 6 - rank), [] if rank else good
     full, rich = OSError("no space left"), ModuleNotFoundError("no rich")
     later, at_once = Failing(good, rank, after=1), Failing(good, rank, at=0)
+    only_last, names = dist.new_group([1]), {"a": 1} | ({"b": 2} if rank else {})
+    normalised = network()
+    normalised[1] = nn.BatchNorm2d(4)
+
+    def on_round(number: int, plans: int) -> None:
+        raise full
+
+    def elsewhere() -> object:
+        (place := folder / "c.safetensors").touch()
+        state = {"epoch": 1, "epoch_steps": 6 + rank}
+        with patch("effconv_core.engine.search.resume", return_value=state):
+            return search(network(), good, checkpoint=place, **given)
 
     def at_a_full_disk(do: Callable[[], object], where: str) -> object:
         with patch(f"effconv_core.engine.{where}.save_training_state", side_effect=full):
@@ -151,6 +164,26 @@ def cases(rank: int, group: dist.ProcessGroup, folder: Path) -> dict[str, Callab
         ),
         "tournament, the loader": lambda: tournament(
             SearchableCNN(network(), CONFIG), None if rank else good, budget=610, group=group
+        ),
+        "search, its progress": elsewhere,
+        "search, a round": lambda: search(
+            network(), good, on_round=on_round if rank else None, **given
+        ),
+        "tournament, a round": lambda: tournament(
+            *(SearchableCNN(network(), CONFIG), good),
+            **{"budget": 610, "on_round": on_round if rank else None, "group": group},
+        ),
+        "frontier, its settings": lambda: frontier(
+            SearchableCNN(network(), CONFIG), good, settings={"a": {1} if rank else 1}, group=group
+        ),
+        "frontier, validation": lambda: frontier(
+            SearchableCNN(network(), CONFIG), good, validation=good if rank else None, group=group
+        ),
+        "probe, its repeats": lambda: probe(network(), good, plans=4, repeats=2 + rank, **given),
+        "train, its config": lambda: train(network(), good, TrainConfig(2 + rank, 8), group=group),
+        "what is compared": lambda: check_same(names, "cpu", group),
+        "train, the last rank only": lambda: (
+            train(normalised, good, TRAINING, group=only_last) if rank else None
         ),
         "and then": lambda: evaluate(network(), good, group),
     }

@@ -1,11 +1,18 @@
 """What fails on one rank ends on all of them, each with a sentence that says where."""
 
 import json
+from unittest.mock import patch
 
 import pytest
 import torch
 from effconv_core import search
-from effconv_core.distributed.failures import device_of, in_lockstep, together
+from effconv_core.distributed.failures import (
+    advanced,
+    called_together,
+    device_of,
+    in_lockstep,
+    together,
+)
 from torch import nn
 
 FAULTS = {
@@ -23,12 +30,19 @@ FAULTS = {
     "evaluate, a batch": (1, "KeyError: 'frame 3'"),
     "probe, the loader": (1, "KeyError: 'frame 3'"),
     "tournament, the loader": (1, "TypeError: the loader is a NoneType"),
+    "search, a round": (1, "OSError: no space left"),
+    "tournament, a round": (1, "OSError: no space left"),
+    "frontier, its settings": (1, "TypeError: Object of type set is not JSON serializable"),
 }
 DIFFERENCES = {
     "search, validation": "validation",
     "train, its length": "number of batches",
     "probe, its length": "number of batches",
     "frontier, its length": "number of batches",
+    "frontier, validation": "number of validation batches",
+    "probe, its repeats": "repeats",
+    "train, its config": "config",
+    "search, its progress": "progress",
 }
 
 
@@ -61,6 +75,31 @@ def test_the_ranks_go_on_together_after_all_of_that(raised):
     assert one == other == "0.5"
 
 
+def test_another_choice_of_what_is_compared_is_told_on_both_ranks(raised):
+    one, other = (said["what is compared"] for said in raised)
+    assert one == other
+    assert one.startswith("RanksDifferError: rank 1 is given another choice of arguments than rank")
+
+
+def test_a_group_need_not_have_the_first_of_all_ranks(raised):
+    assert [said["train, the last rank only"] for said in raised] == ["None", "None"]
+
+
+def test_a_rank_says_what_failed_on_it_where_the_others_are_gone():
+    def failing():
+        yield 1
+        raise KeyError("frame") from OSError("disk")
+
+    batches, gone = failing(), RuntimeError("Connection closed by peer")
+    next(batches)
+    with (
+        patch("effconv_core.distributed.failures.gathered", side_effect=gone),
+        pytest.raises(KeyError, match="frame") as caught,
+    ):
+        advanced(batches, 1, object(), "cpu", "in epoch 1")
+    assert isinstance(caught.value.__cause__, OSError)
+
+
 def test_one_process_raises_its_own_error_whatever_it_is():
     class MuteError(Exception):
         def __str__(self):
@@ -70,6 +109,9 @@ def test_one_process_raises_its_own_error_whatever_it_is():
         raise MuteError
     with pytest.raises(StopIteration), together(None, "cpu"):
         raise StopIteration
+    with pytest.raises(StopIteration):
+        called_together(lambda number: next(iter(())), None, "cpu")(1)
+    called_together(None, None, "cpu")(1)
     assert list(in_lockstep(iter("abc"), None, "cpu", "in epoch 1")) == ["a", "b", "c"]
 
 

@@ -33,7 +33,8 @@ if dist.is_available():
 
 
 PROBED = 4  # passes, of which each may skip other layers
-READ = ("epoch", "plan", "cost of plans")  # of a checkpoint, and of a table of `Latency`
+# Of a checkpoint, and of a table of `Latency`.
+READ = ("epoch", "plan", "progress", "cost of plans")
 
 
 class Entries(Protocol):
@@ -214,18 +215,26 @@ def check_same(
     """Raise if a value of a rank differs from that of rank 0.
 
     Args:
-        values: name to any JSON value; the names are the same on all ranks.
+        values: name to any JSON value.
         device: device of the collective.
         group: the ranks; None compares nothing.
 
     Raises:
         RanksDifferError: on all ranks, if one differs; the message names it and the value.
+        TypeError: if a value is no JSON value; on other ranks `OtherRankError`.
     """
     if group is None:
         return
-    digests = [hashlib.sha256(json.dumps(v).encode()).hexdigest()[:12] for v in values.values()]
-    # float64 holds 48-bit integers exactly.
-    rows = gathered([float(int(digest, 16)) for digest in digests], device, group)
+    with together(group, device):
+        digests = [_digest(value) for value in values.values()]
+    rows = gathered([_digest(list(values))], device, group)
+    if rows.count(rows[0]) < len(rows):  # then there may be another number of them, too
+        rank = next(rank for rank, row in enumerate(rows) if row != rows[0])
+        raise RanksDifferError(
+            f"rank {rank} is given another choice of arguments than rank 0; give every rank the "
+            "same"
+        )
+    rows = gathered(digests, device, group)
     for rank, row in enumerate(rows):
         for name, mine, theirs in zip(values, row, rows[0], strict=True):
             if mine != theirs:
@@ -234,6 +243,11 @@ def check_same(
                     f"rank {rank} has another {name} than rank 0; give every rank the same"
                     f"{', and a file that all of them can read' if read else ''}"
                 )
+
+
+def _digest(value: Any) -> float:
+    """Return a number of a JSON value; float64 holds integers of 48 bits exactly."""
+    return float(int(hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12], 16))
 
 
 def _state(searchable: Replica) -> list[float]:

@@ -2,8 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from typing import Any
 
@@ -41,19 +41,23 @@ def together(group: dist.ProcessGroup | None, device: torch.device | str) -> Ite
     Raises:
         OtherRankError: on ranks where it did not fail; the message has the rank and its error.
     """
+    inside = nullcontext() if group is None else own_statistics()
+    with _ending_all(group, device), inside:
+        yield
+
+
+@contextmanager
+def _ending_all(group: dist.ProcessGroup | None, device: torch.device | str) -> Iterator[None]:
     failed = None
     try:
-        with ExitStack() as inside:
-            if group is not None:
-                inside.enter_context(_own_statistics())
-            yield
+        yield
     except Exception as error:  # of any kind, since some of it is the user's code
         failed = error
     _raise_on_all(failed, group, device)
 
 
 @contextmanager
-def _own_statistics() -> Iterator[None]:
+def own_statistics() -> Iterator[None]:
     """Let `SyncBatchNorm` take the statistics of this rank's samples, which is no collective."""
     forward = nn.SyncBatchNorm.forward
     nn.SyncBatchNorm.forward = nn.BatchNorm2d.forward
@@ -61,6 +65,27 @@ def _own_statistics() -> Iterator[None]:
         yield
     finally:
         nn.SyncBatchNorm.forward = forward
+
+
+def called_together(
+    function: Callable[..., None] | None,
+    group: dist.ProcessGroup | None,
+    device: torch.device | str,
+) -> Callable[..., None]:
+    """Return a callback that all ranks call at once, and that fails on all where it does on one.
+
+    Args:
+        function: what is called; None, which it may be on some ranks only, calls nothing.
+        group: the ranks; None where there is one process.
+        device: device of the collective.
+    """
+
+    def called(*arguments: Any) -> None:
+        with _ending_all(group, device):
+            if function is not None:
+                function(*arguments)
+
+    return called
 
 
 def in_lockstep(
@@ -123,7 +148,7 @@ def advanced(
     except Exception as error:  # of any kind, since it is the user's loader
         failed = error
     got = -1.0 if failed is not None else float(batch is not END)
-    rows = gathered([got, *state], device, group)
+    rows = _gathered_beside(failed, [got, *state], device, group)
     if any(row[0] < 0 for row in rows):
         _raise_on_all(failed, group, device)
     has_one = [bool(row[0]) for row in rows]
@@ -145,28 +170,38 @@ def _raise_on_all(
         if failed is not None:
             raise failed
         return
-    waiting = threading.Timer(PATIENCE, logger.warning, (_words_of(failed) + "; waits for others",))
-    waiting.daemon = True
-    if failed is not None:
-        waiting.start()
-    try:
-        # Of numbers, since collectives of objects run on the current GPU, and not on a rank's own.
-        rows = gathered([float(failed is not None)], device, group)
-        ranks = [rank for rank, (flag,) in enumerate(rows) if flag]
-        if ranks:
-            codes = [float(ord(letter)) for letter in _words_of(failed).ljust(MOST_SAID)]
-            rows = gathered(codes, device, group)
-    except Exception:  # the others are gone, or in a collective of the user's code
-        if failed is None:
-            raise
-        raise failed from None
-    finally:
-        waiting.cancel()
+    # Of numbers, since collectives of objects run on the current GPU, and not on a rank's own.
+    rows = _gathered_beside(failed, [float(failed is not None)], device, group)
+    ranks = [rank for rank, (flag,) in enumerate(rows) if flag]
+    if ranks:
+        codes = [float(ord(letter)) for letter in _words_of(failed).ljust(MOST_SAID)]
+        rows = _gathered_beside(failed, codes, device, group)
     if failed is not None:
         raise failed
     if ranks:
         words = "".join(chr(int(code)) for code in rows[ranks[0]]).rstrip()
         raise OtherRankError(f"rank {ranks[0]} has failed ({words}); see what it says")
+
+
+def _gathered_beside(
+    failed: Exception | None,
+    values: Sequence[float],
+    device: torch.device | str,
+    group: dist.ProcessGroup,
+) -> list[list[float]]:
+    """Return what `gathered` does; what has failed on this rank is said, whatever the others do."""
+    if failed is None:
+        return gathered(values, device, group)
+    waiting = threading.Timer(PATIENCE, logger.warning, ("%s; waits for others", _words_of(failed)))
+    waiting.daemon = True
+    waiting.start()
+    try:
+        return gathered(values, device, group)
+    except Exception:  # the others are gone, or in a collective of the user's code
+        pass
+    finally:
+        waiting.cancel()
+    raise failed  # here, where it keeps its own cause
 
 
 def _words_of(failed: Exception | None) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 import scipy
 
 from effconv_core.cost.budget import Budgets
+from effconv_core.distributed.failures import called_together
 from effconv_core.distributed.stages import Remember
 from effconv_core.engine.proposals import Plan, Proposals
 from effconv_core.engine.race import PARTS, Result, Trials
@@ -65,7 +66,7 @@ def choose_plan(
         FloatingPointError: if no plan has a finite loss.
     """
     config, space = searchable.config, searchable.space
-    on_round = on_round or (lambda number, plans: None)
+    said = called_together(on_round, trials.group, trials.device)
     proposals, steps = Proposals(searchable, trials, budget), config.race_steps
     keeps = config.keep == "original" and proposals.own is not None
     if trials.tested_steps < PARTS:
@@ -93,7 +94,7 @@ def choose_plan(
         return [math.inf if loss is None else loss for loss, *_ in rows]
 
     plans, kernel_losses, passes = remember("proposals", proposals.draw)
-    on_round(1, len(plans))
+    said(1, len(plans))
     first = losses_of("first", plans, steps, 0)
     # Two measures whose errors have different causes.
     ranks = scipy.stats.rankdata(first) + scipy.stats.rankdata(kernel_losses)
@@ -103,14 +104,14 @@ def choose_plan(
         evidence = evidence_of((), found=proposals.original, keeps=keeps, plans=len(tried))
         return searchable.plan_of(proposals.own, proposals.learned, budget, evidence)
     last = others[:LAST]
-    on_round(2, len(last))
+    said(2, len(last))
     second = losses_of("longer", last, LONGER * steps, 1)
     if min(second) == math.inf:
         raise FloatingPointError(
             "no plan that was trained has a finite loss; lower cnn_lr or check the data"
         )
     found = last[int(np.argmin(second))]
-    on_round(3, 2)
+    said(3, 2)
     pair = [space.by_layer(found), proposals.original]
     rows = [
         remember(f"pair {i}", lambda i=i: train(pair, LONGER * steps, 2 + i, paired=True))

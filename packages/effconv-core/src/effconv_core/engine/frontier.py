@@ -17,7 +17,7 @@ from torch import Tensor
 from effconv_core.cost.base import Counter, TapCost
 from effconv_core.cost.budget import Budget, Budgets, as_budgets
 from effconv_core.distributed.consistency import check_same, leads
-from effconv_core.distributed.failures import device_of, together
+from effconv_core.distributed.failures import called_together, device_of, together
 from effconv_core.distributed.stages import remembering
 from effconv_core.engine.loader import check_read_again, epoch_batches
 from effconv_core.engine.proposals import SLOPES, KernelLosses
@@ -265,10 +265,10 @@ def frontier(
             "search": [asdict(config), learned],
             "amounts": [cost_of.counts, *amounts],
             "number of batches": steps,
-            **({} if tested is None else {"number of validation batches": tested}),
             "settings": dict(settings or {}),
+            **({} if tested is None else {"number of validation batches": tested}),
         }
-    check_same(of, device, group)
+    check_same({**of, "number of validation batches": tested}, device, group)
     remember = remembering(checkpoint, of, group=group, device=device)
 
     def best_at(amount: float) -> list[Any]:
@@ -299,10 +299,10 @@ def frontier(
     found: dict[tuple[int, ...], float] = {}
     trainings, passes = 1, 0
     show = progress and leads(group)
-    with shown("frontier", None, on_round=on_amount, show=show) as (_, said):
+    with shown("frontier", None, on_round=on_amount, show=show) as (_, on_amount):
+        said = called_together(on_amount, group, device)
         for number, amount in enumerate(amounts):
-            if said is not None:
-                said(number + 1, len(amounts))
+            said(number + 1, len(amounts))
             row = remember(f"amount {number}", lambda amount=amount: best_at(amount))
             plan, loss, trained_here, passes_here = conform(row, Row, what=f"{checkpoint}")
             if not space.allows(plan):

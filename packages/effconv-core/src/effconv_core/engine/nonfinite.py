@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from effconv_core.distributed.failures import own_statistics
 from effconv_core.layers.inputs import run_on
 
 
@@ -108,7 +109,8 @@ def _first_not_finite(model: nn.Module, inputs: Any) -> str | None:
     innermost = [(name, m) for name, m in model.named_modules() if not any(m.children())]
     handles = [module.register_forward_hook(look(name)) for name, module in innermost]
     try:
-        run_on(model, inputs)
+        with own_statistics():  # the loss of this rank may be the only one
+            run_on(model, inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -1,7 +1,7 @@
 """`probe`: whether kernel sizes matter to a network and a data set, before any search."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
@@ -129,8 +129,9 @@ def probe(
                 f"{len(drawn)} plans are within the budget; a spread needs at least 4, so pass "
                 "another budget or raise the tolerance"
             )
-    counts = {"number of batches": steps, "number of validation batches": tested}
-    check_same({**counts, "random plans": drawn}, device, group)
+    same = {"config": asdict(config), "repeats": repeats}
+    same |= {"number of batches": steps, "number of validation batches": tested}
+    check_same({**same, "random plans": drawn}, device, group)
     sizes = [searchable.space.by_layer(plan) for plan in drawn]
     seeds = [config.seed * PARTS * repeats + PARTS * number for number in range(repeats)]
     original = [

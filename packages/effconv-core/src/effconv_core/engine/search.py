@@ -188,7 +188,7 @@ def search(
         state = {**identity, "epoch": 0}
         if checkpoint is not None and Path(checkpoint).exists():
             state = resume(checkpoint, searchable, optimizer, identity)
-        beginning = {n: state.get(n) for n in ("epoch", "plan")}
+        beginning = {"epoch": state["epoch"], "plan": state.get("plan"), "progress": state}
         beginning["cost of plans"] = costs_of_some(searchable, budget)
     check_same(identity | beginning, device_of(searchable), group)
     if "plan" in state:

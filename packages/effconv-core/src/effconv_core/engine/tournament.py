@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from effconv_core.cost.budget import Budgets
-from effconv_core.distributed.consistency import average
-from effconv_core.distributed.failures import device_of, in_lockstep, together
+from effconv_core.distributed.consistency import average, check_same
+from effconv_core.distributed.failures import called_together, device_of, in_lockstep, together
 from effconv_core.engine.loader import check_read_again, epoch_batches
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
 from effconv_core.layers.contract import for_comparison
@@ -55,7 +55,7 @@ def tournament(
             `search`; losses are averaged over them, so that all choose the same plan.
 
     Raises:
-        RuntimeError: if another rank has failed.
+        RuntimeError: if another rank has failed, or has other plans to compare.
         TypeError: if inputs or targets have a dtype that the network or cross entropy does not
             take.
         ValueError: if the config has one finalist, no plan meets the budget, the loader is empty,
@@ -71,16 +71,17 @@ def tournament(
                 "finalists is 1, and a tournament compares at least 2; take "
                 "searchable.plan(budget) or raise finalists and exploration in the config"
             )
-    network = copy_network(searchable).train()
-    for_comparison(network)
-    with torch.device("cpu"):  # that of the generator
-        totals = dict.fromkeys(_candidates(searchable, plan, budget), 0.0)
+        network = copy_network(searchable).train()
+        for_comparison(network)
+        with torch.device("cpu"):  # that of the generator
+            totals = dict.fromkeys(_candidates(searchable, plan, budget), 0.0)
+    check_same({"plans to compare": list(totals)}, device, group)
+    said = called_together(on_round, group, device)
     batches = chain.from_iterable(epoch_batches(loader, e, device) for e in count(config.epochs))
     batches = in_lockstep(batches, group, device, "in the comparison of plans")
     with torch.no_grad():
         for round_number in range(1, ROUNDS + 1):
-            if on_round is not None:
-                on_round(round_number, len(totals))
+            said(round_number, len(totals))
             losses = torch.zeros(len(totals), device=device)
             for number in range(2**round_number):
                 inputs, targets = next(batches)

@@ -204,7 +204,7 @@ def train(
             over which a layer normalises, gradients are off or autocast is on around it, or a
             checkpoint is given and the network does not load its own state.
         RuntimeError: if another rank has failed before the first step, would begin at another
-            epoch, or has another number of batches.
+            epoch, or has another config or number of batches.
     """
     device = device_of(model)
     with together(group, device):
@@ -236,7 +236,8 @@ def train(
             check_ambient(model)
             check_read_again(loader, once=config.epochs - first_epoch == 1)
             on_step = kept_by(checkpoint, model, optimizer, on_step)
-    check_same({"epoch": first_epoch, "number of batches": steps}, device, group)
+    same = {"config": asdict(config), "epoch": first_epoch, "number of batches": steps}
+    check_same(same, device, group)
     model.train()
     forward = model if group is None else DistributedDataParallel(model, process_group=group)
     forward = torch.compile(forward) if config.compile else forward
@@ -283,7 +284,7 @@ def train(
                     save_training_state(checkpoint, model, optimizer, done)
     if group is not None:
         for buffer in model.buffers():
-            dist.broadcast(buffer, src=0, group=group)
+            dist.broadcast(buffer, src=dist.get_global_rank(group, 0), group=group)
 
 
 @torch.no_grad()
