@@ -49,6 +49,37 @@ def shorter(batch_size, seed):
 def uneven(batch_size, seed):
     return batches(6 - RANK * (batch_size == 8)), batches(2)
 
+class Breaking:
+    def __init__(self, given, end):
+        self.given, self.end = given, end
+
+    def __len__(self):
+        return len(self.given)
+
+    def __iter__(self):
+        for number, batch in enumerate(self.given):
+            if RANK == 1 and number == 2:
+                self.end()
+            yield batch
+
+def damaged():
+    raise ValueError("image 9 is damaged")
+
+def breaking(batch_size, seed):
+    return Breaking(batches(6), damaged), batches(2)
+
+def ending(batch_size, seed):
+    return Breaking(batches(6), lambda: os._exit(7)), batches(2)
+
+def full(*arguments):
+    raise OSError("no space left")
+
+def unreported(batch_size, seed):
+    if RANK == 0:
+        import effconv_core.cli.pipeline
+        effconv_core.cli.pipeline.write_report = full
+    return batches(6), batches(2)
+
 def other_labels(batch_size, seed):
     images, labels = batches(1)[0]
     return batches(6), batches(5) + [(images, labels + 5 * RANK)], batches(2)

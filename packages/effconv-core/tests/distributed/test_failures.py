@@ -143,3 +143,23 @@ def test_a_command_refuses_on_all_ranks_and_writes_nothing(
         assert len(lines) == bool(expected), said[rank]
         assert expected in said[rank]
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "expected", "words"),
+    [
+        ("breaking", [2, 2], ["", "image 9 is damaged"]),
+        ("ending", [2, 7], ["another rank has ended or does not answer", ""]),
+        ("unreported", [2, 2], ["no space left", ""]),
+    ],
+)
+def test_a_command_ends_on_all_ranks_with_one_sentence_of_the_one_that_failed(
+    function, expected, words, two_ranks, tmp_path
+):
+    statuses, said = two_ranks("failure_program", "train", function, tmp_path)
+    assert statuses == expected, said
+    for rank, told in enumerate(words):
+        assert "Traceback" not in said[rank]
+        lines = [line for line in said[rank].splitlines() if line.startswith("effconv ")]
+        assert len(lines) == bool(told), said[rank]
+        assert told in said[rank]

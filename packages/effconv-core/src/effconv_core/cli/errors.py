@@ -15,7 +15,7 @@ from types import FrameType
 
 import torch
 
-from effconv_core.distributed.failures import RanksDifferError
+from effconv_core.distributed.failures import RankLostError, RanksDifferError
 from effconv_core.io.atomic import check_place
 from effconv_core.io.console import PlainConsole
 from effconv_core.io.lost_terminal import drop_lost_outputs, outlive_terminal
@@ -122,7 +122,7 @@ def run_command(name: str, function: Callable[[], int | None]) -> int:
         return tell(name, str(error), DIVERGED)
     except (ValueError, TypeError) as error:
         return tell(name, f"{error}{_raised_by(error)}", REFUSED)
-    except RanksDifferError as error:
+    except (RankLostError, RanksDifferError) as error:
         return tell(name, str(error), REFUSED)
     except (OSError, SystemExit) as error:
         # Where the outputs are gone, what is shown at a stop is refused, too, or ends the process.

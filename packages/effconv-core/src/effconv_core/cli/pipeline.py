@@ -200,9 +200,8 @@ def train_alone(
         networks = {kind: work.train_and_test(phase, cnn, *loaders)}
         if plan.cost is None:
             plan = replace(plan, cost=int(networks[kind]["parameters"]))
-        if work.metrics is not None:
-            plan.save(work.folder / "plan.json")
-            save(cnn, plan, work.folder / "cnn.safetensors")
+        ranks.on_first(partial(plan.save, work.folder / "plan.json"))
+        ranks.on_first(partial(save, cnn, plan, work.folder / "cnn.safetensors"))
         made = {"sizes": plan.sizes, "parameters": networks[kind]["parameters"]}
         return work.finish(model, plan, networks, made)
 
@@ -358,8 +357,8 @@ class _RunStages:
         else:  # each rank has a part of the test, and no more than the accuracy is collected
             accuracy = evaluate(cnn, test, group)
         result = {"parameters": sum(p.numel() for p in cnn.parameters()), "test_accuracy": accuracy}
-        if held_out is not None and self.metrics is not None:
-            result |= self.say_validation(phase)
+        if held_out is not None:
+            result |= self.ranks.on_first(partial(self.say_validation, phase)) or {}
         return result
 
     def say_validation(self, phase: str) -> dict[str, float]:
@@ -389,12 +388,13 @@ class _RunStages:
         if networks:
             accuracy = networks["learned" if "learned" in networks else "original"]["test_accuracy"]
             result = {**result, "accuracy": accuracy, "networks": dict(networks)}
-        if self.metrics is not None:
-            self.metrics.close()
-            if self.tests:
-                write_tests(self.folder, self.tests)
-            write_report(self.folder, model, plan, networks, self.metrics)
-            finish_run(self.folder, result)
+        with self.ranks.together():
+            if self.metrics is not None:
+                self.metrics.close()
+                if self.tests:
+                    write_tests(self.folder, self.tests)
+                write_report(self.folder, model, plan, networks, self.metrics)
+                finish_run(self.folder, result)
         for sizes, outcome in networks.items():
             self.console.print(f"{sizes} sizes: test accuracy {outcome['test_accuracy']:.2%}")
         return dict(result)

@@ -21,7 +21,7 @@ from effconv_core.cli.specifiers.model import check_by_name, make_model
 from effconv_core.config import RECIPES, SearchConfig, recipe_name
 from effconv_core.cost.budget import Budget
 from effconv_core.cost.macs import Macs
-from effconv_core.distributed.failures import OtherRankError
+from effconv_core.distributed.failures import OtherRankError, told
 from effconv_core.distributed.process_group import Ranks, joined
 from effconv_core.engine.by_class import check_loaders
 from effconv_core.engine.train import TrainConfig, training_of
@@ -198,7 +198,8 @@ def _run(
     with joined(options.device) as ranks, prints_aside(options.json):
         console.quiet = ranks.rank > 0
         try:
-            folder, result = do(options, console, ranks)
+            with told(ranks.group):
+                folder, result = do(options, console, ranks)
         except OtherRankError:  # the rank that failed has reported why
             return REFUSED
         leads = ranks.rank == 0

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import count
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 
 MOST_SAID = 400  # characters of an error that other ranks repeat
 PATIENCE = 5.0  # seconds in which a rank that has failed waits in silence for the others
+FAILED = "effconv/failed"  # in the store of the ranks
 END = object()
 """Stands for the end of the batches of a rank."""
 
@@ -25,6 +26,54 @@ class OtherRankError(RuntimeError):
 
 class RanksDifferError(RuntimeError):
     """Ranks that are to agree do not; raised on all of them, with one message."""
+
+
+class RankLostError(RuntimeError):
+    """Another rank has ended, or is not where this one is, and has not said why."""
+
+
+@contextmanager
+def told(group: dist.ProcessGroup | None) -> Iterator[None]:
+    """Let ranks whose collective fails name the rank that has failed, and why.
+
+    It is for a whole program, which ends with what is raised: what a rank says stays in the store.
+    There is no collective in it, and nothing waits.
+
+    Args:
+        group: all ranks; None where there is one process.
+
+    Raises:
+        OtherRankError: in place of the error of the collective.
+        RankLostError: so, too, if no rank has said anything.
+    """
+    try:
+        yield
+    except Exception as error:
+        if group is None or isinstance(error, OtherRankError | RanksDifferError):
+            raise
+        words = _words_of(error)
+        of_gloo = type(error) is RuntimeError and "gloo" in words  # which has no class of its own
+        if not of_gloo and not isinstance(error, dist.DistError):
+            _leave(f"rank {dist.get_rank(group)} has failed ({words}); see what it says")
+            raise
+        if left := _left():
+            raise OtherRankError(left) from error
+        raise RankLostError(
+            "another rank has ended or does not answer; see what it says, and start all of them "
+            f"again ({words})"
+        ) from error
+
+
+def _leave(words: str) -> None:
+    with suppress(Exception):  # the store may be gone, and what has failed says so itself
+        dist.distributed_c10d._get_default_store().set(FAILED, words)
+
+
+def _left() -> str:
+    with suppress(Exception):  # of rank 0, if torchrun has no store of its own
+        store = dist.distributed_c10d._get_default_store()
+        return store.get(FAILED).decode() if store.check([FAILED]) else ""
+    return ""
 
 
 @contextmanager
