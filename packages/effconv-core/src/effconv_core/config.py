@@ -84,8 +84,9 @@ class SearchConfig:
     """Seed of the predictors' initial values and fixed inputs, of the draws in training steps, and
     of the finalists; from 0 to 2**32 - 1."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the CNN in training steps. bfloat16 is autocast: predictors, masks, kernels,
-    losses and updates stay in float32, and so does the comparison of the finalists."""
+    """Precision of the CNN in training steps, also of those that compare plans. bfloat16 is
+    autocast: predictors, masks, kernels, losses and updates stay in float32. It is slower than
+    float32 on a processor without instructions for bfloat16."""
     shapes: Literal["exact", "padded"] = "exact"
     """Shapes of the kernels in training steps. exact: the step's sizes; padded: the largest sizes,
     with zeros around the step's kernels: the same convolution, in shapes that never change and

@@ -221,7 +221,7 @@ def check_same(
 
     Raises:
         RanksDifferError: on all ranks, if one differs; the message names it and the value.
-        TypeError: if a value is no JSON value; on other ranks `OtherRankError`.
+        TypeError: if a value is not a JSON value; on other ranks `OtherRankError`.
     """
     if group is None:
         return

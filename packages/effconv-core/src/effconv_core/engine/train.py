@@ -63,7 +63,8 @@ class TrainConfig:
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up, but at most a tenth of the training."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 is PyTorch's autocast: weights and their updates stay in float32."""
+    """bfloat16 is PyTorch's autocast: weights and their updates stay in float32. It is slower than
+    float32 on a processor without instructions for bfloat16."""
     compile: bool = False
     """Run the network through `torch.compile`, which takes a while before the first step. PyTorch
     compiles eight networks of one class per process and runs all further ones uncompiled: call
