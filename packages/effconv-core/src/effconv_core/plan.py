@@ -364,7 +364,7 @@ def load(model: nn.Module, path: str | os.PathLike[str], *, example: Any = None)
 
 
 def _size_empty_buffers(cnn: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Give buffers that have no element yet the shapes of a file, which a first pass gives them."""
+    """Resize buffers without elements to the shapes that a file has, as a first pass does."""
     for prefix, module in cnn.named_modules():
         for name, own in module._buffers.items():
             found = tensors.get(f"{prefix}.{name}" if prefix else name)
