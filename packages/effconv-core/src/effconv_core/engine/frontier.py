@@ -5,7 +5,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,9 @@ from effconv_core.cost.budget import Budget, Budgets, as_budgets
 from effconv_core.distributed.consistency import check_same, leads
 from effconv_core.distributed.failures import called_together, device_of, together
 from effconv_core.distributed.stages import remembering
-from effconv_core.engine.loader import check_read_again, epoch_batches
+from effconv_core.engine.loader import check_read_again
 from effconv_core.engine.proposals import SLOPES, KernelLosses
-from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials, checked_validation
+from effconv_core.engine.race import Trials, checked_steps, checked_validation
 from effconv_core.engine.within import PlansWithin
 from effconv_core.io.atomic import write_text
 from effconv_core.io.kinds import check_kind
@@ -242,13 +241,8 @@ def frontier(
             raise ValueError("amounts is empty; pass at least one cost")
         for amount in amounts:  # raises before any training if there is no such plan
             searchable.plan(Budget(amount, counter, at_most=True))
-        steps = sum(1 for _ in islice(epoch_batches(loader, 0, device), MOST_NEEDED))
         tested = checked_validation(searchable.source[0], validation, criterion)
-        if steps < PARTS and tested is None:
-            raise ValueError(
-                f"the loader gives {steps} batches an epoch; at least {PARTS} are needed to hold "
-                "one out, so pass a smaller batch size or more data"
-            )
+        steps = checked_steps(loader, device, holds_out=tested is None)
         length = config.race_steps or STEPS
         epochs = config.epochs_of(steps)
         given = loader, criterion, steps, epochs, device, group, validation, tested

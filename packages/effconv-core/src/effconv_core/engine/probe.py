@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from effconv_core.config import SearchConfig, recipe
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import check_same
 from effconv_core.distributed.failures import device_of, together
-from effconv_core.engine.loader import check_read_again, epoch_batches
-from effconv_core.engine.race import MOST_NEEDED, PARTS, Trials, checked_validation
+from effconv_core.engine.loader import check_read_again
+from effconv_core.engine.race import PARTS, Trials, checked_steps, checked_validation
 from effconv_core.engine.within import PlansWithin
 from effconv_core.layers.batch_checks import check_ambient, check_learnable
 from effconv_core.method.searchable import SearchableCNN
@@ -114,13 +113,8 @@ def probe(
         check_ambient(searchable.model)
         if budget is None:
             budget = searchable.cost(flat(searchable.original_sizes.values()))
-        steps = sum(1 for _ in islice(epoch_batches(loader, 0, device), MOST_NEEDED))
         tested = checked_validation(model, validation, criterion)
-        if steps < PARTS and tested is None:
-            raise ValueError(
-                f"the loader gives {steps} batches an epoch; at least {PARTS} are needed to hold "
-                "one out, so pass a smaller batch size or more data"
-            )
+        steps = checked_steps(loader, device, holds_out=tested is None)
         given = loader, criterion, steps, 0, device, group, validation, tested
         trials = Trials(model, config, *given)
         drawn = PlansWithin(searchable, budget).random(plans, config.seed)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,6 @@ import torch
 
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.consistency import average
-from effconv_core.distributed.failures import in_lockstep
-from effconv_core.engine.loader import epoch_batches
 from effconv_core.engine.race import Trials
 from effconv_core.engine.within import PlansWithin
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
@@ -127,13 +124,7 @@ class KernelLosses:
     @torch.no_grad()
     def __call__(self, plan: tuple[int, ...]) -> float:
         """Return the mean loss of a plan, 1e30 if it is not finite."""
-        if not self.batches and self.trials.validation is None:
-            epoch = epoch_batches(self.trials.loader, self.trials.epochs, self.device)
-            where = "in the comparison of plans"
-            epoch = in_lockstep(epoch, self.trials.group, self.device, where)
-            self.batches = list(islice(epoch, BATCHES))
-        elif not self.batches:
-            self.batches = self.trials.of_validation(BATCHES)
+        self.batches = self.batches or self.trials.some_batches(BATCHES)
         if plan not in self.known:
             total = torch.zeros((), device=self.device)
             for number, (inputs, targets) in enumerate(self.batches):

@@ -10,19 +10,19 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, count, islice
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effconv_core.config import SearchConfig
 from effconv_core.distributed.consistency import average
 from effconv_core.distributed.failures import in_lockstep
-from effconv_core.engine.loader import MOST_READ, check_read_again, epoch_batches, read_before
+from effconv_core.engine.loader import END, MOST_READ, check_read_again, epoch_batches, read_before
 from effconv_core.layers.batch_checks import checked_loss, explained_pass
+from effconv_core.layers.class_scores import are_samples, hits
 from effconv_core.layers.contract import for_comparison
 from effconv_core.layers.copying import copy_network
 from effconv_core.layers.inputs import copied, in_float32, run_on
@@ -32,6 +32,7 @@ from effconv_core.rng import kept_generators, seeded
 
 PARTS = 5  # one of this many parts is held out
 HELD_OUT = 24  # batches that are held out, at most
+BETWEEN = 10**12 + 39  # the seeds of one batch and the next, further than those of epochs
 
 MOST_NEEDED = PARTS * HELD_OUT  # batches of an epoch, beyond which more make no difference here
 
@@ -136,11 +137,13 @@ class Trials:
             tested = self.epochs + (epoch if self.validation is None else 0)
             return self._tested(networks, tested, seed % PARTS, paired)
 
-    def of_validation(self, most: int) -> list[Any]:
-        """Return at most `most` of the validation batches, the same ones each time."""
-        chosen = spread(range(self.validation_steps), most)
-        with kept_orders(self.validation):
-            epoch = islice(self._epoch(self.validation, self.epochs), chosen[-1] + 1)
+    def some_batches(self, most: int) -> list[Any]:
+        """Return at most `most` batches, of `validation` where there is one; each time the same."""
+        chosen = range(most)
+        if self.validation_steps is not None:
+            chosen = spread(range(self.validation_steps), most)
+        with kept_orders(self.tested):
+            epoch = islice(self._epoch(self.tested, self.epochs), chosen[-1] + 1)
             return [batch for number, batch in enumerate(epoch) if number in chosen]
 
     def _train(self, networks: Sequence[nn.Module], steps: int, seed: int, epoch: int) -> None:
@@ -193,13 +196,13 @@ class Trials:
         """Return the values of a `Result` on one batch, NaN where unknown."""
         loss, outputs = self._pass(network, batch, first=False)
         constant = torch.full_like(loss, math.nan)
-        if paired and _are_samples(outputs, batch[1]):
+        if paired and are_samples(outputs, batch[1]):
             mean = outputs.mean(0, keepdim=True).expand_as(outputs).contiguous()
             # A criterion need not take what no network gives; then it is not known.
             with suppress(Exception):
                 constant = checked_loss(self.criterion, mean, batch[1], first=False)
-        hits = _hits(self.criterion, outputs, batch[1], loss)
-        return torch.stack([loss, hits, constant]).float()
+        hit = hits(self.criterion, outputs, batch[1], loss)
+        return torch.stack([loss, hit, constant]).float()
 
     def _average_gradients(self, network: nn.Module) -> None:
         if self.group is None:
@@ -249,13 +252,14 @@ class Trials:
         """Yield the batches of an epoch, the same ones whenever it is asked for."""
         seed = 100_000 * self.config.seed + epoch
         seed_orders(loader, seed)
-        with seeded(seed, self.device):
-            batches = epoch_batches(loader, epoch, self.device)
-            batches = in_lockstep(batches, self.group, self.device, "in the comparison of plans")
-            first = next(batches)  # by now the loader has drawn its order
-        number = 0
-        for batch in chain([first], batches):
-            number += 1
+        batches = epoch_batches(loader, epoch, self.device)
+        batches = in_lockstep(batches, self.group, self.device, "in the comparison of plans")
+        for number in count():
+            # A loader draws its order with the first batch, and may draw changes of each.
+            with seeded(seed + number * BETWEEN, self.device):
+                batch = next(batches, END)
+            if batch is END:
+                break
             yield batch
         least = self.validation_steps or PARTS
         if self.tested is loader and number < least:
@@ -264,46 +268,6 @@ class Trials:
                 f"batch(es) in an epoch, and {self.tested_steps} in one before; let it give at "
                 f"least {least} in each, on which plans are compared"
             )
-
-
-def _are_samples(outputs: Any, targets: Any) -> bool:
-    """Return whether outputs and targets are tensors of the same several samples."""
-    tensors = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
-    if not tensors or not outputs.dim() or not targets.dim() or not outputs.is_floating_point():
-        return False
-    return len(outputs) == len(targets) > 1
-
-
-def _hits(criterion: Any, outputs: Any, targets: Any, loss: Tensor) -> Tensor:
-    """Return the share of samples with the highest score at the target, NaN without scores."""
-    if not _are_classes(criterion, outputs, targets):
-        return torch.full_like(loss.detach(), math.nan)
-    return (outputs.detach().argmax(1) == targets).to(loss.dtype).mean()
-
-
-def _are_classes(criterion: Any, outputs: Any, targets: Any) -> bool:
-    """Return whether outputs are scores of classes, `(B, classes)`, and targets are indices `(B,)`.
-
-    To a criterion other than cross entropy they are if, where all outputs are nearly equal, the
-    loss falls fastest with that output of a sample which is at its target. In an embedding, or the
-    similarities of the samples of a batch, no output belongs to a label.
-    """
-    tensors = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
-    if not tensors or outputs.dim() != 2 or outputs.shape[1] < 2 or outputs.is_complex():
-        return False
-    # A criterion of its own may take one target for several outputs.
-    if targets.is_floating_point() or targets.shape != outputs.shape[:1]:
-        return False
-    if criterion is F.cross_entropy:
-        return True
-    with torch.enable_grad(), suppress(Exception):  # a criterion need not take them
-        noise = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
-        mean = outputs.detach().mean()  # of probabilities a small one, and all of them positive
-        near = (mean + 0.01 * mean.abs().clamp(1e-4, 1) * noise).requires_grad_()
-        (slope,) = torch.autograd.grad(criterion(near, targets).sum(), near)
-        counted = (slope != 0).any(1)  # others are left out, as by ignore_index
-        return bool(counted.any() and (slope.argmin(1) == targets)[counted].all())
-    return False
 
 
 def _is_channels_last(parameter: Tensor) -> bool:
@@ -318,6 +282,29 @@ def spread(numbers: Sequence[int], most: int) -> Sequence[int]:
     """Return at most `most` of some numbers, evenly spaced."""
     count = min(len(numbers), most)
     return [numbers[i * len(numbers) // count] for i in range(count)]
+
+
+def checked_steps(
+    loader: Iterable[tuple[Any, Any]], device: torch.device, *, holds_out: bool
+) -> int:
+    """Return the number of batches of an epoch of a loader, `MOST_NEEDED` at most.
+
+    Args:
+        loader: of the training; no generator that it draws from is changed.
+        device: of the network.
+        holds_out: whether a part of its batches is held out.
+
+    Raises:
+        ValueError: if there are too few for that.
+    """
+    with kept_orders(loader), kept_generators(device):
+        steps = sum(1 for _ in islice(epoch_batches(loader, 0, device), MOST_NEEDED))
+    if steps < PARTS and holds_out:
+        raise ValueError(
+            f"the loader gives {steps} batches an epoch; at least {PARTS} are needed to hold "
+            "one out, so pass a smaller batch size or more data"
+        )
+    return steps
 
 
 def checked_validation(

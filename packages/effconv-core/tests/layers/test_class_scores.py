@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from effconv_core.engine.race import _are_classes
+from effconv_core.layers.class_scores import are_classes
 
 
 def focal(scores, labels):
@@ -50,7 +50,7 @@ def test_labels_belong_to_outputs_where_the_criterion_takes_these_as_scores(crit
         outputs = 0.1 * torch.randn(16, 3, generator=generator)
         labels = torch.arange(16) % 3
         outputs += scale * F.one_hot(labels, 3)
-        assert _are_classes(criterion, outputs, labels) is scores
+        assert are_classes(criterion, outputs, labels) is scores
 
 
 def test_similarities_of_a_batch_are_no_scores():
@@ -59,12 +59,12 @@ def test_similarities_of_a_batch_are_no_scores():
         return -(F.log_softmax(similarities, 1) * same).sum() / same.sum()
 
     embedding = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
-    assert not _are_classes(contrast, embedding @ embedding.T, torch.arange(16) % 3)
+    assert not are_classes(contrast, embedding @ embedding.T, torch.arange(16) % 3)
 
 
 def test_outputs_of_which_each_sample_has_its_own_are_scores():
     similarities = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
-    assert _are_classes(F.cross_entropy, similarities, torch.arange(16))
+    assert are_classes(F.cross_entropy, similarities, torch.arange(16))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_outputs_of_which_each_sample_has_its_own_are_scores():
     ],
 )
 def test_other_shapes_and_kinds_are_none(outputs, targets):
-    assert not _are_classes(lambda o, y: o.sum(), outputs, targets)
+    assert not are_classes(lambda o, y: o.sum(), outputs, targets)
 
 
 @pytest.mark.parametrize("classes", [2, 100, 1000])
@@ -88,4 +88,4 @@ def test_probabilities_of_many_classes_are_scores(classes):
     generator = torch.Generator().manual_seed(0)
     outputs = torch.randn(16, classes, generator=generator).softmax(1)
     labels = torch.randint(classes, (16,), generator=generator)
-    assert _are_classes(lambda given, targets: F.nll_loss(given.log(), targets), outputs, labels)
+    assert are_classes(lambda given, targets: F.nll_loss(given.log(), targets), outputs, labels)
