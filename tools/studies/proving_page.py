@@ -11,6 +11,7 @@ import numpy as np
 from tools.support.markdown import provenance, render, table
 from tools.support.rows import read_rows
 from tools.support.stats import half_width, noise_floor
+from tools.support.verdicts import verdict_now
 
 FOLDER = Path("results/proving-ground")
 PAGE = Path("docs/proving-ground.md")
@@ -89,7 +90,7 @@ def facts(path: Path) -> dict[str, Any]:
     for row in searches:
         if row["seed"] in original and row["seed"] in found["bank"]:
             gain = found["bank"][row["seed"]] - original[row["seed"]]
-            said[row["evidence"]["verdict"]].append(f"{100 * gain:+.1f}")
+            said[verdict_now(row["evidence"])].append(f"{100 * gain:+.1f}")
     return {
         "steps": int(np.median([row["steps"] for row in searches])),
         "seconds": float(np.median([row["cpu_seconds"] for row in searches])),

@@ -7,9 +7,10 @@ table is made from those rows and from the tables.
 import json
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -25,6 +26,7 @@ from tools.studies.small_spaces import SPACES
 from tools.support.console import show
 from tools.support.rows import current_rows, read_rows, run_grid
 from tools.support.stats import bootstrap_interval, noise_floor
+from tools.support.verdicts import verdict_now
 
 SMOOTH = {"budget_form": "smooth", "budget_weight": 20.0, "epochs": 12}
 RATES = {"size_lr": 1e-2, "kernel_lr": 5e-3, "cnn_lr": 5e-3}
@@ -151,6 +153,16 @@ def reversed_plan(space: str, plan: dict[str, int]) -> dict[str, int]:
     return dict(zip(plan, sizes, strict=True))
 
 
+def plan_now(space: str, row: Mapping[str, Any]) -> dict[str, int]:
+    """Return the plan that a search ends with by the present rule of its verdict."""
+    evidence = row.get("evidence")
+    if not evidence:
+        return row["plan"]
+    original = dict.fromkeys(row["plan"], 3)
+    stays = original in SPACES[space].plans() and verdict_now(evidence) != "better"
+    return original if stays else evidence["found"]
+
+
 def trained_once(plans: list[dict[str, int]], accuracies: np.ndarray) -> list[PlanScore]:
     """Score the best plan of each training by the other trainings.
 
@@ -202,7 +214,7 @@ def summary(space: str, options: ScoreOptions) -> list[list[str]]:
         mine = [row for row in found if row["recipe"] == name]
         if mine:
             seconds = [row["cpu_seconds"] for row in mine if "cpu_seconds" in row]
-            rows.append(line(name, [row["plan"] for row in mine], seconds))
+            rows.append(line(name, [plan_now(space, row) for row in mine], seconds))
         if mine and name == "default":
             rows.append(
                 line("default, reversed", [reversed_plan(space, row["plan"]) for row in mine], [])

@@ -1,6 +1,7 @@
 """`hatch run bench:verdict`: how often the verdict at the end of a search is right.
 
 Where every plan was trained to the end, the searches of `bench:score` are compared with the truth.
+Verdicts are those of the present rule, on the pairs of trainings that a row has.
 Where there is nothing to find no truth is needed: the labels are drawn at random, all plans are one
 function, or the data are 240 photographs. These searches are stored in
 `results/verdict/nothing.jsonl`, one row each, and not repeated.
@@ -29,6 +30,7 @@ from tools.studies.small_spaces import SPACES, Space
 from tools.support.console import show
 from tools.support.rows import read_rows, run_grid
 from tools.support.stats import noise_floor
+from tools.support.verdicts import verdict_now
 
 PHOTOGRAPHS = replace(SPACES["cifar10-32"], samples=240)
 
@@ -138,7 +140,7 @@ def gains(space: str, tables: Path, searches: Path) -> tuple[list[tuple[str, flo
     original = means[(3,) * len(plans[0])]
     rows = [row for row in read_rows(searches / f"{space}.jsonl") if row.get("evidence")]
     found = [
-        (row["evidence"]["verdict"], means[tuple(row["evidence"]["found"].values())] - original)
+        (verdict_now(row["evidence"]), means[tuple(row["evidence"]["found"].values())] - original)
         for row in rows
         if row["recipe"] == "bank"
     ]
@@ -185,9 +187,9 @@ def nothing_rows(path: Path) -> list[list[str]]:
     rows = []
     for case in CASES:
         evidence = [row["evidence"] for row in found if row["case"] == case]
-        verdicts = [each["verdict"] for each in evidence]
+        verdicts = list(map(verdict_now, evidence))
         counts = [verdicts.count(v) for v in ("no difference shown", "better", "worse")]
-        kept = sum(each["kept"] == "original" for each in evidence)
+        kept = len(verdicts) - verdicts.count("better")
         rows.append([case, *map(str, (len(evidence), *counts, kept))])
     return rows
 

@@ -1,5 +1,7 @@
 """Verdicts from paired differences, and their sentences."""
 
+import re
+
 import pytest
 from effconv_core.evidence import Evidence, interval, sentences, verdict_of
 from hypothesis import given
@@ -7,32 +9,58 @@ from hypothesis import strategies as st
 
 
 def test_an_interval_is_students_by_hand():
-    # Mean 2, standard deviation 1 of three values, and the t quantile of two degrees of freedom.
-    low, high = interval([1.0, 2.0, 3.0])
-    assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), abs=1e-5)
+    # Mean 2, standard deviation 1 of three values, and t quantiles of two degrees of freedom.
+    for level, quantile in ((0.95, 4.302653), (0.9, 2.919986), (0.8, 1.885618)):
+        low, high = interval([1.0, 2.0, 3.0], level)
+        half = quantile / 3**0.5
+        assert (low, high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
+
+
+BETTER, SURE = "better", [0.02, 0.03, 0.02, 0.03]
+NONE = "no difference shown"
 
 
 @pytest.mark.parametrize(
-    ("differences", "verdict"),
+    ("losses", "accuracies", "verdict"),
     [
-        ([-0.2, -0.21, -0.19, -0.2], "better"),
-        ([0.2, 0.21, 0.19, 0.2], "worse"),
-        ([-0.4, 0.1, -0.3, 0.2], "no difference shown"),  # the interval holds zero
-        ([-0.011, -0.01, -0.012, -0.011], "no difference shown"),  # certain, but within the margin
-        ([0.0, 0.0, 0.0, 0.0], "no difference shown"),
+        ([-0.2, -0.21, -0.19, -0.2], SURE, BETTER),
+        ([-0.2, -0.21, -0.19, -0.2], None, BETTER),
+        ([-0.4, 0.1, -0.3, 0.2], SURE, NONE),  # the interval of the loss holds zero
+        ([-0.011, -0.01, -0.012, -0.011], SURE, NONE),  # certain, but within the margin
+        ([0.0, 0.0, 0.0, 0.0], SURE, NONE),
+        # A mean of 2.45 standard errors: the quantile of three degrees of freedom is 2.353 at 90 %
+        # and 3.182 at 95 %, so that this loss suffices beside an accuracy only.
+        ([-0.2, -0.1, -0.1, 0.0], SURE, BETTER),
+        ([-0.2, -0.1, -0.1, 0.0], None, NONE),
+        # At 80 % the quantile is 1.638; these means are 1.85 and 1.63 standard errors.
+        ([-0.2, -0.21, -0.19, -0.2], [0.05, 0.02, 0.01, 0.0], BETTER),
+        ([-0.2, -0.21, -0.19, -0.2], [0.05, 0.03, 0.0, 0.0], NONE),
+        ([-0.2, -0.21, -0.19, -0.2], [-0.02, -0.03, -0.02, -0.03], NONE),
+        ([-0.2, -0.21, -0.19, -0.2], [4e-9, 4e-9, 4e-9, 4e-9], NONE),  # that is rounding
     ],
 )
-def test_a_verdict_needs_certainty_and_size(differences, verdict):
-    assert verdict_of(differences, 1.0) == verdict
+def test_a_verdict_needs_certainty_size_and_accuracy(losses, accuracies, verdict):
+    assert verdict_of(losses, 1.0, accuracies) == verdict
 
 
-@given(st.lists(st.floats(-1, 1), min_size=2, max_size=6), st.floats(0.1, 5))
-def test_a_verdict_turns_round_with_the_signs(differences, original):
-    opposite = {"better": "worse", "worse": "better", "no difference shown": "no difference shown"}
-    assert (
-        verdict_of([-d for d in differences], original)
-        == opposite[verdict_of(differences, original)]
-    )
+DIFFERENCES = st.lists(st.floats(-1, 1), min_size=4, max_size=4)
+
+
+@given(DIFFERENCES, st.floats(0.1, 5), st.none() | DIFFERENCES)
+def test_a_verdict_turns_round_with_the_signs(losses, original, accuracies):
+    opposite = {"better": "worse", "worse": "better", NONE: NONE}
+    turned = None if accuracies is None else [-a for a in accuracies]
+    said = verdict_of(losses, original, accuracies)
+    assert verdict_of([-d for d in losses], original, turned) == opposite[said]
+
+
+@given(DIFFERENCES, DIFFERENCES)
+def test_what_is_said_without_an_accuracy_needs_the_more_certain_loss(losses, accuracies):
+    if verdict_of(losses, 1.0) != NONE:
+        agreeing = [-1.0 if sum(losses) > 0 else 1.0] * 4
+        assert verdict_of(losses, 1.0, agreeing) == verdict_of(losses, 1.0)
+    if verdict_of(losses, 1.0, accuracies) == BETTER:
+        assert sum(accuracies) > 0 > sum(losses)
 
 
 def evidence(**changes) -> Evidence:
@@ -60,9 +88,17 @@ def test_sentences_hold_the_numbers():
         assert number in text
 
 
-@pytest.mark.parametrize(("changes", "level"), [({}, "90 %"), ({"level": 0.95}, "95 %")])
-def test_intervals_are_named_by_their_own_level(changes, level):
-    assert level in " ".join(sentences(evidence(**changes)))
+@pytest.mark.parametrize(
+    ("changes", "levels"),
+    [
+        ({}, ["90 %"]),
+        ({"level": 0.95}, ["95 %"]),
+        ({"accuracy_level": 0.8}, ["90 %", "80 %"]),
+        ({"level": 0.95, "accuracy_level": 0.95}, ["95 %"]),
+    ],
+)
+def test_intervals_are_named_by_their_own_levels(changes, levels):
+    assert re.findall(r"\d+ %", " ".join(sentences(evidence(**changes)))) == levels
 
 
 @pytest.mark.parametrize(

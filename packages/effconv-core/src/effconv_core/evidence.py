@@ -10,8 +10,11 @@ import scipy
 
 Verdict = Literal["better", "no difference shown", "worse"]
 
-LEVEL = 0.95  # of intervals
+LEVEL = 0.9  # of the interval of the loss, so that chance passes on one side in one case of twenty
+ACCURACY_LEVEL = 0.8  # of that of the accuracy, which has to agree
+LEVEL_OF_LOSS_ALONE = 0.95  # of tasks without an accuracy
 MARGIN = 0.02  # relative difference in loss that a short training must show
+ROUNDING = 1e-6  # of an accuracy in float32
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Evidence:
         plans: number of plans that were trained before, to find the best.
         agreement: Spearman's correlation, over these plans, of the loss on the search's own
             kernels with that of training them; None if they are too few.
-        level: of both intervals; version 0.5.0 had 0.9, and did not write it.
+        level: of the interval of the loss; version 0.5.0 did not write it.
+        accuracy_level: of that of the accuracy; None is the same level, as before version 0.7.0.
         learned: whether the outputs of one of the two networks are better on the data held out than
             the mean of its outputs is; if neither's are, nothing that holds for other data was
             learned, and no difference can be shown.
@@ -57,34 +61,58 @@ class Evidence:
     level: float = 0.9
     learned: bool = True
     spent: dict[str, int] = field(default_factory=dict)
+    accuracy_level: float | None = None
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of at least two values, by Student's t.
+def interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
+    """Return the interval of confidence of the mean of at least two values, by Student's t.
 
-    So one mean in forty lies above it by chance, and one below.
+    At a level of 0.9 one mean in twenty lies above it by chance, and one below.
+
+    Args:
+        values: at least two.
+        level: share of such intervals that hold the mean, 0 to 1.
     """
     n = len(values)
     error = float(np.std(values, ddof=1)) / math.sqrt(n)
-    reach = float(scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
+    reach = float(scipy.stats.t.ppf((1 + level) / 2, n - 1)) * error
     mean = float(np.mean(values))
     return mean - reach, mean + reach
 
 
-def verdict_of(differences: Sequence[float], original_loss: float) -> Verdict:
-    """Return what paired differences in loss, found minus original, show.
+def verdict_of(
+    losses: Sequence[float], original_loss: float, accuracies: Sequence[float] | None = None
+) -> Verdict:
+    """Return what paired differences, found minus original, show.
 
-    `better` if the whole 95 % interval of their mean lies below zero, and the mean is below zero by
-    at least 2 % of the original's loss; `worse` is the same on the other side. The margin is there
-    because small differences of short trainings often turn round in long ones.
+    `better` needs all of these: the whole interval of the mean difference in loss lies below zero,
+    the mean is below zero by at least 2 % of the original's loss, and the whole interval of the
+    difference in accuracy lies above zero. `worse` is the same on the other side. The margin is
+    there because small differences of short trainings often turn round in long ones, and the
+    accuracy because it often has another sign where a difference in loss is one of chance.
+
+    Args:
+        losses: differences in loss, at least two.
+        original_loss: mean loss of the original sizes.
+        accuracies: differences in accuracy, 0 to 1; None if the task has none. The interval of the
+            loss is of 90 %, and that of the accuracy of 80 %; without one that of the loss is of
+            95 %.
     """
-    mean, (low, high) = float(np.mean(differences)), interval(differences)
+    mean, (low, high) = float(np.mean(losses)), interval(losses, level_of_loss(accuracies))
     margin = MARGIN * abs(original_loss)
-    if high < 0 and mean <= -margin:
+    lowest, highest = 2 * ROUNDING, -2 * ROUNDING  # agrees with both
+    if accuracies is not None:
+        lowest, highest = interval(accuracies, ACCURACY_LEVEL)
+    if high < 0 and mean <= -margin and lowest > ROUNDING:
         return "better"
-    if low > 0 and mean >= margin:
+    if low > 0 and mean >= margin and highest < -ROUNDING:
         return "worse"
     return "no difference shown"
+
+
+def level_of_loss(accuracies: Sequence[float] | None) -> float:
+    """Return the level of the interval of the loss, for differences in accuracy or None."""
+    return LEVEL_OF_LOSS_ALONE if accuracies is None else LEVEL
 
 
 def sentences(evidence: Evidence) -> list[str]:
@@ -115,8 +143,10 @@ def sentences(evidence: Evidence) -> list[str]:
         if evidence.accuracy is not None and evidence.accuracy_interval is not None:
             low, high = (100 * end for end in evidence.accuracy_interval)
             text += f"; accuracy {100 * evidence.accuracy:+.1f} points [{low:+.1f}, {high:+.1f}]"
-        level = f"{100 * evidence.level:.0f} %"
-        said.append(f"{text}. Brackets are {level} intervals; long trainings may differ.")
+        levels = f"{100 * evidence.level:.0f} % intervals"
+        if evidence.accuracy_level not in (None, evidence.level):
+            levels += f", of the accuracy {100 * evidence.accuracy_level:.0f} %"
+        said.append(f"{text}. Brackets are {levels}; long trainings may differ.")
     else:
         said.append(f"In {rests} a loss was not finite.")
     if not evidence.learned:

@@ -13,7 +13,7 @@ from effconv_core import SearchableCNN, SizePlan, load_training_state, save_trai
 from effconv_core.engine import choice
 from effconv_core.engine.choice import LAST, evidence_of
 from effconv_core.engine.race import Result, Trials
-from effconv_core.evidence import sentences
+from effconv_core.evidence import interval, sentences
 from effconv_core.io.checkpoint import read_training_state
 
 spec = importlib.util.spec_from_file_location("signs", Path(__file__).with_name("signs.py"))
@@ -210,6 +210,20 @@ def test_a_lower_loss_without_higher_accuracy_is_not_better(accuracy):
     assert evidence_of(rows, found={"a": 3}, keeps=True).verdict == "no difference shown"
     rows = [[Result(0.5 + i / 1000, None), Result(1.0, None)] for i in range(4)]
     assert evidence_of(rows, found={"a": 3}, keeps=True).verdict == "better"
+
+
+def test_each_interval_is_of_the_level_that_is_written():
+    pairs = [(0.5, 0.9), (0.6, 0.8), (0.55, 0.9), (0.4, 0.7)]
+    for with_accuracy in (True, False):
+        own = Result(1.0, 0.5 if with_accuracy else None)
+        rows = [[Result(loss, hits if with_accuracy else None), own] for loss, hits in pairs]
+        evidence = evidence_of(rows, found={"a": 3}, keeps=True)
+        losses, accuracies = [loss - 1 for loss, _ in pairs], [hits - 0.5 for _, hits in pairs]
+        assert evidence.level == (0.9 if with_accuracy else 0.95)
+        assert evidence.loss_interval == interval(losses, evidence.level)
+        assert evidence.accuracy_level == (0.8 if with_accuracy else None)
+        if with_accuracy:
+            assert evidence.accuracy_interval == interval(accuracies, 0.8)
 
 
 @pytest.mark.parametrize("accuracy", [0.7, 0.6, 0.6 - 1e-8])

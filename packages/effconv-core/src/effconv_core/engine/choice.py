@@ -24,7 +24,7 @@ from effconv_core.distributed.stages import Remember
 from effconv_core.engine.proposals import Plan, Proposals
 from effconv_core.engine.race import PARTS, Result, Trials
 from effconv_core.engine.tournament import tournament
-from effconv_core.evidence import LEVEL, Evidence, interval, verdict_of
+from effconv_core.evidence import ACCURACY_LEVEL, Evidence, interval, level_of_loss, verdict_of
 from effconv_core.io.checkpoint import REMEDY
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan
@@ -34,7 +34,6 @@ STAGES = 3  # of trainings: all plans, the best, pairs
 LAST = 3  # plans that are trained for longer
 LONGER = 4  # times as many steps as each plan at first
 PAIRS = 4  # trainings of the best plan beside the original sizes
-ROUNDING = 1e-6  # of an accuracy in float32
 SEEDS = 10  # of trainings, for each seed of a search
 EARLIER = {"children", "second", "last"}  # stages of versions before 0.7.0
 
@@ -182,21 +181,17 @@ def evidence_of(rows: Sequence[Sequence[Result]], *, keeps: bool, **known: Any) 
     """
     differences = [found.loss - original.loss for found, original in rows]
     original_loss = float(np.mean([original.loss for _, original in rows])) if rows else None
+    accuracies = None
+    if rows and all(result.accuracy is not None for row in rows for result in row):
+        accuracies = [found.accuracy - original.accuracy for found, original in rows]
+    level = level_of_loss(accuracies)
     verdict, loss, loss_interval = "no difference shown", None, None
     if rows and all(map(math.isfinite, differences)):
-        verdict = verdict_of(differences, original_loss)
-        loss, loss_interval = float(np.mean(differences)), interval(differences)
+        verdict = verdict_of(differences, original_loss, accuracies)
+        loss, loss_interval = float(np.mean(differences)), interval(differences, level)
     elif rows:
         verdict = "worse" if any(math.isinf(found.loss) for found, _ in rows) else "better"
         original_loss = None
-    accuracy = None
-    if rows and all(result.accuracy is not None for row in rows for result in row):
-        accuracy = [found.accuracy - original.accuracy for found, original in rows]
-        sign = {"better": 1, "worse": -1}.get(verdict, 0)
-        if (
-            loss is not None and sign * float(np.mean(accuracy)) <= ROUNDING
-        ):  # accuracy does not say so too
-            verdict = "no difference shown"
     learned = not rows or any(map(_learned, zip(*rows, strict=True)))
     if not learned:
         verdict = "no difference shown"
@@ -206,10 +201,11 @@ def evidence_of(rows: Sequence[Sequence[Result]], *, keeps: bool, **known: Any) 
         loss=loss,
         loss_interval=loss_interval,
         original_loss=original_loss,
-        accuracy=None if accuracy is None else float(np.mean(accuracy)),
-        accuracy_interval=None if accuracy is None else interval(accuracy),
+        accuracy=None if accuracies is None else float(np.mean(accuracies)),
+        accuracy_interval=None if accuracies is None else interval(accuracies, ACCURACY_LEVEL),
         pairs=len(rows),
-        level=LEVEL,
+        level=level,
+        accuracy_level=None if accuracies is None else ACCURACY_LEVEL,
         learned=learned,
         **known,
     )

@@ -73,7 +73,7 @@ def over_seeds(runs: Mapping[str, Run]) -> dict[str, Any] | None:
     same = all(entries == settings[0] for entries in settings)
     if not same or None in values or len(set(seeds)) < len(seeds) or None in seeds:
         return None
-    low, high = interval(values)
+    low, high = interval(values, 0.95)
     return {
         "mean": fmean(values),
         "deviation": stdev(values),
