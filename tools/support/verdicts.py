@@ -11,8 +11,8 @@ from effconv_core.evidence import verdict_of
 def verdict_now(evidence: Mapping[str, Any]) -> str:
     """Return the verdict that pairs of trainings get by the present rule.
 
-    Student's t rests on the mean of the differences and their deviation alone, and both follow from
-    the mean and the interval that a row has.
+    Student's t needs only the mean of the differences and their deviation, which the mean and the
+    interval of a row give.
 
     Args:
         evidence: of a row, the fields of `effconv_core.evidence.Evidence`. If it has no interval of
