@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tools.studies.score import ScoreOptions, reversed_plan, summary, truth
+from tools.studies.score import ScoreOptions, plan_now, reversed_plan, summary, truth
 from tools.studies.small_spaces import SPACES
 
 
@@ -80,3 +80,23 @@ def test_a_reversed_plan_is_the_nearest_within_the_budget():
         for other in space.plans()
     ]
     assert distances[space.plans().index(found)] == min(distances)
+
+
+@pytest.mark.parametrize(
+    ("space", "loss", "ends_with"),
+    [
+        ("planted-5", -0.3, "found"),  # better
+        ("planted-5", 0.3, "original"),  # worse, and sizes 3 are within the budget
+        ("every-5", 0.3, "found"),  # worse, and sizes 3 are not
+    ],
+)
+def test_a_searchs_plan_is_that_of_the_present_rule(space, loss, ends_with):
+    found = SPACES[space].plans()[0]
+    original = dict.fromkeys(found, 3)
+    assert found != original
+    evidence = {"verdict": "no difference shown", "found": found, "pairs": 4, "original_loss": 1.0}
+    evidence |= {"loss": loss, "loss_interval": [loss - 0.1, loss + 0.1], "level": 0.95}
+    evidence |= {"accuracy": -loss, "accuracy_interval": [-loss - 0.1, -loss + 0.1]}
+    expected = {"found": found, "original": original}[ends_with]
+    assert plan_now(space, {"plan": original, "evidence": evidence}) == expected
+    assert plan_now(space, {"plan": found, "evidence": None}) == found
