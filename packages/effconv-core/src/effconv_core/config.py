@@ -196,7 +196,7 @@ RECIPES: dict[str, SearchConfig] = {
         epochs=1,
         least_steps=300,
         finalists=8,
-        race_steps=64,
+        race_steps=60,
     ),
     "paper": SearchConfig(),
     "literal": SearchConfig(kernel_form="literal"),

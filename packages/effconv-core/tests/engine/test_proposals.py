@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from effconv_core import SearchableCNN
 from effconv_core.engine.proposals import KernelLosses, Proposals
 from effconv_core.engine.race import Trials
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 spec = importlib.util.spec_from_file_location("signs", Path(__file__).with_name("signs.py"))
@@ -36,6 +37,19 @@ def test_proposals_are_distinct_within_the_budget_and_hold_the_original():
     assert len({tuple(plan) for plan in plans}) == len(plans) == len(losses) <= 16
     assert all(abs(searchable.cost(plan) / budget - 1) <= 0.02 for plan in plans)
     assert passes % 4 == 0
+
+
+def test_sizes_are_proposed_that_are_larger_where_a_tap_is_cheap():
+    model = net((5, 5))
+    model[4], model[7] = nn.Conv1d(8, 16, 5, padding=2), nn.Linear(16, 2)
+    settings = config(count="searched")
+    searchable = SearchableCNN(model, settings, allowed=range(1, 14))
+    device = torch.device("cpu")
+    trials = Trials(model, settings, Signs(), F.cross_entropy, BATCHES, 2, device)
+    plans, _, _ = Proposals(searchable, trials, 800).draw()
+    # A tap costs 32 in the first layer and 128 in the second, of which the root is 2.
+    assert [9, 4] in plans
+    assert 9 * 32 + 4 * 128 == 800
 
 
 def test_tied_layers_are_proposed_one_size():

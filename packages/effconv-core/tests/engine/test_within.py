@@ -4,16 +4,27 @@ import itertools
 
 import numpy as np
 import pytest
-from effconv_core import Budget, SearchableCNN, recipe
+import torch
+from effconv_core import Budget, Macs, SearchableCNN, recipe
 from effconv_core.engine.within import PlansWithin
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
+
+CONFIG = recipe("bank", count="searched", tolerance=0.1)
 
 
 def searchable(layers=3, allowed=range(1, 8), **options):
     """A network whose searched layers cost the square of their size each."""
     convs = [nn.Conv2d(1, 1, 3, padding=1, bias=False) for _ in range(layers + 1)]
-    config = recipe("bank", count="searched", tolerance=0.1)
-    return SearchableCNN(nn.Sequential(*convs), config, allowed=allowed, **options)
+    return SearchableCNN(nn.Sequential(*convs), CONFIG, allowed=allowed, **options)
+
+
+def widening(conv=nn.Conv2d, strides=(1, 1, 1, 1), own=3):
+    """A network whose three searched layers have 1, 4 and 16 pairs of channels."""
+    shapes = zip((1, 1, 1, 4), (1, 1, 4, 4), strides, strict=True)
+    convs = [conv(i, o, own, stride, padding=own // 2, bias=False) for i, o, stride in shapes]
+    return SearchableCNN(nn.Sequential(*convs), CONFIG, allowed=range(1, 32))
 
 
 def cost(plan):
@@ -48,6 +59,56 @@ def test_a_slope_rises_from_first_to_last_by_a_factor():
     assert within.sloped(0.0).tolist() == [3, 3, 3]
     first, middle, last = within.sloped(np.log(4))
     assert (first, middle, last) == (pytest.approx(1.5), 3, pytest.approx(6))
+
+
+@pytest.mark.parametrize("own", [3, 5])
+def test_balanced_kernels_in_two_dimensions_cost_the_same(own):
+    within = PlansWithin(widening(own=own), 21 * own**2)
+    sizes = within.balanced(0.5)
+    assert sizes / sizes[2] == pytest.approx([4, 2, 1])  # their squares 16, 4, 1
+    assert within.balanced(0.0).tolist() == [own] * 3
+    # 3 * 7 own^2 / 3 in each: 12, 6 and 3 at own 3.
+    assert within.nearest(sizes)[1:] == tuple(round(own * np.sqrt(7) / n) for n in (2, 4))
+
+
+def test_balanced_kernels_in_one_dimension_are_half_way_there():
+    within = PlansWithin(widening(nn.Conv1d), 63)
+    sizes = within.balanced(0.5)  # costs as 1 to 2 to 4, and before 1 to 4 to 16
+    assert sizes / sizes[2] == pytest.approx(
+        [4, 2, 1]
+    )  # costs 4, 8 and 16, and before 3, 12 and 48
+    sizes = within.balanced(1.0)
+    assert sizes / sizes[2] == pytest.approx([16, 4, 1])
+
+
+def test_balanced_kernels_are_so_in_the_unit_of_the_budget():
+    # A tap of 1 pair of channels at 16x16, 4 at 8x8 and 16 at 4x4 costs the same.
+    network = widening(strides=(1, 1, 2, 2))
+    macs = Budget(1e9, Macs(torch.zeros(1, 1, 16, 16)), at_most=True)
+    sizes = PlansWithin(network, macs).balanced(0.5)
+    assert sizes == pytest.approx([3, 3, 3])
+
+
+def test_a_layer_whose_size_is_fixed_does_not_count():
+    network = SearchableCNN(
+        nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(3))),
+        CONFIG,
+        allowed={"1": range(3, 4), "2": range(1, 8)},
+        searched=["1", "2"],
+    )
+    within = PlansWithin(network, Budget(40, at_most=True))
+    assert within.nearest(within.balanced(0.5))[0] == 3
+
+
+@given(st.lists(st.floats(0.1, 30), min_size=3, max_size=3), st.integers(30, 900))
+@settings(max_examples=60, deadline=None)
+def test_of_a_plan_no_size_can_be_larger_within_the_budget(sizes, amount):
+    within = PlansWithin(widening(), Budget(amount, at_most=True))
+    plan = within.nearest(np.array(sizes))
+    costs = [channels * size**2 for channels, size in zip((1, 4, 16), plan, strict=True)]
+    assert sum(costs) <= amount
+    for channels, size in zip((1, 4, 16), plan, strict=True):
+        assert size == 31 or sum(costs) + channels * (2 * size + 1) > amount
 
 
 @pytest.mark.parametrize(

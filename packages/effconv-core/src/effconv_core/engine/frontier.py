@@ -19,7 +19,7 @@ from effconv_core.distributed.consistency import check_same, leads
 from effconv_core.distributed.failures import called_together, device_of, together
 from effconv_core.distributed.stages import remembering
 from effconv_core.engine.loader import check_read_again
-from effconv_core.engine.proposals import SLOPES, KernelLosses
+from effconv_core.engine.proposals import BALANCED, SLOPES, KernelLosses
 from effconv_core.engine.race import Trials, checked_steps, checked_validation
 from effconv_core.engine.within import PlansWithin
 from effconv_core.io.atomic import write_text
@@ -270,7 +270,8 @@ def frontier(
         before = losses.passes
         within = PlansWithin(searchable, Budget(amount, counter, at_most=True))
         always = [within.nearest(within.start), within.nearest(within.free(learned))]
-        drawn = [*map(within.nearest, map(within.sloped, SLOPES))]
+        shapes = [within.balanced(BALANCED), *map(within.sloped, SLOPES)]
+        drawn = [*map(within.nearest, shapes)]
         drawn += within.random(RANDOM, config.seed)
         best = sorted(set(drawn) - set(always), key=lambda plan: (losses(plan), plan))
         plans = list(dict.fromkeys([*always, *best]))[:TRAINED]

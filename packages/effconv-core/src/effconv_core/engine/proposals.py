@@ -25,7 +25,8 @@ BATCHES = 4  # on which a plan's loss on the search's own kernels is computed
 POPULATION, GENERATIONS = 24, 6  # of the evolution on these kernels
 EVOLVED = 2  # its best plans that are proposed
 BEYOND = (2.0, 4.0)  # multiples of the way from the original sizes to the learned ones
-SLOPES = (-1.0, 1.0, -2.0, 2.0)  # of the logarithm of the size from first to last layer
+BALANCED = 0.5  # power of what a layer's kernels cost, see `PlansWithin.balanced`
+SLOPES = (1.0, -1.0, 2.0, -2.0)  # of the logarithm of the size from first to last layer
 
 Plan = list[int]
 
@@ -66,8 +67,9 @@ class Proposals:
         plans[tuple(self.searchable.nearest_sizes(self.learned, self.budget))] = None
         beyond = [start * (learned / start) ** times for times in BEYOND]
         plans |= dict.fromkeys(map(within.nearest, [start, *beyond]))
-        sloped = dict.fromkeys(map(within.nearest, map(within.sloped, SLOPES)))
-        plans |= dict.fromkeys(self._evolved([*plans, *sloped])) | sloped
+        shapes = [within.balanced(BALANCED), *map(within.sloped, SLOPES)]
+        shaped = dict.fromkeys(map(within.nearest, shapes))
+        plans |= dict.fromkeys(self._evolved([*plans, *shaped])) | shaped
         plans |= dict.fromkeys(within.random(self.config.finalists, self.config.seed))
         chosen = list(plans)[: self.config.finalists]
         losses = [self.losses(plan) for plan in chosen]
