@@ -8,7 +8,7 @@ training is appended to `results/proving-ground/TASK.jsonl`; existing rows are n
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -257,6 +257,15 @@ def train_once(task: str, method: str, plan: dict[str, int], seed: int) -> dict[
     }
 
 
+def random_plans(
+    task: Task, most: int, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, int]]:
+    """Return random plans by name: those that rows have trained, whatever would be drawn today."""
+    drawn = enumerate(task.draw_plans(most, RANDOM))
+    trained = {row["method"]: row["plan"] for row in rows if row["work"] == "training"}
+    return {f"random {n}": trained.get(f"random {n}", plan) for n, plan in drawn}
+
+
 def run_seed(task: str, seed: int, options: ProvingGroundOptions, console: PlainConsole) -> None:
     """Run what the rows of a task lack of one seed: the searches, and a training of each plan."""
     path, settings = options.out / f"{task}.jsonl", TASKS[task]
@@ -274,10 +283,9 @@ def run_seed(task: str, seed: int, options: ProvingGroundOptions, console: Plain
     steps = found()["bank"]["steps"]
     grid = [(path, search_key(name), (task, name, steps, seed)) for name in options.peers]
     run_grid(console, f"{title}: peers", peer_once, grid, options.workers)
-    drawn = settings.draw_plans(options.randoms, RANDOM)
     plans = {"original": settings.original}
     plans |= {name: row["plan"] for name, row in found().items()}
-    plans |= {f"random {number}": plan for number, plan in enumerate(drawn)}
+    plans |= random_plans(settings, options.randoms, read_rows(path))
     grid = [
         (path, {"work": "training", "method": m, "seed": seed, "plan": p}, (task, m, p, seed))
         for m, p in plans.items()

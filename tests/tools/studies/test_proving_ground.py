@@ -14,7 +14,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tools.presets import demo_network
 from tools.studies import proving_ground
-from tools.studies.proving_ground import TASKS, Task, peer_once, search_once, train_once
+from tools.studies.proving_ground import (
+    TASKS,
+    Task,
+    peer_once,
+    random_plans,
+    search_once,
+    train_once,
+)
 
 
 def relative_cost(task, plan):
@@ -81,6 +88,16 @@ def test_random_plans_are_the_same_for_all_seeds_and_cost_the_budget(small):
     assert len({tuple(plan.values()) for plan in plans}) == 3
     for plan in plans:
         assert abs(relative_cost(small, plan)) <= small.config.tolerance
+
+
+def test_a_random_plan_that_has_rows_is_trained_with_other_seeds(small):
+    drawn, plan = small.draw_plans(2, proving_ground.RANDOM), dict.fromkeys(small.original, 2)
+    rows = [
+        {"work": "search", "method": "bank", "seed": 100, "plan": small.original},
+        {"work": "training", "method": "random 1", "seed": 99, "plan": plan},
+    ]
+    assert random_plans(small, 2, rows) == {"random 0": drawn[0], "random 1": plan}
+    assert random_plans(small, 2, []) == {"random 0": drawn[0], "random 1": drawn[1]}
 
 
 def test_plans_of_a_task_may_cost_multiply_accumulates(small, monkeypatch):

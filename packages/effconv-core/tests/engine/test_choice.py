@@ -9,10 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from effconv_core import SearchableCNN, SizePlan, load_training_state, save_training_state, search
+import torch.nn.functional as F
+from effconv_core import (
+    SearchableCNN,
+    SizePlan,
+    load_training_state,
+    recipe,
+    save_training_state,
+    search,
+)
 from effconv_core.engine import choice
-from effconv_core.engine.choice import LAST, evidence_of
-from effconv_core.engine.race import Result, Trials
+from effconv_core.engine.choice import LAST, LONGER, PAIRS, evidence_of
+from effconv_core.engine.proposals import BATCHES as BATCHES_OF_A_LOSS
+from effconv_core.engine.proposals import GENERATIONS, POPULATION
+from effconv_core.engine.race import MOST_NEEDED, Result, Trials
 from effconv_core.evidence import interval, sentences
 from effconv_core.io.checkpoint import read_training_state
 
@@ -156,6 +166,22 @@ def test_steps_are_counted(found):
     assert spent["pairs"] == 4 * 2 * (24 + 1)
     tried = found.evidence.plans
     assert spent["trainings"] == tried * (6 + 1) + min(LAST, tried - 1) * (24 + 1)
+
+
+def test_a_search_of_cifar10_takes_at_most_ten_epochs():
+    epoch, settings = 391, recipe("bank")
+    assert 128 * (epoch - 1) < 50_000 <= 128 * epoch
+    options = net(), settings, Signs(), F.cross_entropy, MOST_NEEDED, 1, torch.device("cpu")
+    steps, cost = settings.race_steps, Trials(*options).cost
+    compared = POPULATION * (1 + GENERATIONS) + settings.finalists
+    spent = {
+        "kernels": epoch * settings.epochs_of(epoch),
+        "proposals": BATCHES_OF_A_LOSS * compared / 3,
+        "trainings": cost(settings.finalists, steps) + cost(LAST, LONGER * steps),
+        "pairs": PAIRS * cost(2, LONGER * steps, paired=True),
+    }
+    assert spent["kernels"] == epoch
+    assert sum(spent.values()) <= 10 * epoch
 
 
 def test_a_stopped_search_chooses_the_same_plan(tmp_path):

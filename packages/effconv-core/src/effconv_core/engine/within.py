@@ -95,16 +95,17 @@ class PlansWithin:
         return self.space.expand(clipped).tolist()
 
     def _filled(self, plan: tuple[int, ...]) -> tuple[int, ...]:
-        before = self.free(plan)
-        while True:
-            sizes = self.free(plan)
-            larger = np.array([self._beside(v, size)[1] for v, size in enumerate(sizes)])
-            order = [v for v in np.argsort(larger / before) if larger[v] > sizes[v]]
-            raised = (self._with(sizes, v, larger[v]) for v in order)
-            affordable = next(filter(self._is_affordable, raised), None)
-            if affordable is None:
-                return plan
-            plan = affordable
+        before, sizes = self.free(plan), self.free(plan)
+        larger = np.array([self._beside(v, size)[1] for v, size in enumerate(sizes)])
+        open_ = larger > sizes  # what cannot be raised now cannot be raised later
+        while open_.any():
+            v = int(np.argmin(np.where(open_, larger / before, np.inf)))
+            raised = self._with(sizes, v, larger[v])
+            if self._is_affordable(raised):
+                plan, sizes = raised, self.free(raised)
+                larger[v] = self._beside(v, sizes[v])[1]
+            open_[v] = raised == plan and larger[v] > sizes[v]
+        return plan
 
     def _price(self, variable: int) -> float:
         """Return what one more costs, as a part of the budgets."""
