@@ -102,6 +102,7 @@ def facts(path: Path) -> dict[str, Any]:
         "floor": 100 * noise_floor(grid) if grid.shape[1] > 1 and len(grid) > 1 else None,
         "said": dict(said),
         "sizes": [json.dumps(list(row["plan"].values())) for row in searches],
+        "versions": sorted({row["environment"]["effconv-core"] for row in searches}),
         "provenance": sorted({provenance(row["environment"]) for row in rows}),
     }
 

@@ -6,7 +6,7 @@ from tools.studies.proving_page import facts, proving_page, summary
 
 
 def rows(path):
-    environment = {"commit": "abc", "device": "cpu", "torch": "2"}
+    environment = {"commit": "abc", "device": "cpu", "torch": "2", "effconv-core": "1.2.3"}
     said = {"evidence": {"verdict": "better"}, "steps": 10, "environment": environment}
     accuracies = {
         "original": (0.5, 0.6, 0.7),
@@ -47,4 +47,5 @@ def test_the_page_pairs_seeds(tmp_path):
     assert facts(path)["said"] == {"better": ["+10.0", "+20.0", "+15.0"]}
     page = proving_page(tmp_path)
     assert "+10.0, +20.0, +15.0 points" in page
+    assert "1.2.3: [3], [3], [3]" in page
     assert "Spoken digits" in page.split("## Not run")[1]
