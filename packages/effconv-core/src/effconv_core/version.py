@@ -1,11 +1,11 @@
 """Which version of this package runs."""
 
-from importlib.metadata import PackageNotFoundError, version
+import sys
 
 
 def core_version() -> str:
-    """Return the version of effconv-core as it was installed, "unknown" where it was not."""
-    try:
-        return version("effconv-core")
-    except PackageNotFoundError:
-        return "unknown"
+    """Return the version of the effconv-core that runs.
+
+    The installed metadata may be older, where the package is installed in place for development.
+    """
+    return sys.modules["effconv_core"].__version__

@@ -2,7 +2,8 @@
 
 1. *Proposals.* The original sizes, the learned ones, those further along the way that the learned
    ones went, the best of an evolution over all plans within the budget by their loss on the kernels
-   of the search, sizes that rise or fall over the depth, and random ones.
+   of the search, sizes whose kernels cost about the same in each layer, sizes that rise or fall
+   over the depth, and random ones.
 2. *Trainings.* Each is trained from fresh kernels for `race_steps` steps. The three of the best
    rank, by that and on the search's own kernels, are trained for four times as many steps.
 3. *Evidence.* The best and the original sizes are trained in four pairs, as long as these, each

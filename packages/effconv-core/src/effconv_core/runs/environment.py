@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,8 +31,10 @@ def environment(device: str) -> dict[str, str]:
 def _versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:
+        # Of what is installed in place for development the metadata may be older than the code.
+        loaded = sys.modules.get(package.replace("-", "_"))
         with suppress(PackageNotFoundError):
-            found[package] = version(package)
+            found[package] = getattr(loaded, "__version__", None) or version(package)
     return found
 
 
