@@ -16,7 +16,7 @@ def test_each_row_tells_its_device_and_what_was_reduced():
     assert any("c0, cpu, cuda, torch 2, 3." in line for line in lines)
     small = measured(other, scale="smoke")
     assert tables.reduced_to(small).endswith(
-        "1 of 350 epochs, 2 of 8 finalists, 4 of 64 steps of each finalist"
+        "1 of 350 epochs, 2 of 8 finalists, 4 of 60 steps of each finalist"
     )
     stl10 = rows_of("table3", "gpu")[0]
     assert "the paper trains for 100" in tables.scale_in_words(
