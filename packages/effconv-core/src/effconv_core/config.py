@@ -70,8 +70,8 @@ class SearchConfig:
     """Training steps of the search at least: with few batches an epoch there are more epochs than
     `epochs`, so that sizes have the time to cross their range (not in the paper)."""
     finalists: int = 1
-    """Number of plans that are compared at the end; with 1 the plan nearest to the learned sizes is
-    taken (the paper compares none)."""
+    """Number of plans that are compared at the end, besides the original sizes; with 1 the plan
+    nearest to the learned sizes is taken (the paper compares none)."""
     race_steps: int = 0
     """Training steps that each finalist gets from fresh kernels; 0 compares plans near the learned
     sizes on the search's own kernels instead (neither is in the paper)."""
@@ -180,6 +180,19 @@ def with_present_b(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {**fields, "b": None} if fields.get("b") == FORMER_B else dict(fields)
 
 
+FORMER_CHOICES = ({"finalists": 10, "race_steps": 64}, {"finalists": 8, "race_steps": 64})
+FORMER_CHOICES += ({"finalists": 8, "race_steps": 60},)
+"""How the recipe `bank` ended from 0.5.0 to 0.8.0."""
+
+
+def with_present_choice(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a config as a file holds them, with how the recipe `bank` ends now."""
+    present, fields = RECIPES["bank"], dict(fields)
+    if {name: fields.get(name) for name in FORMER_CHOICES[0]} in FORMER_CHOICES:
+        fields |= {name: getattr(present, name) for name in FORMER_CHOICES[0]}
+    return fields
+
+
 RENAMED = {"default": "bank"}
 """Former names of recipes, which go on working, and the present ones."""
 
@@ -195,8 +208,8 @@ RECIPES: dict[str, SearchConfig] = {
         cnn_lr=5e-3,
         epochs=1,
         least_steps=300,
-        finalists=8,
-        race_steps=60,
+        finalists=6,
+        race_steps=225,
     ),
     "paper": SearchConfig(),
     "literal": SearchConfig(kernel_form="literal"),

@@ -28,12 +28,12 @@ def searched(**changes) -> tuple[SearchableCNN, Trials]:
     return searchable, Trials(model, settings, Signs(), F.cross_entropy, BATCHES, 2, device)
 
 
-def test_proposals_are_distinct_within_the_budget_and_hold_the_original():
+def test_proposals_are_distinct_within_the_budget_and_not_the_original():
     searchable, trials = searched(finalists=16)
     budget = cost(net())
     proposals = Proposals(searchable, trials, budget)
     plans, losses, passes = proposals.draw()
-    assert plans[0] == [3, 3]
+    assert [3, 3] not in plans
     assert len({tuple(plan) for plan in plans}) == len(plans) == len(losses) <= 16
     assert all(abs(searchable.cost(plan) / budget - 1) <= 0.02 for plan in plans)
     assert passes % 4 == 0

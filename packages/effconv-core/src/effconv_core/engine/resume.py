@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from effconv_core.config import SearchConfig, with_present_b
+from effconv_core.config import SearchConfig, with_present_b, with_present_choice
 from effconv_core.cost.budget import Budgets
 from effconv_core.engine.choice import check_stages
 from effconv_core.io.checkpoint import (
@@ -128,6 +128,8 @@ def _of_this_version(progress: dict[str, Any], identity: dict[str, Any]) -> dict
     config = {**asdict(SearchConfig()), **progress["config"]}
     if identity["config"]["b"] is None:  # the state itself has each layer's
         config = with_present_b(config)
+    if with_present_choice(identity["config"]) == identity["config"]:
+        config = with_present_choice(config)
     L = len(progress.get("layers", ()))
     granted = {"allowed": [[1, 2 * identity["config"]["k"] + 1, 1]] * L, "tie": list(range(L))}
     return {**granted, **progress, "config": config}
