@@ -206,6 +206,19 @@ def test_a_stage_that_is_done_is_not_done_again(undecided, found):
     assert set(stages) >= {"plans", "trainings", "pair 0", "pair 3"}
 
 
+def test_the_plan_of_the_least_loss_in_training_is_the_one_compared(undecided):
+    searchable = SearchableCNN(net(), config(), **ALLOWED)
+    optimizer = torch.optim.AdamW(searchable.parameter_groups())
+    progress = load_training_state(undecided, searchable, optimizer)
+    (plans, losses, passes), keywords = progress["choice"]["plans"], {"budget": cost(net())}
+    for best, plan in enumerate(plans):
+        trainings = [[0.5 if i == best else 0.6, 0.7, None] for i in range(len(plans))]
+        progress["choice"] = {"plans": [plans, losses, passes], "trainings": trainings}
+        save_training_state(undecided, searchable, optimizer, progress)
+        found = search(net(), Signs(), config=config(), checkpoint=undecided, **keywords, **ALLOWED)
+        assert list(found.evidence.found.values()) == plan
+
+
 def test_the_choice_of_an_earlier_version_begins_again(undecided, found):
     keywords = {"budget": cost(net()), "config": config(), **ALLOWED}
     searchable = SearchableCNN(net(), config(), **ALLOWED)

@@ -39,6 +39,20 @@ def test_proposals_are_distinct_within_the_budget_and_not_the_original():
     assert passes % 4 == 0
 
 
+def test_room_that_is_left_goes_to_the_plans_of_the_least_loss():
+    stem, *rest = net()
+    torch.manual_seed(1)
+    model = nn.Sequential(stem, nn.Conv1d(4, 4, 3, padding=1), nn.BatchNorm1d(4), *rest)
+    settings = config(finalists=12)
+    searchable = SearchableCNN(model, settings, **ALLOWED)
+    device = torch.device("cpu")
+    trials = Trials(model, settings, Signs(), F.cross_entropy, BATCHES, 2, device)
+    plans, losses, _ = Proposals(searchable, trials, cost(model)).draw()
+    assert len(plans) == 12
+    # Before them at most the learned sizes, three along their way, two evolved, the balanced ones.
+    assert losses[7:] == sorted(losses[7:])
+
+
 def test_sizes_are_proposed_that_are_larger_where_a_tap_is_cheap():
     model = net((5, 5))
     model[4], model[7] = nn.Conv1d(8, 16, 5, padding=2), nn.Linear(16, 2)
