@@ -148,7 +148,8 @@ def test_a_single_plan_within_the_budget_is_the_plan():
     model = net()
     plan = search(model, Signs(), budget=cost(model), config=config(), allowed=range(3, 4))
     assert plan.sizes == {"1": 3, "4": 3}
-    assert plan.evidence.pairs == 0
+    assert (plan.evidence.pairs, plan.evidence.plans) == (0, 1)
+    assert sentences(plan.evidence)[1] == "No other plan is within the budget."
 
 
 def test_the_plan_and_its_evidence_are_read_back(found):
@@ -226,6 +227,7 @@ def test_the_choice_of_an_earlier_version_begins_again(undecided, found):
     progress = load_training_state(undecided, searchable, optimizer)
     stages = progress["choice"]
     stages |= {"proposals": stages.pop("plans"), "first": stages.pop("trainings")}
+    stages |= {"children": [[[5, 1]], [0.5]], "second": [[0.5, 0.5]], "longer": [[0.5, 0.5]]}
     stages |= {f"pair {i}": [[9.0, 0.1], [0.1, 0.9]] for i in range(2)}  # of another plan
     save_training_state(undecided, searchable, optimizer, progress)
     assert search(net(), Signs(), checkpoint=undecided, **keywords) == found

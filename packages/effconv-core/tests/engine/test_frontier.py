@@ -100,6 +100,20 @@ def test_a_plan_is_trained_for_at_most_60_steps(monkeypatch, race_steps, steps):
     assert taken == [steps] * 3
 
 
+def test_amounts_that_were_trained_for_other_steps_do_not_go_on(monkeypatch, tmp_path):
+    searchable = SearchableCNN(network(), recipe("bank", least_steps=0, race_steps=64))
+    path, amounts = tmp_path / "f.progress.json", {"amounts": [200, 300]}
+    monkeypatch.setattr(Trials, "run", lambda self, plans, **_: [Result(1.0, 0.5)] * len(plans))
+    frontier(searchable, batches(), checkpoint=path, **amounts)
+    kept = json.loads(path.read_text())
+    kept["of"].pop("steps")  # as a version that trained for `race_steps` wrote it
+    path.write_text(json.dumps(kept))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="steps"):
+        frontier(searchable, batches(), checkpoint=path, **amounts)
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("times", [0.5, 0.8, 1.0, 1.7, 3.0])
 def test_a_plan_of_any_budget(searched, three, times):
     budget = times * three.original.cost

@@ -120,6 +120,11 @@ def test_a_search_that_ended_as_the_recipe_did_goes_on_as_it_ends_now(
     plan = go_on()
     assert (plan.evidence.plans, plan.evidence.steps) == (2, 1)
     assert go_on() == plan
+    # Who asks for the former numbers gets them, and only a search without them takes the result.
+    path.write_bytes(before)
+    assert go_on(**former).evidence.steps == race_steps
+    with pytest.raises(ValueError, match="config"):
+        go_on()
 
 
 def test_a_relative_checkpoint_stays_where_it_was_when_the_search_began(tmp_path, monkeypatch):

@@ -1,9 +1,10 @@
 """The choice at the end of a search: proposals from its kernels, then training them side by side.
 
-1. *Proposals.* The learned sizes, those further along the way that the learned ones went, the best
-   of an evolution over all plans within the budget by their loss on the kernels of the search, and
-   sizes whose kernels cost about the same in each layer. Where some of these are one plan there is
-   room for the best, by this loss, of sizes that rise or fall over the depth and of random ones.
+1. *Proposals.* The learned sizes, the original proportions if the original sizes are not within the
+   budget, two plans further along the way that the learned ones went, the best of an evolution over
+   all plans within the budget by their loss on the kernels of the search, and sizes whose kernels
+   cost about the same in each layer. What room is left goes to the second best of the evolution,
+   and then to the best, by this loss, of sizes that rise or fall over the depth and random ones.
 2. *Trainings.* Each is trained from fresh kernels for `race_steps` steps.
 3. *Evidence.* The best and the original sizes are trained in four pairs, as long as these, each
    from another seed and with another part of the data held out, see `Evidence`.

@@ -261,6 +261,8 @@ def frontier(
             "number of batches": steps,
             "settings": dict(settings or {}),
             **({} if tested is None else {"number of validation batches": tested}),
+            # Files of before 0.9.0 have only the steps of the search's config.
+            **({} if length == config.race_steps else {"steps": length}),
         }
     check_same({**of, "number of validation batches": tested}, device, group)
     remember = remembering(checkpoint, of, group=group, device=device)

@@ -68,7 +68,7 @@ class Proposals:
         balanced = within.nearest(within.balanced(BALANCED))
         sloped = [within.nearest(within.sloped(slope)) for slope in SLOPES]
         best, *others = self._evolved([*own, *along, balanced, *sloped]) or [balanced]
-        rest = {*sloped, *within.random(config.finalists, config.seed)}
+        rest = dict.fromkeys([*sloped, *within.random(config.finalists, config.seed)])
         others += sorted(rest, key=lambda plan: (self.losses(plan), plan))
         plans = dict.fromkeys([*along, best, balanced, *others])
         chosen = [plan for plan in plans if plan not in own][: config.finalists] or own
