@@ -41,7 +41,7 @@ class Scale:
     search_epochs: int | None = None
     """Epochs; None takes the recipe's."""
     finalists: int | None = None
-    """Plans that a search by the recipe `bank` trains; None takes the recipe's number."""
+    """Search epochs of the default recipe; None takes its own number."""
     augment: bool = True
     """The data set's usual augmentation in training."""
     budgets: tuple[float, ...] | None = None

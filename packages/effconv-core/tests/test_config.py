@@ -24,7 +24,7 @@ def test_an_unknown_recipe_names_the_known_ones():
         ({"mask": "disc"}, "mask is 'disc'; pass 'gaussian' or 'ring'"),
         ({"kernel_form": "projected"}, "a ring needs taps .* pass kernel_form='bank'"),
         ({"exploration": -1.0}, "exploration is -1.0; it must be 0 or more and finite"),
-        ({"exploration": 0.0, "race_steps": 0}, "finalists is 6 and exploration is 0; "),
+        ({"exploration": 0.0, "race_steps": 0}, "finalists is 8 and exploration is 0; "),
         ({"finalists": 0}, "finalists is 0; it must be at least 1"),
         ({"race_steps": -1}, "race_steps is -1; it must be 0 or more"),
         ({"least_steps": -5}, "least_steps is -5; it must be 0 or more"),

@@ -70,13 +70,11 @@ class SearchConfig:
     """Training steps of the search at least: with few batches an epoch there are more epochs than
     `epochs`, so that sizes have the time to cross their range (not in the paper)."""
     finalists: int = 1
-    """Number of plans that are compared at the end; where they are trained, with `race_steps`, the
-    original sizes are not one of them. With 1 the plan nearest to the learned sizes is taken (the
-    paper compares none)."""
+    """Number of plans that are compared at the end; with 1 the plan nearest to the learned sizes is
+    taken (the paper compares none)."""
     race_steps: int = 0
-    """Training steps that each finalist gets from fresh kernels, and then each network of the pairs
-    that compare the best with the original sizes; 0 compares plans near the learned sizes on the
-    search's own kernels instead (neither is in the paper)."""
+    """Training steps that each finalist gets from fresh kernels; 0 compares plans near the learned
+    sizes on the search's own kernels instead (neither is in the paper)."""
     keep: Literal["original", "best"] = "original"
     """original: after such trainings the plan has the network's own sizes, if they are within the
     budget, unless the best plan found is shown to be better; best: it has those found anyway."""
@@ -176,6 +174,12 @@ class SearchConfig:
 FORMER_B = -0.35
 """The default of b before 0.5.0: that of 3x3 layers, for all layers."""
 
+
+def with_present_b(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a config as a file holds them, with None for the former default of b."""
+    return {**fields, "b": None} if fields.get("b") == FORMER_B else dict(fields)
+
+
 RENAMED = {"default": "bank"}
 """Former names of recipes, which go on working, and the present ones."""
 
@@ -191,8 +195,8 @@ RECIPES: dict[str, SearchConfig] = {
         cnn_lr=5e-3,
         epochs=1,
         least_steps=300,
-        finalists=6,
-        race_steps=225,
+        finalists=8,
+        race_steps=60,
     ),
     "paper": SearchConfig(),
     "literal": SearchConfig(kernel_form="literal"),
@@ -204,28 +208,6 @@ and plans compared at the end. `paper` has the values of the EffConv paper and k
 predict, in the projected form of Eq. 5. `literal` is `paper` with Eq. 5 to the letter: a GRU with
 c_in * c_out hidden units for each layer."""
 RECIPES |= {former: RECIPES[name] for former, name in RENAMED.items()}
-
-FORMER_DEFAULTS: tuple[dict[str, Any], ...] = (
-    {"b": FORMER_B},
-    *({"finalists": n, "race_steps": steps} for n, steps in ((10, 64), (8, 64), (8, 60))),
-)
-"""What the recipe `bank` had before: how it ended from 0.5.0 to 0.8.0."""
-
-
-def with_present_defaults(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a config as a file holds them, with former defaults as they are now.
-
-    Args:
-        fields: of a config, or another mapping.
-        given: those of today; where they have another value than the default of today, what the
-            file holds stays.
-    """
-    fields, present = dict(fields), RECIPES["bank"]
-    for former in FORMER_DEFAULTS:
-        today = {name: getattr(present, name) for name in former}
-        if former.items() <= fields.items() and today.items() <= given.items():
-            fields |= today
-    return fields
 
 
 def recipe_name(name: str) -> str:

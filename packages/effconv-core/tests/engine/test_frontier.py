@@ -17,7 +17,6 @@ from effconv_core import (
     recipe,
     search,
 )
-from effconv_core.engine.race import Result, Trials
 from torch import nn
 
 CONFIG = recipe("bank", least_steps=0, race_steps=3)
@@ -84,34 +83,6 @@ def test_a_dearer_point_has_a_lower_loss_and_costs_are_those_of_the_sizes(search
         assert searchable.cost(list(point.sizes.values())) == point.cost <= 2 * own
     assert found.original.sizes == {"1": 3, "4": 3}
     assert found.knee in found.points
-
-
-@pytest.mark.parametrize(("race_steps", "steps"), [(225, 60), (7, 7), (0, 60)])
-def test_a_plan_is_trained_for_at_most_60_steps(monkeypatch, race_steps, steps):
-    taken = []
-
-    def run(self, plans, *, steps, **options):
-        taken.append(steps)
-        return [Result(1.0, 0.5) for _ in plans]
-
-    monkeypatch.setattr(Trials, "run", run)
-    settings = recipe("bank", least_steps=0, race_steps=race_steps)
-    frontier(SearchableCNN(network(), settings), batches(), amounts=[200, 300])
-    assert taken == [steps] * 3
-
-
-def test_amounts_that_were_trained_for_other_steps_do_not_go_on(monkeypatch, tmp_path):
-    searchable = SearchableCNN(network(), recipe("bank", least_steps=0, race_steps=64))
-    path, amounts = tmp_path / "f.progress.json", {"amounts": [200, 300]}
-    monkeypatch.setattr(Trials, "run", lambda self, plans, **_: [Result(1.0, 0.5)] * len(plans))
-    frontier(searchable, batches(), checkpoint=path, **amounts)
-    kept = json.loads(path.read_text())
-    kept["of"].pop("steps")  # as a version that trained for `race_steps` wrote it
-    path.write_text(json.dumps(kept))
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match="steps"):
-        frontier(searchable, batches(), checkpoint=path, **amounts)
-    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("times", [0.5, 0.8, 1.0, 1.7, 3.0])

@@ -1,12 +1,10 @@
 """Checkpoints of a search: whose they are, and what goes on from them."""
 
-import itertools
 import os
-from dataclasses import replace
 
 import pytest
 import torch
-from effconv_core import RECIPES, SearchableCNN, recipe, search
+from effconv_core import SearchableCNN, recipe, search
 from effconv_core.engine.resume import costs_of_some, identity_of, restored
 from torch import nn
 
@@ -91,40 +89,6 @@ def test_other_validation_data_do_not_go_on_with_it(searched, validation):
     with pytest.raises(ValueError, match="validation"):
         search(network(), batches(), validation=validation, **given)
     assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize(("finalists", "race_steps"), [(8, 60), (8, 64), (10, 64)])
-def test_a_search_that_ended_as_the_recipe_did_goes_on_as_it_ends_now(
-    tmp_path, monkeypatch, finalists, race_steps
-):
-    monkeypatch.setitem(RECIPES, "bank", replace(RECIPES["bank"], finalists=2, race_steps=1))
-    path, former = tmp_path / "s.safetensors", {"finalists": finalists, "race_steps": race_steps}
-
-    steps = itertools.count(1)
-
-    def stopped(step):
-        if next(steps) > len(batches()):  # in the second epoch
-            raise KeyboardInterrupt
-
-    def go_on(on_step=None, **changes):
-        given = recipe("bank", least_steps=0, epochs=2, tolerance=0.3, **changes)
-        return search(network(), batches(), config=given, checkpoint=path, on_step=on_step)
-
-    with pytest.raises(KeyboardInterrupt):
-        go_on(stopped, **former)
-    before = path.read_bytes()
-    for other in ({"race_steps": 3}, {"seed": 1}):
-        with pytest.raises(ValueError, match="config"):
-            go_on(**other)
-    assert path.read_bytes() == before
-    plan = go_on()
-    assert (plan.evidence.plans, plan.evidence.steps) == (2, 1)
-    assert go_on() == plan
-    # Who asks for the former numbers gets them, and only a search without them takes the result.
-    path.write_bytes(before)
-    assert go_on(**former).evidence.steps == race_steps
-    with pytest.raises(ValueError, match="config"):
-        go_on()
 
 
 def test_a_relative_checkpoint_stays_where_it_was_when_the_search_began(tmp_path, monkeypatch):

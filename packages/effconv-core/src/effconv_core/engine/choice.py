@@ -1,11 +1,11 @@
 """The choice at the end of a search: proposals from its kernels, then training them side by side.
 
-1. *Proposals.* The learned sizes, the original proportions if the original sizes are not within the
-   budget, two plans further along the way that the learned ones went, the best of an evolution over
-   all plans within the budget by their loss on the kernels of the search, and sizes whose kernels
-   cost about the same in each layer. What room is left goes to the second best of the evolution,
-   and then to the best, by this loss, of sizes that rise or fall over the depth and random ones.
-2. *Trainings.* Each is trained from fresh kernels for `race_steps` steps.
+1. *Proposals.* The original sizes, the learned ones, those further along the way that the learned
+   ones went, the best of an evolution over all plans within the budget by their loss on the kernels
+   of the search, sizes whose kernels cost about the same in each layer, sizes that rise or fall
+   over the depth, and random ones.
+2. *Trainings.* Each is trained from fresh kernels for `race_steps` steps. The three of the best
+   rank, by that and on the search's own kernels, are trained for four times as many steps.
 3. *Evidence.* The best and the original sizes are trained in four pairs, as long as these, each
    from another seed and with another part of the data held out, see `Evidence`.
 """
@@ -22,7 +22,7 @@ import scipy
 from effconv_core.cost.budget import Budgets
 from effconv_core.distributed.failures import called_together
 from effconv_core.distributed.stages import Remember
-from effconv_core.engine.proposals import Proposals
+from effconv_core.engine.proposals import Plan, Proposals
 from effconv_core.engine.race import PARTS, Result, Trials
 from effconv_core.engine.tournament import tournament
 from effconv_core.evidence import ACCURACY_LEVEL, Evidence, interval, level_of_loss, verdict_of
@@ -31,9 +31,12 @@ from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan
 from effconv_core.space.search_space import SizeSpace, flat
 
-STAGES = 2  # of trainings: all plans, pairs
+STAGES = 3  # of trainings: all plans, the best, pairs
+LAST = 3  # plans that are trained for longer
+LONGER = 4  # times as many steps as each plan at first
 PAIRS = 4  # trainings of the best plan beside the original sizes
 SEEDS = 10  # of trainings, for each seed of a search
+EARLIER = {"children", "second", "last"}  # stages of versions before 0.7.0
 
 
 def choose_plan(
@@ -74,38 +77,51 @@ def choose_plan(
         sizes = proposals.own if keeps else flat(plan.values())
         return searchable.plan_of(sizes, proposals.learned, budget, evidence)
 
-    def train(plans: Sequence[Mapping[str, Size]], seed: int, **options: bool) -> list[list[Any]]:
-        options |= {"steps": steps, "seed": SEEDS * config.seed + seed, "epoch": seed}
+    def train(
+        plans: Sequence[Mapping[str, Size]], length: int, seed: int, **options: bool
+    ) -> list[list[Any]]:
+        options |= {"steps": length, "seed": SEEDS * config.seed + seed, "epoch": seed}
         results = trials.run(plans, **options)
         # JSON has no infinity.
         return [[loss if math.isfinite(loss) else None, *others] for loss, *others in results]
 
-    plans, kernel_losses, passes = remember("plans", proposals.draw)
-    if plans == [proposals.own]:
-        evidence = evidence_of((), found=proposals.original, keeps=keeps, plans=1)
-        return searchable.plan_of(proposals.own, proposals.learned, budget, evidence)
+    def losses_of(name: str, plans: Sequence[Plan], length: int, seed: int) -> list[float]:
+        rows = remember(name, lambda: train([space.by_layer(p) for p in plans], length, seed))
+        if len(rows) != len(plans):
+            raise ValueError(
+                f"the search's state has {len(rows)} trainings for {len(plans)} plans; {REMEDY}"
+            )
+        return [math.inf if loss is None else loss for loss, *_ in rows]
+
+    plans, kernel_losses, passes = remember("proposals", proposals.draw)
     said(1, len(plans))
-    results = remember("trainings", lambda: train([space.by_layer(plan) for plan in plans], 0))
-    if len(results) != len(plans):
-        raise ValueError(
-            f"the search's state has {len(results)} trainings for {len(plans)} plans; {REMEDY}"
-        )
-    losses = [math.inf if loss is None else loss for loss, *_ in results]
-    if min(losses) == math.inf:
+    first = losses_of("first", plans, steps, 0)
+    # Two measures whose errors have different causes.
+    ranks = scipy.stats.rankdata(first) + scipy.stats.rankdata(kernel_losses)
+    tried = [plan for _, plan in sorted(zip(ranks, plans, strict=True))]
+    others = [plan for plan in tried if plan != proposals.own]
+    if not others:
+        evidence = evidence_of((), found=proposals.original, keeps=keeps, plans=len(tried))
+        return searchable.plan_of(proposals.own, proposals.learned, budget, evidence)
+    last = others[:LAST]
+    said(2, len(last))
+    second = losses_of("longer", last, LONGER * steps, 1)
+    if min(second) == math.inf:
         raise FloatingPointError(
             "no plan that was trained has a finite loss; lower cnn_lr or check the data"
         )
-    found = plans[int(np.argmin(losses))]
-    said(2, 2)
+    found = last[int(np.argmin(second))]
+    said(3, 2)
     pair = [space.by_layer(found), proposals.original]
     rows = [
-        remember(f"pair {i}", lambda i=i: train(pair, 1 + i, paired=True)) for i in range(PAIRS)
+        remember(f"pair {i}", lambda i=i: train(pair, LONGER * steps, 2 + i, paired=True))
+        for i in range(PAIRS)
     ]
     spent = {
         "kernels": trials.epochs * trials.epoch_steps,
         "proposals": -(-passes // 3),
-        "trainings": trials.cost(len(plans), steps),
-        "pairs": PAIRS * trials.cost(2, steps, paired=True),
+        "trainings": trials.cost(len(tried), steps) + trials.cost(len(last), LONGER * steps),
+        "pairs": PAIRS * trials.cost(2, LONGER * steps, paired=True),
     }
     evidence = evidence_of(
         [
@@ -114,9 +130,9 @@ def choose_plan(
         ],
         found=pair[0],
         keeps=keeps,
-        steps=steps,
-        plans=len(plans),
-        agreement=_agreement(kernel_losses, losses),
+        steps=LONGER * steps,
+        plans=len(tried),
+        agreement=_agreement(kernel_losses, first),
         spent=spent,
     )
     sizes = proposals.own if evidence.kept == "original" else found
@@ -124,11 +140,11 @@ def choose_plan(
 
 
 def kept_stages(stages: dict[str, Any]) -> dict[str, Any]:
-    """Return the stages of a choice that go on: none where a version before 0.9.0 made them.
+    """Return the stages of a choice that go on: none where a version before 0.7.0 made them.
 
     Its pairs are of the best plan by other trainings, which need not be the best of today's.
     """
-    return {} if "proposals" in stages else stages
+    return {} if EARLIER & stages.keys() else stages
 
 
 def check_stages(path: Path, stages: Mapping[str, Any], space: SizeSpace) -> None:
@@ -143,14 +159,14 @@ def check_stages(path: Path, stages: Mapping[str, Any], space: SizeSpace) -> Non
         ValueError: if a plan has another number of sizes, or one that is not allowed, there is not
             one loss for each plan, or an accuracy is not from 0 to 1.
     """
-    plans, losses = stages.get("plans", [[], []])[:2]
+    plans, losses = stages.get("proposals", [[], []])[:2]
     if not all(map(space.allows, plans)) or len(plans) != len(losses):
-        raise ValueError(f"{path} has plans that no such search tries; {REMEDY}")
-    if "plans" in stages and not plans:
-        raise ValueError(f"{path} has no plans, and a search tries one at least; {REMEDY}")
+        raise ValueError(f"{path} has proposals that no such search makes; {REMEDY}")
+    if "proposals" in stages and not plans:
+        raise ValueError(f"{path} has no proposals, and a search makes one at least; {REMEDY}")
     if any(len(stage) != 2 for name, stage in stages.items() if name.startswith("pair ")):
         raise ValueError(f"{path} has a pair of trainings that is none; {REMEDY}")
-    others = ("plans", "proposals", "children")  # the rest are trainings
+    others = ("proposals", "children")  # the rest are trainings
     trainings = [row for name, rows in stages.items() if name not in others for row in rows]
     if not all(accuracy is None or 0 <= accuracy <= 1 for _, accuracy, *_ in trainings):
         raise ValueError(f"{path} has an accuracy that is not from 0 to 1; {REMEDY}")

@@ -53,25 +53,25 @@ class Proposals:
         self.losses = KernelLosses(searchable, trials)
 
     def draw(self) -> tuple[list[Plan], list[float], int]:
-        """Draw at most `finalists` plans; the original sizes only if there are no others.
+        """Draw at most `finalists` plans.
 
         Returns:
-            The plans; their losses on the search's own kernels; and the number of forward passes
-            that finding them took.
+            The plans, the original sizes first if they are within the budget; their losses on the
+            search's own kernels; and the number of forward passes that finding them took.
         """
-        within, start, config = self.within, self.within.start, self.config
-        own = [] if self.own is None else [tuple(self.own)]
+        within, start = self.within, self.within.start
         learned = within.free(self.learned)
+        plans: dict[tuple[int, ...], None] = {}
+        if self.own is not None:
+            plans[tuple(self.own)] = None
+        plans[tuple(self.searchable.nearest_sizes(self.learned, self.budget))] = None
         beyond = [start * (learned / start) ** times for times in BEYOND]
-        along = [tuple(self.searchable.nearest_sizes(self.learned, self.budget))]
-        along += map(within.nearest, [start, *beyond])
-        balanced = within.nearest(within.balanced(BALANCED))
-        sloped = [within.nearest(within.sloped(slope)) for slope in SLOPES]
-        best, *others = self._evolved([*own, *along, balanced, *sloped]) or [balanced]
-        rest = dict.fromkeys([*sloped, *within.random(config.finalists, config.seed)])
-        others += sorted(rest, key=lambda plan: (self.losses(plan), plan))
-        plans = dict.fromkeys([*along, best, balanced, *others])
-        chosen = [plan for plan in plans if plan not in own][: config.finalists] or own
+        plans |= dict.fromkeys(map(within.nearest, [start, *beyond]))
+        shapes = [within.balanced(BALANCED), *map(within.sloped, SLOPES)]
+        shaped = dict.fromkeys(map(within.nearest, shapes))
+        plans |= dict.fromkeys(self._evolved([*plans, *shaped])) | shaped
+        plans |= dict.fromkeys(within.random(self.config.finalists, self.config.seed))
+        chosen = list(plans)[: self.config.finalists]
         losses = [self.losses(plan) for plan in chosen]
         return [list(plan) for plan in chosen], losses, self.losses.passes
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from effconv_core.config import SearchConfig, with_present_defaults
+from effconv_core.config import SearchConfig, with_present_b
 from effconv_core.cost.budget import Budgets
 from effconv_core.engine.choice import check_stages
 from effconv_core.io.checkpoint import (
@@ -126,8 +126,8 @@ def resume(
 def _of_this_version(progress: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
     """Return the progress of another version with its implicit settings filled in."""
     config = {**asdict(SearchConfig()), **progress["config"]}
-    if "plans" not in progress.get("choice", {}):  # of today's choice, by the file's own settings
-        config = with_present_defaults(config, identity["config"])
+    if identity["config"]["b"] is None:  # the state itself has each layer's
+        config = with_present_b(config)
     L = len(progress.get("layers", ()))
     granted = {"allowed": [[1, 2 * identity["config"]["k"] + 1, 1]] * L, "tie": list(range(L))}
     return {**granted, **progress, "config": config}

@@ -202,21 +202,19 @@ ShortTrainings = Annotated[list[Training], Meta(max_length=1000)]
 ChoiceFile = TypedDict(
     "ChoiceFile",
     {
-        "plans": tuple[Plans, Losses, Count],
-        "trainings": ShortTrainings,
-        **{f"pair {number}": ShortTrainings for number in range(100)},
         "proposals": tuple[Plans, Losses, Count],
         "first": ShortTrainings,
         "longer": ShortTrainings,
         "children": tuple[Plans, Losses],
         "second": ShortTrainings,
         "last": ShortTrainings,
+        **{f"pair {number}": ShortTrainings for number in range(100)},
     },
     total=False,
 )
 """The stages of the choice of a plan that are done; a training has a loss, an accuracy, and
-the loss of its mean outputs, which states of version 0.5.0 lack. Versions before 0.9.0 wrote
-`proposals` and what follows; a choice that has these begins again."""
+the loss of its mean outputs, which states of version 0.5.0 lack. Versions before 0.7.0 wrote
+`children`, `second` and `last`, which are not read again."""
 
 
 class Begun(TypedDict):
