@@ -41,7 +41,7 @@ class Scale:
     search_epochs: int | None = None
     """Epochs; None takes the recipe's."""
     finalists: int | None = None
-    """Search epochs of the default recipe; None takes its own number."""
+    """Plans that a search by the recipe `bank` compares; None takes the recipe's number."""
     augment: bool = True
     """The data set's usual augmentation in training."""
     budgets: tuple[float, ...] | None = None

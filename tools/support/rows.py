@@ -9,7 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from effconv_core.config import with_present_b
+from effconv_core.config import with_present_defaults
 from effconv_core.io.atomic import append_text, write_text
 from effconv_core.io.read_json import LINES, in_brief, read_limited, read_lines
 from rich.console import Console
@@ -77,7 +77,8 @@ def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
         both = isinstance(value, dict) and isinstance(old, dict)
         return {name: known(value.get(name), old[name]) for name in old} if both else value
 
-    before, now = with_present_b(before), with_present_b(json.loads(json.dumps(now)))
+    now = json.loads(json.dumps(now))
+    before = with_present_defaults(before, now)
     return [name for name, old in before.items() if known(now.get(name), old) != old]
 
 

@@ -175,11 +175,6 @@ FORMER_B = -0.35
 """The default of b before 0.5.0: that of 3x3 layers, for all layers."""
 
 
-def with_present_b(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a config as a file holds them, with None for the former default of b."""
-    return {**fields, "b": None} if fields.get("b") == FORMER_B else dict(fields)
-
-
 RENAMED = {"default": "bank"}
 """Former names of recipes, which go on working, and the present ones."""
 
@@ -208,6 +203,29 @@ and plans compared at the end. `paper` has the values of the EffConv paper and k
 predict, in the projected form of Eq. 5. `literal` is `paper` with Eq. 5 to the letter: a GRU with
 c_in * c_out hidden units for each layer."""
 RECIPES |= {former: RECIPES[name] for former, name in RENAMED.items()}
+
+FORMER_DEFAULTS: tuple[dict[str, Any], ...] = (
+    {"b": FORMER_B},
+    {"finalists": 10, "race_steps": 64},
+    {"finalists": 8, "race_steps": 64},
+)
+"""What the recipe `bank` had before: b before 0.5.0, and how it ended from 0.5.0 to 0.7.0."""
+
+
+def with_present_defaults(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a config as a file holds them, with former defaults as they are now.
+
+    Args:
+        fields: of a config, or another mapping.
+        given: those of today; where they have another value than the default of today, what the
+            file holds stays.
+    """
+    fields, present = dict(fields), RECIPES["bank"]
+    for former in FORMER_DEFAULTS:
+        today = {name: getattr(present, name) for name in former}
+        if former.items() <= fields.items() and today.items() <= given.items():
+            fields |= today
+    return fields
 
 
 def recipe_name(name: str) -> str:

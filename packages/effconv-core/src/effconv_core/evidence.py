@@ -35,7 +35,8 @@ class Evidence:
         accuracy_interval: its interval of confidence, or None.
         pairs: number of pairs of trainings; 0 if the data were too few to hold any out.
         steps: steps of each training.
-        plans: number of plans that were trained before, to find the best.
+        plans: number of plans that were trained before, to find the best; 1, and no pairs, if only
+            the original sizes are within the budget.
         agreement: Spearman's correlation, over these plans, of the loss on the search's own
             kernels with that of training them; None if they are too few.
         level: of the interval of the loss; version 0.5.0 did not write it.

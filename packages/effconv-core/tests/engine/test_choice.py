@@ -148,7 +148,8 @@ def test_a_single_plan_within_the_budget_is_the_plan():
     model = net()
     plan = search(model, Signs(), budget=cost(model), config=config(), allowed=range(3, 4))
     assert plan.sizes == {"1": 3, "4": 3}
-    assert plan.evidence.pairs == 0
+    assert (plan.evidence.pairs, plan.evidence.plans) == (0, 1)
+    assert sentences(plan.evidence)[1] == "No other plan is within the budget."
 
 
 def test_the_plan_and_its_evidence_are_read_back(found):

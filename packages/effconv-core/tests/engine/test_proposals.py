@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,35 @@ def test_proposals_are_distinct_within_the_budget_and_hold_the_original():
     assert len({tuple(plan) for plan in plans}) == len(plans) == len(losses) <= 16
     assert all(abs(searchable.cost(plan) / budget - 1) <= 0.02 for plan in plans)
     assert passes % 4 == 0
+
+
+class Losses:
+    """Losses that speak for plans near some sizes."""
+
+    def __init__(self, sizes):
+        self.sizes, self.passes = sizes, 0
+
+    def __call__(self, plan):
+        return sum(abs(a - b) for a, b in zip(self.sizes, plan, strict=True))
+
+
+@pytest.mark.parametrize("times", [1, 1.5])
+def test_plans_further_along_the_way_are_proposed_whatever_their_loss(times):
+    stem, *rest = net()
+    model = nn.Sequential(stem, nn.Conv1d(4, 4, 3, padding=1), nn.BatchNorm1d(4), *rest)
+    settings = config()
+    searchable = SearchableCNN(model, settings, **ALLOWED)
+    device = torch.device("cpu")
+    trials = Trials(model, settings, Signs(), F.cross_entropy, BATCHES, 2, device)
+    proposals = Proposals(searchable, trials, times * cost(model))
+    learned, start = np.array([4.0, 2.5, 3.0]), np.array([3.0, 3.0, 3.0])
+    proposals.learned, proposals.losses = learned.tolist(), Losses(learned)
+    within = proposals.within
+    further = [list(within.nearest(start * (learned / start) ** n)) for n in (2, 4)]
+    plans, losses, _ = proposals.draw()
+    assert all(plan in plans for plan in further)
+    assert losses[plans.index(further[1])] > min(losses) + 1
+    assert list(within.nearest(start)) in plans
 
 
 def test_sizes_are_proposed_that_are_larger_where_a_tap_is_cheap():

@@ -1,11 +1,15 @@
 """Checkpoints of a search: whose they are, and what goes on from them."""
 
+import itertools
 import os
+from dataclasses import replace
 
 import pytest
 import torch
-from effconv_core import SearchableCNN, recipe, search
+from effconv_core import RECIPES, SearchableCNN, recipe, search
+from effconv_core.engine.race import Trials
 from effconv_core.engine.resume import costs_of_some, identity_of, restored
+from effconv_core.io.checkpoint import read_training_state
 from torch import nn
 
 
@@ -89,6 +93,50 @@ def test_other_validation_data_do_not_go_on_with_it(searched, validation):
     with pytest.raises(ValueError, match="validation"):
         search(network(), batches(), validation=validation, **given)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("in_the_choice", [False, True])
+@pytest.mark.parametrize(("finalists", "race_steps"), [(8, 64), (10, 64)])
+def test_a_search_that_ended_as_the_recipe_did_goes_on_as_it_ends_now(
+    tmp_path, monkeypatch, finalists, race_steps, in_the_choice
+):
+    monkeypatch.setitem(RECIPES, "bank", replace(RECIPES["bank"], finalists=2, race_steps=1))
+    path, former = tmp_path / "s.safetensors", {"finalists": finalists, "race_steps": race_steps}
+    steps, first = itertools.count(1), Trials.run
+
+    def stopped(step):
+        if next(steps) > len(batches()):  # in the second epoch
+            raise KeyboardInterrupt
+
+    def stopped_later(self, plans, **options):
+        if options.get("paired"):
+            raise KeyboardInterrupt
+        return first(self, plans, **{**options, "steps": 1})
+
+    def go_on(on_step=None, **changes):
+        given = recipe("bank", least_steps=0, epochs=2, tolerance=0.3, **changes)
+        return search(network(), batches(), config=given, checkpoint=path, on_step=on_step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trials, "run", stopped_later)
+        with pytest.raises(KeyboardInterrupt):
+            go_on(None if in_the_choice else stopped, **former)
+    before = path.read_bytes()
+    begun = read_training_state(path).progress.get("choice", {})
+    assert ("longer" in begun) == in_the_choice
+    for other in ({"race_steps": 3}, {"seed": 1}):
+        with pytest.raises(ValueError, match="config"):
+            go_on(**other)
+    assert path.read_bytes() == before
+    plan = go_on()
+    assert (plan.evidence.plans, plan.evidence.steps) == (2, 4)
+    assert go_on() == plan
+    path.write_bytes(before)  # who asks for the former numbers gets them
+    with monkeypatch.context() as patch:
+        patch.setattr(Trials, "run", stopped_later)
+        with pytest.raises(KeyboardInterrupt):
+            go_on(**former)
+    assert len(read_training_state(path).progress["choice"]["proposals"][0]) > 2
 
 
 def test_a_relative_checkpoint_stays_where_it_was_when_the_search_began(tmp_path, monkeypatch):

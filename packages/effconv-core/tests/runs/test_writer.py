@@ -1,8 +1,10 @@
 """What a run's folder says of the code that it was made with."""
 
 import math
+from dataclasses import asdict
 
 import pytest
+from effconv_core import recipe
 from effconv_core.runs.metrics import Metrics
 from effconv_core.runs.writer import changed_settings, check_run, open_run, settings_of
 
@@ -65,6 +67,27 @@ def test_a_run_goes_on_when_the_default_of_b_has_changed(tmp_path):
     assert check_run(tmp_path, {**before, "search": {"b": None, "k": 3}}, overwrite=False)
     with pytest.raises(FileExistsError, match="search"):
         check_run(tmp_path, {**before, "search": {"b": 0.2, "k": 3}}, overwrite=False)
+
+
+def test_a_run_goes_on_when_the_end_of_its_recipe_has_changed(tmp_path):
+    present = asdict(recipe("bank"))
+    former = {**present, "finalists": 10, "race_steps": 64}
+    before = {"search": former, "seed": 0, "device": "cpu"}
+    open_run(tmp_path, before, "drawn", overwrite=False)
+    assert check_run(tmp_path, before, overwrite=False)
+    assert check_run(tmp_path, {**before, "search": present}, overwrite=False)
+    for changes in ({"race_steps": 100}, {"finalists": 7}, {"k": 5}):
+        with pytest.raises(FileExistsError, match=next(iter(changes))):
+            check_run(tmp_path, {**before, "search": {**present, **changes}}, overwrite=False)
+
+
+def test_a_run_of_today_is_not_taken_for_one_of_former_numbers(tmp_path):
+    present = asdict(recipe("bank"))
+    before = {"search": present, "seed": 0, "device": "cpu"}
+    open_run(tmp_path, before, "drawn", overwrite=False)
+    former = {**present, "race_steps": 64}
+    with pytest.raises(FileExistsError, match="race_steps was 60, now 64"):
+        check_run(tmp_path, {**before, "search": former}, overwrite=False)
 
 
 def test_other_settings_are_named_one_by_one():

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from effconv_core.config import SearchConfig, with_present_b
+from effconv_core.config import SearchConfig, with_present_defaults
 from effconv_core.cost.budget import Budgets
 from effconv_core.engine.choice import check_stages
 from effconv_core.io.checkpoint import (
@@ -125,9 +125,10 @@ def resume(
 
 def _of_this_version(progress: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
     """Return the progress of another version with its implicit settings filled in."""
-    config = {**asdict(SearchConfig()), **progress["config"]}
-    if identity["config"]["b"] is None:  # the state itself has each layer's
-        config = with_present_b(config)
+    before = {**asdict(SearchConfig()), **progress["config"]}
+    config = with_present_defaults(before, identity["config"])  # the state has each layer's own b
+    if config["race_steps"] != before["race_steps"]:  # its short trainings took other steps
+        progress = {name: value for name, value in progress.items() if name != "choice"}
     L = len(progress.get("layers", ()))
     granted = {"allowed": [[1, 2 * identity["config"]["k"] + 1, 1]] * L, "tie": list(range(L))}
     return {**granted, **progress, "config": config}

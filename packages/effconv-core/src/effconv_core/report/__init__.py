@@ -80,7 +80,7 @@ def reported(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None
     Raises:
         FileExistsError: if the folder holds something and is not a run's.
     """
-    if check_place(folder) is not Owner.RUN or settings_of(folder) != same(settings):
+    if check_place(folder) is not Owner.RUN or settings_of(folder, settings) != same(settings):
         return None
     if (folder / HTML).exists() or not (folder / RESULT).exists():
         return None

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from effconv_core.config import with_present_b
+from effconv_core.config import with_present_defaults
 from effconv_core.io.atomic import PARTIAL, write_text
 from effconv_core.runs.environment import environment
 from effconv_core.runs.lock import claim
@@ -47,7 +47,7 @@ def check_run(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> 
     if overwrite or owner is Owner.NOBODY:
         return False
     remedy = "pass --overwrite to delete it and run again, or another --name"
-    before, now = settings_of(folder), same(settings)
+    before, now = settings_of(folder, settings), same(settings)
     changes = [] if before is None else changed_settings(before, now)
     changed = f"begun with other settings: {'; '.join(changes)}"
     plan = folder / "plan.json"
@@ -97,21 +97,25 @@ def dotted(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def same(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as they come back from a JSON file, where a tuple is a list.
+    """Return settings as they come back from a JSON file, where a tuple is a list."""
+    return json.loads(json.dumps(settings))
 
-    A search's b has its present value, None, where it has its former default.
+
+def settings_of(folder: Path, now: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """Return the settings that a run was begun with, None where there is no `config.json`.
+
+    Args:
+        folder: of the run.
+        now: settings that it is compared with; former defaults of a search are then today's.
     """
-    read = json.loads(json.dumps(settings))
-    search = read.get("search")
-    return {**read, "search": with_present_b(search)} if isinstance(search, dict) else read
-
-
-def settings_of(folder: Path) -> dict[str, Any] | None:
-    """Return the settings that a run was begun with, None where there is no `config.json`."""
     try:
-        return same(read_config(folder).settings)
+        before = same(read_config(folder).settings)
     except FileNotFoundError:
         return None
+    search, given = before.get("search"), (now or {}).get("search")
+    if isinstance(search, dict) and isinstance(given, Mapping):
+        before["search"] = with_present_defaults(search, given)
+    return before
 
 
 def open_run(
