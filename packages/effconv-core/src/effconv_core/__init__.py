@@ -24,7 +24,7 @@ from effconv_core.space.rounding import round_straight_through
 from effconv_core.space.search_space import Layer, SizeSpace
 from effconv_core.space.selection import left_alone, searched_layers
 
-__version__ = "0.8.1"
+__version__ = "0.9.0"
 
 __all__ = [
     "RECIPES",

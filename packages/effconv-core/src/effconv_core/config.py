@@ -191,7 +191,7 @@ RECIPES: dict[str, SearchConfig] = {
         epochs=1,
         least_steps=300,
         finalists=8,
-        race_steps=60,
+        race_steps=195,
     ),
     "paper": SearchConfig(),
     "literal": SearchConfig(kernel_form="literal"),
@@ -208,8 +208,9 @@ FORMER_DEFAULTS: tuple[dict[str, Any], ...] = (
     {"b": FORMER_B},
     {"finalists": 10, "race_steps": 64},
     {"finalists": 8, "race_steps": 64},
+    {"finalists": 8, "race_steps": 60},
 )
-"""What the recipe `bank` had before: b before 0.5.0, and how it ended from 0.5.0 to 0.7.0."""
+"""What the recipe `bank` had before: b before 0.5.0, and how it ended from 0.5.0 to 0.8.1."""
 
 
 def with_present_defaults(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

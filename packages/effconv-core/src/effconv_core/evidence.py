@@ -11,7 +11,7 @@ import scipy
 Verdict = Literal["better", "no difference shown", "worse"]
 
 LEVEL = 0.9  # of the interval of the loss, so that chance passes on one side in one case of twenty
-ACCURACY_LEVEL = 0.8  # of that of the accuracy, which has to agree
+ACCURACY_LEVEL = 0.9  # of that of the accuracy, which has to agree
 LEVEL_OF_LOSS_ALONE = 0.95  # of tasks without an accuracy
 MARGIN = 0.02  # relative difference in loss that a short training must show
 ROUNDING = 1e-6  # of an accuracy in float32

@@ -4,10 +4,11 @@
    ones went, the best of an evolution over all plans within the budget by their loss on the kernels
    of the search, sizes whose kernels cost about the same in each layer, sizes that rise or fall
    over the depth, and random ones.
-2. *Trainings.* Each is trained from fresh kernels for `race_steps` steps. The three of the best
-   rank, by that and on the search's own kernels, are trained for four times as many steps.
-3. *Evidence.* The best and the original sizes are trained in four pairs, as long as these, each
-   from another seed and with another part of the data held out, see `Evidence`.
+2. *Rounds.* Each is trained from fresh kernels, and so are the original sizes beside it. The three
+   of the least loss are trained again, then two times the best of these, each time beside the
+   original sizes, from another seed, and with another part of the data held out. What counts is the
+   mean of a plan's losses.
+3. *Evidence.* The best plan and the original sizes, which were in all four rounds, see `Evidence`.
 """
 
 import math
@@ -31,12 +32,9 @@ from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan
 from effconv_core.space.search_space import SizeSpace, flat
 
-STAGES = 3  # of trainings: all plans, the best, pairs
-LAST = 3  # plans that are trained for longer
-LONGER = 4  # times as many steps as each plan at first
-PAIRS = 4  # trainings of the best plan beside the original sizes
+STAY = (3, 1, 1)  # plans that are trained again, in each round after the first
+STAGES = 1 + len(STAY)
 SEEDS = 10  # of trainings, for each seed of a search
-EARLIER = {"children", "second", "last"}  # stages of versions before 0.7.0
 
 
 def choose_plan(
@@ -77,74 +75,62 @@ def choose_plan(
         sizes = proposals.own if keeps else flat(plan.values())
         return searchable.plan_of(sizes, proposals.learned, budget, evidence)
 
-    def train(
-        plans: Sequence[Mapping[str, Size]], length: int, seed: int, **options: bool
-    ) -> list[list[Any]]:
-        options |= {"steps": length, "seed": SEEDS * config.seed + seed, "epoch": seed}
-        results = trials.run(plans, **options)
+    def train(plans: Sequence[Plan], number: int) -> list[list[Any]]:
+        """Return the results of a round's plans and, last, of the original sizes."""
+        sizes = [*map(space.by_layer, plans), proposals.original]
+        seed = SEEDS * config.seed + number
+        results = trials.run(sizes, steps=steps, seed=seed, epoch=number, paired=True)
         # JSON has no infinity.
         return [[loss if math.isfinite(loss) else None, *others] for loss, *others in results]
 
-    def losses_of(name: str, plans: Sequence[Plan], length: int, seed: int) -> list[float]:
-        rows = remember(name, lambda: train([space.by_layer(p) for p in plans], length, seed))
-        if len(rows) != len(plans):
-            raise ValueError(
-                f"the search's state has {len(rows)} trainings for {len(plans)} plans; {REMEDY}"
-            )
-        return [math.inf if loss is None else loss for loss, *_ in rows]
-
     plans, kernel_losses, passes = remember("proposals", proposals.draw)
-    said(1, len(plans))
-    first = losses_of("first", plans, steps, 0)
-    # Two measures whose errors have different causes.
-    ranks = scipy.stats.rankdata(first) + scipy.stats.rankdata(kernel_losses)
-    tried = [plan for _, plan in sorted(zip(ranks, plans, strict=True))]
-    others = [plan for plan in tried if plan != proposals.own]
-    if not others:
-        evidence = evidence_of((), found=proposals.original, keeps=keeps, plans=len(tried))
+    ranked = [plan for plan in plans if plan != proposals.own][: max(config.finalists - 1, 1)]
+    if not ranked:
+        evidence = evidence_of((), found=proposals.original, keeps=keeps, plans=1)
         return searchable.plan_of(proposals.own, proposals.learned, budget, evidence)
-    last = others[:LAST]
-    said(2, len(last))
-    second = losses_of("longer", last, LONGER * steps, 1)
-    if min(second) == math.inf:
-        raise FloatingPointError(
-            "no plan that was trained has a finite loss; lower cnn_lr or check the data"
-        )
-    found = last[int(np.argmin(second))]
-    said(3, 2)
-    pair = [space.by_layer(found), proposals.original]
-    rows = [
-        remember(f"pair {i}", lambda i=i: train(pair, LONGER * steps, 2 + i, paired=True))
-        for i in range(PAIRS)
-    ]
-    spent = {
-        "kernels": trials.epochs * trials.epoch_steps,
-        "proposals": -(-passes // 3),
-        "trainings": trials.cost(len(tried), steps) + trials.cost(len(last), LONGER * steps),
-        "pairs": PAIRS * trials.cost(2, LONGER * steps, paired=True),
-    }
+    rounds: list[dict[tuple[Size, ...] | None, Result]] = []  # None: the original sizes
+    cost = 0
+    for number, stay in enumerate((len(ranked), *STAY)):
+        ranked = ranked[:stay]
+        said(number + 1, len(ranked) + 1)
+        rows = remember(f"round {number}", lambda: train(ranked, number))
+        if len(rows) != len(ranked) + 1:
+            raise ValueError(
+                f"the search's state has {len(rows)} trainings for {len(ranked) + 1} plans; {REMEDY}"
+            )
+        results = [Result(math.inf if loss is None else loss, *others) for loss, *others in rows]
+        rounds.append(dict(zip([*map(tuple, ranked), None], results, strict=True)))
+        cost += trials.cost(len(rows), steps, paired=True)
+        ranked.sort(key=lambda plan: sum(results[tuple(plan)].loss for results in rounds))
+        if rounds[-1][tuple(ranked[0])].loss == math.inf and not number:
+            raise FloatingPointError(
+                "no plan that was trained has a finite loss; lower cnn_lr or check the data"
+            )
+    found = ranked[0]
+    trained = [list(plan) for plan in rounds[0] if plan is not None]
     evidence = evidence_of(
-        [
-            [Result(math.inf if loss is None else loss, *others) for loss, *others in row]
-            for row in rows
-        ],
-        found=pair[0],
+        [(results[tuple(found)], results[None]) for results in rounds],
+        found=space.by_layer(found),
         keeps=keeps,
-        steps=LONGER * steps,
-        plans=len(tried),
-        agreement=_agreement(kernel_losses, first),
-        spent=spent,
+        steps=steps,
+        plans=len(rounds[0]),
+        agreement=_agreement(
+            [kernel_losses[plans.index(plan)] for plan in trained],
+            [rounds[0][tuple(plan)].loss for plan in trained],
+        ),
+        spent={
+            "kernels": trials.epochs * trials.epoch_steps,
+            "proposals": -(-passes // 3),
+            "trainings": cost,
+        },
     )
     sizes = proposals.own if evidence.kept == "original" else found
     return searchable.plan_of(sizes, proposals.learned, budget, evidence)
 
 
 def kept_stages(stages: dict[str, Any]) -> dict[str, Any]:
-    """Return the stages of a choice that go on: none where a version before 0.7.0 made them.
-
-    Its pairs are of the best plan by other trainings, which need not be the best of today's.
-    """
-    return {} if EARLIER & stages.keys() else stages
+    """Return the stages of a choice that go on: none where a version before 0.9.0 made them."""
+    return stages if stages.keys() <= {"proposals"} or "round 0" in stages else {}
 
 
 def check_stages(path: Path, stages: Mapping[str, Any], space: SizeSpace) -> None:

@@ -203,6 +203,7 @@ ChoiceFile = TypedDict(
     "ChoiceFile",
     {
         "proposals": tuple[Plans, Losses, Count],
+        **{f"round {number}": ShortTrainings for number in range(100)},
         "first": ShortTrainings,
         "longer": ShortTrainings,
         "children": tuple[Plans, Losses],
