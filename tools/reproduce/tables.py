@@ -4,8 +4,11 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from effconv_core.config import with_present_defaults
 
 from tools.reproduce.answer import RECIPES
 from tools.reproduce.rows import SCALES, Row, name_of, rows_of
@@ -198,8 +201,8 @@ def reduced_to(result: dict[str, Any]) -> str:
         theirs = search_config(row, whole, result["seed"])
         pairs.append(("epochs of search", search["epochs"], theirs.epochs))
         pairs.append(("finalists", search["finalists"], theirs.finalists))
-        # Rows of before 0.5.0 trained no finalists.
-        steps = search.get("race_steps", theirs.race_steps)
+        # Rows of before 0.5.0 trained no finalists, and those of before 0.9.0 others.
+        steps = with_present_defaults(search, asdict(theirs)).get("race_steps", theirs.race_steps)
         pairs.append(("steps of each finalist", steps, theirs.race_steps))
     parts += [f"{own} of {theirs} {what}" for what, own, theirs in pairs if own < theirs]
     return ", ".join(parts) or "not reduced"

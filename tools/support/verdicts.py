@@ -5,14 +5,19 @@ from typing import Any
 
 import numpy as np
 import scipy
-from effconv_core.evidence import verdict_of
+from effconv_core.evidence import LEVEL, verdict_of
+
+APART = 0.8
+"""Level of the interval of the accuracy in versions 0.7.0 to 0.8.1, whose pairs were trained after
+the plan was chosen."""
 
 
 def verdict_now(evidence: Mapping[str, Any]) -> str:
-    """Return the verdict that pairs of trainings get by the present rule.
+    """Return the verdict that pairs of trainings get by the rule for such pairs.
 
-    Student's t needs only the mean of the differences and their deviation, which the mean and the
-    interval of a row give.
+    That is the present one, and for rows of versions before 0.9.0 that of 0.8.1. Student's t needs
+    only the mean of the differences and their deviation, which the mean and the interval of a row
+    give.
 
     Args:
         evidence: of a row, the fields of `effconv_core.evidence.Evidence`. If it has no interval of
@@ -24,12 +29,13 @@ def verdict_now(evidence: Mapping[str, Any]) -> str:
         return "no difference shown"
     pairs, level = evidence["pairs"], evidence.get("level", 0.9)
     losses = values_like(evidence["loss"], evidence["loss_interval"], pairs, level)
-    accuracies = None
+    accuracies, rule = None, LEVEL
     if evidence["accuracy"] is not None:
         level = evidence.get("accuracy_level") or level
         interval = evidence["accuracy_interval"]
         accuracies = values_like(evidence["accuracy"], interval, pairs, level)
-    return verdict_of(losses, evidence["original_loss"], accuracies)
+        rule = LEVEL if evidence.get("accuracy_level") == LEVEL else APART
+    return verdict_of(losses, evidence["original_loss"], accuracies, accuracy_level=rule)
 
 
 def values_like(mean: float, interval: Sequence[float], count: int, level: float) -> list[float]:

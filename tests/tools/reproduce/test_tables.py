@@ -16,8 +16,11 @@ def test_each_row_tells_its_device_and_what_was_reduced():
     assert any("c0, cpu, cuda, torch 2, 3." in line for line in lines)
     small = measured(other, scale="smoke")
     assert tables.reduced_to(small).endswith(
-        "1 of 350 epochs, 2 of 8 finalists, 4 of 60 steps of each finalist"
+        "1 of 350 epochs, 2 of 8 finalists, 4 of 195 steps of each finalist"
     )
+    whole = measured(other)
+    whole["search"] |= {"finalists": 8, "race_steps": 60}  # as the recipe was before 0.9.0
+    assert "finalist" not in tables.reduced_to(whole)
     stl10 = rows_of("table3", "gpu")[0]
     assert "the paper trains for 100" in tables.scale_in_words(
         "table3", "gpu", measured(stl10, scale="gpu")

@@ -70,11 +70,13 @@ class SearchConfig:
     """Training steps of the search at least: with few batches an epoch there are more epochs than
     `epochs`, so that sizes have the time to cross their range (not in the paper)."""
     finalists: int = 1
-    """Number of plans that are compared at the end; with 1 the plan nearest to the learned sizes is
-    taken (the paper compares none)."""
+    """Number of plans that are compared at the end, the original sizes among them where plans are
+    trained (`race_steps`); with 1 the plan nearest to the learned sizes is taken (the paper
+    compares none)."""
     race_steps: int = 0
-    """Training steps that each finalist gets from fresh kernels; 0 compares plans near the learned
-    sizes on the search's own kernels instead (neither is in the paper)."""
+    """Steps of each training of a finalist from fresh kernels, of which the best have several; 0
+    compares plans near the learned sizes on the search's own kernels instead (neither is in the
+    paper)."""
     keep: Literal["original", "best"] = "original"
     """original: after such trainings the plan has the network's own sizes, if they are within the
     budget, unless the best plan found is shown to be better; best: it has those found anyway."""

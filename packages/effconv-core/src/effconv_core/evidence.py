@@ -10,9 +10,8 @@ import scipy
 
 Verdict = Literal["better", "no difference shown", "worse"]
 
-LEVEL = 0.9  # of the interval of the loss, so that chance passes on one side in one case of twenty
-ACCURACY_LEVEL = 0.9  # of that of the accuracy, which has to agree
-LEVEL_OF_LOSS_ALONE = 0.95  # of tasks without an accuracy
+LEVEL = 0.9  # of the intervals of the loss and of the accuracy, which have to agree
+LEVEL_OF_LOSS_ALONE = 0.98  # of that of the loss in tasks without an accuracy
 MARGIN = 0.02  # relative difference in loss that a short training must show
 ROUNDING = 1e-6  # of an accuracy in float32
 
@@ -35,10 +34,10 @@ class Evidence:
         accuracy_interval: its interval of confidence, or None.
         pairs: number of pairs of trainings; 0 if the data were too few to hold any out.
         steps: steps of each training.
-        plans: number of plans that were trained before, to find the best; 1, and no pairs, if only
-            the original sizes are within the budget.
+        plans: number of plans that were trained to find the best, the original sizes among them; 1,
+            and no pairs, if only these are within the budget.
         agreement: Spearman's correlation, over these plans, of the loss on the search's own
-            kernels with that of training them; None if they are too few.
+            kernels with that of training them once; None if they are too few.
         level: of the interval of the loss; version 0.5.0 did not write it.
         accuracy_level: of that of the accuracy; None is the same level, as before version 0.7.0.
         learned: whether the outputs of one of the two networks are better on the data held out than
@@ -82,7 +81,11 @@ def interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, floa
 
 
 def verdict_of(
-    losses: Sequence[float], original_loss: float, accuracies: Sequence[float] | None = None
+    losses: Sequence[float],
+    original_loss: float,
+    accuracies: Sequence[float] | None = None,
+    *,
+    accuracy_level: float = LEVEL,
 ) -> Verdict:
     """Return what paired differences, found minus original, show.
 
@@ -96,14 +99,14 @@ def verdict_of(
         losses: differences in loss, at least two.
         original_loss: mean loss of the original sizes.
         accuracies: differences in accuracy, 0 to 1; None if the task has none. The interval of the
-            loss is of 90 %, and that of the accuracy of 80 %; without one that of the loss is of
-            95 %.
+            loss is of 90 %, without accuracies of 98 %.
+        accuracy_level: of the interval of the accuracy.
     """
     mean, (low, high) = float(np.mean(losses)), interval(losses, level_of_loss(accuracies))
     margin = MARGIN * abs(original_loss)
     lowest, highest = 2 * ROUNDING, -2 * ROUNDING  # agrees with both
     if accuracies is not None:
-        lowest, highest = interval(accuracies, ACCURACY_LEVEL)
+        lowest, highest = interval(accuracies, accuracy_level)
     if high < 0 and mean <= -margin and lowest > ROUNDING:
         return "better"
     if low > 0 and mean >= margin and highest < -ROUNDING:
@@ -158,8 +161,8 @@ def sentences(evidence: Evidence) -> list[str]:
     steps = sum(evidence.spent.values())
     parts = ", ".join(f"{name} {count:,}" for name, count in evidence.spent.items())
     said.append(
-        f"The search took {steps:,} training steps ({parts}), and trained {evidence.plans} plans "
-        "to find the best."
+        f"The search took {steps:,} training steps ({parts}), and trained {evidence.plans} plans, "
+        "the original sizes among them, to find the best."
     )
     if evidence.agreement is not None:
         said.append(

@@ -53,7 +53,7 @@ def net(sizes=(3, 3), stem=1) -> nn.Sequential:
 
 
 def config(**changes):
-    return recipe("bank", **{"least_steps": 20, "race_steps": 6, "cnn_lr": 0.02, **changes})
+    return recipe("bank", **{"least_steps": 20, "race_steps": 24, "cnn_lr": 0.02, **changes})
 
 
 def cost(model) -> int:

@@ -17,6 +17,7 @@ from effconv_core import (
     recipe,
     search,
 )
+from effconv_core.engine.race import Result, Trials
 from torch import nn
 
 CONFIG = recipe("bank", least_steps=0, race_steps=3)
@@ -83,6 +84,20 @@ def test_a_dearer_point_has_a_lower_loss_and_costs_are_those_of_the_sizes(search
         assert searchable.cost(list(point.sizes.values())) == point.cost <= 2 * own
     assert found.original.sizes == {"1": 3, "4": 3}
     assert found.knee in found.points
+
+
+@pytest.mark.parametrize(("race_steps", "steps"), [(195, 60), (7, 7), (0, 60)])
+def test_a_plan_is_trained_for_at_most_60_steps(monkeypatch, race_steps, steps):
+    taken = []
+
+    def run(self, plans, *, steps, **options):
+        taken.append(steps)
+        return [Result(1.0, 0.5) for _ in plans]
+
+    monkeypatch.setattr(Trials, "run", run)
+    settings = recipe("bank", least_steps=0, race_steps=race_steps)
+    frontier(SearchableCNN(network(), settings), batches(), amounts=[200, 300])
+    assert taken == [steps] * 3
 
 
 @pytest.mark.parametrize("times", [0.5, 0.8, 1.0, 1.7, 3.0])

@@ -1,11 +1,13 @@
 """Probes: sizes that matter, sizes that do not, and which layer."""
 
 import importlib.util
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
 from effconv_core import probe, recipe
+from effconv_core.engine.race import Result, Trials
 
 spec = importlib.util.spec_from_file_location("signs", Path(__file__).with_name("signs.py"))
 signs = importlib.util.module_from_spec(spec)
@@ -40,6 +42,17 @@ def test_labels_of_chance_are_not_said_to_depend_on_sizes():
         found = probe(net(), loader, config=config(race_steps=4, seed=seed), repeats=8, **ALLOWED)
         said.append(found.matters)
     assert sum(said) <= 2
+
+
+def test_a_probe_trains_for_64_steps_unless_a_config_says_how_many(monkeypatch):
+    results = itertools.count(1)
+
+    def run(self, plans, **options):
+        return [Result(1 + next(results) / 100, 0.5) for _ in plans]
+
+    monkeypatch.setattr(Trials, "run", run)
+    assert probe(net(), Signs(), **ALLOWED).steps == 64
+    assert probe(net(), Signs(), config=config(race_steps=5), **ALLOWED).steps == 5
 
 
 def test_a_probe_is_the_same_each_time_and_changes_nothing():

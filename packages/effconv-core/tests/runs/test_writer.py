@@ -86,7 +86,7 @@ def test_a_run_of_today_is_not_taken_for_one_of_former_numbers(tmp_path):
     before = {"search": present, "seed": 0, "device": "cpu"}
     open_run(tmp_path, before, "drawn", overwrite=False)
     former = {**present, "race_steps": 64}
-    with pytest.raises(FileExistsError, match="race_steps was 60, now 64"):
+    with pytest.raises(FileExistsError, match="race_steps was 195, now 64"):
         check_run(tmp_path, {**before, "search": former}, overwrite=False)
 
 

@@ -14,6 +14,7 @@
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from effconv_core.distributed.stages import Remember
 from effconv_core.engine.proposals import Plan, Proposals
 from effconv_core.engine.race import PARTS, Result, Trials
 from effconv_core.engine.tournament import tournament
-from effconv_core.evidence import ACCURACY_LEVEL, Evidence, interval, level_of_loss, verdict_of
+from effconv_core.evidence import LEVEL, Evidence, interval, level_of_loss, verdict_of
 from effconv_core.io.checkpoint import REMEDY
 from effconv_core.method.searchable import SearchableCNN
 from effconv_core.plan import Size, SizePlan
@@ -35,6 +36,11 @@ from effconv_core.space.search_space import SizeSpace, flat
 STAY = (3, 1, 1)  # plans that are trained again, in each round after the first
 STAGES = 1 + len(STAY)
 SEEDS = 10  # of trainings, for each seed of a search
+
+Round = dict[tuple[Size, ...], Result]
+"""The results of plans that were trained beside each other, and of `ORIGINAL`."""
+ORIGINAL = ()
+"""Stands for the original sizes, which need not be a plan within the budget."""
 
 
 def choose_plan(
@@ -84,48 +90,58 @@ def choose_plan(
         return [[loss if math.isfinite(loss) else None, *others] for loss, *others in results]
 
     plans, kernel_losses, passes = remember("proposals", proposals.draw)
-    ranked = [plan for plan in plans if plan != proposals.own][: max(config.finalists - 1, 1)]
-    if not ranked:
+    others = [plan for plan in plans if plan != proposals.own][: max(config.finalists - 1, 1)]
+    if not others:
         evidence = evidence_of((), found=proposals.original, keeps=keeps, plans=1)
         return searchable.plan_of(proposals.own, proposals.learned, budget, evidence)
-    rounds: list[dict[tuple[Size, ...] | None, Result]] = []  # None: the original sizes
-    cost = 0
-    for number, stay in enumerate((len(ranked), *STAY)):
-        ranked = ranked[:stay]
-        said(number + 1, len(ranked) + 1)
-        rows = remember(f"round {number}", lambda: train(ranked, number))
-        if len(rows) != len(ranked) + 1:
-            raise ValueError(
-                f"the search's state has {len(rows)} trainings for {len(ranked) + 1} plans; {REMEDY}"
-            )
-        results = [Result(math.inf if loss is None else loss, *others) for loss, *others in rows]
-        rounds.append(dict(zip([*map(tuple, ranked), None], results, strict=True)))
-        cost += trials.cost(len(rows), steps, paired=True)
-        ranked.sort(key=lambda plan: sum(results[tuple(plan)].loss for results in rounds))
-        if rounds[-1][tuple(ranked[0])].loss == math.inf and not number:
+    rounds: list[Round] = []
+    for number, stay in enumerate((len(others), *STAY)):
+        tried = _ranked(others, rounds)[:stay]
+        said(number + 1, len(tried) + 1)
+        rows = remember(f"round {number}", partial(train, tried, number))
+        rounds.append(_round_of(rows, tried))
+        if not number and all(rounds[0][tuple(plan)].loss == math.inf for plan in others):
             raise FloatingPointError(
                 "no plan that was trained has a finite loss; lower cnn_lr or check the data"
             )
-    found = ranked[0]
-    trained = [list(plan) for plan in rounds[0] if plan is not None]
+    (found,) = tried
+    keys = [ORIGINAL if plan == proposals.own else tuple(plan) for plan in plans]
+    known = dict(zip(keys, kernel_losses, strict=True))
+    both = [plan for plan in rounds[0] if plan in known]
     evidence = evidence_of(
-        [(results[tuple(found)], results[None]) for results in rounds],
+        [(results[tuple(found)], results[ORIGINAL]) for results in rounds],
         found=space.by_layer(found),
         keeps=keeps,
         steps=steps,
         plans=len(rounds[0]),
         agreement=_agreement(
-            [kernel_losses[plans.index(plan)] for plan in trained],
-            [rounds[0][tuple(plan)].loss for plan in trained],
+            [known[plan] for plan in both], [rounds[0][plan].loss for plan in both]
         ),
         spent={
             "kernels": trials.epochs * trials.epoch_steps,
             "proposals": -(-passes // 3),
-            "trainings": cost,
+            "trainings": sum(trials.cost(len(done), steps, paired=True) for done in rounds),
         },
     )
     sizes = proposals.own if evidence.kept == "original" else found
     return searchable.plan_of(sizes, proposals.learned, budget, evidence)
+
+
+def _ranked(plans: Sequence[Plan], rounds: Sequence[Round]) -> list[Plan]:
+    """Return the plans that were trained in all rounds, by rising mean of their losses."""
+    stayed = [plan for plan in plans if all(tuple(plan) in results for results in rounds)]
+    return sorted(stayed, key=lambda plan: sum(results[tuple(plan)].loss for results in rounds))
+
+
+def _round_of(rows: Sequence[Sequence[float | None]], plans: Sequence[Plan]) -> Round:
+    """Return the results of a round from its JSON value; raise if there is not one for each."""
+    keys = [*map(tuple, plans), ORIGINAL]
+    if len(rows) != len(keys):
+        raise ValueError(
+            f"the search's state has {len(rows)} trainings for {len(keys)} plans; {REMEDY}"
+        )
+    results = [Result(math.inf if loss is None else loss, *others) for loss, *others in rows]
+    return dict(zip(keys, results, strict=True))
 
 
 def kept_stages(stages: dict[str, Any]) -> dict[str, Any]:
@@ -150,8 +166,6 @@ def check_stages(path: Path, stages: Mapping[str, Any], space: SizeSpace) -> Non
         raise ValueError(f"{path} has proposals that no such search makes; {REMEDY}")
     if "proposals" in stages and not plans:
         raise ValueError(f"{path} has no proposals, and a search makes one at least; {REMEDY}")
-    if any(len(stage) != 2 for name, stage in stages.items() if name.startswith("pair ")):
-        raise ValueError(f"{path} has a pair of trainings that is none; {REMEDY}")
     others = ("proposals", "children")  # the rest are trainings
     trainings = [row for name, rows in stages.items() if name not in others for row in rows]
     if not all(accuracy is None or 0 <= accuracy <= 1 for _, accuracy, *_ in trainings):
@@ -189,10 +203,10 @@ def evidence_of(rows: Sequence[Sequence[Result]], *, keeps: bool, **known: Any) 
         loss_interval=loss_interval,
         original_loss=original_loss,
         accuracy=None if accuracies is None else float(np.mean(accuracies)),
-        accuracy_interval=None if accuracies is None else interval(accuracies, ACCURACY_LEVEL),
+        accuracy_interval=None if accuracies is None else interval(accuracies, LEVEL),
         pairs=len(rows),
         level=level,
-        accuracy_level=None if accuracies is None else ACCURACY_LEVEL,
+        accuracy_level=None if accuracies is None else LEVEL,
         learned=learned,
         **known,
     )

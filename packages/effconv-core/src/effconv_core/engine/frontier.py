@@ -36,7 +36,7 @@ from effconv_core.space.search_space import flat
 
 SCHEMA = 1
 AMOUNTS = 9
-STEPS = 64  # of a training, where the config has none
+STEPS = 60  # of a training, at most
 RANDOM = 16  # plans of a cost that are compared on the search's own kernels
 TRAINED = 4  # of these, and of plans of given shapes, that are trained
 
@@ -193,9 +193,9 @@ def frontier(
 
     At each amount plans of several shapes and random ones are compared on the search's own kernels;
     the best of them, the original's and the learned proportions are trained from fresh kernels for
-    `race_steps` steps, all on the same batches, and tested on batches held out. That with the best
-    rank by both measures stands for the amount. Plans that cost more than another and have no lower
-    loss are left out.
+    60 steps (`race_steps` if fewer), all on the same batches, and tested on batches held out. That
+    with the best rank by both measures stands for the amount. Plans that cost more than another and
+    have no lower loss are left out.
 
     Args:
         searchable: after a search: pass a `SearchableCNN` to `search`, or load its state.
@@ -243,7 +243,7 @@ def frontier(
             searchable.plan(Budget(amount, counter, at_most=True))
         tested = checked_validation(searchable.source[0], validation, criterion)
         steps = checked_steps(loader, device, holds_out=tested is None)
-        length = config.race_steps or STEPS
+        length = min(config.race_steps or STEPS, STEPS)
         epochs = config.epochs_of(steps)
         given = loader, criterion, steps, epochs, device, group, validation, tested
         trials = Trials(searchable.source[0], config, *given)
@@ -261,6 +261,8 @@ def frontier(
             "number of batches": steps,
             "settings": dict(settings or {}),
             **({} if tested is None else {"number of validation batches": tested}),
+            # Files of before 0.9.0 have only the steps of the search's config.
+            **({} if length == config.race_steps else {"steps": length}),
         }
     check_same({**of, "number of validation batches": tested}, device, group)
     remember = remembering(checkpoint, of, group=group, device=device)

@@ -24,6 +24,7 @@ from effconv_core.space.search_space import flat
 from effconv_core.space.selection import LayerFilter, Ranges
 
 LEVEL = 0.05  # of the tests
+STEPS = 64  # of a training, unless the config says how many
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def probe(
         model: as for `search`; not changed.
         loader: training batches, at least five an epoch.
         budget: as for `search`; None is the cost of the network's own sizes.
-        config: as for `search`.
+        config: as for `search`; None is the recipe `bank` with `race_steps` of 64.
         criterion: as for `search`.
         searched: as for `search`.
         allowed: as for `search`.
@@ -105,7 +106,7 @@ def probe(
                 "pass more"
             )
         check_read_again(loader)
-        config = recipe("bank") if config is None else config
+        config = recipe("bank", race_steps=STEPS) if config is None else config
         if not config.race_steps:
             raise ValueError("race_steps of the config is 0; pass how many steps a plan is trained")
         searchable = SearchableCNN(model, config, searched=searched, allowed=allowed)

@@ -215,7 +215,7 @@ ChoiceFile = TypedDict(
 )
 """The stages of the choice of a plan that are done; a training has a loss, an accuracy, and
 the loss of its mean outputs, which states of version 0.5.0 lack. Versions before 0.7.0 wrote
-`children`, `second` and `last`, which are not read again."""
+`children`, `second` and `last`, and before 0.9.0 `first`, `longer` and pairs: not read again."""
 
 
 class Begun(TypedDict):
