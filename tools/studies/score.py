@@ -53,7 +53,7 @@ SPEED = {
 """Other ways to run the same steps, compared on request; and the usual way with all initial values
 one bit larger, to show the effect of rounding on a search."""
 PEERS = {"TPE": tpe, "halving": halving}
-FRESH, FRESH_BANK = 10, 60
+FRESH, FRESH_BANK = 10, 90
 """The first seeds of those not used to choose the settings of the former default recipe, and of the
 recipe `bank` of today."""
 
@@ -67,7 +67,7 @@ class ScoreOptions:
     recipes: tuple[str, ...] = (*RECIPES, *PEERS)
     """Recipes and baselines; or ways to run the default one, such as `default, bfloat16`."""
     seeds: int = 10
-    """Number of searches of each recipe in each space; seeds start at 60 for the recipe `bank`, at
+    """Number of searches of each recipe in each space; seeds start at 90 for the recipe `bank`, at
     10 for the former default recipe, its variants and the baselines, since lower ones chose their
     settings, and at 0 for others."""
     workers: int = 2

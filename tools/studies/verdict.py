@@ -1,7 +1,8 @@
 """`hatch run bench:verdict`: how often the verdict at the end of a search is right.
 
 Where every plan was trained to the end, the searches of `bench:score` are compared with the truth.
-Verdicts are those of the present rule, on the pairs of trainings that a row has.
+Verdicts are those of the present rule, on the pairs of trainings that a row has, and for rows of
+versions before 0.9.0, whose pairs were trained after the choice, of the rule of 0.8.1.
 Where there is nothing to find no truth is needed: the labels are drawn at random, all plans are one
 function, or the data are 240 photographs. These searches are stored in
 `results/verdict/nothing.jsonl`, one row each, and not repeated.
