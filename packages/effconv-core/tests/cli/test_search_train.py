@@ -284,7 +284,7 @@ def test_plans_are_compared_and_trainings_followed_on_the_validation_of_a_functi
 ):
     words = [word.format("loaders") for word in validated]
     words += ["--name=one", "--json", "--batch-size=8", "--train.batch-size=8", "--train.epochs=2"]
-    words += ["--search.epochs=2", "--search.least-steps=0", "--search.race-steps=12"]
+    words += ["--search.epochs=2", "--search.least-steps=0", "--search.race-steps=48"]
     words += ["--budget=762"]  # which the original sizes do not meet, so that others are compared
     assert search_command([*words, "--train.lr=0.1"]) == 0
     said = json.loads(capsys.readouterr().out)
