@@ -17,7 +17,7 @@ def verdict_now(evidence: Mapping[str, Any]) -> str:
 
     That is the present one, and for rows of versions before 0.9.0 that of 0.8.1. Student's t needs
     only the mean of the differences and their deviation, which the mean and the interval of a row
-    give.
+    give. Without an accuracy the level of the loss is the present one for all rows.
 
     Args:
         evidence: of a row, the fields of `effconv_core.evidence.Evidence`. If it has no interval of

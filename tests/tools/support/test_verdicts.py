@@ -31,12 +31,22 @@ def test_a_rows_verdict_is_that_of_its_pairs_whatever_its_levels(losses, accurac
         low, high = interval(values, 0.8)
         assume(min(abs(low), abs(high)) > 1e-5)
     assume(abs(abs(row["loss"]) - 0.02) > 1e-6)
-    assert verdict_now(row) == verdict_of(losses, 1.0, accuracies)
+    rule = 0.9 if other == 0.9 else 0.8  # pairs of before 0.9.0 were trained after the choice
+    assert verdict_now(row) == verdict_of(losses, 1.0, accuracies, accuracy_level=rule)
     assert verdict_now(row | {"learned": False}) == "no difference shown"
 
 
 def test_a_row_without_an_interval_has_its_own_verdict():
     assert verdict_now({"verdict": "worse", "loss": None, "loss_interval": None}) == "worse"
+
+
+def test_a_row_of_before_has_the_rule_for_pairs_that_were_trained_after_the_choice():
+    accuracies = [0.05, 0.02, 0.01, 0.0]  # a mean of 1.85 standard errors
+    row = {"verdict": "worse", "pairs": 4, "original_loss": 1.0, "level": 0.9}
+    row |= {"loss": -0.2, "loss_interval": [-0.3, -0.1], "accuracy": 0.02}
+    for level, verdict in ((0.8, "better"), (0.9, "no difference shown")):
+        known = {"accuracy_level": level, "accuracy_interval": interval(accuracies, level)}
+        assert verdict_now(row | known) == verdict
 
 
 def test_a_row_of_one_level_has_it_for_both_intervals():

@@ -211,6 +211,8 @@ FORMER_DEFAULTS: tuple[dict[str, Any], ...] = (
     {"finalists": 10, "race_steps": 64},
     {"finalists": 8, "race_steps": 64},
     {"finalists": 8, "race_steps": 60},
+    {"race_steps": 64},
+    {"race_steps": 60},
 )
 """What the recipe `bank` had before: b before 0.5.0, and how it ended from 0.5.0 to 0.8.1."""
 

@@ -160,9 +160,11 @@ def sentences(evidence: Evidence) -> list[str]:
         )
     steps = sum(evidence.spent.values())
     parts = ", ".join(f"{name} {count:,}" for name, count in evidence.spent.items())
+    # Before 0.9.0 the original sizes were among them only if they were within the budget.
+    among = "" if "pairs" in evidence.spent else ", the original sizes among them,"
     said.append(
-        f"The search took {steps:,} training steps ({parts}), and trained {evidence.plans} plans, "
-        "the original sizes among them, to find the best."
+        f"The search took {steps:,} training steps ({parts}), and trained {evidence.plans} plans"
+        f"{among} to find the best."
     )
     if evidence.agreement is not None:
         said.append(

@@ -301,6 +301,20 @@ def test_a_plan_that_diverges_in_a_later_round_does_not_stay(monkeypatch):
     assert plan.evidence.loss is not None
 
 
+def test_of_plans_that_diverge_later_the_one_of_the_least_loss_before_is_compared(monkeypatch):
+    losses = {}
+
+    def result(sizes, number):
+        if number and sizes != (3, 3):
+            return Result(float("inf"), 0.5)
+        return Result(losses.setdefault(sizes, 1 - len(losses) / 10), 0.5)  # the last is the best
+
+    made = Made(monkeypatch, result)
+    plan = search(net(), Signs(), budget=cost(net()), config=config(), **ALLOWED)
+    assert made.rounds[2][0] == made.rounds[0][-2]
+    assert (plan.evidence.verdict, plan.evidence.kept) == ("worse", "original")
+
+
 def test_the_choice_of_an_earlier_version_begins_again(undecided, found):
     keywords = {"budget": cost(net()), "config": config(), **ALLOWED}
     searchable = SearchableCNN(net(), config(), **ALLOWED)

@@ -81,6 +81,13 @@ def test_a_run_goes_on_when_the_end_of_its_recipe_has_changed(tmp_path):
             check_run(tmp_path, {**before, "search": {**present, **changes}}, overwrite=False)
 
 
+def test_a_run_of_other_finalists_goes_on_when_the_length_of_its_trainings_has_changed(tmp_path):
+    before = {"search": asdict(recipe("bank", finalists=2, race_steps=60)), "device": "cpu"}
+    open_run(tmp_path, before, "drawn", overwrite=False)
+    now = {**before, "search": asdict(recipe("bank", finalists=2))}
+    assert check_run(tmp_path, now, overwrite=False)
+
+
 def test_a_run_of_today_is_not_taken_for_one_of_former_numbers(tmp_path):
     present = asdict(recipe("bank"))
     before = {"search": present, "seed": 0, "device": "cpu"}

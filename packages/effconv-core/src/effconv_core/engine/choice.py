@@ -6,8 +6,8 @@
    over the depth, and random ones.
 2. *Rounds.* Each is trained from fresh kernels, and so are the original sizes beside it. The three
    of the least loss are trained again, then two times the best of these, each time beside the
-   original sizes, from another seed, and with another part of the data held out. What counts is the
-   mean of a plan's losses.
+   original sizes, from another seed, and with another part of the data held out. The best is that
+   of the least mean loss in the first two rounds.
 3. *Evidence.* The best plan and the original sizes, which were in all four rounds, see `Evidence`.
 """
 
@@ -102,7 +102,7 @@ def choose_plan(
         rounds.append(_round_of(rows, tried))
         if not number and all(rounds[0][tuple(plan)].loss == math.inf for plan in others):
             raise FloatingPointError(
-                "no plan that was trained has a finite loss; lower cnn_lr or check the data"
+                "no plan that was tried has a finite loss; lower cnn_lr or check the data"
             )
     (found,) = tried
     keys = [ORIGINAL if plan == proposals.own else tuple(plan) for plan in plans]
@@ -128,9 +128,18 @@ def choose_plan(
 
 
 def _ranked(plans: Sequence[Plan], rounds: Sequence[Round]) -> list[Plan]:
-    """Return the plans that were trained in all rounds, by rising mean of their losses."""
+    """Return the plans that were trained in all rounds, by rising mean of their losses.
+
+    Those of which more losses are not finite come after the others.
+    """
     stayed = [plan for plan in plans if all(tuple(plan) in results for results in rounds)]
-    return sorted(stayed, key=lambda plan: sum(results[tuple(plan)].loss for results in rounds))
+
+    def order(plan: Plan) -> tuple[int, float]:
+        losses = [results[tuple(plan)].loss for results in rounds]
+        finite = [loss for loss in losses if math.isfinite(loss)]
+        return len(losses) - len(finite), sum(finite)
+
+    return sorted(stayed, key=order)
 
 
 def _round_of(rows: Sequence[Sequence[float | None]], plans: Sequence[Plan]) -> Round:
@@ -146,7 +155,7 @@ def _round_of(rows: Sequence[Sequence[float | None]], plans: Sequence[Plan]) -> 
 
 def kept_stages(stages: dict[str, Any]) -> dict[str, Any]:
     """Return the stages of a choice that go on: none where a version before 0.9.0 made them."""
-    return stages if stages.keys() <= {"proposals"} or "round 0" in stages else {}
+    return stages if "round 0" in stages else {}
 
 
 def check_stages(path: Path, stages: Mapping[str, Any], space: SizeSpace) -> None:
