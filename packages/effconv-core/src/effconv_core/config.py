@@ -215,7 +215,7 @@ FORMER_DEFAULTS: tuple[dict[str, Any], ...] = (
     {"race_steps": 60},
 )
 """What the recipe `bank` had before: b before 0.5.0, and how it ended from 0.5.0 to 0.8.1,
-also with `finalists` of one's own."""
+with any other `finalists` too."""
 
 
 def with_present_defaults(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
